@@ -67,8 +67,8 @@ class Looks:
 
     def _trips(self, s: For | While | Parallel) -> int:
         if isinstance(s, For):
-            return max(0, -(-_most(s.hi - s.lo, self._facts) // s.step))
-        return max(0, _most(s.limit if isinstance(s, While) else s.count, self._facts))
+            return max(0, -(-_most(s.hi - s.lo, self._facts, {}) // s.step))
+        return max(0, _most(s.limit if isinstance(s, While) else s.count, self._facts, {}))
 
     def _body(self, body: Body) -> float:
         """Nanoseconds on one thread, about the most."""
@@ -100,17 +100,21 @@ def _arguments(functions: Sequence[FunctionIR]) -> IndexFacts:
         for symbol in f.params:
             if symbol in sites:
                 facts.uppers[symbol] = ((Ix(sites[symbol]), 1),)
+        known: dict[Ix, int] = {}
         for s in statements(f.body):
             if isinstance(s, Call):
                 for symbol, ix in zip(s.callee.params, s.ints):
-                    sites[symbol] = max(sites.get(symbol, -UNBOUNDED), _most(ix, facts))
+                    sites[symbol] = max(sites.get(symbol, -UNBOUNDED), _most(ix, facts, known))
     return facts
 
 
-def _most(ix: Ix, facts: IndexFacts) -> int:
+def _most(ix: Ix, facts: IndexFacts, known: dict[Ix, int]) -> int:
+    """`known`: what was found before; different orders of bounds lead to the same expressions."""
     if not ix.terms:
         return typical(ix.const)
-    return min((_most(simpler, facts) for simpler in not_less(ix, facts)), default=UNBOUNDED)
+    if ix not in known:
+        known[ix] = min((_most(simpler, facts, known) for simpler in not_less(ix, facts)), default=UNBOUNDED)
+    return known[ix]
 
 
 def _is_serial(s: Parallel) -> bool:

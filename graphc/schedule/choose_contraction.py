@@ -58,7 +58,8 @@ def contraction_schedule(
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     context = ContractionContext(target, dtype.itemsize, lanes, free)
-    phases = tuple(_gate_schedule(p, context, gates) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
+    phases = tuple(
+        _gate_schedule(p, context, gates) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
     return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
 
 

@@ -8,10 +8,11 @@ from itertools import product
 
 from graphc.ir.dims import typical
 from graphc.schedule.cost import Candidate, ranked
-from graphc.schedule.contraction_form import Phase, is_many
+from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.open_phase import at_typical, known
+from graphc.schedule.open_sizes import is_many
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers

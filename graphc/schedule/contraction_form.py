@@ -14,9 +14,10 @@ from itertools import product
 from math import gcd
 
 from graphc.errors import InternalError, Unsized
-from graphc.ir.dims import Dim, Dims, ceil_div, is_nonnegative, largest, lower, product_of, typical
 from graphc.ir.contraction import AxisMap, Contraction, Maps
+from graphc.ir.dims import Dim, Dims, ceil_div, is_nonnegative, largest, lower, product_of, typical
 from graphc.schedule.machine import Machine
+from graphc.schedule.open_sizes import is_many
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | No
     """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of
     elements, if windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
     """
-    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d not in c.batch and is_many(c.sizes[d])]) > 1]
+    many = [d for d, size in enumerate(c.sizes) if d not in c.batch and is_many(size)]
+    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d in many]) > 1]
     if not any(t.strides[x] == 1 and is_many(t.shape[x]) for x in windows) or 0 in c.sizes:
         return None
     plain = [x for x in range(len(maps)) if x not in windows and maps[x].is_affine]
@@ -250,11 +252,9 @@ def _part(c: Contraction, steps: Sequence[int], starts: dict[int, int], empty: b
 def _steps_from(size: Dim, start: int, step: int) -> Dim:
     """Of start, start + step, … how many are below `size`."""
     count = ceil_div(size - start, step)
-    if isinstance(count, int):
-        return max(0, count)
-    if lower(count) < 1:
+    if not isinstance(count, int) and lower(count) < 1:
         raise Unsized(f"every {step}th of {size} positions from number {start} on may be none")
-    return count
+    return largest(0, count)
 
 
 def _with_empty_sum(c: Contraction, sizes: Dims) -> Dims:
@@ -287,8 +287,8 @@ def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[Dims, Maps]], c
            for x in range(len(t.shape))]
     high = [largest(*[n - 1 if not maps[x].padded else s[1] for s, (_, maps) in zip(spans[x], uses)] or [n - 1])
             for x, n in enumerate(t.shape)]
-    inside = all(is_nonnegative(lo) and is_nonnegative(n - 1 - hi) for lo, hi, n in zip(low, high, t.shape))
-    if channels is None and inside:
+    inside = [is_nonnegative(lo) and is_nonnegative(n - 1 - hi) for lo, hi, n in zip(low, high, t.shape)]
+    if channels is None and all(inside):
         return None
     shape = [hi - lo + 1 for lo, hi in zip(low, high)]
     order = sorted(range(len(shape)), key=lambda x: (x != channels, abs(typical(t.strides[x])), -x))
@@ -299,11 +299,6 @@ def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[Dims, Maps]], c
     for x in order:
         strides[x], step = step, step * shape[x]
     return PaddedCopy(tuple(shape), tuple(strides), tuple(low), channels is not None)
-
-
-def is_many(size: Dim) -> bool:
-    """Whether there may be more than one."""
-    return size > 1 if isinstance(size, int) else True
 
 
 def spread(size: Dim, lanes: int) -> Dim:

@@ -32,8 +32,8 @@ class TileSchedule(PhaseSchedule):
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
-    any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows, and
-        MORE_ROWS more than a micro-tile has are divided among two, since few rows wait for results.
+    any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows,
+        and MORE_ROWS more than a micro-tile has are divided among two, since few rows wait for results.
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.

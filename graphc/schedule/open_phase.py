@@ -1,10 +1,9 @@
 """Phases of contractions some of whose sizes are known only when they run, as choosers of schedules look at them."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from graphc.ir.dims import Dim, typical
+from graphc.ir.dims import typical
 from graphc.schedule.contraction_form import LinearMap, Phase
 
 

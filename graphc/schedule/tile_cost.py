@@ -46,7 +46,8 @@ def tile_rows(m: int, mc: int, mr: int) -> tuple[int, int, int]:
 @dataclass(frozen=True)
 class Agreement:
     """What several schedules of one phase, for different numbers of rows, have in common: the blocks of the sum, added
-    one after the other, and the vectors of a micro-tile (0: each has its own). mr: its rows, if they are settled too."""
+    one after the other, and the vectors of a micro-tile (0: each has its own). mr: its rows, if they are settled
+    too."""
     kc: Cut | None = None
     vectors: int = 0
     mr: int = 0

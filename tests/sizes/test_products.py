@@ -11,9 +11,11 @@ import pytest
 from codegen.loop_run import ForSizes
 from open_kernels import Guarded
 
+from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.contraction.lowering import lower_contraction, lower_packing
+from graphc.errors import InternalError
 from graphc.ir import contraction as C
-from graphc.ir.contraction import Contraction
+from graphc.ir.contraction import Contraction, Window
 from graphc.ir.dims import Dim, Dims, evaluate, size_name
 from graphc.ir.types import DType, TensorType, f32, f64
 from graphc.schedule.choose_contraction import contraction_schedule
@@ -131,6 +133,22 @@ def image_cases() -> Iterator[Case]:
             yield Case(f"{name}, {kind}, channels last", make, "B", orders, **few)
 
 
+def sized_image_cases() -> Iterator[Case]:
+    """Height and width are named."""
+    last, padded, strided = (0, 2, 3, 1), {"pad": (1, 1)}, {"stride": 2, "pad": (1, 1)}
+    for name, kind, c, f, groups, window, orders in (
+            ("windows", "conv", 3, 9, 1, padded, {}),
+            ("windows, channels last", "conv", 16, 17, 1, padded, {0: last, 2: last}),
+            ("windows", "input", 8, 16, 1, {}, {}), ("windows", "weight", 3, 9, 1, padded, {}),
+            ("strided windows", "conv", 8, 16, 1, strided, {}), ("strided windows", "input", 8, 16, 1, strided, {}),
+            ("strided windows", "weight", 8, 16, 1, strided, {}), ("depthwise windows", "conv", 16, 16, 16, padded, {}),
+            ("depthwise windows", "weight", 16, 16, 16, padded, {0: last, 1: last})):
+        def make(h: Dim, w: Dim, kind=kind, c=c, f=f, groups=groups, window=window):
+            return convolution(kind, 2, c, f, (h, w), 3, groups, **window)
+        yield Case(f"{name}, {kind}", make, "HW", orders, most=1 << 16, usual=16, least=3,
+                   sizes=(3, 4, 5, 7, 8, 14, 17, 33))
+
+
 def arrays(case: Case, sizes: Mapping[str, int], seed: int = 0) -> tuple[Contraction, list[np.ndarray], Dims]:
     c, *shapes = case.make(*[sizes[n] for n in case.names])
     rng = np.random.default_rng(seed)
@@ -157,12 +175,19 @@ def in_memory(array: np.ndarray) -> np.ndarray:
     return array.transpose(sorted(range(array.ndim), key=lambda x: -array.strides[x]))
 
 
-CASES = [*cases(), *image_cases()]
+CASES = [*cases(), *image_cases(), *sized_image_cases()]
+KERNELS: dict[str, OpenProduct] = {}
+
+
+def kernel_of(case: Case) -> OpenProduct:
+    if case.name not in KERNELS:
+        KERNELS[case.name] = OpenProduct(case)
+    return KERNELS[case.name]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_one_kernel_serves_all_sizes(case: Case):
-    kernel = OpenProduct(case)
+    kernel = kernel_of(case)
     tried = assignments(case)
     assert len(tried) >= 4
     for sizes in tried:
@@ -182,7 +207,7 @@ ROWS = [c for c in CASES if c.names == "B" and "rows" in c.name]
 @pytest.mark.parametrize("case", ROWS, ids=lambda c: c.name)
 def test_bits_of_a_row_do_not_depend_on_how_many_there_are(case: Case):
     """Each regime is taken, and each number of last rows; the first and the last rows of the largest one are tried."""
-    kernel = OpenProduct(case)
+    kernel = kernel_of(case)
     regimes = [s for s in kernel.schedule.phases if isinstance(s, RowsSchedule)]
     numbers = {1, 2, 3, 5, 8, 9, 11, 23, 64, 97, 130} | {n + d for s in regimes for n in s.most for d in (0, 1)}
     _, (a, b), _ = arrays(case, {"B": 300})
@@ -194,3 +219,27 @@ def test_bits_of_a_row_do_not_depend_on_how_many_there_are(case: Case):
     for n in numbers:
         for start in (0, 300 - n):
             np.testing.assert_array_equal(run(a[start:start + n]), whole[start:start + n], f"{n} rows from {start}")
+
+
+@pytest.mark.parametrize("operand, missing", [(0, 1), (1, 1), (2, 1)])
+def test_an_operand_that_is_too_small_is_refused(operand: int, missing: int):
+    """The verifier proves accesses for all sizes: a kernel for one row, or column, more than memory has is none."""
+    b, t = size_name("B", 2), size_name("T", 2)
+    c, *shapes = product((b, 40), (40, t))
+    views = [ViewType(f32, shape, contiguous_strides(shape)) for shape in shapes]
+    a, w, out = views
+    schedule = contraction_schedule(c, a.shape, a.strides, w.shape, w.strides, out.strides, f32, AVX2)
+    verify(lower_contraction(views[:2], views[2:], schedule, AVX2))
+    axis = 1 if operand == 1 else 0
+    shape = tuple(n - missing if x == axis else n for x, n in enumerate(views[operand].shape))
+    views[operand] = ViewType(f32, shape, views[operand].strides)
+    with pytest.raises(InternalError, match="cannot prove"):
+        verify(lower_contraction(views[:2], views[2:], schedule, AVX2))
+
+
+def test_what_is_packed_once_serves_all_regimes():
+    """One copy of the weights, in the same panels, whatever the number of rows."""
+    schedule, = kernel_of(next(c for c in CASES if c.name == "packed rows 784×128")).schedule.phases
+    assert isinstance(schedule, RowsSchedule) and len(schedule.regimes) == 3
+    assert len({(s.blocking.nr, s.blocking.kc, s.b) for s in schedule.regimes}) == 1
+    assert [s.blocking.mr for s in schedule.regimes[:1]] == list(schedule.most[:1])

@@ -9,7 +9,7 @@ from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, Val, View, While, bodies)
 from graphc.errors import Unsized
-from graphc.ir.dims import sign_of
+from graphc.ir.dims import sign_of, static_dim
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class AccessRange:
     def highs(self) -> list[Ix]:
         return self.greatest
 
+    def with_ends(self, least: Ix, greatest: Ix) -> AccessRange:
+        """Together with another range whose ends differ from these by numbers."""
+        return AccessRange(self.view, [min(self.least[0], least, key=_number)],
+                           [max(self.greatest[0], greatest, key=_number)])
+
     def moved(self, root: Root, start: Ix) -> AccessRange:
         """The same seen from memory `root`, where the callee's root begins at `start`."""
         view = View(root, (0,), (1,), start + 1)        # a start that is not 0: the ends decide
@@ -65,6 +70,10 @@ class AccessRange:
     def __str__(self) -> str:
         return (f"{self.view.name}[{self.least[0]} … {self.greatest[0]}]" if self.least and self.greatest
                 else self.view.name)
+
+
+def _number(ix: Ix) -> int:
+    return static_dim(ix.const)
 
 
 def accesses_of(s: Load | Store, definitions: dict[int, Compute]) -> Access:
@@ -89,9 +98,16 @@ def _counts(mask: Val, definitions: dict[int, Compute]) -> Iterator[Ix]:
 
 def parameter_accesses(f: FunctionIR, root: Root, integers: dict[Sym, Ix]) -> list[AccessRange]:
     """Ranges of the parameter `root` that `f` touches when its integer parameters are `integers`."""
-    return [AccessRange(view, [_substituted(ix, integers) for ix in least],
-                        [_substituted(ix, integers) for ix in greatest])
-            for view, least, greatest in _ranges(f, root, f.body, {}, NO_FACTS)]
+    found: dict[object, AccessRange] = {}
+    for view, least, greatest in _ranges(f, root, f.body, {}, NO_FACTS):
+        if len(least) == len(greatest) == 1 and isinstance(least[0].const, int) and isinstance(greatest[0].const, int):
+            key: object = least[0].terms, greatest[0].terms
+            other = found.get(key)
+            found[key] = AccessRange(view, least, greatest) if other is None else other.with_ends(least[0], greatest[0])
+        else:
+            found[len(found)] = AccessRange(view, least, greatest)
+    return [AccessRange(r.view, [_substituted(ix, integers) for ix in r.least],
+                        [_substituted(ix, integers) for ix in r.greatest]) for r in found.values()]
 
 
 def _ranges(f: FunctionIR, root: Root, statements: Body, definitions: dict[int, Compute],

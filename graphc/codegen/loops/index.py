@@ -153,14 +153,14 @@ def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor).
+    of symbols with which proofs are refuted; limits: what `uppers` has found.
     """
-    __slots__ = ("uppers", "lowers", "points", "quotients")
+    __slots__ = ("uppers", "lowers", "points", "limits")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
         self.points: dict[tuple[Sym, int], int | None] = {}
-        self.quotients: dict[tuple[Ix, Dim], list[Dim]] = {}
+        self.limits: dict[Ix, list[Dim]] = {}
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
@@ -302,8 +302,13 @@ def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
     """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
     if not ix.terms:
         return [ix.const]
-    return _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
-                  for limit in uppers(simpler, facts))
+    known = facts.limits.get(ix)
+    if known is None:
+        known = _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
+                       for limit in uppers(simpler, facts))
+        if facts is not NO_FACTS:
+            facts.limits[ix] = known
+    return known
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
@@ -363,20 +368,9 @@ def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[tuple[Ix, int]]:
             times = den // gcd(coefficient, den)
             found.append((rest * times + bound * (coefficient * times // den), times))
         if symbol.sized and sign > 0 and den != 1:      # rounded, by what is known of the dividend here
-            found += [(rest + coefficient * limit, 1) for limit in _rounded(bound, den, facts)]
+            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
+            found += [(rest + coefficient * limit, 1) for limit in limits if limit is not None]
     return found
-
-
-def _rounded(ix: Ix, divisor: Dim, facts: IndexFacts) -> list[Dim]:
-    """Sizes that the index, divided and rounded down, does not exceed."""
-    key = ix, divisor
-    if facts is NO_FACTS or key not in facts.quotients:
-        limits = [quotient_above(limit, divisor) for limit in uppers(ix, facts)]
-        found = [limit for limit in limits if limit is not None]
-        if facts is NO_FACTS:
-            return found
-        facts.quotients[key] = found
-    return facts.quotients[key]
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:

@@ -131,7 +131,7 @@ def vector_run(f: LoopFunction, count: Ix, lanes: int, body: Callable[[Ix, int, 
     whole, rest = f.divmod(count, lanes)
     with f.loop(0, whole * lanes, lanes) as loop:
         body(loop.index, lanes, None)
-    if rest.is_const:
+    if rest.is_const and isinstance(rest.const, int):
         if rest.const:
             body(whole * lanes, lanes, f.tail_mask(rest, lanes))
         return

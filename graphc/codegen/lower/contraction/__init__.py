@@ -2,6 +2,7 @@
 
     lowering            the function of a contraction: padded copies of operands, then the phases of its normal form
     tiled, streamed     a phase by micro-tiles: Goto's five loops in the words of BLIS
+    regimes             a phase whose number of rows comes with the call: one set of loops for few, some, many
     tile                what these loops count: tiles, blocks of the sum, micro-tiles
     row_source, column_source       the operands, one class for each packing mode
     pack_rows, pack_columns         how panels are made

@@ -7,7 +7,8 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.ranges import unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed
-from graphc.ir.dims import Dim, ceil_div, largest, lower, product_of, smallest, typical
+from graphc.errors import Unsized
+from graphc.ir.dims import Dim, ceil_div, is_nonnegative, largest, lower, product_of, smallest, typical
 from graphc.schedule.contraction_form import PaddedCopy
 
 TILE_BYTES = 64 << 10           # copied by one tile
@@ -61,12 +62,14 @@ class _PadCopy:
         inside, origin = None, [Ix()] * len(copy.shape)
         for x, ix in index.items():
             at = ix + copy.low[x]
-            if copy.low[x] < 0:
+            if not is_nonnegative(copy.low[x]):
                 inside = _both(f, inside, f.ge(f.value(at), 0))
                 at = f.max_(at, 0)
-            if copy.low[x] + copy.shape[x] > source.shape[x]:
-                inside = _both(f, inside, f.lt(f.value(ix + copy.low[x]), source.shape[x]))
-                at = f.min_(at, source.shape[x] - 1)
+            size = source.shape[x]
+            if not is_nonnegative(size - copy.low[x] - copy.shape[x]):
+                end = size if isinstance(size, int) else f.value(size)
+                inside = _both(f, inside, f.lt(f.value(ix + copy.low[x]), end))
+                at = f.min_(at, size - 1)
             origin[x] = at
         return inside, origin
 
@@ -79,6 +82,8 @@ class _PadCopy:
         count = smallest(source.shape[x], copy.low[x] + copy.shape[x]) - first
         after = copy.shape[x] - before - largest(0, count)
         self._fill(start, before * inner)
+        if not isinstance(count, int) and lower(count) < 1:
+            raise Unsized(f"a padded copy may have no element of a row of {source.shape[x]}")
         if count > 0:
             begin: list[Ix | int] = list(origin)
             begin[x] = first
