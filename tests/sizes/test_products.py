@@ -13,7 +13,7 @@ from open_kernels import Guarded
 
 from graphc.codegen.lower.contraction.lowering import lower_contraction, lower_packing
 from graphc.ir import contraction as C
-from graphc.ir.contraction import Contraction
+from graphc.ir.contraction import Contraction, Window
 from graphc.ir.dims import Dim, Dims, evaluate, size_name
 from graphc.ir.types import DType, TensorType, f32, f64
 from graphc.schedule.choose_contraction import contraction_schedule
