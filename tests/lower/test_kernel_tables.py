@@ -13,7 +13,7 @@ from graphc.errors import InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.op import Composite, Op
 from graphc.ir.ops import CLASSES
-from graphc.ir.ops.constant import Constant, Dimension
+from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import f32
@@ -24,7 +24,7 @@ from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import AVX2
 from graphc.schedule.view import ViewType
 
-GONE = {Dimension, CustomVjp}       # before anything is planned: sizes are known then, derivatives are taken
+GONE = {CustomVjp}                  # before anything is planned: derivatives are taken
 KERNELS = {op for op in (*CLASSES, Fused)
            if not (op.is_view or op.is_control or op is Constant or op in GONE or issubclass(op, Composite)
                    and not op.has_kernel)}

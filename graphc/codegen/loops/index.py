@@ -370,20 +370,9 @@ def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[tuple[Ix, int]]:
             times = den // gcd(coefficient, den)
             found.append((rest * times + bound * (coefficient * times // den), times))
         if symbol.sized and sign > 0 and den != 1:      # rounded, by what is known of the dividend here
-            found += [(rest + coefficient * limit, 1) for limit in _rounded(bound, den, facts)]
+            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
+            found += [(rest + coefficient * limit, 1) for limit in limits if limit is not None]
     return found
-
-
-def _rounded(ix: Ix, divisor: Dim, facts: IndexFacts) -> list[Dim]:
-    """Sizes that the index, divided and rounded down, does not exceed."""
-    key = ix, divisor
-    if facts is NO_FACTS or key not in facts.quotients:
-        limits = [quotient_above(limit, divisor) for limit in uppers(ix, facts)]
-        found = [limit for limit in limits if limit is not None]
-        if facts is NO_FACTS:
-            return found
-        facts.quotients[key] = found
-    return facts.quotients[key]
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
