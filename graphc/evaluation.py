@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
-from graphc.execute import Runnable, on_state
+from graphc.execute import Runnable, on_state, sized_on_state
 from graphc.ir.types import TensorType, dtype_of
 from graphc.metrics.metric import Metric, as_total
 from graphc.nn.loss import accuracy, bce, cross_entropy, mse
 from graphc.nn.network import entries, inputs, network_name, trace_network
 from graphc.nn.module import Module
 from graphc.nn.path import rooted
+from graphc.specialised import SpecialisedGraph
 from graphc.state import State
 from graphc.training_graph import Objective, counted
 
@@ -159,7 +161,11 @@ def reading(function: GraphFunction, state: State, seed: int, threads: int) -> R
     for entry in entries(function):
         if not state.holds(entry):
             state.add(entry, entry.initial(seed))
-    return on_state(function, state, threads, replace(function.graph, updates=(None,) * len(function.graph.state)))
+    graph = replace(function.graph, updates=(None,) * len(function.graph.state))
+    if not graph.dim_names:
+        return on_state(function, state, threads, graph)
+    return SpecialisedGraph(graph, partial(on_state, function, state, threads),
+                            make_sized=partial(sized_on_state, function, state, threads))
 
 
 def metrics_graph(metrics: Mapping[str, Callable], y: np.ndarray, target: np.ndarray) -> GraphFunction:

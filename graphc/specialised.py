@@ -147,6 +147,11 @@ class SpecialisedGraph(Shown):
         """All that is kept."""
         return (*self._together.values(), *self._apart.kept)
 
+    def renew(self) -> None:
+        """See `Executable.renew`."""
+        for run in self.kept:
+            run.renew()
+
     def release(self) -> None:
         """Gives back the memory that calls have used."""
         for run in self.kept:

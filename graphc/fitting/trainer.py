@@ -19,13 +19,14 @@ from graphc.dsl.form import formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.evaluation import Evaluation, evaluation_program, prediction_program
-from graphc.execute import Runnable, on_state
+from graphc.execute import Runnable, on_state, sized_on_state
 from graphc.fitting.data import (
     Batch, Examples, Stream, check_first_axes, class_weights, epoch_order, source, weights_of)
 from graphc.fitting.history import History
 from graphc.fitting.loop import FitRun, FitPlan, as_callbacks
 from graphc.ir.convert import flag, integer, is_number, real
 from graphc.ir.ops.index import Take
+from graphc.ir.dims import Poly
 from graphc.ir.types import TensorType, dtype_of
 from graphc.metrics.metric import Metric
 from graphc.nn.module import Function
@@ -284,8 +285,16 @@ def loosened(types: Mapping[str, TensorType]) -> dict[str, TensorType]:
 
 
 def given_types(types: Mapping[str, TensorType], arrays: Sequence[np.ndarray]) -> tuple[tuple[str, TensorType], ...]:
-    """The inputs by name, with the types of these arrays."""
-    return tuple((name, TensorType(dtype_of(a), a.shape)) for name, a in zip(types, arrays))
+    """The inputs by name, with the types of these arrays; named sizes stay named, so that one program takes them all."""
+    return tuple((name, _given_type(type, a)) for (name, type), a in zip(types.items(), arrays))
+
+
+def _given_type(declared: TensorType, array: np.ndarray) -> TensorType:
+    """That of the array, but for the declared names."""
+    given = TensorType(dtype_of(array), array.shape)
+    if declared.rank != given.rank:
+        return given
+    return given.with_shape(d if isinstance(d, Poly) else n for d, n in zip(declared.shape, given.shape))
 
 
 @contained
@@ -298,7 +307,8 @@ def _variant(recipe: Recipe, state: State, threads: int, rows: int | None, weigh
             raise
         raise GraphError(f"a batch of {rows} rows does not fit this step ({error.text}): declare a name for the size "
                          "of the batch, gc.f32[\"B\", …], or give drop_last=True", user_loc()) from None
-    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads))
+    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads),
+                            make_sized=partial(sized_on_state, function, state, threads))
 
 
 def _check(plan: FitPlan) -> None:
