@@ -671,7 +671,12 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
         return None
     whole = _poly([(m, c // divisor) for m, c in dim.terms])
     rest = _poly([(m, c % divisor) for m, c in dim.terms])
-    return whole if isinstance(rest, int) else whole + Poly((((Quotient(rest, divisor),), 1),))
+    if isinstance(rest, int):
+        return whole
+    number = next((c for m, c in rest.terms if not m), 0)
+    common = gcd(divisor, *[c for m, c in rest.terms if m])     # (4 B + 7) // 8 = (B + 1) // 2
+    rest = _poly([(m, c // common) for m, c in rest.terms if m]) + number // common
+    return whole + Poly((((Quotient(cast(Poly, rest), divisor // common),), 1),))
 
 
 # ---- text
