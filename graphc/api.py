@@ -22,9 +22,10 @@ from graphc.execute import sized_executable
 from graphc.given import integer
 from graphc.ir.builder import bind_graph
 from graphc.ir.convert import is_integer, is_sequence, items, shown
+from graphc.ir.dim_text import as_dim
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
-from graphc.ir.types import DType, TensorType, as_dim
+from graphc.ir.types import DType, TensorType
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network

@@ -13,9 +13,10 @@ from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
+from graphc.ir.dims import static_shape
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.types import f32, static_shape
+from graphc.ir.types import f32
 from graphc.runtime.pool import default_threads
 from graphc.schedule.target import AVX2, AVX512, NEON, Target
 

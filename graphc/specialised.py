@@ -16,12 +16,13 @@ from graphc.dsl.inline import solve_dims
 from graphc.errors import GraphError, Unsized
 from graphc.execute import Runnable
 from graphc.ir.builder import bind_graph
+from graphc.ir.dims import static_dim
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
-from graphc.ir.types import TensorType, dtype_of, static_dim
+from graphc.ir.types import TensorType, dtype_of
 from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.profile import Profile

@@ -10,9 +10,9 @@ from graphc.autodiff.backward_control import CONTROL_RULES
 from graphc.autodiff.hidden import Choices
 from graphc.errors import GraphError, InternalError
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Composite, Gradients, Values, as_tuple
-from graphc.ir.types import Dim, Dims
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value],

@@ -18,6 +18,7 @@ from functools import partial, reduce
 from math import isfinite
 
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Dims
 from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, LeakyRelu, Relu
@@ -30,7 +31,7 @@ from graphc.ir.ops.reduce import Reduction
 from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Stack, Transpose
 from graphc.ir.ops.sort import Sort
-from graphc.ir.types import Dims, normalize_axis
+from graphc.ir.types import normalize_axis
 
 # Linear in parts, each with finite slopes; what is linear as a whole says so itself.
 CONSTANT_SLOPES = frozenset((WHERE, MINIMUM, MAXIMUM, Cast, Relu, LeakyRelu, Clip, Sort, Pad))

@@ -16,9 +16,10 @@ from graphc.dsl.shape import broadcast_to, zeros
 from graphc.dsl.sliding import Padding, Size, check_image, explicit_pairs
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, integer, integers, is_sequence, shown
+from graphc.ir.dims import Dim
 from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.room import check_room
-from graphc.ir.types import Dim, TensorType
+from graphc.ir.types import TensorType
 
 LISTED = 1 << 24                    # windows whose places the program holds, at most
 OutputSize = int | None | tuple[int | None, ...]

@@ -16,10 +16,9 @@ from graphc.dsl.sizes import known_shape, unpacked
 from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, integer, is_integer, is_number
+from graphc.ir.dims import Dim
 from graphc.ir.ops import OPS
-from graphc.ir.types import (
-    Dim, DType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes,
-    normalize_axis)
+from graphc.ir.types import DType, bool_, broadcast_shapes, dtype_of, f32, i64, normalize_axes, normalize_axis
 
 Axes = int | tuple[int, ...] | None
 

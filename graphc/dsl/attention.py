@@ -5,7 +5,8 @@ from graphc.dsl.array import Array, as_array, emit, emit_all
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, real
-from graphc.ir.types import Dims, bool_, broadcast_shapes
+from graphc.ir.dims import Dims
+from graphc.ir.types import bool_, broadcast_shapes
 
 
 @formed

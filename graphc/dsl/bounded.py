@@ -15,7 +15,9 @@ from graphc.dsl.index import broadcast
 from graphc.dsl.shape import iota
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, shown
-from graphc.ir.types import Dim, as_dim, bool_, i64, normalize_axis, shape_text
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
+from graphc.ir.types import bool_, i64, normalize_axis, shape_text
 
 
 class Unique(NamedTuple):

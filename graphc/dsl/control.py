@@ -17,8 +17,10 @@ from graphc.dsl.trace import Trace
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, flag, integer
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Value
-from graphc.ir.types import Dim, TensorType, as_dim, i64
+from graphc.ir.types import TensorType, i64
 
 
 @formed

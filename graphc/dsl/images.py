@@ -13,7 +13,8 @@ from graphc.dsl.pad import pad
 from graphc.dsl.shape import iota, stack, zeros
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, integers, is_sequence, items, real, shown
-from graphc.ir.types import Dim, f64, i64
+from graphc.ir.dims import Dim
+from graphc.ir.types import f64, i64
 
 Pixels = int | tuple[int, ...]
 LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}       # and of how many axes

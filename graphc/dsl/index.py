@@ -8,7 +8,9 @@ from graphc.dsl.elementwise import Operand
 from graphc.dsl.form import formed
 from graphc.dsl.literal import as_dtype
 from graphc.errors import GraphError
-from graphc.ir.types import Dim, DType, as_dim, broadcast_shapes, f32, i64, normalize_axis
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
+from graphc.ir.types import DType, broadcast_shapes, f32, i64, normalize_axis
 
 
 @formed

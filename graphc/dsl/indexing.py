@@ -10,7 +10,8 @@ import numpy as np
 from graphc.dsl.positions import constant_positions
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_integer, shown
-from graphc.ir.types import Dim, Poly, shape_text
+from graphc.ir.dims import Dim, Poly
+from graphc.ir.types import shape_text
 
 
 @dataclass(frozen=True)

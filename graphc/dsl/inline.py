@@ -11,10 +11,11 @@ from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.ir.builder import Rewriter, bind_graph
+from graphc.ir.dims import Dim, Poly
 from graphc.ir.graph import Graph, regions
 from graphc.ir.op import Op
 from graphc.ir.ops.random import OPS as RANDOM
-from graphc.ir.types import Dim, Poly, TensorType
+from graphc.ir.types import TensorType
 
 
 def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array],

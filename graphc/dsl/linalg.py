@@ -11,8 +11,9 @@ from graphc.dsl.literal import as_dtype
 from graphc.dsl.shape import iota
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
+from graphc.ir.dims import Dim
 from graphc.ir.ops.contract import Labels, parse_equation
-from graphc.ir.types import DType, Dim, includes
+from graphc.ir.types import DType, includes
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MOST_OPTIMAL = 5                    # operands for which all orders are tried

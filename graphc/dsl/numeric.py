@@ -15,7 +15,8 @@ from graphc.dsl.index import broadcast, scatter_add, take
 from graphc.dsl.reduce import sort
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, is_sequence, items, real, shown
-from graphc.ir.types import as_dim, bool_, i64, normalize_axes, normalize_axis
+from graphc.ir.dim_text import as_dim
+from graphc.ir.types import bool_, i64, normalize_axes, normalize_axis
 
 MOST_COMPARED = 128                 # a list that `searchsorted` compares as a whole; a longer one is halved
 MODES = ("full", "same", "valid")

@@ -9,7 +9,7 @@ from graphc.dsl.literal import fitting
 from graphc.dsl.shape import broadcast_to, concat, flip
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, integer, is_sequence, items, shown
-from graphc.ir.types import Dim, Poly
+from graphc.ir.dims import Dim, Poly
 
 MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from graphc.dsl.literal import numbers
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import MAXIMUM
@@ -13,7 +14,6 @@ from graphc.ir.ops.random import RandomPermutation
 from graphc.ir.ops.reduce import ArgMax, ArgMin
 from graphc.ir.ops.shape import Flip
 from graphc.ir.ops.sort import ArgSort, TopK
-from graphc.ir.types import Dim
 
 COUNTING = (ArgMax, ArgMin, ArgSort, TopK, Iota, RandomPermutation)     # give numbers from 0 on
 

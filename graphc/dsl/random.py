@@ -16,7 +16,9 @@ from graphc.dsl.shape import Shape, broadcast_to
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, is_integer, is_number, real
-from graphc.ir.types import Dim, DType, as_dim, f32, i64, normalize_axis
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
+from graphc.ir.types import DType, f32, i64, normalize_axis
 
 TINY = 2.0 ** -24                   # half the distance of 1 to the number below in f32
 Key = Array | int | tuple[int, int] | None

@@ -7,9 +7,9 @@ from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integers, is_sequence, items, real
+from graphc.ir.dims import Dim
 from graphc.ir.interpolation import COORDINATES, ROUNDINGS
 from graphc.ir.ops import grid_sample as sampling
-from graphc.ir.types import Dim
 
 MODES = {"nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear", "trilinear": "bilinear",
          "cubic": "bicubic", "bicubic": "bicubic"}

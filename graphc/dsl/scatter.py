@@ -15,7 +15,8 @@ from graphc.dsl.index import broadcast, replaced, scatter_add_along_axis
 from graphc.dsl.index import scatter_add as added
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, items, shown
-from graphc.ir.types import Dim, Dims, broadcast_shapes, i64, normalize_axis, shape_text
+from graphc.ir.dims import Dim, Dims
+from graphc.ir.types import broadcast_shapes, i64, normalize_axis, shape_text
 
 REDUCTIONS = ("none", "add", "mul", "min", "max")
 MEAN = (*REDUCTIONS, "mean")

@@ -11,7 +11,9 @@ from graphc.dsl.literal import as_dtype, fitting
 from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_sequence, items, number, shown
-from graphc.ir.types import Dim, DType, Poly, as_dim, bool_, f32, i64, normalize_axes, normalize_axis
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim, Poly
+from graphc.ir.types import DType, bool_, f32, i64, normalize_axes, normalize_axis
 
 Shape = Dim | str | Sequence[Dim | str]
 

@@ -5,7 +5,9 @@ from math import prod
 
 from graphc.errors import GraphError
 from graphc.ir.convert import is_integer, is_sequence, items
-from graphc.ir.types import Dim, as_dim, shape_text
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
+from graphc.ir.types import shape_text
 
 
 def as_shape(shape: object) -> tuple[Dim, ...]:

@@ -7,8 +7,8 @@ from graphc.dsl.array import Array
 from graphc.dsl.shape import broadcast_to, concat, flip
 from graphc.errors import GraphError
 from graphc.ir.convert import integers, is_sequence, items, shown
+from graphc.ir.dims import Dim, Dims, static_shape
 from graphc.ir.image import FIRST_SPATIAL_AXIS, SPATIAL_NAMES, image_text, kernel_text
-from graphc.ir.types import Dim, Dims, static_shape
 
 Size = int | tuple[int, ...]
 Padding = int | str | tuple

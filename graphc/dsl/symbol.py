@@ -10,8 +10,9 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.foreign import no_method, refuse
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
-from graphc.ir.types import Dim, DType, TensorType
+from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from graphc.dsl.trace import Trace

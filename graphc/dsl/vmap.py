@@ -15,8 +15,10 @@ from graphc.dsl.transforms import follow
 from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_integer, is_sequence, shown
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
-from graphc.ir.types import Dim, TensorType, as_dim
+from graphc.ir.types import TensorType
 
 Axes = int | None | Sequence[int | None] | Mapping[str, int]
 

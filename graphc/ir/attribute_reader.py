@@ -12,10 +12,12 @@ from typing import TypeGuard, get_args, get_origin, get_type_hints
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.ir.dim_text import DIGITS, parse_dim
+from graphc.ir.dims import TERMS, Dim, Poly, static_shape
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
 from graphc.ir.tokens import Reader, Token, short
-from graphc.ir.types import BY_NAME, DIGITS, TERMS, Dim, DType, Poly, TensorType, parse_dim, static_shape, u64
+from graphc.ir.types import BY_NAME, DType, TensorType, u64
 
 BITS = 63                           # of a whole number, besides its sign
 WORDS_OF_DIM = 8 * TERMS            # names, numbers and signs

@@ -8,12 +8,13 @@ from inspect import Parameter, signature
 import numpy as np
 
 from graphc.errors import GraphError, Loc
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Literal, Op, as_tuple
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
 from graphc.ir.room import check_room
-from graphc.ir.types import DType, Dim, TensorType, shape_text
+from graphc.ir.types import DType, TensorType, shape_text
 
 Operand = Value | int | float | bool
 # bytes from which equal arrays of one graph are one object: a captured array may be used many times

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from graphc.ir.dims import Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import OpBuilder
 from graphc.ir.ops.shape import slice_axis
-from graphc.ir.types import Dims
 
 DIRECT = 64                         # the longest transform that is one product, if its length has small factors
 MOST_PRIME = 256                    # the longest one of a prime length

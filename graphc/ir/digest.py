@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphc.errors import InternalError
+from graphc.ir.dims import Poly
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Literal
-from graphc.ir.types import DType, Poly, TensorType
+from graphc.ir.types import DType, TensorType
 
 
 def digest(graph: Graph) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.ir.dims import Atom, Dim, Largest, Named, Poly, Quotient, SizeName
+from graphc.ir.dims import Dim, Poly
+from graphc.ir.size_atoms import Atom, Largest, Named, Quotient, SizeName
 
 Row = list[Any]                     # of an atom: its kind and what it is made of; a polynomial is a list of [c, *rows]
 BITS = 64

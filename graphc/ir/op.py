@@ -9,9 +9,10 @@ import numpy as np
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.bits import number_key
+from graphc.ir.dims import Dim, Poly, bind
 from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
-from graphc.ir.types import DType, Dim, Poly, TensorType, bind, dtype_of
+from graphc.ir.types import DType, TensorType, dtype_of
 
 Values = tuple[Value, ...]
 Arrays = tuple[np.ndarray, ...]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import Dim, Poly, bind, evaluate, is_nonnegative, size_name
+from graphc.ir.dims import Dim, Poly, bind, evaluate, size_name
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.graph import Graph, regions
 
 

@@ -1,4 +1,4 @@
-"""Element types, symbolic dimensions and tensor types."""
+"""Element types and tensor types."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_sequence, items, shown
-from graphc.ir.dims import (  # noqa: F401   # given on: most read them beside types
-    DIGITS, TERMS, Dim, Dims, Poly, Sizes, as_dim, bind, parse_dim, static_dim, static_shape)
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim, Poly, bind
 from graphc.ir.element_type import BFLOAT16, ElementType
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import prod
 
-from graphc.ir.dims import Dim, Poly, evaluate, expanded, typical
+from graphc.ir.dims import Dim, Poly, evaluate, typical
+from graphc.memory.formula import expanded
 from graphc.ir.graph import Value
 from graphc.memory.plan import ProgramPlan
 

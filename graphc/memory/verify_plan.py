@@ -15,12 +15,13 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Poly, exact_quotient, is_nonnegative, lower, quotient_and_rest, typical
+from graphc.ir.dims import Dim, Poly, exact_quotient, lower, quotient_and_rest, typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.shape import Pad
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, Place, Plan
 from graphc.memory.scan_layout import scan_layout

@@ -12,7 +12,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import choice
-from graphc.ir.types import static_dim
+from graphc.ir.dims import static_dim
 from graphc.metrics.metric import Metric, Totals, ratio
 
 AVERAGES = ("binary", "macro", "micro", "weighted", "none")

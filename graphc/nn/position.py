@@ -10,7 +10,8 @@ import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
-from graphc.ir.types import Dim, DType
+from graphc.ir.dims import Dim
+from graphc.ir.types import DType
 from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
 from graphc.nn.parameter import Normal

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.ops.reduce import Max, Min, Prod, Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
-from graphc.ir.types import Dim
 from graphc.ir.walk import resolve
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, RowPlaces
 from graphc.ir.ops.index import ScatterAdd, Take
-from graphc.ir.types import Dim
 from graphc.passes.pipeline import Pass
 
 Rows = tuple[Value, Dim]         # ids, and how many rows the table has that they point into

@@ -15,7 +15,8 @@ from math import gcd
 
 from graphc.errors import InternalError, Unsized
 from graphc.ir.contraction import AxisMap, Contraction, Maps
-from graphc.ir.dims import Dim, Dims, ceil_div, is_nonnegative, largest, lower, product_of, typical
+from graphc.ir.dims import Dim, Dims, ceil_div, largest, lower, product_of, typical
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
 

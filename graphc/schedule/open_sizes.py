@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
-from graphc.ir.dims import Dim, Dims, Poly, SizeName, Sizes, evaluate, size_names, typical
+from graphc.ir.dims import Dim, Dims, Poly, Sizes, evaluate, size_names, typical
+from graphc.ir.size_atoms import SizeName
 from graphc.schedule.machine import Machine
 
 BUSY = 4                        # times the least work that several cores do as fast as one

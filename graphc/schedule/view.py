@@ -4,7 +4,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.errors import Unsized
-from graphc.ir.dims import Dim, Dims, Poly, exact_quotient, sign_of
+from graphc.ir.dims import Dim, Dims, Poly, exact_quotient
+from graphc.ir.size_proofs import sign_of
 from graphc.ir.types import DType
 
 

@@ -12,7 +12,7 @@ from test_kinds_layers import LAYERS
 import graphc as gc
 from graphc import nn
 from graphc.dsl.function import trace_types
-from graphc.ir.types import parse_dim
+from graphc.ir.dim_text import parse_dim
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 OPTIONS = {                                                 # more arguments, for the numbers in them

@@ -12,13 +12,14 @@ import graphc as gc
 from graphc.errors import GraphError
 from graphc.ir.attribute_reader import attribute_types
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Poly
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal
 from graphc.ir.ops import OPS
 from graphc.ir.ops.shape import Pad
 from graphc.ir.parser import DEPTH, parse
 from graphc.ir.printer import print_graph
-from graphc.ir.types import DTYPES, DType, Poly, f32
+from graphc.ir.types import DTYPES, DType, f32
 
 HEAD = "graph g(x: f32[2, 3], n: i64[]) {\n  "
 NAMES = st.one_of(st.text(max_size=8), st.sampled_from(

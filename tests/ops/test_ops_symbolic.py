@@ -8,9 +8,10 @@ from op_sample import floats, ints, values
 from graphc.autodiff.backward import backward
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, bind_graph
+from graphc.ir.dim_text import parse_dim
 from graphc.ir.interp import evaluate
 from graphc.ir.ops import OPS
-from graphc.ir.types import bool_, f32, f64, i64, parse_dim
+from graphc.ir.types import bool_, f32, f64, i64
 
 SIZES = {"B": 4, "T": 3, "C": 6}
 B, T, C = map(parse_dim, "BTC")

@@ -8,7 +8,7 @@ from open_kernels import Build, Case
 
 from graphc.autodiff.backward import backward
 from graphc.ir.builder import Builder
-from graphc.ir.dims import parse_dim
+from graphc.ir.dim_text import parse_dim
 from graphc.ir.graph import Value
 from graphc.ir.ops import OPS
 from graphc.ir.types import bool_, f32, f64, i32, i64

@@ -13,7 +13,7 @@ import graphc as gc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import Trace
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import parse_dim
+from graphc.ir.dim_text import parse_dim
 from graphc.ir.interp import evaluate
 from graphc.ir.op import as_tuple
 from graphc.ir.types import TensorType, dtype_of

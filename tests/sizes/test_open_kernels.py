@@ -14,7 +14,7 @@ from open_kernels import Case, Lowered, OpenKernel, verified
 from graphc.codegen.llvm.emit import emit_for_sizes
 from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.padding_fill import fill_border
-from graphc.ir.dims import parse_dim
+from graphc.ir.dim_text import parse_dim
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.shape import Pad
 from graphc.ir.types import TensorType, f32

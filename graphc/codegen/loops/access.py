@@ -9,7 +9,8 @@ from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, Val, View, While, bodies)
 from graphc.errors import Unsized
-from graphc.ir.dims import sign_of, static_dim
+from graphc.ir.dims import static_dim
+from graphc.ir.size_proofs import sign_of
 
 
 @dataclass(frozen=True)

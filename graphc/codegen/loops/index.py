@@ -9,8 +9,8 @@ from math import gcd
 
 from graphc.errors import InternalError
 from graphc.ir import dims
-from graphc.ir.dims import (
-    SAMPLES, Dim, Poly, content, exact_quotient, is_nonnegative, quotient_and_rest, sampled, sign_of)
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, quotient_and_rest
+from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
 ELEMENTS = 1 << 47                  # more than any memory has: no offset of an element that exists is above it

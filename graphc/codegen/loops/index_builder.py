@@ -9,7 +9,8 @@ from graphc.codegen.loops.index import (
     UNBOUNDED, Ix, Sym, as_ix, at_least, at_most, lower, quotient_above, upper, uppers)
 from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
 from graphc.errors import InternalError, Unsized
-from graphc.ir.dims import Dim, Poly, content, exact_quotient, is_nonnegative, largest
+from graphc.ir.dims import Dim, Poly, content, exact_quotient, largest
+from graphc.ir.size_proofs import is_nonnegative
 
 
 class Indices:

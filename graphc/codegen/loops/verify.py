@@ -19,7 +19,8 @@ from graphc.codegen.loops.loop_ir import (
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, is_nonnegative
+from graphc.ir.dims import Dim
+from graphc.ir.size_proofs import is_nonnegative
 
 
 def verify(f: FunctionIR) -> None:

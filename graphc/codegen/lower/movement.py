@@ -7,8 +7,9 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import clamped, function, number, over_lanes, permuted, rows
-from graphc.ir.dims import Dim, is_nonnegative
+from graphc.ir.dims import Dim
 from graphc.ir.ops import shape
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.parallel_rows import memory_order
 from graphc.schedule.plain_schedule import PlainSchedule
 

@@ -13,9 +13,10 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
-from graphc.ir.dims import Dim, is_nonnegative
+from graphc.ir.dims import Dim
 from graphc.ir.image import FIRST_SPATIAL_AXIS, channels_last
 from graphc.ir.ops import window
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import DType, i32
 from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule

@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import Dim, Dims, TensorType, bool_, broadcast_shapes, i32, shape_text
+from graphc.ir.types import TensorType, bool_, broadcast_shapes, i32, shape_text
 
 # what a bool mask hides: a score that softmax turns into exactly 0, yet finite, so that rows that are hidden whole are
 # free of NaN

@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.bits import is_uniform
+from graphc.ir.dims import Dim, static_dim, static_shape
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Literal, Op, OpBuilder, Values, holds, require
-from graphc.ir.types import Dim, DType, TensorType, normalize_axis, static_dim, static_shape
+from graphc.ir.types import DType, TensorType, normalize_axis
 
 
 class Constant(Op):

@@ -11,9 +11,10 @@ import numpy as np
 from graphc.errors import GraphError, InternalError
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction, axis
+from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.types import Dim, Dims, DType, TensorType, broadcast_shapes, common, includes, shape_text
+from graphc.ir.types import DType, TensorType, broadcast_shapes, common, includes, shape_text
 
 
 Labels = tuple[str, ...]

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import allowed, largest
+from graphc.ir.dims import Dim, largest, static_dim, static_shape
 from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Arrays, Cost, Op, require
-from graphc.ir.types import Dim, TensorType, bool_, i64, static_dim, static_shape
+from graphc.ir.size_proofs import allowed
+from graphc.ir.types import TensorType, bool_, i64
 
 
 class Scan(Op):

@@ -10,11 +10,12 @@ import numpy as np
 
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
+from graphc.ir.dims import Dim, Dims, Sizes, static_dim, static_shape
 from graphc.ir.graph import Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles, kernel_text, spatial_axes
 from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
-from graphc.ir.types import Dim, Dims, Sizes, TensorType, shape_text, static_dim, static_shape
+from graphc.ir.types import TensorType, shape_text
 
 LETTERS = "xyz"                     # of spatial axes, in the references' equations
 

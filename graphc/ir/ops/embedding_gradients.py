@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
 from graphc.ir.ops.index import ScatterAdd, inside
-from graphc.ir.types import Dim, TensorType, i32, static_dim
+from graphc.ir.types import TensorType, i32
 
 
 class RowPlaces(Op):

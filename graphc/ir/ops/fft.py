@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dft import Pair, half, operations, real_from_half, transform
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.shape import slice_axis
-from graphc.ir.types import Dim, TensorType, static_dim
+from graphc.ir.types import TensorType
 
 
 class DFT(Composite):

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.graph import Value
 from graphc.ir.op import Composite, Cost, OpBuilder, require
 from graphc.ir.ops.constant import number
-from graphc.ir.types import Dim, TensorType, i64, shape_text, static_dim
+from graphc.ir.types import TensorType, i64, shape_text
 
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 4}         # neighbours along an axis
 PADDINGS = ("zeros", "border", "reflection")

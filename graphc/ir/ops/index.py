@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim, Dims, static_dim
 from graphc.ir.graph import Value
 from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import Dim, Dims, DType, TensorType, normalize_axis, shape_text, static_dim
+from graphc.ir.types import DType, TensorType, normalize_axis, shape_text
 
 
 class Indexing(Op):

@@ -1,10 +1,11 @@
 """What the operators on matrices share: shape rules, and parts of matrices written with the builder."""
 from __future__ import annotations
 
+from graphc.ir.dims import static_dim
 from graphc.ir.graph import Value
 from graphc.ir.op import OpBuilder, require
 from graphc.ir.ops.shape import slice_axis
-from graphc.ir.types import TensorType, shape_text, static_dim
+from graphc.ir.types import TensorType, shape_text
 
 BLOCK = 64                          # the largest matrix that a kernel of `cholesky` and `triangular_solve` takes whole
 

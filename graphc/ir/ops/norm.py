@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import allowed
 from graphc.ir.graph import Value
 from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, require
 from graphc.ir.ops.reduce import reduced_count
+from graphc.ir.size_proofs import allowed
 from graphc.ir.types import TensorType, normalize_axis, shape_text
 
 

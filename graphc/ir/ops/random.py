@@ -22,10 +22,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import Dim, Dims, Sizes, static_dim, static_shape
 from graphc.ir.graph import Value
 from graphc.ir.op import Composite, Cost, Gradients, Op, OpBuilder, Values, as_tuple, only_gradient, require
 from graphc.ir.ops.constant import number
-from graphc.ir.types import Dim, Dims, DType, Sizes, TensorType, bool_, i32, i64, static_dim, static_shape
+from graphc.ir.types import DType, TensorType, bool_, i32, i64
 
 KEY = TensorType(i64, (2,))
 ROUNDS = 10

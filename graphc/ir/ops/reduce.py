@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import Dim, static_shape
 from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Composite, Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import count, full, number
-from graphc.ir.types import Dim, TensorType, i64, normalize_axes, normalize_axis, static_shape
+from graphc.ir.types import TensorType, i64, normalize_axes, normalize_axis
 
 
 class Reduction(Op):

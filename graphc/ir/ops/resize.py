@@ -6,13 +6,14 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 from graphc.ir.image import ImageRoles
 from graphc.ir.interpolation import (
     COORDINATES, ROUNDINGS, Axis, Taps, cubic_weight, filtered, linear_weight, nearest)
 from graphc.ir.op import ALL, Composite, Cost, OpBuilder, Operands, require
 from graphc.ir.ops.constant import number
-from graphc.ir.types import Dim, TensorType
+from graphc.ir.types import TensorType
 
 CROPPED = "tf_crop_and_resize"
 INFINITY = float("inf")

@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import InternalError
+from graphc.ir.dims import Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, OpBuilder, Operands, Values, only_gradient, require
 from graphc.ir.ops.constant import full, number
 from graphc.ir.ops.index import Indexing, check_along, inside
-from graphc.ir.types import Dims, TensorType, i64, normalize_axis
+from graphc.ir.types import TensorType, i64, normalize_axis
 
 REDUCTIONS: dict[str, np.ufunc | None] = {"none": None, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import allowed
+from graphc.ir.dims import Dim, Dims, Sizes, static_shape
 from graphc.ir.graph import Value
 from graphc.ir.op import (
     ALL, Arrays, Composite, Cost, Gradients, Op, OpBuilder, Operands, Values, as_tuple, holds, only_gradient, require)
 from graphc.ir.ops.constant import full, number
-from graphc.ir.types import (
-    Dim, Dims, Sizes, TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text, static_shape)
+from graphc.ir.size_proofs import allowed
+from graphc.ir.types import TensorType, broadcast_shapes, i32, normalize_axes, normalize_axis, shape_text
 
 FAR = 1 << 30           # a diagonal beyond every matrix, whose number does not wrap around when a row is added to it
 

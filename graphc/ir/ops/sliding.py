@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from graphc.errors import GraphError
-from graphc.ir.dims import allowed
+from graphc.ir.dims import Dims, Sizes
 from graphc.ir.image import FIRST_SPATIAL_AXIS, SPATIAL_NAMES, image_text
 from graphc.ir.op import Op, require
-from graphc.ir.types import Dims, Sizes
+from graphc.ir.size_proofs import allowed
 
 Steps = tuple[int, ...]                     # one number for each spatial axis
 Pads = tuple[tuple[int, int], ...]          # (before, after) for each spatial axis

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import allowed
 from graphc.ir.op import Arrays, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.constant import full
+from graphc.ir.size_proofs import allowed
 from graphc.ir.types import TensorType, i64, normalize_axis
 
 

@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim, Dims, Sizes, static_shape
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles
 from graphc.ir.op import ALL, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
-from graphc.ir.types import Dim, Dims, Sizes, TensorType, shape_text, static_shape
+from graphc.ir.types import TensorType, shape_text
 
 
 class Pooling(Sliding):

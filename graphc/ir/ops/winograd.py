@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import Dim, Dims, Sizes, static_shape
 from graphc.ir.image import ImageRoles
 from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.sliding import Pads
-from graphc.ir.types import Dim, Dims, Sizes, TensorType, dtype_of, shape_text, static_shape
+from graphc.ir.types import TensorType, dtype_of, shape_text
 from graphc.ir.winograd import POINTS, TAPS, both_sides, tiled, tiles, transforms, untiled
 
 

@@ -9,7 +9,8 @@ from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.ranges import unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed
 from graphc.errors import Unsized
-from graphc.ir.dims import Dim, ceil_div, is_nonnegative, largest, lower, product_of, smallest, typical
+from graphc.ir.dims import Dim, ceil_div, largest, lower, product_of, smallest, typical
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.contraction_form import PaddedCopy
 
 TILE_BYTES = 64 << 10           # copied by one tile

@@ -1,0 +1,182 @@
+"""What a polynomial over sizes is made of besides numbers: names with bounds, rounded quotients and maxima.
+
+An atom is a text, as a plain name is, so that both stand in monomials. It knows its bounds, its typical value and how
+its value is computed.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from graphc.ir.dims import Dim, Poly            # whose quotients are atoms
+
+Monomial = tuple[str, ...]          # sorted names, with repetition: B*B*T -> ("B", "B", "T")
+Term = tuple[Monomial, int]         # with its coefficient
+NO_BOUND = 1 << 62
+
+
+class Atom(str):
+    """A size that is not a polynomial of others, or is a named one; its text says what it is. `parts`: the sizes that
+    it is made of. `is_open`: bounds are known of all its names."""
+
+    parts: tuple[Dim, ...] = ()
+    is_open: bool = True
+
+    low: int
+    high: int | None                # None: no bound is known
+    typical: int
+
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        """Its value where the names have these sizes; `values`: of atoms, each computed once."""
+        raise NotImplementedError
+
+
+class SizeName(Atom):
+    """A named dimension of a program that serves all its sizes: from `low` to `high`, of which `typical` decides what
+    is best."""
+
+    def __new__(cls, name: str, low: int, high: int | None, typical: int) -> SizeName:
+        made = super().__new__(cls, name)
+        made.low, made.high, made.typical = low, high, typical
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SizeName) and str.__eq__(self, other) and self._facts == other._facts
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    @property
+    def _facts(self) -> tuple[int, int | None, int]:
+        return self.low, self.high, self.typical
+
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return sizes[str(self)]
+
+    def __reduce__(self) -> tuple[type[SizeName], tuple[str, int, int | None, int]]:
+        return SizeName, (str(self), *self._facts)
+
+
+class Quotient(Atom):
+    """`dividend // divisor`, rounded down."""
+
+    def __new__(cls, dividend: Poly, divisor: int) -> Quotient:
+        text = f"({dividend})" if len(dividend.terms) > 1 or "*" in str(dividend) else str(dividend)
+        made = super().__new__(cls, f"({text}//{divisor})")
+        made.dividend, made.divisor, made.parts, made.is_open = dividend, divisor, (dividend,), dividend.is_open
+        if not made.is_open:
+            made.low, made.high, made.typical = 0, None, 0
+            return made
+        high = dividend.high
+        made.low, made.high = dividend.low // divisor, None if high is None else high // divisor
+        made.typical = dividend.typical // divisor
+        return made
+
+    dividend: Poly
+    divisor: int
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, Quotient) and self.divisor == other.divisor and self.dividend == other.dividend)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return self.dividend.evaluated(values, sizes) // self.divisor
+
+    def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
+        return Quotient, (self.dividend, self.divisor)
+
+
+class Largest(Atom):
+    """The greatest of some sizes."""
+
+    def __new__(cls, items: tuple[Dim, ...]) -> Largest:
+        made = super().__new__(cls, f"max({', '.join(map(str, items))})")
+        made.items = made.parts = items
+        lows, highs, usual = zip(*map(_facts, items))
+        made.low, made.high, made.typical = max(lows), None if None in highs else max(highs), max(usual)
+        return made
+
+    items: tuple[Dim, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Largest) and self.items == other.items
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return max([i if isinstance(i, int) else i.evaluated(values, sizes) for i in self.items])
+
+    def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
+        return Largest, (self.items,)
+
+
+class Named(Atom):
+    """A size under a name of its own, such as an offset in memory: long formulas are made of short ones. Itself and no
+    other of that name."""
+
+    def __new__(cls, name: str, size: Poly) -> Named:
+        made = super().__new__(cls, name)
+        made.size, made.parts = size, (size,)
+        made.low, made.high, made.typical = size.low, size.high, size.typical
+        return made
+
+    size: Poly
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    __hash__ = str.__hash__
+
+    def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
+        return self.size.evaluated(values, sizes)
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str, Poly]]:
+        return Named, (str(self), self.size)
+
+
+def _facts(dim: Dim) -> tuple[int, int | None, int]:
+    """A bound below, one above, and the typical value."""
+    return (dim, dim, dim) if isinstance(dim, int) else (dim.low, dim.high, dim.typical)
+
+
+def interval(name: str) -> tuple[int, int | None]:
+    """Bounds of an atom or a plain name; None for one above that is not known."""
+    return (max(name.low, 0), name.high) if isinstance(name, Atom) else (0, None)
+
+
+def lowest(terms: Iterable[Term]) -> int:
+    """A bound below their sum; -NO_BOUND where none is known."""
+    total = 0
+    for monomial, c in terms:
+        atoms = [interval(name) for name in monomial]
+        if c > 0:
+            total += c * prod([low for low, _ in atoms])
+        elif any([high is None for _, high in atoms]):
+            return -NO_BOUND
+        else:
+            total += c * prod([cast(int, high) for _, high in atoms])
+    return total
+
+
+def term_text(monomial: Monomial, coefficient: int) -> str:
+    """The product as people write it."""
+    factors = [str(name) for name in monomial]
+    if coefficient == -1 and factors:
+        return "-" + "*".join(factors)
+    if coefficient != 1 or not factors:
+        factors.insert(0, str(coefficient))
+    return "*".join(factors)

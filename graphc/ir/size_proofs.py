@@ -1,0 +1,160 @@
+"""Proofs that a size is never negative, whatever the names in it stand for.
+
+A proof replaces atoms by what bounds them, one after the other. Most of what is asked does not hold: that is found by
+trying some sizes first.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, cast
+
+from graphc.errors import Unsized
+from graphc.ir.size_atoms import Largest, Named, Quotient, SizeName, Term, interval
+
+if TYPE_CHECKING:
+    from graphc.ir.dims import Dim, Poly            # whose comparisons are such proofs
+
+
+@lru_cache(maxsize=1 << 16)
+def is_nonnegative(dim: Dim) -> bool:
+    """Whether it can be proved that the value is never below 0."""
+    if isinstance(dim, int):
+        return dim >= 0
+    if _is_refuted(dim):
+        return False
+    if dim.low >= 0 or _is_sum_of_shifted(dim):
+        return True
+    atoms = sorted(dim.atoms, key=_is_last)
+    for rule in (_by_names, _by_maxima):                # lose nothing: there is no need to look further
+        found = rule(dim, atoms)
+        if found is not None:
+            return found
+    return any(proof(dim, name) for name in atoms if (proof := PROOFS.get(type(name))) is not None)
+
+
+def sign_of(dim: Dim) -> int | None:
+    """1 for what is never negative, -1 for what is never positive, 0 for 0; None where none of it can be proved."""
+    if isinstance(dim, int):
+        return (dim > 0) - (dim < 0)
+    return 1 if is_nonnegative(dim) else -1 if is_nonnegative(-dim) else None
+
+
+def allowed(dim: Dim) -> bool:
+    """Whether a shape rule that wants `dim` to be at least 0 lets it pass: plain names do, of which nothing is known
+    yet. Unsized, with `dim` as condition, where that depends on open sizes."""
+    if isinstance(dim, int) or not dim.is_open:
+        return not isinstance(dim, int) or dim >= 0
+    if is_nonnegative(dim):
+        return True
+    if is_nonnegative(dim * -1 - 1):
+        return False
+    raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
+
+
+SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
+
+
+def _is_refuted(dim: Poly) -> bool:
+    """Whether the value is negative for some sizes that are tried: most of what is asked is."""
+    return dim.is_open and any(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) < 0
+                               for k in range(SAMPLES))
+
+
+@lru_cache(maxsize=1 << 14)
+def _samples(atom: str) -> tuple[int, ...]:
+    """Values of an atom: with all names at their least, at typical ones, and at some that differ from name to name."""
+    if isinstance(atom, SizeName):
+        apart = [atom.low + sum(atom.encode()) * step % 97 for step in (5, 1009)]
+        tried = (atom.low, atom.typical, *apart)
+        return tried if atom.high is None else tuple(min(n, atom.high) for n in tried)
+    if isinstance(atom, Quotient):
+        return tuple(n // atom.divisor for n in sampled(atom.dividend))
+    if isinstance(atom, Largest):
+        return tuple(map(max, *map(sampled, atom.items)))
+    return sampled(cast(Named, atom).size)
+
+
+def sampled(dim: Dim) -> tuple[int, ...]:
+    """The values for the sizes that are tried."""
+    if isinstance(dim, int):
+        return (dim,) * SAMPLES
+    return _sampled_sums(dim)
+
+
+@lru_cache(maxsize=1 << 14)
+def _sampled_sums(dim: Poly) -> tuple[int, ...]:
+    return tuple(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) for k in range(SAMPLES))
+
+
+def _is_last(atom: str) -> tuple[bool, int]:
+    """The order in which atoms are replaced: names and maxima first, of which samples refute the wrong ones; bounds of
+    quotients refute nothing."""
+    return isinstance(atom, Quotient), -len(atom)
+
+
+def _is_sum_of_shifted(dim: Poly) -> bool:
+    """Whether no coefficient is negative when each name is written as its least value and the rest above it."""
+    shifted: Dim = 0
+    for monomial, c in dim.terms:
+        product: Dim = c
+        for name in monomial:
+            product = product * dim.of([((name,), 1), ((), interval(name)[0])])
+        shifted = shifted + product
+    return shifted >= 0 if isinstance(shifted, int) else all(c >= 0 for _, c in shifted.terms)
+
+
+def _linear_in(dim: Poly, name: str) -> tuple[Dim, Dim] | None:
+    """Factor and rest, if `dim` is factor * name + rest."""
+    factor: list[Term] = []
+    rest: list[Term] = []
+    for monomial, c in dim.terms:
+        times = monomial.count(name)
+        if times > 1:
+            return None
+        kept = list(monomial)
+        if times:
+            kept.remove(name)
+        (factor if times else rest).append((tuple(kept), c))
+    return dim.of(factor), dim.of(rest)
+
+
+def _by_quotient(dim: Poly, name: str) -> bool:
+    """The proof in which a quotient is replaced by what bounds it."""
+    q, parts = cast(Quotient, name), _linear_in(dim, name)
+    if parts is None:
+        return False
+    factor, rest = parts
+    if is_nonnegative(factor):
+        return is_nonnegative(factor * (q.dividend - (q.divisor - 1)) + rest * q.divisor)
+    return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
+
+
+def _by_largest(dim: Poly, name: str) -> bool:
+    """The proof in which a maximum is replaced by one of its items."""
+    items, parts = cast(Largest, name).items, _linear_in(dim, name)
+    if parts is None:
+        return False
+    factor, rest = parts
+    return is_nonnegative(factor) and any(is_nonnegative(factor * item + rest) for item in items)
+
+
+def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a name is replaced by its formula: that of the greatest, which may be made of the others."""
+    named = [(name, parts) for name in atoms if isinstance(name, Named) and (parts := _linear_in(dim, name)) is not None]
+    if not named:
+        return None
+    name, (factor, rest) = max(named, key=lambda each: each[0].typical)
+    return is_nonnegative(factor * name.size + rest)
+
+
+def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a maximum that is subtracted is replaced by each of its items."""
+    for name in atoms:
+        if isinstance(name, Largest) and (parts := _linear_in(dim, name)) is not None and is_nonnegative(-parts[0]):
+            return all(is_nonnegative(parts[0] * item + parts[1]) for item in name.items)
+    return None
+
+
+PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}
