@@ -31,7 +31,8 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=[NETWORKS, TREES, SWEEP, SIZES, *sorted(BENCHMARKS)], default=NETWORKS)
+    names = [NETWORKS, TREES, SWEEP, SIZES, *sorted(BENCHMARKS)]
+    parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")

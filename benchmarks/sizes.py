@@ -1,8 +1,8 @@
 """python -m benchmarks sizes: one program for all sizes beside programs compiled for each.
 
-For every network some sizes are drawn (`--seed`); both run in alternating turns in one process. Printed are the ratio of
-the medians (above 1: the program for all sizes is slower) and of the bests, whether the results agree, what the first
-call of new sizes costs against the second, what is kept besides, and the time to compile.
+For every network some sizes are drawn (`--seed`); both run in alternating turns in one process. Printed are the ratio
+of the medians (above 1: the program for all sizes is slower) and of the bests, whether the results agree, what the
+first call of new sizes costs against the second, what is kept besides, and the time to compile.
 """
 from __future__ import annotations
 

@@ -45,13 +45,13 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
             **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
-    `f`: a graph, with sizes for its named dimensions (`B=64`; or bounds, `B=(1, 64)`; those left out are taken from each
-    call's arrays, and one program serves all sizes); or a network, with the types of its inputs (`x=gc.f32[1, 784]`) and its
-    parameters: `state=` a safetensors file, a mapping from names to arrays, or a training step's state; `seed=` for
-    fresh ones; `step.model` brings its own. Calls follow what a step's state becomes. All others are taken as they are
-    now, and what calls do not read is not kept. An input may be called like an option (`state=gc.f32[1, 64]`); then
-    that option cannot be given. `training`: trace a network in training mode. `threads`: exactly so many take part in a
-    call; 0 or "all": as many as the process may use.
+    `f`: a graph, with sizes for its named dimensions (`B=64`; or bounds, `B=(1, 64)`; those left out are taken from
+    each call's arrays, and one program serves all sizes); or a network, with the types of its inputs
+    (`x=gc.f32[1, 784]`) and its parameters: `state=` a safetensors file, a mapping from names to arrays, or a training
+    step's state; `seed=` for fresh ones; `step.model` brings its own. Calls follow what a step's state becomes. All
+    others are taken as they are now, and what calls do not read is not kept. An input may be called like an option
+    (`state=gc.f32[1, 64]`); then that option cannot be given. `training`: trace a network in training mode. `threads`:
+    exactly so many take part in a call; 0 or "all": as many as the process may use.
 
     `outputs`: names of intermediate values to return too: what `gc.name` named, and results of layers by path ("2",
     "features.3"). A call then returns a flat dict: the function's own results first ("result"; "result0", "result1", …

@@ -38,8 +38,8 @@ class Build:
         loops, memory, derived = lowered.program, lowered.memory, lowered.derived
         program = Program(
             jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
-            _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes), derived.passing,
-            derived.idle, graph.writes, _varies(fused.main), emitted.sizes)
+            _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes),
+            derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes)
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
         return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
 

@@ -95,7 +95,8 @@ class CompiledGraph(partial[Any], Shown):
         # of settled code, the arrays that only what is derived was made from are gone
         derived = [a.copy() for a in mine.state.derived] if mine.settled else []
         target = mine.program.target.name if mine.program.target else ""
-        return _unpickled, (_packed(print_graph(bind_graph(self.graph, self.sizes))), mine.threads, read, derived, target)
+        text = _packed(print_graph(bind_graph(self.graph, self.sizes)))
+        return _unpickled, (text, mine.threads, read, derived, target)
 
 
 def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,

@@ -38,8 +38,8 @@ class GraphError(Exception):
 
 
 class Unsized(GraphError):
-    """What would have to be known of a symbolic size, and is not. `condition`: the size that a rule wants to be at least
-    0, if it is that."""
+    """What would have to be known of a symbolic size, and is not. `condition`: the size that a rule wants to be at
+    least 0, if it is that."""
 
     def __init__(self, text: str, loc: Loc | None = None, condition: object = None):
         super().__init__(text, loc)

@@ -65,9 +65,9 @@ class Specialised(Generic[R]):
 
 
 class SpecialisedGraph(Shown):
-    """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come: one program
-    for all sizes where the compiler can make it, else one for each. Without named dimensions there is one program, made
-    when it is first asked for."""
+    """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come: one
+    program for all sizes where the compiler can make it, else one for each. Without named dimensions there is one
+    program, made when it is first asked for."""
 
     def __init__(self, graph: Graph, make: Callable[[Graph], Runnable], advice: str = "",
                  make_sized: Callable[[Graph, Mapping[str, Bounds]], SizedGraph] | None = None,
@@ -75,7 +75,7 @@ class SpecialisedGraph(Shown):
         """`make`: the native code of a graph without named dimensions; `make_sized`: that for all sizes, in bounds;
         `advice`: what to do where the sizes are not known yet; `bounds`: those that the user gave."""
         self.graph, self._native, self._advice, self.static = graph, make, advice, not graph.dim_names
-        self._make_sized, self._bounds, self._opened = make_sized, bounds, self.static or make_sized is None
+        self._make_sized, self._bounds, self._opened = None if self.static else make_sized, bounds, False
         self._sized: SizedGraph | None = None
         self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
         self._together: OrderedDict[Hashable, Runnable] = OrderedDict()      # by sizes, of the program for all
@@ -102,7 +102,7 @@ class SpecialisedGraph(Shown):
         except AttributeError:                              # no arrays: the long way has words for it
             run = None
         if run is None:
-            return self.fitting(self._by_name(args) | named)
+            return self.fitting({**self._by_name(args), **named})
         self._last = run
         return run
 
@@ -110,7 +110,8 @@ class SpecialisedGraph(Shown):
         """The native code for these sizes."""
         sized = self.sized
         if sized is not None and sized.serves(sizes):
-            self._last = recent(self._together, tuple(sizes.items()), partial(sized.at, **sizes), KEPT_SIZES)
+            make: Callable[[], Any] = partial(sized.at, **sizes)
+            self._last = recent(self._together, tuple(sizes.items()), make, KEPT_SIZES)
         else:
             self._last = self._apart.at(**sizes)
         return self._last
@@ -131,10 +132,11 @@ class SpecialisedGraph(Shown):
     def sized(self) -> SizedGraph | None:
         """The program for all sizes, if there can be one; `why_not` says why there is none."""
         if not self._opened:
-            try:
-                self._sized = self._make_sized(self.graph, self._bounds)
-            except Unsized as reason:
-                self.why_not = reason.text
+            if self._make_sized is not None:
+                try:
+                    self._sized = self._make_sized(self.graph, self._bounds)
+                except Unsized as reason:
+                    self.why_not = reason.text
             self._opened = True
         return self._sized
 

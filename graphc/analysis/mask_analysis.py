@@ -16,7 +16,8 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op, Opcode
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import ADD, COPY, GE, GT, LE, LT, NEG, SUB, Cast, Elementwise
-from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose, Tril, Triu
+from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose
+from graphc.ir.ops.shape_composites import Tril, Triu
 
 MOST = 1 << 22                  # elements of a constant that is examined, at most
 DEEPEST = 50                    # operators between a mask and the arrays from which it is computed, at most

@@ -29,7 +29,8 @@ from graphc.ir.ops.loss import CrossEntropy, CrossEntropySoft, ElementLoss
 from graphc.ir.ops.norm import LayerNorm, RMSNorm, SoftmaxLike, last_axes
 from graphc.ir.ops.reduce import Reduction
 from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
-from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Stack, Transpose
+from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
+from graphc.ir.ops.shape_composites import Stack
 from graphc.ir.ops.sort import Sort
 from graphc.ir.types import normalize_axis
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.loops.index import UNBOUNDED, IndexFacts, Ix, Sym, not_less
+from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index_proofs import UNBOUNDED, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Compute, For, FunctionIR, If, Load, Parallel, ReturnIf, Statement, Store, While, bodies,
     statements)

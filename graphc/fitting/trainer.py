@@ -285,7 +285,7 @@ def loosened(types: Mapping[str, TensorType]) -> dict[str, TensorType]:
 
 
 def given_types(types: Mapping[str, TensorType], arrays: Sequence[np.ndarray]) -> tuple[tuple[str, TensorType], ...]:
-    """The inputs by name, with the types of these arrays; named sizes stay named, so that one program takes them all."""
+    """The inputs by name, with the types of these arrays; named sizes stay named, so that one program takes all."""
     return tuple((name, _given_type(type, a)) for (name, type), a in zip(types.items(), arrays))
 
 

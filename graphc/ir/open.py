@@ -1,4 +1,4 @@
-"""Opens a graph: its named dimensions become sizes of which bounds are known, so that one program can be made for all."""
+"""Opens a graph: its named dimensions become sizes of which bounds are known, so that one program serves them all."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping

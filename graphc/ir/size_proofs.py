@@ -142,7 +142,8 @@ def _by_largest(dim: Poly, name: str) -> bool:
 
 def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
     """The proof in which a name is replaced by its formula: that of the greatest, which may be made of the others."""
-    named = [(name, parts) for name in atoms if isinstance(name, Named) and (parts := _linear_in(dim, name)) is not None]
+    named = [(name, parts) for name in atoms
+             if isinstance(name, Named) and (parts := _linear_in(dim, name)) is not None]
     if not named:
         return None
     name, (factor, rest) = max(named, key=lambda each: each[0].typical)

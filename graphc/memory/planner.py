@@ -257,8 +257,8 @@ def assign_offsets(live: Mapping[Buffer, Interval]) -> tuple[dict[Buffer, Dim], 
 
 def _stacked(buffers: Sequence[Buffer], order: Sequence[int],
              below: Sequence[set[int]]) -> tuple[dict[Buffer, Dim], Dim]:
-    """The offsets of buffers, and the end of the last. order: upwards; below: numbers of those that must end before each
-    begins."""
+    """The offsets of buffers, and the end of the last. order: upwards; below: numbers of those that must end before
+    each begins."""
     offsets: dict[Buffer, Dim] = {}
     ends: list[Dim] = [0] * len(buffers)
     for n in order:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType
 
 from graphc.dsl.arguments import converted, of_array
 from graphc.dsl.array import Array, as_array
@@ -14,6 +13,7 @@ from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.types import DType, TensorType, f32
+from graphc.nn.mentioned import in_same_file, mentioned_variables
 from graphc.nn.parameter import Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
 from graphc.nn.substitution import PARAMS, substitute, substituted
@@ -364,39 +364,10 @@ def modules_of_function(function: Callable, seen: tuple = ()) -> Iterator[tuple[
         for name, value in getattr(owner, "__dict__", {}).items():
             yield from modules_in(name, value)
     plain = getattr(function, "__func__", function)
-    for name, value in _variables(plain).items():
+    for name, value in mentioned_variables(plain).items():
         yield from modules_in(name, value)
-        if _same_file(plain, value) and value not in seen:
+        if in_same_file(plain, value) and value not in seen:
             yield from modules_of_function(value, seen + (plain,))
-
-
-def _same_file(function: Callable, value) -> bool:
-    return isinstance(value, FunctionType) and value is not function and value.__globals__ is function.__globals__
-
-
-def _variables(function: Callable) -> dict[str, object]:
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return {}
-    cells = {n: c.cell_contents for n, c in zip(code.co_freevars, function.__closure__ or ()) if _filled(c)}
-    names = {n: function.__globals__[n] for n in _names(code) if n in function.__globals__}
-    return names | cells | (function.__kwdefaults__ or {})
-
-
-def _names(code) -> Iterator[str]:
-    """Global names in the code, and in functions defined within it, in order of mention."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if hasattr(constant, "co_names"):
-            yield from _names(constant)
-
-
-def _filled(cell) -> bool:
-    try:
-        cell.cell_contents
-    except ValueError:
-        return False
-    return True
 
 
 def _links(item: Callable) -> tuple[Callable, ...]:

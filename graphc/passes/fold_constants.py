@@ -25,8 +25,9 @@ TRIPS: dict[type[Op], Callable[[Op], int]] = {Scan: lambda op: op.length, WhileL
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Where dimensions are numbers. Counting arrays stay (a loop makes them for nothing); results above `max_bytes` stay
-    computed, they would only fill the constants; and so does what numpy would work on for longer than the program."""
+    """Where dimensions are numbers. Counting arrays stay (a loop makes them for nothing); results above `max_bytes`
+    stay computed, they would only fill the constants; and so does what numpy would work on for longer than the
+    program."""
     name: ClassVar[str] = "fold_constants"
     max_bytes: int = 4096
 

@@ -106,7 +106,8 @@ class _Chain:
             return v.node not in self.repeat.found
         if self.repeat.in_memory(v, self.home):
             self.bases.add(v)
-            return typical(v.type.nbytes) <= typical(self.v.type.nbytes) and (v.node is None or not v.node.op.is_whole_view)
+            is_view = v.node is not None and v.node.op.is_whole_view
+            return not is_view and typical(v.type.nbytes) <= typical(self.v.type.nbytes)
         return (self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo))
                 and self._make(v))
 

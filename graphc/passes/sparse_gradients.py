@@ -107,5 +107,5 @@ def _is_table(node: Node) -> bool:
     if not isinstance(node.op, ScatterAdd) or node.op.axis != 0:
         return False
     base, ids, _ = (v.type for v in node.inputs)
-    return (FEW * typical(ids.size) <= typical(base.shape[0]) and typical(base.nbytes) >= SMALL_BYTES and base.dtype.is_float
-            and splat(node.inputs[0]) == 0)
+    return (FEW * typical(ids.size) <= typical(base.shape[0]) and typical(base.nbytes) >= SMALL_BYTES
+            and base.dtype.is_float and splat(node.inputs[0]) == 0)

@@ -94,10 +94,12 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
 
 
 def _fits(node: Node) -> bool:
-    """3 × 3 kernels at stride 1, of images whose sizes are numbers. In f64 convolutions stay direct: who asks for it wants the smaller error."""
+    """3 × 3 kernels at stride 1, of images whose sizes are numbers. In f64 convolutions stay direct: who asks for it
+    wants the smaller error."""
     op, kernel = node.op, node.op.parts(node).w.type.shape
-    plain = op.stride == op.dilation == (1, 1) and op.groups == 1
-    return plain and all(v.type.is_static for v in (*node.inputs, *node.outputs)) and node.inputs[0].type.dtype == f32 and kernel[2:] == (TAPS, TAPS)
+    plain = op.stride == op.dilation == (1, 1) and op.groups == 1 and kernel[2:] == (TAPS, TAPS)
+    static = all(v.type.is_static for v in (*node.inputs, *node.outputs))
+    return plain and static and node.inputs[0].type.dtype == f32
 
 
 def _forward(node: Node) -> WinogradConvolution:

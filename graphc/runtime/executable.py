@@ -111,7 +111,8 @@ class Executable:
         self.resident = resident or Resident(program, table, 1 if lock else max(MIN_FRAMES, default_threads()))
         self._profile = profile
         self._durations: list[int] = []
-        self._layout = Layout(static_dim(program.arena_bytes), round_up(static_dim(program.scratch_bytes)), self.threads)
+        scratch = round_up(static_dim(program.scratch_bytes))
+        self._layout = Layout(static_dim(program.arena_bytes), scratch, self.threads)
         self._descriptor = Descriptor(self.signature, self.resident.loaded.address(MAIN), lock.address if lock else 0,
                                       self.slow, self._raise, lock is not None and program.writes and not quiet)
         self._descriptor.use(self.resident.frames.address, self._layout.arena_bytes, self._layout.scratch_bytes,

@@ -14,7 +14,8 @@ from graphc.runtime.waiting_ir import gc_add_frame, gc_call_waiting, gc_cancel
 
 ROUTINES = (
     gc_parallel, gc_spin, gc_lock, gc_unlock, gc_transfer, gc_run, gc_entry, gc_call_arrays, gc_call_waiting, gc_cancel,
-    gc_pop_frame, gc_push_frame, gc_add_frame, gc_drop_frames, gc_mem_malloc, gc_mem_calloc, gc_mem_realloc, gc_mem_free)
+    gc_pop_frame, gc_push_frame, gc_add_frame, gc_drop_frames, gc_mem_malloc, gc_mem_calloc, gc_mem_realloc,
+    gc_mem_free)
 
 
 def llvm_text(triple: str, exports: tuple[str, ...]) -> str:

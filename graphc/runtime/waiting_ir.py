@@ -18,7 +18,8 @@ from graphc.runtime.entry_ir import (
     try_lock,
     try_unlock,
 )
-from graphc.runtime.entry_layout import BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, FreeFrames, LockMemory
+from graphc.runtime.entry_layout import (
+    BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, FreeFrames, LockMemory)
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import await_lock, lock_awaited
 from graphc.runtime.python_api import PyEval_RestoreThread, PyEval_SaveThread

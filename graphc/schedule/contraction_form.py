@@ -304,8 +304,7 @@ def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[Dims, Maps]], c
 
 def spread(size: Dim, lanes: int) -> Dim:
     """Elements from line to line where many lines are read side by side: a multiple of 16 vectors would put them into
-    few sets of the L1 cache.
-    """
+    few sets of the L1 cache."""
     return size + 2 * lanes if size % (16 * lanes) == 0 else size
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from graphc.codegen.llvm.control import FOLDS
 from graphc.codegen.loops.builder import LoopFunction
-from graphc.codegen.loops.index import Ix, Sym, at_least, at_most, lower, upper
+from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index_proofs import at_least, at_most, lower, upper
 from graphc.codegen.loops.loop_ir import Define, For
 
 SMALL = st.integers(-6, 6)

@@ -6,7 +6,8 @@ import pytest
 from loop_run import ForSizes
 
 from graphc.codegen.loops.builder import LoopFunction
-from graphc.codegen.loops.index import Ix, at_least, at_most, lower, upper, uppers
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index_proofs import at_least, at_most, lower, upper, uppers
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.loops.verify import verify
 from graphc.errors import InternalError, Unsized

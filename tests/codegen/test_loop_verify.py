@@ -4,7 +4,8 @@ from __future__ import annotations
 import pytest
 
 from graphc.codegen.loops.builder import LoopFunction
-from graphc.codegen.loops.index import Ix, at_least, at_most, lower, upper
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index_proofs import at_least, at_most, lower, upper
 from graphc.codegen.loops.verify import verify
 from graphc.errors import InternalError
 from graphc.ir.types import f32, i32, i64

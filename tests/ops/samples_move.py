@@ -15,8 +15,8 @@ from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNor
 from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.shape import (
-    BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Stack, Tile, Transpose, Tril,
-    Triu)
+    BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose)
+from graphc.ir.ops.shape_composites import Stack, Tile, Tril, Triu
 from graphc.ir.types import bool_, f32, f64, i32, i64
 
 SOME = (f32, f64, i64, bool_)

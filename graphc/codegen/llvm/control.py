@@ -9,7 +9,8 @@ from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_i
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
 from graphc.codegen.llvm.types import function_symbol, type_of
-from graphc.codegen.loops.index import Ix, Sym, at_least
+from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index_proofs import at_least
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp,
     Store, Val, While)

@@ -14,7 +14,8 @@ from graphc.codegen.llvm.integers import (
 from graphc.codegen.llvm.lanes import any_lane, build_vector, lane_text, part_of_lanes, select_text
 from graphc.codegen.llvm.types import (
     KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
-from graphc.codegen.loops.index import Ix, at_least, at_most
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphc.codegen.loops.conditions import facts_of
-from graphc.codegen.loops.index import NO_FACTS, IndexFacts, Ix, Sym, not_less
+from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index_proofs import NO_FACTS, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, Val, View, While, bodies)
 from graphc.errors import Unsized

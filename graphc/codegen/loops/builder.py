@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from math import gcd, prod
 
 from graphc.codegen.loops.arithmetic import Arithmetic
-from graphc.codegen.loops.index import Ix, as_ix, upper, uppers
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.index_builder import Indices
+from graphc.codegen.loops.index_proofs import upper, uppers
 from graphc.codegen.loops.loop_ir import (
     Alignment, Body, Call, Commit, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
     Store, Val, View, While, contiguous)

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.codegen.loops.index import IndexFacts, Ix
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index_proofs import IndexFacts
 from graphc.codegen.loops.loop_ir import Compute, Val
 
 # comparison -> (a, b) -> index that is <= 0 exactly when it holds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import gcd
 
-from graphc.codegen.loops.index import (
-    UNBOUNDED, Ix, Sym, as_ix, at_least, at_most, lower, quotient_above, upper, uppers)
+from graphc.codegen.loops.index import Ix, Sym, as_ix
+from graphc.codegen.loops.index_proofs import UNBOUNDED, at_least, at_most, lower, quotient_above, upper, uppers
 from graphc.codegen.loops.loop_ir import Body, CheckIndex, Define, Val
 from graphc.errors import InternalError, Unsized
 from graphc.ir.dims import Dim, Poly, content, exact_quotient, largest

@@ -12,7 +12,8 @@ from typing import Any
 
 from graphc.codegen.loops.access import Access, AccessRange, accesses_of, parameter_accesses
 from graphc.codegen.loops.conditions import facts_of
-from graphc.codegen.loops.index import ELEMENTS, IndexFacts, Ix, Sym, at_least, at_most, depends_on
+from graphc.codegen.loops.index import ELEMENTS, Ix, Sym, depends_on
+from graphc.codegen.loops.index_proofs import IndexFacts, at_least, at_most
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
     ReturnIf, Stamp, Store, Val, View, While, bodies)
