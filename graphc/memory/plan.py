@@ -98,7 +98,7 @@ class Place:
         return Place(buffer, t.dtype, t.shape, contiguous_strides(t.shape, order))
 
     def __str__(self) -> str:
-        tail = "" if self.is_whole else f" {self.view}" + (f" from element {self.offset}" if self.offset else "")
+        tail = "" if self.is_whole else f" {self.view}" + (f" from element {self.offset}" if self.offset != 0 else "")
         return f"{self.buffer}{tail}"
 
 

@@ -134,3 +134,11 @@ def test_memory_is_a_formula():
     assert held >= run.memory.at(B=200).arena
     run.release()
     assert not run.last.executable.resident.frames._frames and run(x).shape == (200, 10)
+
+
+@pytest.mark.parametrize("stage", ["simplified", "fused", "planned", "loops"])
+def test_stages_are_texts_in_the_names(stage):
+    """Of a plan in which values begin at places that depend on the sizes."""
+    make, types = BATCHES["lstm"]
+    text = sized(make(), types).dump(stage)
+    assert "B" in text and "T" in text
