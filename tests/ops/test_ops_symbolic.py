@@ -113,7 +113,14 @@ def test_a_named_size_must_be_bound_before_it_is_compared():
         bind_graph(b.finish([y]), {"B": 4})
 
 
-def test_a_slice_with_steps_needs_a_size_that_divides():
+@pytest.mark.parametrize("size", range(1, 8))
+def test_a_slice_with_steps_has_a_size_that_is_rounded_up(size):
     b = Builder()
-    with pytest.raises(GraphError, match="bind it first"):
-        b.slice(b.input("x", f32["B"]), start=(0,), stop=(B,), step=(2,))
+    x = b.input("x", f32["B"])
+    y = b.slice(x, start=(0,), stop=(B,), step=(3,))
+    grad, = backward(b, list(b.nodes), {y: y}, [x])
+    graph = bind_graph(b.finish([y, grad]), {"B": size})
+    array = np.arange(size, dtype=np.float32)
+    out, gradient = evaluate(graph, [array])
+    assert str(y.type) == "f32[((B + 2)//3)]" and np.array_equal(out, array[::3])
+    assert np.array_equal(gradient, np.where(array % 3 == 0, array, 0))

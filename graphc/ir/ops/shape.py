@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import Dim, Dims, Sizes, static_shape
+from graphc.ir.dims import Dim, Dims, Sizes, ceil_div, static_shape
 from graphc.ir.graph import Value
 from graphc.ir.op import (
     ALL, Arrays, Cost, Gradients, Op, OpBuilder, Operands, Values, as_tuple, holds, only_gradient, require)
@@ -139,7 +139,7 @@ class Slice(Movement):
     @property
     def lengths(self) -> tuple[Dim, ...]:
         """The shape of the result."""
-        return tuple(_stepped(high - low, step) for low, high, step in zip(self.start, self.stop, self.step))
+        return tuple(ceil_div(high - low, step) for low, high, step in zip(self.start, self.stop, self.step))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         return x[tuple(map(slice, self.start, self.stop, self.step))]
@@ -255,12 +255,6 @@ def slice_axis(b: OpBuilder, x: Value, axis: int, start: Dim, stop: Dim) -> Valu
         return x
     return b.slice(x, start=_with((0,) * len(shape), axis, start), stop=_with(shape, axis, stop),
                    step=(1,) * len(shape))
-
-
-def _stepped(length: Dim, step: int) -> Dim:
-    """length / step, rounded up; a symbolic length must divide."""
-    known = isinstance(length, int) or length.is_open
-    return (length + step - 1) // step if known else length // step
 
 
 def _spread_out(b: OpBuilder, g: Value, axis: int, step: int) -> Value:
