@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
-from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
+from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule, narrow_dim, narrow_schedule
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
 from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
@@ -69,7 +70,7 @@ def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> Phas
     if not dtype.is_float or p.extent(p.k) == 0:
         return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * p.extent(p.k))))
     lane = lane_dim(p, context)
-    if lane is not None:
+    if lane is not None and is_short(p):
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
     if narrow is not None:
@@ -78,7 +79,15 @@ def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> Phas
         return dot_schedule(p, context)
     if is_stream(p, context):
         return stream_schedule(p, context)
-    return tile_schedule(p, context)
+    tiles = tile_schedule(p, context)
+    return tiles if lane is None else cheaper(lane_schedule(p, lane, context), tiles)
+
+
+def cheaper(one: PhaseSchedule, other: PhaseSchedule) -> PhaseSchedule:
+    """Of two schedules that were chosen among candidates of their own kind: by the same cycles."""
+    if one.ranking is None or other.ranking is None:
+        raise InternalError("schedules are compared by their rankings", "schedule")
+    return one if one.ranking.best.total <= other.ranking.best.total else other
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------

@@ -96,10 +96,12 @@ class DotSchedule(PhaseSchedule):
 
 @dataclass(frozen=True)
 class LaneSchedule(PhaseSchedule):
-    """One phase with short sums and no reuse that a micro-tile could use (depthwise convolutions): vectors along
-    `dim`, all terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take
-    `block` elements of `dim` and `tile` positions of the other dims. ranking: the candidates among which `columns` was
-    chosen.
+    """One phase without reuse that a micro-tile could use (depthwise convolutions): vectors along `dim`, for `columns`
+    positions of `inner`, which share what they read. Tiles take `block` elements of `dim` and `tile` positions of the
+    other dims. ranking: the candidates among which this one was chosen.
+
+    terms: of the innermost dim of the sum that are unrolled, in loops over the others and over the rest of it; 0: all
+    terms of the sum are unrolled.
     """
     dim: int
     inner: int
@@ -107,6 +109,7 @@ class LaneSchedule(PhaseSchedule):
     columns: int
     block: int
     tile: int
+    terms: int = 0
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def outer(self, phase: Phase) -> tuple[int, ...]:
@@ -124,7 +127,8 @@ class LaneSchedule(PhaseSchedule):
 
     def __str__(self) -> str:
         tile = f"tile {self.block}@d{self.dim} × {self.tile}"
-        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, {tile}"
+        loops = f" {self.terms} terms at a time" if self.terms else ""
+        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, {tile}{loops}"
 
 
 @dataclass(frozen=True)
