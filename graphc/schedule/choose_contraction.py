@@ -10,7 +10,8 @@ from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
-from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule, narrow_dim, narrow_schedule
+from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
+from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
 from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
@@ -73,21 +74,23 @@ def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> Phas
     if lane is not None and is_short(p):
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
-    if narrow is not None:
+    if narrow is not None and fits_registers(p, context):
         return narrow_schedule(p, narrow, context)
     if is_dots(p, context):
         return dot_schedule(p, context)
     if is_stream(p, context):
         return stream_schedule(p, context)
-    tiles = tile_schedule(p, context)
-    return tiles if lane is None else cheaper(lane_schedule(p, lane, context), tiles)
+    kinds: list[PhaseSchedule] = [tile_schedule(p, context)]
+    kinds += [] if lane is None else [lane_schedule(p, lane, context)]
+    kinds += [] if narrow is None else [pieces_schedule(p, narrow, context)]
+    return min(kinds, key=_cycles)
 
 
-def cheaper(one: PhaseSchedule, other: PhaseSchedule) -> PhaseSchedule:
-    """Of two schedules that were chosen among candidates of their own kind: by the same cycles."""
-    if one.ranking is None or other.ranking is None:
+def _cycles(s: PhaseSchedule) -> float:
+    """What the best of a kind of schedules costs: the same cycles for all kinds."""
+    if s.ranking is None:
         raise InternalError("schedules are compared by their rankings", "schedule")
-    return one if one.ranking.best.total <= other.ranking.best.total else other
+    return s.ranking.best.total
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
-"""Schedules of contractions without reuse for micro-tiles: short sums (depthwise convolutions), and few outputs with
-long sums (their weight gradients)."""
+"""Schedules of contractions without reuse for micro-tiles, of which every term is a vector: depthwise convolutions."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,7 @@ from math import prod
 
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.contraction_form import LinearMap, Phase
-from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
+from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
@@ -18,7 +17,6 @@ LANE_COLUMNS = 4
 LANE_TILES = 8                  # tiles worth the work of a small product
 LANE_RUN = 4096                 # terms that one register adds up, at most: more would lose digits
 LANE_TERMS = 16                 # of a long sum that are unrolled, at most
-NARROW_COLUMNS = 7              # columns at a time of a narrow schedule, at most
 
 
 def lane_dim(p: Phase, context: ContractionContext) -> int | None:
@@ -117,36 +115,3 @@ def _unrolled_costs(p: Phase, context: ContractionContext, inner: int, sizes: Se
         len(steps) * machine.fma_latency,
     )
     return loaded, max(0.0, summed - loaded), max(0.0, waited - max(loaded, summed)), machine.step_cycles
-
-
-# --- few outputs, long sums -------------------------------------------------------------------------------------------
-
-def narrow_dim(p: Phase, context: ContractionContext) -> int | None:
-    """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which
-    both operands are contiguous, or the innermost k dim. """
-    outputs = p.extent(p.m) * p.extent(p.n)
-    if (
-        min(p.extent(p.m), p.extent(p.n)) > 1
-        or outputs > context.target.vector_registers - 4
-        or p.extent(p.batch) < 2
-        or len(p.k) < 2
-    ):
-        return None
-    for d in (*p.batch, p.k[-1]):
-        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and p.sizes[d] >= context.lanes // 2:
-            return d
-    return None
-
-
-def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
-    """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
-    one = NarrowSchedule(dim, dim == p.k[-1], context.lanes, 1)
-    groups, steps = one.groups(p), p.extent(p.k[:-1])
-    block = even(groups, min(groups, LANE_BLOCK), 1)
-    tiles = one.entries(p) // groups * -(-groups // block)
-    splits = max(
-        1, min(2 * context.machine.planned_tiles, p.flops // (context.machine.small_product_flops // 2)) // tiles
-    )
-    splits = -(-steps // -(-steps // min(steps, splits)))
-    pieces = -(-p.sizes[p.k[-1]] // NARROW_COLUMNS)
-    return replace(one, splits=splits, block=block, columns=0 if one.along_k else -(-p.sizes[p.k[-1]] // pieces))

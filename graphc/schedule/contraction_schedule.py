@@ -133,10 +133,13 @@ class LaneSchedule(PhaseSchedule):
 
 @dataclass(frozen=True)
 class NarrowSchedule(PhaseSchedule):
-    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all
+    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions):
     outputs of an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block:
     vectors of entries for each tile, which are read side by side, `columns` positions of the innermost k dim at a time.
     splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
+
+    piece: an output dim and how many of its indices, with all of the dims after it, a tile has in registers; None: all
+    outputs. ranking: the candidates among which the piece was chosen.
     """
     dim: int
     along_k: bool
@@ -144,6 +147,8 @@ class NarrowSchedule(PhaseSchedule):
     splits: int
     block: int = 1
     columns: int = 0
+    piece: tuple[int, int] | None = None
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def entries(self, phase: Phase) -> int:
         """Batch entries, or vectors of them."""
@@ -162,6 +167,7 @@ class NarrowSchedule(PhaseSchedule):
     def __str__(self) -> str:
         along = "k" if self.along_k else f"d{self.dim}"
         shape = f"narrow, lanes of {self.lanes} along {along}, {self.columns} at a time, tiles of {self.block}"
+        shape += f", outputs {self.piece[1]}@d{self.piece[0]}" if self.piece else ""
         return shape + (f" split-k {self.splits}" if self.splits > 1 else "")
 
 
