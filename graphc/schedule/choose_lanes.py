@@ -15,6 +15,7 @@ LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run 
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers
 LANE_COLUMNS = 4
 LANE_TILES = 8                  # tiles worth the work of a small product
+LANE_UNROLLED = 32              # terms of a sum that are not worth loops over them
 LANE_RUN = 4096                 # terms that one register adds up, at most: more would lose digits
 LANE_TERMS = 16                 # of a long sum that are unrolled, at most
 
@@ -27,13 +28,17 @@ def lane_dim(p: Phase, context: ContractionContext) -> int | None:
     lane = next((d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and p.sizes[d] > 1), None)
     if lane is None or p.sizes[lane] < context.lanes // 2 or p.extent(p.batch + p.m + p.n) == p.sizes[lane]:
         return None
-    is_long = p.sizes[p.k[-1]] <= LANE_RUN and all(_is_vector(p, t, lane) for t in (p.a, p.b))
-    return lane if is_short(p) or is_long else None
+    return lane if is_short(p) or _may_loop(p, lane) else None
 
 
 def is_short(p: Phase) -> bool:
-    """Whether all terms of a sum can be unrolled."""
+    """Whether all terms of a sum may be unrolled."""
     return p.extent(p.k) <= MAX_TAPS
+
+
+def _may_loop(p: Phase, lane: int) -> bool:
+    """Whether loops over the terms read vectors, and one register adds up a line."""
+    return p.sizes[p.k[-1]] <= LANE_RUN and all(_is_vector(p, t, lane) for t in (p.a, p.b))
 
 
 def _is_vector(p: Phase, t: LinearMap, lane: int) -> bool:
@@ -48,15 +53,17 @@ def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSched
     """
     others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
-    held = LANE_BLOCK if is_short(p) else context.elements(context.machine.l2_bytes // 2) // (
-        p.extent(p.k) * context.lanes)
+    held = context.elements(context.machine.l2_bytes // 2) // (p.extent(p.k) * context.lanes)
     block = min(p.sizes[lane], max(1, min(LANE_BLOCK, held)) * context.lanes)
     work = 2 * p.extent(p.k) * block * p.sizes[inner]
     around = p.extent([d for d in others if d != inner])
     tile = even(around, max(1, context.machine.small_product_flops // LANE_TILES // work), 1)
     one = LaneSchedule(lane, inner, context.lanes, 1, block, tile)
-    ranking = (ranked(_lane_candidates(p, context, one), 1.0) if is_short(p)
-               else ranked(_looped_candidates(p, context, one)))
+    if p.extent(p.k) <= LANE_UNROLLED or not _may_loop(p, lane):
+        ranking = ranked(_lane_candidates(p, context, one), 1.0)
+    else:
+        unrolled = _lane_candidates(p, context, one) if is_short(p) else ()
+        ranking = ranked((*_looped_candidates(p, context, one), *unrolled))
     return replace(ranking.best.schedule, ranking=ranking)
 
 
