@@ -10,6 +10,7 @@ from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.choose_groups import mixed_phase, mixed_schedule
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
 from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
@@ -57,8 +58,19 @@ def contraction_schedule(
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     context = ContractionContext(target, dtype.itemsize, lanes, free)
-    phases = tuple(_gate_schedule(p, context) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
+    if gates:
+        phases = tuple(_gate_schedule(p, context) for p in form.phases)
+    else:
+        pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
+        form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
     return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
+
+
+def _with_groups(p: Phase, s: PhaseSchedule, context: ContractionContext) -> tuple[Phase, PhaseSchedule]:
+    """The phase and its schedule, or with groups and features as one dim, if that is cheaper."""
+    found = mixed_phase(p, context.lanes) if type(s) is TileSchedule else None
+    mixed = mixed_schedule(*found, context) if found else None
+    return (found[0], mixed) if found and mixed and _cycles(mixed) < _cycles(s) else (p, s)
 
 
 def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:

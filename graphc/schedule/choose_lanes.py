@@ -46,7 +46,7 @@ def _is_vector(p: Phase, t: LinearMap, lane: int) -> bool:
     return t.strides[lane] in (0, 1) or LaneSchedule(lane, lane, 1, 1, 1, 1).packs(p, t)
 
 
-def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
+def lane_frame(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
     """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the
     caches of other cores takes several times as long as its operations. Of long sums, L2 holds the factors that all
     positions of a tile share.
@@ -58,7 +58,12 @@ def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSched
     work = 2 * p.extent(p.k) * block * p.sizes[inner]
     around = p.extent([d for d in others if d != inner])
     tile = even(around, max(1, context.machine.small_product_flops // LANE_TILES // work), 1)
-    one = LaneSchedule(lane, inner, context.lanes, 1, block, tile)
+    return LaneSchedule(lane, inner, context.lanes, 1, block, tile)
+
+
+def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
+    """The cheapest number of positions and of terms at a time."""
+    one = lane_frame(p, lane, context)
     if p.extent(p.k) <= LANE_UNROLLED or not _may_loop(p, lane):
         ranking = ranked(_lane_candidates(p, context, one), 1.0)
     else:

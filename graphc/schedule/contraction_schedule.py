@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from graphc.ir.types import DType
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
@@ -94,6 +95,14 @@ class DotSchedule(PhaseSchedule):
         return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"
 
 
+class MixedChannels(NamedTuple):
+    """Vectors along the channels of several groups: the dim of the sum that counts the `width` channels of a group, and
+    how far apart the factors of b for two groups are."""
+    channel: int
+    width: int
+    apart: int
+
+
 @dataclass(frozen=True)
 class LaneSchedule(PhaseSchedule):
     """One phase without reuse that a micro-tile could use (depthwise convolutions): vectors along `dim`, for `columns`
@@ -101,7 +110,7 @@ class LaneSchedule(PhaseSchedule):
     other dims. ranking: the candidates among which this one was chosen.
 
     terms: of the innermost dim of the sum that are unrolled, in loops over the others and over the rest of it; 0: all
-    terms of the sum are unrolled.
+    terms of the sum are unrolled. mixed: a vector of `a` has the channels of several groups, of which a term needs one.
     """
     dim: int
     inner: int
@@ -110,6 +119,7 @@ class LaneSchedule(PhaseSchedule):
     block: int
     tile: int
     terms: int = 0
+    mixed: MixedChannels | None = None
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def outer(self, phase: Phase) -> tuple[int, ...]:
@@ -128,7 +138,8 @@ class LaneSchedule(PhaseSchedule):
     def __str__(self) -> str:
         tile = f"tile {self.block}@d{self.dim} × {self.tile}"
         loops = f" {self.terms} terms at a time" if self.terms else ""
-        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, {tile}{loops}"
+        mixed = f" of groups of {self.mixed.width}" if self.mixed else ""
+        return f"lanes of {self.lanes} along d{self.dim}{mixed}, {self.columns} of d{self.inner}, {tile}{loops}"
 
 
 @dataclass(frozen=True)

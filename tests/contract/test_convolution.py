@@ -6,6 +6,7 @@ import pytest
 
 from graphc.ir import contraction as C
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.contraction_schedule import LaneSchedule
 from tests.contract.harness import check
 
 CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dilation, groups
@@ -90,6 +91,19 @@ def test_depthwise_convolutions_of_any_rank(axes, kernel, last, channels=20):
 
 def _channels_last(x: np.ndarray, last: bool) -> np.ndarray:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if last else x
+
+
+@pytest.mark.parametrize("channels, width, stride, dilation", ((24, 4, 1, 1), (38, 2, 1, 2), (20, 4, 2, 1), (8, 2, 1, 1)))
+def test_groups_of_few_channels_share_vectors(channels, width, stride, dilation):
+    """Also where the last vector is not full; and the gradient towards the image, whose weights lie otherwise."""
+    rng, groups = np.random.default_rng(width), channels // width
+    windows = [C.Window(size, 3, stride, dilation, (1, 1)) for size in (9, 13)]
+    x, y = image(rng, (2, channels, 9, 13), True), image(rng, (2, channels, *(w.out for w in windows)), True)
+    w = rng.normal(size=(channels, width, 3, 3)).astype(np.float32)
+    for c, a, out in ((C.conv, x, y), (C.conv_input_gradient, y, x)):
+        kernel = check(c(2, channels, channels, windows, groups), a, w, np.empty_like(out), (1, 3))
+        assert all(s.mixed and s.mixed.width == width for s in kernel.schedule.phases if isinstance(s, LaneSchedule))
+        assert any(isinstance(s, LaneSchedule) for s in kernel.schedule.phases)
 
 
 def test_weights_stored_for_the_kernel():

@@ -12,12 +12,12 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
+from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
 from graphc.ir.types import DType
 from graphc.schedule.contraction_form import LinearMap
-from graphc.schedule.contraction_schedule import LaneSchedule
+from graphc.schedule.contraction_schedule import LaneSchedule, MixedChannels
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum."""
         f, s, p, operand = self.f, self.schedule, self.phase, self._unpacked(role)
         linear, copy, line = operand.linear, self._memory(role), s.line(p)
+        if s.mixed and s.mixed.apart != s.mixed.width * linear.strides[s.dim]:
+            return self._copy_groups(s.mixed, operand, copy)
         if s.terms:
             return self._copy_each(operand, copy, line)
         terms = list(product(*[range(p.sizes[d]) for d in p.k]))
@@ -93,6 +95,14 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         for term, start in enumerate(sources):
             vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: f.store(
                 copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
+
+    def _copy_groups(self, mixed: MixedChannels, operand: StridedOperand, copy: View) -> None:
+        """The same where the factors of two groups are further apart than those of their channels."""
+        f, s, p, step = self.f, self.schedule, self.phase, operand.linear.strides[self.schedule.dim]
+        with f.loop(0, self.k) as term, f.loop(0, p.sizes[s.dim] // mixed.width) as group:
+            start = offset(operand.linear, unflatten(f, term.index, p.k, p.sizes)) + group.index * mixed.apart
+            factors = load_spaced(f, operand.memory, start, step, mixed.width, None)
+            f.store(copy, [term.index * s.line(p) + group.index * mixed.width], factors)
 
     def _copy_each(self, operand: StridedOperand, copy: View, line: int) -> None:
         """The same in a loop over the terms, which are many."""
@@ -164,11 +174,12 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         return self._unrolled(run, index | {dim: Ix(whole * terms)}, [*ones, rest], loop.results)[1]
 
     def _unrolled(self, run: TermRun, index: Index, sizes: Sequence[int],
-                  totals: Sequence[Val]) -> tuple[list[Terms], list[Val]]:
+                  totals: Sequence[Val]) -> tuple[list[Factors], list[Val]]:
         """`totals` and so many terms along each dim of the sum, from `index` on, for as many positions as there are
         totals; and the vectors that they were made of."""
         f, s, p = self.f, self.schedule, self.phase
-        sources, sums = [run.terms(f, o, index, s.dim) for o in run.operands], list(totals)
+        sums, terms = list(totals), [run.terms(f, o, index, s.dim) for o in run.operands]
+        sources: list[Factors] = [MixedTerms(terms[0], s.mixed) if s.mixed else terms[0], terms[1]]
         for k in product(*map(range, sizes)):
             for j in range(len(sums)):
                 index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
