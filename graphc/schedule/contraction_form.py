@@ -108,10 +108,12 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
     invariant: operands that cost nothing to pack.
     """
     channels = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
+    apart = [_entry_axis(c, maps, t, out, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if channels == [None, None] else _wants_swap_of_image(c, channels)
     if channels == [None, None] and not invariant[0 if swap else 1]:
         straight = (c.swapped, b, a) if swap else (c, a, b)
         swap ^= _packs_less_swapped(*straight, lanes, machine)
+    channels = [own if own is not None else entries for own, entries in zip(channels, apart)]
     if swap:
         c, a, b, channels = c.swapped, b, a, channels[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
@@ -129,8 +131,8 @@ def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | No
     """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of
     elements, if windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
     """
-    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d not in c.batch and is_many(c.sizes[d])]) > 1]
-    if not any(t.strides[x] == 1 and is_many(t.shape[x]) for x in windows) or 0 in c.sizes:
+    windows = _windows_in_memory(c, maps, t)
+    if not windows:
         return None
     plain = [x for x in range(len(maps)) if x not in windows and maps[x].is_affine]
     nearest = min(plain, key=lambda x: (typical(t.strides[x]), -x), default=None)
@@ -141,6 +143,26 @@ def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | No
     summed = any(d in c.k for d in channels)
     wide = typical(c.extent(channels)) >= lanes and (not summed or typical(c.extent(columns)) >= lanes)
     return nearest if wide else None
+
+
+def _entry_axis(c: Contraction, maps: Maps, t: Tensor, out: Tensor, lanes: int) -> int | None:
+    """The axis to put innermost in a copy of an image whose channels are entries of the batch (depthwise convolution):
+    that of the output's vectors, if it has whole ones and windows slide over the contiguous axis."""
+    if not _windows_in_memory(c, maps, t):
+        return None
+    inner = [d for m, step in zip(c.out, out.strides) if step == 1 for d in m.dims if is_many(c.sizes[d])]
+    axis = next((x for x, m in enumerate(maps)
+                 if m.is_affine and inner and [d for d in m.dims if is_many(c.sizes[d])] == inner), None)
+    if axis is None or inner[0] not in c.batch:
+        return None
+    return axis if typical(t.shape[axis]) >= lanes and typical(t.strides[axis]) > 0 else None
+
+
+def _windows_in_memory(c: Contraction, maps: Maps, t: Tensor) -> list[int]:
+    """The axes over which windows slide; none unless one of them is contiguous."""
+    many = [d for d, size in enumerate(c.sizes) if d not in c.batch and is_many(size)]
+    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d in many]) > 1]
+    return windows if 0 not in c.sizes and any(t.strides[x] == 1 and is_many(t.shape[x]) for x in windows) else []
 
 
 def _wants_swap_of_image(c: Contraction, channels: list[int | None]) -> bool:
