@@ -18,12 +18,13 @@ from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, st
 from graphc.schedule.choose_open import open_phase_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_tiles import tile_schedule
-from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
+from graphc.schedule.contraction_form import Form, LinearMap, Phase, normal_form
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
     group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.open_phase import at_typical
+from graphc.schedule.operand_roles import Tensor
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines

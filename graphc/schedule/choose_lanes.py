@@ -7,10 +7,11 @@ from itertools import product
 from math import prod
 
 from graphc.schedule.cost import Candidate, ranked
-from graphc.schedule.contraction_form import LinearMap, Phase, is_many
+from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.open_phase import at_typical, known
+from graphc.schedule.open_sizes import is_many
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers

@@ -120,7 +120,7 @@ class MixedChannels(NamedTuple):
     how far apart the factors of b for two groups are."""
     channel: int
     width: int
-    apart: int
+    apart: Dim
 
 
 @dataclass(frozen=True)

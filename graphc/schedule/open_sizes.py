@@ -12,6 +12,11 @@ BUSY = 4                        # times the least work that several cores do as 
 DOUBLINGS = 20
 
 
+def is_many(size: Dim) -> bool:
+    """Whether there may be more than one."""
+    return size > 1 if isinstance(size, int) else True
+
+
 def typical_sizes(dims: Iterable[Dim]) -> Sizes:
     """The sizes where all names have their typical values."""
     return tuple([typical(d) for d in dims])

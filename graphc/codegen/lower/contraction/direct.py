@@ -116,7 +116,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
             factors = load_spaced(f, operand.memory, start, step, mixed.width, None)
             f.store(copy, [term.index * s.line(p) + group.index * mixed.width], factors)
 
-    def _copy_each(self, operand: StridedOperand, copy: View, line: int) -> None:
+    def _copy_each(self, operand: StridedOperand, copy: View, line: Dim) -> None:
         """The same in a loop over the terms, which are many."""
         f, s, p, step = self.f, self.schedule, self.phase, operand.linear.strides[self.schedule.dim]
         with f.loop(0, self.k) as term:
