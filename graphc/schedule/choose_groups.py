@@ -29,8 +29,9 @@ def mixed_phase(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
     for group, channel in product([d for d in p.batch if known(p, (d,))], p.k):
         beside = (p.out.strides[feature], p.out.strides[group], p.a.strides[feature]) == (1, width, 0)
         apart = (p.a.strides[channel], p.a.strides[group]) == (1, width)
+        shared = not any(p.b.strides[d] for d in p.batch + p.m if d != group)
         whole = p.sizes[channel] == width and 1 < width < lanes and lanes % width == 0
-        if beside and apart and whole and p.sizes[group] * width >= lanes // 2:
+        if beside and apart and shared and whole and p.sizes[group] * width >= lanes // 2:
             return _merged(p, group, feature), MixedChannels(channel, width, p.b.strides[group])
     return None
 

@@ -149,7 +149,9 @@ class LaneSchedule(PhaseSchedule):
     def packs(self, phase: Phase, operand: LinearMap) -> bool:
         """Whether factors that are not contiguous along the vectors are copied: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
-        return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
+        step = operand.strides[self.dim]
+        jumps = self.mixed is not None and operand is phase.b and self.mixed.apart != self.mixed.width * step
+        return (jumps or step not in (0, 1)) and not any(operand.strides[d] for d in others)
 
     def line(self, phase: Phase) -> Dim:
         """Distance of the copied factors of two terms of a sum."""

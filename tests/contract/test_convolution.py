@@ -93,13 +93,14 @@ def _channels_last(x: np.ndarray, last: bool) -> np.ndarray:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if last else x
 
 
+@pytest.mark.parametrize("weights_last", (False, True))
 @pytest.mark.parametrize("channels, width, stride, dilation", ((24, 4, 1, 1), (38, 2, 1, 2), (20, 4, 2, 1), (8, 2, 1, 1)))
-def test_groups_of_few_channels_share_vectors(channels, width, stride, dilation):
+def test_groups_of_few_channels_share_vectors(channels, width, stride, dilation, weights_last):
     """Also where the last vector is not full; and the gradient towards the image, whose weights lie otherwise."""
     rng, groups = np.random.default_rng(width), channels // width
     windows = [C.Window(size, 3, stride, dilation, (1, 1)) for size in (9, 13)]
     x, y = image(rng, (2, channels, 9, 13), True), image(rng, (2, channels, *(w.out for w in windows)), True)
-    w = rng.normal(size=(channels, width, 3, 3)).astype(np.float32)
+    w = image(rng, (channels, width, 3, 3), weights_last)
     for c, a, out in ((C.conv, x, y), (C.conv_input_gradient, y, x)):
         kernel = check(c(2, channels, channels, windows, groups), a, w, np.empty_like(out), (1, 3))
         assert all(s.mixed and s.mixed.width == width for s in kernel.schedule.phases if isinstance(s, LaneSchedule))

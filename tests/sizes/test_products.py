@@ -122,6 +122,8 @@ def image_cases() -> Iterator[Case]:
               "1×1": (24, 17, (7, 7), 1, 1, {}), "strided": (16, 8, (9, 9), 3, 1, strided),
               "grouped": (16, 8, (6, 6), 3, 4, padded), "depthwise": (32, 32, (8, 8), 3, 32, padded),
               "as many features in groups": (32, 32, (6, 6), 3, 8, padded),
+              "as many features in groups, 1×1": (6, 6, (14, 14), 1, 3, {}),
+              "depthwise of 5×5": (20, 20, (14, 14), 5, 20, {"pad": (2, 2)}),
               "depthwise of 9×9": (20, 20, (12, 12), 9, 20, {"pad": (4, 4)})}
     last = (0, 2, 3, 1)
     for name, (c, f, image, kernel, groups, window) in shapes.items():

@@ -13,7 +13,7 @@ from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
-from graphc.ir.dims import Dim, ceil_div
+from graphc.ir.dims import Dim, ceil_div, exact_quotient
 from graphc.schedule.contraction_form import spread
 from graphc.schedule.contraction_schedule import NarrowSchedule
 
@@ -79,7 +79,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         with f.loop(0, count) as loop:
             for position in range(outputs):
                 f.store(sums, [position, loop.index * s.lanes], zero)
-        with f.loop(lo, lo + share if steps % share == 0 else f.min_(lo + share, steps)) as step:
+        with f.loop(lo, lo + share if exact_quotient(steps, share) is not None else f.min_(lo + share, steps)) as step:
             around = unflatten(f, step.index, p.k[:-1], p.sizes)
             for at, columns in _columns(f, p.sizes[p.k[-1]], s.columns):
                 with at as start, f.loop(0, count) as loop:
