@@ -46,9 +46,9 @@ class Backward:
 
 
 PRODUCT, NORM = Backward(2, 2, 1), Backward(0, 1.5, 1.5)
-OPERATORS = {"matmul": PRODUCT, "einsum": PRODUCT, "conv2d": PRODUCT, "attention": Backward(2.5, 2, 2.5),
-             "layer_norm": NORM, "batch_norm": NORM,
-             "max_pool2d": Backward(0, 1.5, 1.5)}
+OPERATORS = {"matmul": PRODUCT, "einsum": PRODUCT, "attention": Backward(2.5, 2, 2.5), "layer_norm": NORM,
+             "batch_norm": NORM, **{f"conv{axes}d": PRODUCT for axes in (1, 2, 3)},
+             **{f"max_pool{axes}d": Backward(0, 1.5, 1.5) for axes in (1, 2, 3)}}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _window(n: int, kernel: int, stride: int, padding: int, dilation: int = 1) -
 
 
 def _draw_conv(d: Draw) -> Options:
-    rank = d.one(1, 2, 2)
+    rank = d.one(1, 2, 2, 3)
     groups = d.one("one", "one", "one", "some", "depthwise")
     if groups == "depthwise":
         channels = out = d.size(4, 1024)
@@ -76,10 +76,10 @@ def _draw_conv(d: Draw) -> Options:
         channels, out = count * d.size(1, 1024 // count), count * d.size(1, 1024 // count)
         if d.chance(0.15):
             channels, count = d.one(1, 3), 1
-    kernel = d.one(1, 3, 3, 3, d.size(2, 65 if rank == 1 else 15))
+    kernel = d.one(1, 3, 3, 3, d.size(2, {1: 65, 2: 15, 3: 7}[rank]))
     stride, dilation = d.one(1, 1, 1, 2, 3), d.one(1, 1, 1, 1, 2)
     batch = d.size(1, 64)
-    size = d.size(max(4, kernel), 4096 if rank == 1 else 256)
+    size = d.size(max(4, kernel), {1: 4096, 2: 256, 3: 64}[rank])
     while True:
         reach = dilation * (kernel - 1) + 1
         size = max(size, reach)
@@ -106,9 +106,10 @@ def conv_arrays(batch, channels, out, size, kernel, stride, padding, dilation, g
 
 
 def _draw_pool(d: Draw) -> Options:
-    rank, kernel = d.one(1, 2, 2), d.size(2, 9)
+    rank = d.one(1, 2, 2, 3)
+    kernel = d.size(2, 9 if rank < 3 else 4)
     stride = d.one(1, 2, kernel)
-    shape = (d.size(1, 32), d.size(3, 256), *(d.size(max(8, kernel), 128 if rank == 2 else 2048),) * rank)
+    shape = (d.size(1, 32), d.size(3, 256), *(d.size(max(8, kernel), {1: 2048, 2: 128, 3: 32}[rank]),) * rank)
     while 4 * prod(shape) > LARGEST_BYTES:
         shape = (max(1, shape[0] // 2), max(1, shape[1] // 2), *shape[2:])
     return {"shape": shape, "kind": d.one("max", "avg"), "kernel": kernel, "stride": stride,

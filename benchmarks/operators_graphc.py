@@ -13,7 +13,7 @@ THEN = {"": lambda y, b: y, "bias": lambda y, b: y + b, "relu": lambda y, b: gc.
 
 def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, then):
     rank = len(size)
-    product = gc.conv1d if rank == 1 else gc.conv2d
+    product = getattr(gc, f"conv{rank}d")
 
     def f(x, w, b):
         y = product(x, w, stride, padding, dilation, groups)
@@ -26,9 +26,7 @@ def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, 
 
 
 def pool(shape, kind, kernel, stride, padding):
-    rank = len(shape) - 2
-    apply = {("max", 1): gc.max_pool1d, ("max", 2): gc.max_pool2d, ("avg", 1): gc.avg_pool1d,
-             ("avg", 2): gc.avg_pool2d}[kind, rank]
+    apply = getattr(gc, f"{kind}_pool{len(shape) - 2}d")
     return lambda x: apply(x, kernel, stride, padding)
 
 

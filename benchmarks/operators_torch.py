@@ -14,7 +14,7 @@ ACTIVATIONS = {"bias": lambda y: y, "relu": torch.relu, "silu": F.silu, "gelu": 
 
 def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, then):
     rank = len(size)
-    product = F.conv1d if rank == 1 else F.conv2d
+    product = getattr(F, f"conv{rank}d")
 
     def f(x, w, b):
         y = product(x, w, b if then in ACTIVATIONS else None, stride, padding, dilation, groups)
@@ -27,9 +27,7 @@ def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, 
 
 
 def pool(shape, kind, kernel, stride, padding):
-    rank = len(shape) - 2
-    apply = {("max", 1): F.max_pool1d, ("max", 2): F.max_pool2d, ("avg", 1): F.avg_pool1d,
-             ("avg", 2): F.avg_pool2d}[kind, rank]
+    apply = getattr(F, f"{kind}_pool{len(shape) - 2}d")
     return lambda x: apply(x, kernel, stride, padding)
 
 

@@ -101,16 +101,21 @@ class _Windows:
         self.table = (first[:, None] + steps).reshape(-1)
 
 
-def _sizes(name: str, axes: int, x: Array, size: OutputSize) -> list[Dim]:
-    """How many windows there are along each axis."""
-    check_image(name, x, axes)
+def output_sizes(name: str, axes: int, size: OutputSize) -> tuple[int | None, ...]:
+    """The size of the result along each axis; None: as it is."""
     wanted = list(size) if is_sequence(size) else [size] * axes
     if len(wanted) != axes:
         raise GraphError(f"{name}: the size of the result is an int, None or {axes} of them, got {shown(size)}")
+    return tuple([None if n is None else integer(n, f"{name}: the size of the result", 1) for n in wanted])
+
+
+def _sizes(name: str, axes: int, x: Array, size: OutputSize) -> list[Dim]:
+    """How many windows there are along each axis."""
+    check_image(name, x, axes)
+    wanted = output_sizes(name, axes, size)
     if 0 in x.shape[FIRST_SPATIAL_AXIS:]:
         raise GraphError(f"{name}: there is nothing to pool in {x.type}")
-    sizes = [old if new is None else integer(new, f"{name}: the size of the result", 1)
-             for old, new in zip(x.shape[FIRST_SPATIAL_AXIS:], wanted)]
+    sizes = [old if new is None else new for old, new in zip(x.shape[FIRST_SPATIAL_AXIS:], wanted)]
     check_room(name, TensorType(x.dtype, (*x.shape[:FIRST_SPATIAL_AXIS], *sizes)))
     return sizes
 

@@ -2,22 +2,30 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.form import formed
 from graphc.dsl.shape import arange, broadcast_to
-from graphc.dsl.sliding import Padding, Size, check_image, windows
+from graphc.dsl.sliding import Padding, Size, Walk, check_image, windows
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, integers, real
 from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.types import i32
 
 
+class PoolWalk(NamedTuple):
+    """How windows walk an image, as the user writes it; stride None: side by side."""
+    stride: Size | None
+    padding: Padding
+    dilation: Size
+
+
 @formed
 def max_pool1d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, *,
                ceil_mode: bool = False, return_indices: bool = False) -> Array | tuple[Array, Array]:
     """The maximum of each window of x [N, C, L]. Options as in `max_pool2d`."""
-    return _max_pool(1, x, kernel, stride, padding, dilation, ceil_mode, return_indices)
+    return _max_pool(1, x, kernel, PoolWalk(stride, padding, dilation), ceil_mode, return_indices)
 
 
 @formed
@@ -29,21 +37,21 @@ def max_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
     the padding, if it begins in the image or in the padding before it. return_indices: also, i32, the place of each
     maximum (the first, row by row) in its channel's image, counted row by row.
     """
-    return _max_pool(2, x, kernel, stride, padding, dilation, ceil_mode, return_indices)
+    return _max_pool(2, x, kernel, PoolWalk(stride, padding, dilation), ceil_mode, return_indices)
 
 
 @formed
 def max_pool3d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, *,
                ceil_mode: bool = False, return_indices: bool = False) -> Array | tuple[Array, Array]:
     """The maximum of each window of x [N, C, D, H, W]. Options as in `max_pool2d`."""
-    return _max_pool(3, x, kernel, stride, padding, dilation, ceil_mode, return_indices)
+    return _max_pool(3, x, kernel, PoolWalk(stride, padding, dilation), ceil_mode, return_indices)
 
 
 @formed
 def avg_pool1d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, dilation: Size = 1,
                ceil_mode: bool = False, count_include_pad: bool = True) -> Array:
     """The mean of each window of x [N, C, L]. Options as in `avg_pool2d`."""
-    return _avg_pool(1, x, kernel, stride, padding, dilation, ceil_mode, count_include_pad)
+    return _avg_pool(1, x, kernel, PoolWalk(stride, padding, dilation), ceil_mode, count_include_pad)
 
 
 @formed
@@ -53,14 +61,14 @@ def avg_pool2d(x: Array, kernel: Size, stride: Size | None = None, padding: Padd
 
     count_include_pad: zeros of the padding count, as in torch; what `ceil_mode` adds beyond it never does.
     """
-    return _avg_pool(2, x, kernel, stride, padding, dilation, ceil_mode, count_include_pad)
+    return _avg_pool(2, x, kernel, PoolWalk(stride, padding, dilation), ceil_mode, count_include_pad)
 
 
 @formed
 def avg_pool3d(x: Array, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, dilation: Size = 1,
                ceil_mode: bool = False, count_include_pad: bool = True) -> Array:
     """The mean of each window of x [N, C, D, H, W]. Options as in `avg_pool2d`."""
-    return _avg_pool(3, x, kernel, stride, padding, dilation, ceil_mode, count_include_pad)
+    return _avg_pool(3, x, kernel, PoolWalk(stride, padding, dilation), ceil_mode, count_include_pad)
 
 
 @formed
@@ -96,10 +104,10 @@ def global_max_pool(x: Array) -> Array:
     return x.max(tuple(range(2, x.ndim)))
 
 
-def _max_pool(axes: int, x: Array, kernel: Size, stride: Size | None, padding: Padding, dilation: Size, ceil: bool,
+def _max_pool(axes: int, x: Array, kernel: Size, walk: PoolWalk, ceil: bool,
               indices: bool) -> Array | tuple[Array, Array]:
     name, x = f"max_pool{axes}d", as_array(x)
-    options = _options(name, axes, x, kernel, stride, padding, dilation, ceil)
+    options = _options(name, axes, x, kernel, walk, ceil)
     y = emit(name, x, **options)
     if not flag(indices, f"{name}: return_indices"):
         return y
@@ -112,10 +120,9 @@ def places(x: Array) -> Array:
     return arange(prod(size), dtype=i32).reshape(size)
 
 
-def _avg_pool(axes: int, x: Array, kernel: Size, stride: Size | None, padding: Padding, dilation: Size, ceil: bool,
-              include: bool) -> Array:
+def _avg_pool(axes: int, x: Array, kernel: Size, walk: PoolWalk, ceil: bool, include: bool) -> Array:
     name, x = f"avg_pool{axes}d", as_array(x)
-    options = _options(name, axes, x, kernel, stride, padding, dilation, ceil)
+    options = _options(name, axes, x, kernel, walk, ceil)
     return emit(name, x, **options, count_include_pad=flag(include, f"{name}: count_include_pad"))
 
 
@@ -123,14 +130,14 @@ def _lp_pool(axes: int, x: Array, norm: float, kernel: Size, stride: Size | None
     name, x, p = f"lp_pool{axes}d", as_array(x), real(norm, f"lp_pool{axes}d: norm")
     if not 0 < p < float("inf"):
         raise GraphError(f"{name}: norm is a number above 0, got {p:g}; the largest of each window is max_pool{axes}d")
-    options = _options(name, axes, x, kernel, stride, 0, 1, ceil)
+    options = _options(name, axes, x, kernel, PoolWalk(stride, 0, 1), ceil)
     total = emit(f"avg_pool{axes}d", x if p == 1 else x ** p, **options) * prod(options["kernel"])
     return total if p == 1 else total ** (1 / p)
 
 
-def _options(name: str, axes: int, x: Array, kernel: Size, stride: Size | None, padding: Padding, dilation: Size,
-             ceil: bool) -> dict:
+def _options(name: str, axes: int, x: Array, kernel: Size, walk: PoolWalk, ceil: bool) -> dict:
     check_image(name, x, axes)
     sizes = integers(kernel, f"{name}: kernel", axes, 1)
-    return {"kernel": sizes, **windows(name, x, sizes, sizes if stride is None else stride, padding, dilation),
+    given = Walk(sizes if walk.stride is None else walk.stride, walk.padding, walk.dilation)
+    return {"kernel": sizes, **windows(name, x, sizes, given),
             "ceil_mode": flag(ceil, f"{name}: ceil_mode")}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from graphc.dsl.array import Array
 from graphc.dsl.shape import broadcast_to, concat, flip
@@ -39,12 +40,23 @@ def _other_rank(name: str, x: Array) -> str:
     return "; one image without a batch is x[None]" if axes == int(name[-2]) - 1 and x.ndim > 1 else ""
 
 
-def windows(name: str, x: Array, kernel: Dims, stride: Size, padding: Padding, dilation: Size) -> dict:
+class Walk(NamedTuple):
+    """How windows walk an image, as the user writes it."""
+    stride: Size
+    padding: Padding
+    dilation: Size
+
+    def steps(self, name: str, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """stride and dilation of each axis."""
+        stride = integers(self.stride, f"{name}: stride", axes, 1)
+        return stride, integers(self.dilation, f"{name}: dilation", axes, 1)
+
+
+def windows(name: str, x: Array, kernel: Dims, walk: Walk) -> dict:
     """stride, dilation and padding as the operators take them: one entry per spatial axis."""
-    strides, dilations = (integers(v, f"{name}: {what}", len(kernel), 1)
-                          for v, what in ((stride, "stride"), (dilation, "dilation")))
+    strides, dilations = walk.steps(name, len(kernel))
     spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]
-    pads = pad_pairs(name, padding, x.shape[FIRST_SPATIAL_AXIS:], spans, strides)
+    pads = pad_pairs(name, walk.padding, x.shape[FIRST_SPATIAL_AXIS:], spans, strides)
     return {"stride": strides, "padding": pads, "dilation": dilations}
 
 
@@ -86,13 +98,11 @@ def _halved(total: Dim) -> tuple[Dim, Dim]:
     return total // 2, total - total // 2
 
 
-def transposed_windows(name: str, kernel: Dims, stride: Size, padding: Padding, output_padding: Size,
-                       dilation: Size) -> dict:
+def transposed_windows(name: str, kernel: Dims, walk: Walk, output_padding: Size) -> dict:
     """The options of a transposed convolution. padding="same": an output of size * stride, as in ONNX: what the windows
     have more is cut off, what they have less is output padding."""
-    axes = len(kernel)
-    strides, dilations = (integers(v, f"{name}: {what}", axes, 1)
-                          for v, what in ((stride, "stride"), (dilation, "dilation")))
+    axes, padding = len(kernel), walk.padding
+    strides, dilations = walk.steps(name, axes)
     more = integers(output_padding, f"{name}: output_padding", axes, 0)
     if not isinstance(padding, str) or padding not in WORDS:
         pads = explicit_pairs(name, padding, axes)

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import graphc as gc
-from graphc.dsl.adaptive_pool import OutputSize
+from graphc.dsl.adaptive_pool import OutputSize, output_sizes
 from graphc.dsl.array import Array
 from graphc.dsl.sliding import Padding, Size
-from graphc.ir.convert import is_sequence
+from graphc.ir.convert import flag, is_sequence, real
 from graphc.nn.conv import per_axis
 from graphc.nn.module import Module
 
@@ -21,7 +21,7 @@ class Pool(Module):
         self.kernel, self.dilation = per_axis(kernel, self.axes), per_axis(dilation, self.axes)
         self.stride = per_axis(kernel if stride is None else stride, self.axes)
         self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
-        self.ceil_mode = ceil_mode
+        self.ceil_mode = flag(ceil_mode, "ceil_mode")
 
     def windows(self) -> dict:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
@@ -34,7 +34,7 @@ class MaxPool(Pool):
     def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, *,
                  return_indices: bool = False, ceil_mode: bool = False):
         super().__init__(kernel, stride, padding, dilation=dilation, ceil_mode=ceil_mode)
-        self.return_indices = return_indices
+        self.return_indices = flag(return_indices, "return_indices")
 
     def forward(self, x: Array):
         return MAX[self.axes](x, **self.windows(), return_indices=self.return_indices)
@@ -46,7 +46,7 @@ class AvgPool(Pool):
     def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, dilation: Size = 1,
                  ceil_mode: bool = False, count_include_pad: bool = True):
         super().__init__(kernel, stride, padding, dilation=dilation, ceil_mode=ceil_mode)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = flag(count_include_pad, "count_include_pad")
 
     def forward(self, x: Array):
         return AVG[self.axes](x, **self.windows(), count_include_pad=self.count_include_pad)
@@ -58,7 +58,8 @@ class LPPool(Module):
 
     def __init__(self, norm: float, kernel: Size, stride: Size | None = None, *, ceil_mode: bool = False):
         super().__init__()
-        self.norm, self.kernel, self.ceil_mode = norm, per_axis(kernel, self.axes), ceil_mode
+        self.norm, self.ceil_mode = real(norm, "norm"), flag(ceil_mode, "ceil_mode")
+        self.kernel = per_axis(kernel, self.axes)
         self.stride = per_axis(kernel if stride is None else stride, self.axes)
 
     def forward(self, x: Array):
@@ -71,7 +72,7 @@ class AdaptiveAvgPool(Module):
 
     def __init__(self, size: OutputSize):
         super().__init__()
-        self.size = size
+        self.size = output_sizes("the layer", self.axes, size)
 
     def forward(self, x: Array):
         return ADAPTIVE_AVG[self.axes](x, self.size)
@@ -83,7 +84,8 @@ class AdaptiveMaxPool(Module):
 
     def __init__(self, size: OutputSize, *, return_indices: bool = False):
         super().__init__()
-        self.size, self.return_indices = size, return_indices
+        self.size = output_sizes("the layer", self.axes, size)
+        self.return_indices = flag(return_indices, "return_indices")
 
     def forward(self, x: Array):
         return ADAPTIVE_MAX[self.axes](x, self.size, return_indices=self.return_indices)

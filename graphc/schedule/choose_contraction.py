@@ -6,20 +6,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.dims import Dim, largest, typical
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
-from graphc.schedule.choose_lanes import lane_dim, lane_schedule, narrow_dim, narrow_schedule
+from graphc.schedule.choose_groups import mixed_phase, mixed_schedule
+from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
+from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
 from graphc.schedule.choose_open import open_phase_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_tiles import tile_schedule
-from graphc.schedule.contraction_form import Form, LinearMap, Phase, Tensor, normal_form
+from graphc.schedule.contraction_form import Form, LinearMap, Phase, normal_form
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
     group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
+from graphc.schedule.open_phase import at_typical
+from graphc.schedule.operand_roles import Tensor
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -58,9 +63,22 @@ def contraction_schedule(
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
     free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
     context = ContractionContext(target, dtype.itemsize, lanes, free)
-    phases = tuple(
-        _gate_schedule(p, context, gates) if gates else _phase_schedule(p, dtype, context) for p in form.phases)
+    if gates:
+        phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
+    else:
+        pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
+        form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
     return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
+
+
+def _with_groups(p: Phase, s: PhaseSchedule, context: ContractionContext) -> tuple[Phase, PhaseSchedule]:
+    """The phase and its schedule, or with groups and features as one dim, if that is cheaper."""
+    found = mixed_phase(p, context.lanes) if type(s) in (TileSchedule, RowsSchedule) else None
+    mixed = mixed_schedule(*found, context) if found else None
+    if found is None or mixed is None:
+        return p, s
+    tiles = tile_schedule(at_typical(p), context) if p.is_open else s
+    return (found[0], mixed) if _cycles(mixed) < _cycles(tiles) else (p, s)
 
 
 def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:
@@ -73,18 +91,28 @@ def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> Phas
     if dtype.bits < 32 or p.extent(p.k) == 0:
         return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * typical(p.extent(p.k)))))
     lane = lane_dim(p, context)
-    if lane is not None:
+    if lane is not None and is_short(p):
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
-    if narrow is not None:
+    if narrow is not None and fits_registers(p, context):
         return narrow_schedule(p, narrow, context)
-    if p.is_open:
-        return open_phase_schedule(p, context)
-    if is_dots(p, context):
+    if not p.is_open and is_dots(p, context):
         return dot_schedule(p, context)
-    if is_stream(p, context):
+    if not p.is_open and is_stream(p, context):
         return stream_schedule(p, context)
-    return tile_schedule(p, context)
+    others: list[PhaseSchedule] = [] if lane is None else [lane_schedule(p, lane, context)]
+    others += [] if narrow is None else [pieces_schedule(p, narrow, context)]
+    if p.is_open and not others:
+        return open_phase_schedule(p, context)
+    best = min([tile_schedule(at_typical(p), context), *others], key=_cycles)
+    return open_phase_schedule(p, context) if p.is_open and isinstance(best, TileSchedule) else best
+
+
+def _cycles(s: PhaseSchedule) -> float:
+    """What the best of a kind of schedules costs: the same cycles for all kinds."""
+    if s.ranking is None:
+        raise InternalError("schedules are compared by their rankings", "schedule")
+    return s.ranking.best.total
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------

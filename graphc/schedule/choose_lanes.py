@@ -1,15 +1,14 @@
-"""Schedules of contractions without reuse for micro-tiles: short sums (depthwise convolutions), and few outputs with
-long sums (their weight gradients)."""
+"""Schedules of contractions without reuse for micro-tiles, of which every term is a vector: depthwise convolutions."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 
-from graphc.ir.dims import typical
 from graphc.schedule.cost import Candidate, ranked
-from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule, NarrowSchedule
+from graphc.schedule.contraction_form import LinearMap, Phase
+from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.open_sizes import is_many
@@ -18,95 +17,119 @@ LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run 
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers
 LANE_COLUMNS = 4
 LANE_TILES = 8                  # tiles worth the work of a small product
-NARROW_COLUMNS = 7              # columns at a time of a narrow schedule, at most
+LANE_UNROLLED = 32              # terms of a sum that are not worth loops over them
+LANE_RUN = 4096                 # terms that one register adds up, at most: more would lose digits
+LANE_TERMS = 16                 # of a long sum that are unrolled, at most
 
 
 def lane_dim(p: Phase, context: ContractionContext) -> int | None:
-    """The dim for vectors when sums are short and rows, or columns, are single: the one along which the output is
-    contiguous."""
-    if not known(p, p.k) or p.extent(p.k) > MAX_TAPS or 1 not in (p.extent(p.m), p.extent(p.n)):
+    """The dim for vectors when rows, or columns, are single: the one along which the output is contiguous. Where sums
+    are too long to be unrolled, both operands have to be vectors along it too, or the same for all of them. How long
+    sums are has to be known."""
+    if not known(p, p.k) or 1 not in (p.extent(p.m), p.extent(p.n)):
         return None
-    found = [d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and is_many(p.sizes[d])]
-    p = at_typical(p)
-    return (
-        found[0]
-        if found and p.sizes[found[0]] >= context.lanes // 2 and p.extent(p.batch + p.m + p.n) > p.sizes[found[0]]
-        else None
-    )
+    lane = next((d for d in p.batch + p.m + p.n if p.out.strides[d] == 1 and is_many(p.sizes[d])), None)
+    usual = at_typical(p)
+    if lane is None or usual.sizes[lane] < context.lanes // 2 or usual.extent(p.batch + p.m + p.n) == usual.sizes[lane]:
+        return None
+    return lane if is_short(p) or _may_loop(p, lane) else None
 
 
-def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
+def is_short(p: Phase) -> bool:
+    """Whether all terms of a sum may be unrolled."""
+    return p.extent(p.k) <= MAX_TAPS
+
+
+def _may_loop(p: Phase, lane: int) -> bool:
+    """Whether loops over the terms read vectors, and one register adds up a line."""
+    return p.sizes[p.k[-1]] <= LANE_RUN and all(_is_vector(p, t, lane) for t in (p.a, p.b))
+
+
+def _is_vector(p: Phase, t: LinearMap, lane: int) -> bool:
+    """Whether a vector of the operand is one load, or one after it has been packed."""
+    return t.strides[lane] in (0, 1) or LaneSchedule(lane, lane, 1, 1, 1, 1).packs(p, t)
+
+
+def lane_frame(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
     """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the
-    caches of other cores takes several times as long as its operations. """
+    caches of other cores takes several times as long as its operations. Of long sums, L2 holds the factors that all
+    positions of a tile share.
+    """
     p = at_typical(p)
     others = [d for d in p.batch + p.m + p.n if d != lane and p.sizes[d] > 1]
     inner = min(others, key=lambda d: (abs(p.out.strides[d]), d))
-    block = min(p.sizes[lane], LANE_BLOCK * context.lanes)
+    held = context.elements(context.machine.l2_bytes // 2) // (p.extent(p.k) * context.lanes)
+    block = min(p.sizes[lane], max(1, min(LANE_BLOCK, held)) * context.lanes)
     work = 2 * p.extent(p.k) * block * p.sizes[inner]
     around = p.extent([d for d in others if d != inner])
     tile = even(around, max(1, context.machine.small_product_flops // LANE_TILES // work), 1)
-    ranking = ranked(_lane_candidates(p, context, LaneSchedule(lane, inner, context.lanes, 1, block, tile)), 1.0)
+    return LaneSchedule(lane, inner, context.lanes, 1, block, tile)
+
+
+def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
+    """The cheapest number of positions and of terms at a time."""
+    one, loops = lane_frame(p, lane, context), _may_loop(p, lane)
+    p = at_typical(p)
+    if p.extent(p.k) <= LANE_UNROLLED or not loops:
+        ranking = ranked(_lane_candidates(p, context, one), 1.0)
+    else:
+        unrolled = _lane_candidates(p, context, one) if is_short(p) else ()
+        ranking = ranked((*_looped_candidates(p, context, one), *unrolled))
     return replace(ranking.best.schedule, ranking=ranking)
 
 
 def _lane_candidates(p: Phase, context: ContractionContext, one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
-    """By the positions of the inner dim that are summed at a time, each vector loaded once: loads, what sums take
-    beyond them, and what is waited for their results."""
-    machine, inner = context.machine, one.inner
-    steps = [i for i in product(*[range(p.sizes[d]) for d in p.k])]
-    runs = p.extent(p.batch + p.m + p.n) / p.sizes[inner] / context.lanes / machine.planned_cores
-
-    def costs(columns: int) -> tuple[float, float, float, float]:
-        loads = sum(
-            len({sum(i * t.strides[d] for d, i in zip((*p.k, inner), (*k, j))) for k in steps for j in range(columns)})
-            for t in (p.a, p.b)
-        )
-        loaded, summed, waited = (
-            loads / machine.loads_per_cycle,
-            len(steps) * columns / machine.fma_per_cycle,
-            len(steps) * machine.fma_latency,
-        )
-        return loaded, max(0.0, summed - loaded), max(0.0, waited - max(loaded, summed)), machine.step_cycles
-    for columns in range(1, min(LANE_COLUMNS, p.sizes[inner]) + 1):
-        count, rest = divmod(p.sizes[inner], columns)
-        each, last = costs(columns), costs(rest) if rest else (0.0,) * 4
-        terms = tuple(
-            (name, runs * (count * a + b)) for name, a, b in zip(("loads", "sums", "latency", "control"), each, last)
-        )
-        yield Candidate(f"{columns} at a time", replace(one, columns=columns), terms)
+    """By the positions of the inner dim that are summed at a time, all terms unrolled."""
+    for columns in range(1, min(LANE_COLUMNS, p.sizes[one.inner]) + 1):
+        yield _lane_candidate(p, context, replace(one, columns=columns))
 
 
-# --- few outputs, long sums -------------------------------------------------------------------------------------------
-
-def narrow_dim(p: Phase, context: ContractionContext) -> int | None:
-    """The dim for vectors when a batch entry has so few outputs that they stay in registers: a batch dim along which
-    both operands are contiguous, or the innermost k dim. """
-    if not known(p, p.m, p.n) or p.is_open and not known(p, p.k[-1:]):
-        return None
-    outputs = p.extent(p.m) * p.extent(p.n)
-    if (
-        min(p.extent(p.m), p.extent(p.n)) > 1
-        or outputs > context.target.vector_registers - 4
-        or typical(p.extent(p.batch)) < 2
-        or len(p.k) < 2
-    ):
-        return None
-    for d in (*p.batch, p.k[-1]):
-        if p.a.strides[d] == 1 and (p.b.strides[d] == 1 or d == p.k[-1]) and typical(p.sizes[d]) >= context.lanes // 2:
-            return d
-    return None
+def _looped_candidates(p: Phase, context: ContractionContext, one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
+    """By the positions and by the terms of the innermost dim that are unrolled, the least code first; registers hold
+    the sums and as many vectors that positions share."""
+    most = min((context.target.vector_registers - 2) // 2, p.sizes[one.inner])
+    size = p.sizes[p.k[-1]]
+    pieces = {-(-size // -(-size // terms)) for terms in range(1, min(LANE_TERMS, size) + 1)}
+    for terms, columns in sorted(product(pieces, range(1, most + 1)), key=prod):
+        yield _lane_candidate(p, context, replace(one, columns=columns, terms=terms))
 
 
-def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
-    """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
-    p = at_typical(p)
-    one = NarrowSchedule(dim, dim == p.k[-1], context.lanes, 1)
-    groups, steps = one.groups(p), p.extent(p.k[:-1])
-    block = even(groups, min(groups, LANE_BLOCK), 1)
-    tiles = one.entries(p) // groups * -(-groups // block)
-    splits = max(
-        1, min(2 * context.machine.planned_tiles, p.flops // (context.machine.small_product_flops // 2)) // tiles
+def _lane_candidate(p: Phase, context: ContractionContext, s: LaneSchedule) -> Candidate[LaneSchedule]:
+    """Loads (each vector once where terms are unrolled), what sums take beyond them, what is waited for their results,
+    and the control of loops."""
+    around = p.extent(s.outer(p))
+    runs = around * -(-p.sizes[s.dim] // s.lanes)
+    cores = min(context.machine.planned_cores, -(-around // s.tile) * -(-p.sizes[s.dim] // s.block))
+    count, rest = divmod(p.sizes[s.inner], s.columns)
+    each, last = _run_costs(p, context, s, s.columns), _run_costs(p, context, s, rest) if rest else (0.0,) * 4
+    name = f"{s.columns} at a time" + (f", {s.terms} terms" if s.terms else "")
+    return Candidate(name, s, tuple([
+        (cause, runs / cores * (count * a + b))
+        for cause, a, b in zip(("loads", "sums", "latency", "control"), each, last)]))
+
+
+def _run_costs(p: Phase, context: ContractionContext, s: LaneSchedule, columns: int) -> tuple[float, ...]:
+    """Cycles of one vector's sums at so many positions, by cause."""
+    if not s.terms:
+        return _unrolled_costs(p, context, s.inner, [p.sizes[d] for d in p.k], columns)
+    rows, (chunks, rest) = p.extent(p.k[:-1]), divmod(p.sizes[p.k[-1]], s.terms)
+    ones = [1] * len(p.k[:-1])
+    each = _unrolled_costs(p, context, s.inner, [*ones, s.terms], columns)
+    last = _unrolled_costs(p, context, s.inner, [*ones, rest], columns) if rest else (0.0,) * 4
+    return tuple([rows * (chunks * a + b) for a, b in zip(each, last)])
+
+
+def _unrolled_costs(p: Phase, context: ContractionContext, inner: int, sizes: Sequence[int],
+                    columns: int) -> tuple[float, float, float, float]:
+    """The same of terms that are unrolled, `sizes` of each dim of the sum."""
+    machine, steps = context.machine, list(product(*map(range, sizes)))
+    loads = sum(
+        len({sum(i * t.strides[d] for d, i in zip((*p.k, inner), (*k, j))) for k in steps for j in range(columns)})
+        for t in (p.a, p.b)
     )
-    splits = -(-steps // -(-steps // min(steps, splits)))
-    pieces = -(-p.sizes[p.k[-1]] // NARROW_COLUMNS)
-    return replace(one, splits=splits, block=block, columns=0 if one.along_k else -(-p.sizes[p.k[-1]] // pieces))
+    loaded, summed, waited = (
+        loads / machine.loads_per_cycle,
+        len(steps) * columns / machine.fma_per_cycle,
+        len(steps) * machine.fma_latency,
+    )
+    return loaded, max(0.0, summed - loaded), max(0.0, waited - max(loaded, summed)), machine.step_cycles

@@ -19,13 +19,7 @@ from graphc.ir.dims import Dim, Dims, ceil_div, largest, lower, product_of, typi
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What is known of an operand: shape and strides in elements."""
-    shape: Dims
-    strides: Dims
+from graphc.schedule.operand_roles import Tensor, operand_roles
 
 
 @dataclass(frozen=True)
@@ -109,11 +103,7 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
     invariant: operands that cost nothing to pack.
     """
-    channels = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
-    swap = _wants_swap(c, out) if channels == [None, None] else _wants_swap_of_image(c, channels)
-    if channels == [None, None] and not invariant[0 if swap else 1]:
-        straight = (c.swapped, b, a) if swap else (c, a, b)
-        swap ^= _packs_less_swapped(*straight, lanes, machine)
+    swap, channels = operand_roles(c, a, b, out, lanes, invariant, machine)
     if swap:
         c, a, b, channels = c.swapped, b, a, channels[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
@@ -125,73 +115,6 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
     sources = _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))
     phases = [_tidy(_linear(p, *sources), lanes, fused) for p in split]
     return Form(c, swap, (a_copy, b_copy), tuple(phases))
-
-
-def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | None:
-    """The axis to put innermost in a copy of an image: the nearest one without a window, if it has whole vectors of
-    elements, if windows slide over the contiguous axis, and if the other operand has whole vectors of columns too.
-    """
-    many = [d for d, size in enumerate(c.sizes) if d not in c.batch and is_many(size)]
-    windows = [x for x, m in enumerate(maps) if len([d for d in m.dims if d in many]) > 1]
-    if not any(t.strides[x] == 1 and is_many(t.shape[x]) for x in windows) or 0 in c.sizes:
-        return None
-    plain = [x for x in range(len(maps)) if x not in windows and maps[x].is_affine]
-    nearest = min(plain, key=lambda x: (typical(t.strides[x]), -x), default=None)
-    if nearest is None or typical(t.strides[nearest]) <= 0:
-        return None
-    channels = [d for d in maps[nearest].dims if d not in c.batch]
-    columns = c.m if maps is c.b else c.n
-    summed = any(d in c.k for d in channels)
-    wide = typical(c.extent(channels)) >= lanes and (not summed or typical(c.extent(columns)) >= lanes)
-    return nearest if wide else None
-
-
-def _wants_swap_of_image(c: Contraction, channels: list[int | None]) -> bool:
-    """An image whose channels are summed gives the rows; one whose channels are kept gives the columns."""
-    axis = next(maps[x] for maps, x in zip((c.a, c.b), channels) if x is not None)
-    return any(d in c.k for d in axis.dims) == (channels[0] is None)
-
-
-def _wants_swap(c: Contraction, out: Tensor) -> bool:
-    """Whether the output's smallest step is along m."""
-    def step(dims: Sequence[int]) -> int:
-        steps = [abs(coefficient * typical(s)) for m, s in zip(c.out, out.strides) for coefficient, d in m.terms
-                 if d in dims and is_many(c.sizes[d])]
-        return min(steps, default=1 << 62)
-    return step(c.m) < step(c.n)
-
-
-def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int, machine: Machine) -> bool:
-    """Few rows of a against many columns of b, both contiguous along k (a batch against stored weights): rather than
-    the columns, the few rows are transposed, and the output.
-    """
-    left, right = _dim_strides(c.a, a), _dim_strides(c.b, b)
-    if left is None or right is None or not any(left.get(d) == right.get(d) == 1 for d in c.k):
-        return False
-    rows = typical(c.extent(c.m) * c.extent([d for d in c.batch if right.get(d, 0) == 0]))
-    columns, k = typical(c.extent(c.n)), typical(c.extent(c.k))
-    if rows < lanes // 2 or k == 0:
-        return False
-    fma = rows * columns / (machine.fma_per_cycle * lanes)      # cycles for each step of k
-    straight = fma * _waste(rows, min(6, rows)) + machine.transpose_cycles * columns
-    store = machine.transposed_store_cycles * rows * columns / k
-    swapped = fma * _waste(rows, lanes) + machine.transpose_cycles * rows + store
-    return swapped < straight
-
-
-def _waste(size: int, unit: int) -> float:
-    return -(-size // unit) * unit / size
-
-
-def _dim_strides(maps: Maps, t: Tensor) -> dict[int, Dim] | None:
-    """Distance in memory of neighbours along each dim; None if an index is padded or divided."""
-    strides: dict[int, Dim] = {}
-    for m, stride in zip(maps, t.strides):
-        if not m.is_affine:
-            return None
-        for coefficient, d in m.terms:
-            strides[d] = strides.get(d, 0) + coefficient * stride
-    return strides
 
 
 # ---- division

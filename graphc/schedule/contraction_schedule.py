@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from graphc.ir.dims import Dim, Dims, Poly, ceil_div, typical
 from graphc.ir.types import DType
@@ -114,12 +115,22 @@ class DotSchedule(PhaseSchedule):
         return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"
 
 
+class MixedChannels(NamedTuple):
+    """Vectors along the channels of several groups: the dim of the sum that counts the `width` channels of a group, and
+    how far apart the factors of b for two groups are."""
+    channel: int
+    width: int
+    apart: Dim
+
+
 @dataclass(frozen=True)
 class LaneSchedule(PhaseSchedule):
-    """One phase with short sums and no reuse that a micro-tile could use (depthwise convolutions): vectors along
-    `dim`, all terms of a sum unrolled for `columns` positions of `inner`, which share what they read. Tiles take
-    `block` elements of `dim` and `tile` positions of the other dims. ranking: the candidates among which `columns` was
-    chosen.
+    """One phase without reuse that a micro-tile could use (depthwise convolutions): vectors along `dim`, for `columns`
+    positions of `inner`, which share what they read. Tiles take `block` elements of `dim` and `tile` positions of the
+    other dims. ranking: the candidates among which this one was chosen.
+
+    terms: of the innermost dim of the sum that are unrolled, in loops over the others and over the rest of it; 0: all
+    terms of the sum are unrolled. mixed: a vector of `a` has the channels of several groups, of which a term needs one.
     """
     dim: int
     inner: int
@@ -127,6 +138,8 @@ class LaneSchedule(PhaseSchedule):
     columns: int
     block: int
     tile: int
+    terms: int = 0
+    mixed: MixedChannels | None = None
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def outer(self, phase: Phase) -> tuple[int, ...]:
@@ -136,7 +149,9 @@ class LaneSchedule(PhaseSchedule):
     def packs(self, phase: Phase, operand: LinearMap) -> bool:
         """Whether factors that are not contiguous along the vectors are copied: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
-        return operand.strides[self.dim] not in (0, 1) and not any(operand.strides[d] for d in others)
+        step = operand.strides[self.dim]
+        jumps = self.mixed is not None and operand is phase.b and self.mixed.apart != self.mixed.width * step
+        return (jumps or step not in (0, 1)) and not any(operand.strides[d] for d in others)
 
     def line(self, phase: Phase) -> Dim:
         """Distance of the copied factors of two terms of a sum."""
@@ -144,15 +159,20 @@ class LaneSchedule(PhaseSchedule):
 
     def __str__(self) -> str:
         tile = f"tile {self.block}@d{self.dim} × {self.tile}"
-        return f"lanes of {self.lanes} along d{self.dim}, {self.columns} of d{self.inner}, {tile}"
+        loops = f" {self.terms} terms at a time" if self.terms else ""
+        mixed = f" of groups of {self.mixed.width}" if self.mixed else ""
+        return f"lanes of {self.lanes} along d{self.dim}{mixed}, {self.columns} of d{self.inner}, {tile}{loops}"
 
 
 @dataclass(frozen=True)
 class NarrowSchedule(PhaseSchedule):
-    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions): all
+    """One phase with few outputs in each batch entry and long sums (weight gradients of depthwise convolutions):
     outputs of an entry in registers; vectors along batch dim `dim`, or (`along_k`) along the innermost k dim. block:
     vectors of entries for each tile, which are read side by side, `columns` positions of the innermost k dim at a time.
     splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
+
+    piece: an output dim and how many of its indices, with all of the dims after it, a tile has in registers; None: all
+    outputs. ranking: the candidates among which the piece was chosen.
     """
     dim: int
     along_k: bool
@@ -160,6 +180,8 @@ class NarrowSchedule(PhaseSchedule):
     splits: int
     block: int = 1
     columns: int = 0
+    piece: tuple[int, int] | None = None
+    ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def entries(self, phase: Phase) -> Dim:
         """Batch entries, or vectors of them."""
@@ -179,6 +201,7 @@ class NarrowSchedule(PhaseSchedule):
     def __str__(self) -> str:
         along = "k" if self.along_k else f"d{self.dim}"
         shape = f"narrow, lanes of {self.lanes} along {along}, {self.columns} at a time, tiles of {self.block}"
+        shape += f", outputs {self.piece[1]}@d{self.piece[0]}" if self.piece else ""
         return shape + (f" split-k {self.splits}" if self.splits > 1 else "")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from graphc.ir import contraction as C
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.contraction_schedule import LaneSchedule
 from tests.contract.harness import check
 
 CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dilation, groups
@@ -24,6 +25,10 @@ CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dila
     (2, 128, 128, 9, 10, 3, 1, 1, 1, 128),
     (1, 261, 261, 7, 15, 3, 2, 1, 1, 261),
     (2, 12, 24, 6, 23, 3, 1, 2, 2, 12),
+    (1, 37, 37, 12, 13, 7, 1, 3, 1, 37),
+    (2, 24, 24, 17, 19, 9, 1, 4, 1, 24),
+    (1, 18, 18, 17, 9, 13, 1, 6, 1, 18),
+    (1, 18, 18, 21, 30, 8, 2, 3, 2, 18),
 ]
 
 
@@ -70,6 +75,36 @@ def test_uneven_padding_and_one_dim():
     y = np.empty((3, 6, window.out), np.float32)
     check(C.conv(3, 5, 6, [window]), x, w, y)
     check(C.conv_input_gradient(3, 5, 6, [window]), rng.normal(size=y.shape).astype(np.float32), w, np.empty_like(x))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("axes, kernel", ((1, 65), (1, 9), (3, 4)))
+def test_depthwise_convolutions_of_any_rank(axes, kernel, last, channels=20):
+    rng, windows = np.random.default_rng(axes), [C.Window(70 if axes == 1 else 7, kernel, 1, 1, (1, 2))] * axes
+    x, y = (_channels_last(rng.normal(size=(2, channels, *size)).astype(np.float32), last)
+            for size in ([w.size for w in windows], [w.out for w in windows]))
+    w = rng.normal(size=(channels, 1, *(kernel,) * axes)).astype(np.float32)
+    check(C.conv(2, channels, channels, windows, channels), x, w, np.empty_like(y), (1, 3))
+    check(C.conv_input_gradient(2, channels, channels, windows, channels), y, w, np.empty_like(x), (1, 3))
+    check(C.conv_weight_gradient(2, channels, channels, windows, channels), y, x, np.empty_like(w), (1, 3))
+
+
+def _channels_last(x: np.ndarray, last: bool) -> np.ndarray:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if last else x
+
+
+@pytest.mark.parametrize("weights_last", (False, True))
+@pytest.mark.parametrize("channels, width, stride, dilation", ((24, 4, 1, 1), (38, 2, 1, 2), (20, 4, 2, 1), (8, 2, 1, 1)))
+def test_groups_of_few_channels_share_vectors(channels, width, stride, dilation, weights_last):
+    """Also where the last vector is not full; and the gradient towards the image, whose weights lie otherwise."""
+    rng, groups = np.random.default_rng(width), channels // width
+    windows = [C.Window(size, 3, stride, dilation, (1, 1)) for size in (9, 13)]
+    x, y = image(rng, (2, channels, 9, 13), True), image(rng, (2, channels, *(w.out for w in windows)), True)
+    w = image(rng, (channels, width, 3, 3), weights_last)
+    for c, a, out in ((C.conv, x, y), (C.conv_input_gradient, y, x)):
+        kernel = check(c(2, channels, channels, windows, groups), a, w, np.empty_like(out), (1, 3))
+        assert all(s.mixed and s.mixed.width == width for s in kernel.schedule.phases if isinstance(s, LaneSchedule))
+        assert any(isinstance(s, LaneSchedule) for s in kernel.schedule.phases)
 
 
 def test_weights_stored_for_the_kernel():

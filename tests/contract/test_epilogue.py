@@ -96,6 +96,8 @@ def test_depthwise(order):
     x, w = laid_out(rng, (2, 20, 9, 12), order), rng.normal(size=(20, 1, 3, 3)).astype(np.float32)
     y = laid_out(rng, (2, 20, 9, 12), order)
     check(C.conv(2, 20, 20, windows, 20), x, w, y, rng.normal(size=(1, 20, 1, 1)).astype(np.float32))
+    check(C.conv(2, 20, 20, windows, 5), x, rng.normal(size=(20, 4, 3, 3)).astype(np.float32), y,     # groups in one vector
+          rng.normal(size=(1, 20, 1, 1)).astype(np.float32))
     check(C.conv_weight_gradient(2, 20, 20, windows, 20), y, x, np.empty_like(w), rng.normal(size=(20, 1, 1, 1)).astype(np.float32))
 
 

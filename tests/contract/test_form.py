@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from graphc.ir import contraction as C
-from graphc.schedule.contraction_form import Form, PaddedCopy, Tensor, normal_form
+from graphc.schedule.contraction_form import Form, PaddedCopy, normal_form
+from graphc.schedule.operand_roles import Tensor
 
 
 def strides_of(x: np.ndarray) -> Tensor:
@@ -100,3 +101,10 @@ def test_batch_dims_that_the_weights_lack_are_rows():
     c = C.matmul((2, 5, 3), (3, 4))
     phase, = check(c, (2, 5, 3), (3, 4), (2, 5, 4)).phases
     assert phase.batch == () and [phase.sizes[d] for d in phase.m] == [10]
+
+
+def test_result_without_a_contiguous_axis():
+    c = C.conv(1, 1, 1, [C.Window(8, 3, 1, 1, (1, 1))] * 2)
+    x, w, y = np.zeros((1, 1, 8, 8)), np.zeros((1, 1, 3, 3)), np.zeros((1, 1, 8, 20))[..., :16:2]
+    phase, = normal_form(c, strides_of(x), strides_of(w), strides_of(y), 8, False).phases
+    assert [(phase.sizes[d], phase.out.strides[d]) for d in phase.m + phase.n if phase.sizes[d] > 1] == [(8, 20), (8, 2)]

@@ -178,6 +178,37 @@ def test_weight_gradients_of_depthwise_convolutions_read_runs_of_channels():
         assert s.splits * blocks >= 16
 
 
+def _depthwise(channels: int, kernel: int, last: bool, target=AVX512):
+    """Schedules of a convolution and of its weight gradient; the result lies channels last."""
+    windows, size = [C.Window(28, kernel, 1, 1, (kernel // 2,) * 2)] * 2, (2, channels, 28, 28)
+    strides = {True: (784 * channels, 1, 28 * channels, channels), False: (784 * channels, 784, 28, 1)}
+    weights, dense = (channels, 1, kernel, kernel), (kernel * kernel, kernel * kernel, kernel, 1)
+    forward = contraction_schedule(C.conv(2, channels, channels, windows, channels), size, strides[last], weights,
+                                   dense, strides[True], f32, target)
+    backward = contraction_schedule(C.conv_weight_gradient(2, channels, channels, windows, channels), size,
+                                    strides[True], size, strides[True], dense, f32, target)
+    return forward, backward
+
+
+@pytest.mark.parametrize("target", (AVX2, AVX512), ids=("avx2", "avx512"))
+@pytest.mark.parametrize("kernel", (3, 7, 8, 9, 15, 31))
+def test_depthwise_convolutions_run_along_channels_whatever_their_kernel(kernel, target):
+    """No size of a kernel is a cliff: the same kinds of schedules, and neighbours cost about the same per term."""
+    forward, backward = (only for s in _depthwise(64, kernel, True, target) for only in s.phases)
+    assert isinstance(forward, LaneSchedule) and isinstance(backward, NarrowSchedule)
+    near, = _depthwise(64, kernel + 1, True, target)[0].phases
+    per_term = [s.ranking.best.total / k**2 for s, k in ((forward, kernel), (near, kernel + 1))]
+    assert 0.5 <= per_term[0] / per_term[1] <= 2
+
+
+@pytest.mark.parametrize("kernel", (3, 9))
+def test_images_of_depthwise_convolutions_are_copied_channels_last(kernel):
+    """Where they lie channels first and the result does not: vectors run along channels."""
+    forward, _ = _depthwise(64, kernel, False)
+    copy, = [c for c in forward.form.copies if c is not None]
+    assert copy.strides[1] == 1 and isinstance(forward.phases[0], LaneSchedule)
+
+
 @pytest.mark.parametrize("size, channels", [(7, 1024), (14, 512), (28, 256)])
 def test_threads_get_even_shares_of_depthwise_convolutions(size, channels):
     """Two tiles of 6 rows and 1 row, say, for each block of channels would give two of four threads 12 of 28 parts

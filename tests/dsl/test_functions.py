@@ -173,6 +173,45 @@ def test_conv_transpose_is_the_gradient_of_conv():
     assert run(lambda x: gc.conv_transpose1d(x, w[:, :, 0], stride=2), IMAGE[:, :, 0]).shape == (2, 3, 19)
 
 
+@pytest.mark.parametrize("axes", (1, 2, 3))
+def test_bias_and_activation_are_the_epilogue_of_a_convolution(axes):
+    """Of any rank, with no view between them."""
+    shape = gc.f32[2, 8, *(6,) * axes]
+    run = gc.compile(lambda x, w, b: gc.relu(getattr(gc, f"conv{axes}d")(x, w, padding=1) + b.reshape(16, *(1,) * axes)),
+                     x=shape, w=gc.f32[16, 8, *(3,) * axes], b=gc.f32[16])
+    text = run.dump("fused")
+    assert 'kind="contraction"' in text and text.count("= fused(") == 1 and text.count("reshape(") == 1
+
+
+@pytest.mark.parametrize("axes", (1, 2, 3))
+def test_images_of_named_sizes(axes):
+    """Windows side by side, and pools to one element; where the number of windows is no formula, the message names the
+    size."""
+    names = ("H", "W", "D")[:axes]
+
+    def net(x):
+        pool, mean = getattr(gc, f"max_pool{axes}d"), getattr(gc, f"adaptive_avg_pool{axes}d")
+        return mean(pool(x, 3, 1, "same"), 1), mean(x, None)
+    x = IMAGE.reshape(2, 4, *{1: (63,), 2: (9, 7), 3: (7, 3, 3)}[axes])
+    for a, b in zip(gc.compile(net, x=gc.f32["B", 4, *names])(x), gc.compile(net, x=gc.f32[x.shape])(x)):
+        np.testing.assert_array_equal(a, b)
+    for refused in (lambda x: getattr(gc, f"avg_pool{axes}d")(x, 2, 3, ceil_mode=True),
+                    lambda x: getattr(gc, f"adaptive_max_pool{axes}d")(x, 3)):
+        with pytest.raises(gc.GraphError, match=names[0]):
+            gc.compile(refused, x=gc.f32["B", 4, *names])
+
+
+def test_padding_by_name():
+    x, w = IMAGE[:, :, :, 0], IMAGE[:1, :, :4, 0]
+    upper, lower = (run(lambda x, w, p=p: gc.conv1d(x, w, 2, p), x, w) for p in ("same", "same_lower"))
+    close(upper, run(lambda x, w: gc.conv1d(x, w, 2, (1, 2)), x, w))
+    close(lower, run(lambda x, w: gc.conv1d(x, w, 2, (2, 1)), x, w))
+    for kernel, stride in ((4, 2), (3, 3), (2, 3), (5, 1)):
+        w = np.ones((4, 3, kernel), np.float32)
+        y = run(lambda x, w, s=stride: gc.conv_transpose1d(x, w, s, "same"), x, w)
+        assert y.shape == (2, 3, x.shape[2] * stride)
+
+
 def test_pools():
     x = IMAGE[:, :, :6, :8]
     blocks = x.reshape(2, 4, 3, 2, 4, 2)

@@ -158,7 +158,20 @@ CASES = [
     (lambda x: gc.take_along_axis(x, gc.arange(3), 0), ("1 axes and x has 2",)),                # here
     (lambda x: gc.one_hot(x, 4), ("one_hot takes integer",)),   # here
     # structured operators
-    (lambda x: gc.conv2d(x, x), ("conv2d takes x and w with 4 axes",)),         # here
+    (lambda x: gc.conv2d(x, x), ("conv2d takes x and w with 4 axes", "[N, C, H, W] and [F, C / groups, KH, KW]")),              # here
+    (lambda x: gc.conv2d(x[None], x[None]), ("got f32[1, 3, 4]", "conv1d takes [N, C, L]")),    # here
+    (lambda x: gc.max_pool3d(x[None, None], 2), ("max_pool3d takes [N, C, D, H, W], got f32[1, 1, 3, 4]", "max_pool2d takes")),             # here
+    (lambda x: gc.conv1d(x, gc.ones((2, 3, 3))), ("one image without a batch is x[None]",)),    # here
+    (lambda x: gc.conv1d(x[None], gc.ones((4, 2, 3)), groups=2), ("3 channels", "groups=2 takes 4")),           # here
+    (lambda x: gc.conv1d(x[:2][None], gc.ones((3, 1, 3)), groups=2), ("3 features cannot be divided into 2 groups",)),          # here
+    (lambda x: gc.conv3d(x.reshape(1, 3, 1, 2, 2), gc.ones((2, 3, 2, 2, 2))), ("conv3d: the kernel covers 2 elements, the image with padding has only 1",)),             # here
+    (lambda x: gc.conv1d(x[None], gc.ones((2, 3, 3)), padding=4, padding_mode="reflect"), ("has at most 3 elements", "padding (4, 4)")),    # here
+    (lambda x: gc.conv1d(x[None], gc.ones((2, 3, 3)), padding_mode="mirror"), ("padding_mode is one of zeros, reflect",)),      # here
+    (lambda x: gc.avg_pool1d(x[None], 2, padding=2), ("padding (2, 2) must be less than what the kernel covers, 2",)),          # here
+    (lambda x: gc.max_pool1d(x[None], 2, padding=1, dilation=5), ("windows of dilation 5 step over an image of 4",)),           # here
+    (lambda x: gc.adaptive_avg_pool2d(x[None, None], (1, 2, 3)), ("an int, None or 2 of them",)),               # here
+    (lambda x: gc.max_unpool1d(x[None], x[None], 2), ("return_indices=True", "got f32[1, 3, 4]")),              # here
+    (lambda x: gc.lp_pool1d(x[None], 0, 2), ("norm is a number above 0",)),     # here
     (lambda x: gc.conv1d(x[None], x[None], padding="full"), ('"same" or "valid"',)),            # here
     (lambda x: gc.conv2d(x[None, None], gc.ones((1, 1, 3, 3)), stride=0), (">= 1",)),           # here
     (lambda x: gc.max_pool2d(x, 2), ("max_pool2d takes [N, C, H, W]",)),        # here

@@ -10,6 +10,7 @@ from graphc.codegen.llvm.host import host_target
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
+from graphc.ir.ops.window import AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from graphc.ir.types import f32
 from graphc.runtime.executable import Executable
 from graphc.schedule.choose import schedule_node
@@ -43,6 +44,36 @@ def test_pools_and_their_gradients(channels, rng=np.random.default_rng(0)):
     expected = evaluate(graph, arrays)
     actual = Executable(Compilation(graph).build.program, 2).slow(*arrays)
     for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5)
+
+
+# sizes, kernel, stride, padding, dilation, ceil_mode
+EVERY_RANK = (((7,), (3,), (2,), ((2, 1),), (1,), True), ((9,), (2,), (3,), ((0, 1),), (2,), True),
+              ((6, 5), (2, 3), (3, 2), ((0, 1), (2, 0)), (1, 1), True), ((17,), (17,), (1,), ((8, 8),), (1,), False),
+              ((4, 5, 3), (2, 2, 2), (2, 2, 2), ((0, 0),) * 3, (1, 1, 1), True),
+              ((3, 4, 5), (3, 1, 2), (1, 2, 1), ((1, 1), (0, 0), (1, 0)), (1, 1, 2), False),
+              ((4, 2, 6), (2, 1, 3), (2, 1, 3), ((0, 0),) * 3, (1, 1, 1), False))
+
+
+@pytest.mark.parametrize("channels", (3, 19))
+@pytest.mark.parametrize("computed", (True, False), ids=("channels last", "an argument"))
+def test_every_rank(channels, computed, rng=np.random.default_rng(1)):
+    b, outputs = Builder(), []
+    for number, (size, *options) in enumerate(EVERY_RANK):
+        x = b.input(f"x{number}", f32[2, channels, *size])
+        x = b.exp(x) if computed else x
+        most = MaxPool.at(len(size))(*options)
+        y, = b.apply(most, (x,))
+        dy = b.input(f"dy{number}", y.type)
+        dy = b.exp(dy) if computed else dy
+        outputs += [y, *b.apply(most.like(MaxPoolGrad), (x, dy)), *b.apply(most.like(MaxPoolPick), (x, x))]
+        for include in (True, False):
+            mean = most.like(AvgPool, count_include_pad=include)
+            outputs += [*b.apply(mean, (x,)), *b.apply(mean.like(AvgPoolGrad, x_shape=x.type.shape), (dy,))]
+    graph = b.finish(outputs, ("",) * len(outputs))
+    arrays = [rng.integers(0, 5, v.type.shape).astype("f") for v in graph.inputs]     # sums that do not cancel
+    actual = Executable(Compilation(graph).build.program, 2).slow(*arrays)
+    for a, e in zip(actual, evaluate(graph, arrays), strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-5)
 
 

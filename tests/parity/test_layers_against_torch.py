@@ -1,6 +1,8 @@
 """Every layer beside its PyTorch counterpart with the same weights: results, gradients of inputs and parameters, second
 gradients.
 """
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,33 @@ class AddNorm(T.Module):
 
     def forward(self, x):
         return x + self.body(self.norm(x)) if self.pre_norm else self.norm(x + self.body(x))
+
+
+def images(axes: int) -> dict[str, Callable[[], Case]]:
+    """Convolutions and pools of so many spatial axes."""
+    size = (9, 7, 5)[:axes]
+
+    def conv(ours, theirs, inside=4, **options):
+        return lambda: Case(getattr(nn, f"Conv{ours}{axes}d")(6, 3, **options),
+                            getattr(T, f"Conv{ours}{axes}d")(inside, 6, 3, **options | theirs),
+                            [normal(2, inside, *size)])
+
+    def pool(name, *arguments, **options):
+        return lambda: Case(getattr(nn, f"{name}{axes}d")(*arguments, **options),
+                            getattr(T, f"{name}{axes}d")(*arguments, **options), [normal(2, 3, *size)])
+
+    return {
+        "conv groups": conv("", {}, stride=2, padding=1, groups=2), "conv same": conv("", {}, padding="same"),
+        "conv dilation": conv("", {}, padding=2, dilation=2, bias=False), "conv depthwise": conv("", {}, 6, groups=6),
+        **{f"conv {mode}": conv("", {}, padding=1, padding_mode=mode) for mode in ("reflect", "replicate", "circular")},
+        "transposed": conv("Transpose", {}, stride=2, padding=1, output_padding=1),
+        "transposed groups": conv("Transpose", {}, groups=2, dilation=2, output_padding=1),
+        "max": pool("MaxPool", 3, 2, 1), "max ceil": pool("MaxPool", 2, 2, ceil_mode=True),
+        "max dilation": pool("MaxPool", 2, 1, 1, dilation=2),
+        "avg": pool("AvgPool", 3, 2, 1), "avg ceil": pool("AvgPool", 3, 2, 1, ceil_mode=True),
+        "avg of the image": pool("AvgPool", 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        "norm": pool("LPPool", 2, 2, ceil_mode=True), "adaptive avg": pool("AdaptiveAvgPool", 3),
+        "adaptive avg 1": pool("AdaptiveAvgPool", 1), "adaptive max": pool("AdaptiveMaxPool", 4)}
 
 
 CASES = {
@@ -65,6 +94,7 @@ CASES = {
     "average pool": lambda: Case(nn.AvgPool2d((2, 3), 1), T.AvgPool2d((2, 3), 1), [normal(2, 3, 8, 9)]),
     "max pool 1d": lambda: Case(nn.MaxPool1d(3, 2, 1), T.MaxPool1d(3, 2, 1), [normal(2, 3, 9)]),
     "average pool 1d": lambda: Case(nn.AvgPool1d(3, 2, 1), T.AvgPool1d(3, 2, 1), [normal(2, 3, 9)]),
+    **{f"{name} {axes}d": case for axes in (1, 2, 3) for name, case in images(axes).items()},
     "activations": lambda: Case(nn.gelu >> nn.silu >> nn.elu >> nn.softplus >> nn.tanh >> nn.sigmoid >> nn.leaky_relu
                                 >> nn.softmax >> nn.log_softmax,
                                 T.Sequential(T.GELU(), T.SiLU(), T.ELU(), T.Softplus(), T.Tanh(), T.Sigmoid(),
@@ -92,6 +122,22 @@ def test_first_gradients(name, engine):
 @pytest.mark.parametrize("name", CASES)
 def test_second_gradients(name, engine):
     check_second(CASES[name]())
+
+
+@pytest.mark.parametrize("axes", (1, 2, 3))
+def test_places_of_maxima(axes, engine):
+    """As torch numbers them, also where windows reach into the padding; and back at their places."""
+    x = normal(2, 3, *(9, 7, 5)[:axes])
+    ours, theirs = ([getattr(m, f"{name}{axes}d") for name in ("max_pool", "adaptive_max_pool", "max_unpool")]
+                    for m in (gc, F))
+    run = gc.compile(lambda x: (*ours[0](x, 3, 2, 1, return_indices=True), *ours[1](x, 2, return_indices=True),
+                                ours[2](*ours[0](x, 2, return_indices=True), 2, output_size=x.shape[2:])),
+                     x=gc.f32[x.shape])
+    t = torch.tensor(x)
+    wanted = (*theirs[0](t, 3, 2, 1, return_indices=True), *theirs[1](t, 2, return_indices=True),
+              theirs[2](*theirs[0](t, 2, return_indices=True), 2, output_size=t.shape[2:]))
+    for y, w in zip(run(x), wanted, strict=True):
+        np.testing.assert_array_equal(y, w.numpy())
 
 
 LOSSES = {

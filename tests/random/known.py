@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.random.check import Outcome
 
-IMAGES = ("conv2d", "pool2d", "conv_transpose")
+IMAGES = ("conv", "pool")
 
 
 def known(found: Outcome, text: str = "") -> str:

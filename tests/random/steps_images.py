@@ -45,6 +45,25 @@ def conv1d(s: Scope):
     return gc.conv1d(x, w, stride=s.whole(1, 2), padding=s.whole(0, 1), dilation=s.whole(1, 2)) * 0.5
 
 
+def volume(s: Scope):
+    """Of three spatial axes, convolved and pooled."""
+    x = s.like((s.whole(1, 2), s.whole(1, 3), *(s.whole(1, 4) for _ in range(3))), s.dtype)
+    x = x if isinstance(x, gc.Array) else s.input(x.shape, s.dtype)
+    w = s.like((s.whole(1, 3), x.shape[1], *(s.whole(1, 2) for _ in range(3))), x.dtype, 0.5)
+    y = gc.conv3d(x, w, stride=s.whole(1, 2), padding=s.one([0, 1, "same"]) if min(x.shape[2:]) > 1 else 1) * 0.5
+    pooled = s.one([gc.max_pool3d, gc.avg_pool3d])
+    return pooled(y, 2, s.whole(1, 2), 1, ceil_mode=s.chance(0.5)) if s.chance(0.5) else y
+
+
+def signal_pool(s: Scope):
+    x = s.pick(lambda x: x.dtype.is_float and x.ndim == 3 and x.type.is_static and x.size) if s.chance(0.6) else image(s)[0]
+    if s.chance(0.3):
+        return s.one([gc.adaptive_avg_pool1d, gc.adaptive_max_pool1d])(x, s.whole(1, 4))
+    kernel = s.whole(1, 3)
+    pooled = s.one([gc.max_pool1d, gc.avg_pool1d])
+    return pooled(x, kernel, s.whole(1, 3), (s.whole(0, kernel - 1), s.whole(0, kernel - 1)), ceil_mode=s.chance(0.5))
+
+
 def conv_transpose(s: Scope):
     x = image(s)
     stride = s.whole(1, 2)
@@ -101,4 +120,4 @@ def _size(s: Scope, most: int):
     return s.whole(1, most) if s.chance(0.6) else (s.whole(1, most), s.whole(1, most))
 
 
-STEPS = {conv2d: 6, conv1d: 2, conv_transpose: 1, pool: 5, global_pool: 1, norm: 4, resize: 3, border: 2}
+STEPS = {conv2d: 6, conv1d: 2, conv_transpose: 1, volume: 2, signal_pool: 2, pool: 5, global_pool: 1, norm: 4, resize: 3, border: 2}

@@ -122,7 +122,11 @@ def image_cases() -> Iterator[Case]:
     padded, strided = {"pad": (1, 1)}, {"stride": 2, "pad": (1, 1)}
     shapes = {"conv": (3, 9, (14, 14), 3, 1, padded), "conv of channels": (16, 32, (8, 8), 3, 1, padded),
               "1×1": (24, 17, (7, 7), 1, 1, {}), "strided": (16, 8, (9, 9), 3, 1, strided),
-              "grouped": (16, 8, (6, 6), 3, 4, padded), "depthwise": (32, 32, (8, 8), 3, 32, padded)}
+              "grouped": (16, 8, (6, 6), 3, 4, padded), "depthwise": (32, 32, (8, 8), 3, 32, padded),
+              "as many features in groups": (32, 32, (6, 6), 3, 8, padded),
+              "as many features in groups, 1×1": (6, 6, (14, 14), 1, 3, {}),
+              "depthwise of 5×5": (20, 20, (14, 14), 5, 20, {"pad": (2, 2)}),
+              "depthwise of 9×9": (20, 20, (12, 12), 9, 20, {"pad": (4, 4)})}
     last = (0, 2, 3, 1)
     for name, (c, f, image, kernel, groups, window) in shapes.items():
         for kind, orders in (("conv", {0: last, 2: last}), ("input", {0: last, 2: last}), ("weight", {0: last, 1: last})):
@@ -131,6 +135,8 @@ def image_cases() -> Iterator[Case]:
             few = dict(most=1 << 16, usual=16, sizes=(1, 2, 3, 5, 8, 16, 17))
             yield Case(f"{name}, {kind}", make, "B", **few)
             yield Case(f"{name}, {kind}, channels last", make, "B", orders, **few)
+            if name.startswith("depthwise") and kind == "conv":
+                yield Case(f"{name}, {kind}, result channels last", make, "B", {2: last}, **few)
 
 
 def sized_image_cases() -> Iterator[Case]:

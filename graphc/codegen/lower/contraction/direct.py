@@ -1,21 +1,41 @@
-"""Short sums without reuse along the rows, depthwise convolutions above all: vectors along one dim, every term unrolled
-for a few positions of another, whose windows overlap and whose factors are the same.
+"""Sums without reuse along the rows, depthwise convolutions above all: vectors along one dim, terms unrolled for a few
+positions of another, whose windows overlap and whose factors are the same.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
-from graphc.codegen.loops.builder import Val, View
+from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
+from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
 from graphc.codegen.lower.transpose import transposed_runs
 from graphc.ir.dims import Dim, ceil_div, product_of, static_dim
+from graphc.ir.types import DType
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import LinearMap
-from graphc.schedule.contraction_schedule import LaneSchedule
+from graphc.schedule.contraction_schedule import LaneSchedule, MixedChannels
+
+
+@dataclass(frozen=True)
+class TermRun:
+    """The operands of one vector of sums, and which of its lanes exist."""
+    operands: Sequence[StridedOperand]
+    lanes: int
+    mask: Val | None
+
+    def zeros(self, f: LoopFunction, dtype: DType, columns: int) -> list[Val]:
+        """Sums of nothing."""
+        return [f.const(0, dtype, self.lanes)] * columns
+
+    def terms(self, f: LoopFunction, operand: StridedOperand, index: Index, dim: int) -> Terms:
+        """The factors from `index` on, vectors along `dim`."""
+        linear = operand.linear
+        return Terms(f, operand, offset(linear, index), linear.strides[dim], self.lanes, self.mask)
 
 
 class DirectContraction(PhaseLowering[LaneSchedule]):
@@ -72,6 +92,10 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum."""
         f, s, p, operand = self.f, self.schedule, self.phase, self._unpacked(role)
         linear, copy, line = operand.linear, self._memory(role), s.line(p)
+        if s.mixed and s.mixed.apart != s.mixed.width * linear.strides[s.dim]:
+            return self._copy_groups(s.mixed, operand, copy)
+        if s.terms:
+            return self._copy_each(operand, copy, line)
         terms = list(product(*[range(p.sizes[d]) for d in p.k]))
         sources = [static_dim(linear.base + sum(i * linear.strides[d] for d, i in zip(p.k, k))) for k in terms]
         in_memory = range(min(sources), min(sources) + len(terms))
@@ -83,6 +107,23 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         for term, start in enumerate(sources):
             vector_run(f, Ix(size), s.lanes, lambda j, lanes, mask: f.store(
                 copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
+
+    def _copy_groups(self, mixed: MixedChannels, operand: StridedOperand, copy: View) -> None:
+        """The same where the factors of two groups are further apart than those of their channels."""
+        f, s, p, step = self.f, self.schedule, self.phase, operand.linear.strides[self.schedule.dim]
+        with f.loop(0, self.k) as term, f.loop(0, p.sizes[s.dim] // mixed.width) as group:
+            start = offset(operand.linear, unflatten(f, term.index, p.k, p.sizes)) + group.index * mixed.apart
+            factors = load_spaced(f, operand.memory, start, step, mixed.width, None)
+            f.store(copy, [term.index * s.line(p) + group.index * mixed.width], factors)
+
+    def _copy_each(self, operand: StridedOperand, copy: View, line: Dim) -> None:
+        """The same in a loop over the terms, which are many."""
+        f, s, p, step = self.f, self.schedule, self.phase, operand.linear.strides[self.schedule.dim]
+        with f.loop(0, self.k) as term:
+            start = offset(operand.linear, unflatten(f, term.index, p.k, p.sizes))
+            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: f.store(
+                copy, [term.index * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask),
+                mask))
 
     def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
         """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The
@@ -114,15 +155,46 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
 
     def _sums(self, operands: list[StridedOperand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
         f, s, p = self.f, self.schedule, self.phase
-        sources = [Terms(f, o, offset(o.linear, index), o.linear.strides[s.dim], lanes, mask) for o in operands]
-        totals = [f.const(0, self.dtype, lanes)] * columns
-        for k in product(*[range(p.sizes[d]) for d in p.k]):
-            for j in range(columns):
-                index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
-                a, b = (source.term(index_of_term) for source in sources)
-                totals[j] = multiply_add(f, a, b, totals[j], self.fused)
-        for dim in s.outer(p)[-1:]:
-            for source in sources:
-                source.prefetch_next(dim)
+        run = TermRun(operands, lanes, mask)
+        zeros = run.zeros(f, self.dtype, columns)
+        if s.terms:
+            totals = self._looped(run, index, p.k, zeros)
+        else:
+            sources, totals = self._unrolled(run, index, [p.sizes[d] for d in p.k], zeros)
+            for dim in s.outer(p)[-1:]:
+                for source in sources:
+                    source.prefetch_next(dim)
         for j, total in enumerate(totals):
             self.outputs.store(index | {s.inner: index[s.inner] + j}, s.dim, total, lanes, mask)
+
+    def _looped(self, run: TermRun, index: Index, dims: tuple[int, ...], totals: Sequence[Val]) -> Sequence[Val]:
+        """`totals` and the terms of the sum over `dims`, the innermost by the few. Each line is added up for itself:
+        long sums in one register lose digits.
+        """
+        f, p, terms = self.f, self.phase, self.schedule.terms
+        dim, *inner = dims
+        if inner:
+            with f.loop(0, p.sizes[dim], carry=totals) as loop:
+                line = self._looped(run, index | {dim: loop.index}, tuple(inner), run.zeros(f, self.dtype, len(totals)))
+                loop.next(*map(f.add, loop.carried, line))
+            return loop.results
+        ones, (whole, rest) = [1] * len(p.k[:-1]), divmod(p.sizes[dim], terms)
+        with f.loop(0, whole * terms, terms, carry=totals) as loop:
+            loop.next(*self._unrolled(run, index | {dim: loop.index}, [*ones, terms], loop.carried)[1])
+        if not rest:
+            return loop.results
+        return self._unrolled(run, index | {dim: Ix(whole * terms)}, [*ones, rest], loop.results)[1]
+
+    def _unrolled(self, run: TermRun, index: Index, sizes: Sequence[int],
+                  totals: Sequence[Val]) -> tuple[list[Factors], list[Val]]:
+        """`totals` and so many terms along each dim of the sum, from `index` on, for as many positions as there are
+        totals; and the vectors that they were made of."""
+        f, s, p = self.f, self.schedule, self.phase
+        sums, terms = list(totals), [run.terms(f, o, index, s.dim) for o in run.operands]
+        sources: list[Factors] = [MixedTerms(terms[0], s.mixed) if s.mixed else terms[0], terms[1]]
+        for k in product(*map(range, sizes)):
+            for j in range(len(sums)):
+                index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
+                a, b = (source.term(index_of_term) for source in sources)
+                sums[j] = multiply_add(f, a, b, sums[j], self.fused)
+        return sources, sums

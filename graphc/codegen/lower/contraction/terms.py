@@ -2,17 +2,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.ranges import load_spaced
 from graphc.schedule.contraction_form import LinearMap
+from graphc.schedule.contraction_schedule import MixedChannels
 
 
 @dataclass(frozen=True)
 class StridedOperand:
     memory: View
     linear: LinearMap
+
+
+class Factors(Protocol):
+    """The factors of the terms of a sum."""
+
+    def term(self, index: dict[int, int]) -> Val:
+        """The vector at an index relative to the first."""
+
+    def prefetch_next(self, dim: int) -> None:
+        """Prefetches what will be needed at the next position of a dim."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +55,23 @@ class Terms:
         ahead = {distance + self.operand.linear.strides[dim] for distance in self.loaded}
         for distance in sorted(ahead - self.loaded.keys() if self.step == 1 else ()):
             self.f.prefetch(self.operand.memory, [self.start + distance])
+
+
+@dataclass(frozen=True)
+class MixedTerms:
+    """Vectors of the channels of several groups, shuffled: of each group one channel, for all lanes of the group."""
+    vectors: Terms
+    mixed: MixedChannels
+    shuffled: dict[tuple[int, int], Val] = field(default_factory=dict)
+
+    def term(self, index: dict[int, int]) -> Val:
+        vectors, dim, width = self.vectors, self.mixed.channel, self.mixed.width
+        channel = index[dim]
+        distance = sum(vectors.operand.linear.strides[d] * i for d, i in index.items() if d != dim)
+        if (distance, channel) not in self.shuffled:
+            lanes = [lane // width * width + channel for lane in range(vectors.lanes)]
+            self.shuffled[distance, channel] = vectors.f.shuffle(vectors.at(distance), None, lanes)
+        return self.shuffled[distance, channel]
+
+    def prefetch_next(self, dim: int) -> None:
+        self.vectors.prefetch_next(dim)
