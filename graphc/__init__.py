@@ -8,13 +8,14 @@ from graphc.dsl.activation import (
 from graphc.dsl.adaptive_pool import (
     adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, adaptive_max_pool1d, adaptive_max_pool2d,
     adaptive_max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d)
+from graphc.dsl.arrangement import fliplr, flipud, hstack, meshgrid, rot90, vstack
 from graphc.dsl.array import Array
 from graphc.dsl.attention import attention
 from graphc.dsl.bounded import compress, nonzero, unique
 from graphc.dsl.control import cond, scan, while_loop
 from graphc.dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from graphc.dsl.custom import custom_vjp
-from graphc.dsl.distance import cdist, cosine_similarity, normalize, pairwise_distance, pdist
+from graphc.dsl.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance, pdist
 from graphc.dsl.elementwise import (
     abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
@@ -29,17 +30,16 @@ from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
-from graphc.dsl.numeric import (
-    average, bincount, convolve, count_nonzero, diff, digitize, fmod, heaviside, hypot, interp, isinf, median,
-    nan_to_num, nanmean, nansum, percentile, polyval, ptp, quantile, reciprocal, searchsorted, trunc, unravel_index)
 from graphc.dsl.other_names import unknown as _unknown
 from graphc.dsl.pad import pad
+from graphc.dsl.numbers import (
+    allclose, digitize, fmod, heaviside, hypot, interp, isclose, isinf, linspace, nan_to_num, polyval, reciprocal,
+    searchsorted, select, trunc, unravel_index)
 from graphc.dsl.pool import (
     avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
     max_pool2d, max_pool3d)
 from graphc.dsl.products import (
-    allclose, corrcoef, cov, cross, diag, diagonal, fliplr, flipud, hstack, inner, kron, linspace, meshgrid, norm,
-    rot90, select, tensordot, trace, vdot, vstack)
+    convolve, cross, diag, diagonal, diff, inner, kron, tensordot, trace, tri, vdot)
 from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,
@@ -52,6 +52,8 @@ from graphc.dsl.shape import (
     tril, triu, zeros, zeros_like)
 from graphc.dsl.special import (
     cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
+from graphc.dsl.statistics import (
+    average, bincount, corrcoef, count_nonzero, cov, median, nanmean, nansum, percentile, ptp, quantile)
 from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.vmap import vmap
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan

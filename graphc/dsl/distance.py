@@ -5,14 +5,14 @@ from math import inf
 
 import numpy as np
 
-from graphc.dsl.array import Array, as_array, as_float, common_dtype, emit
+from graphc.dsl.array import Array, Axes, as_array, as_float, common_dtype, emit
 from graphc.dsl.elementwise import abs, maximum, where
 from graphc.dsl.form import formed
 from graphc.dsl.index import take
 from graphc.dsl.shape import expand_dims
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, real
-from graphc.ir.types import normalize_axis
+from graphc.ir.types import normalize_axes, normalize_axis
 
 
 @formed
@@ -20,6 +20,24 @@ def normalize(x: Array, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Ar
     """x divided by the p-norm of its vectors along `axis`, which counts as at least eps."""
     x = as_float(x)
     return x / maximum(_norm(x, _power(p), axis, keepdims=True), real(eps, "normalize: eps"))
+
+
+@formed
+def norm(x: Array, ord: float | str | None = None, axis: Axes = None, keepdims: bool = False) -> Array:
+    """The length of the vectors along `axis`, or of all elements as one vector: None, 2 or "fro" the root of the sum
+    of squares, inf and -inf the largest and the least absolute value, 0 how many are not 0, otherwise
+    (Σ |x|^ord)^(1/ord). Of nothing but zeros the gradient is 0. Along several axes None and "fro" alone: others would
+    be numpy's norms of matrices."""
+    x = as_float(x)
+    power = 2.0 if ord is None or isinstance(ord, str) and ord == "fro" else real(ord, "norm: ord")
+    if ord is not None and not isinstance(ord, str) and len(normalize_axes(axis, x.ndim)) > 1:
+        raise GraphError(f"norm: ord {power:g} along several axes of {x.type} would be a norm of matrices; give one "
+                         "axis, or flatten x")
+    if power == -inf:
+        return abs(x).min(axis, keepdims)
+    if power == 0:
+        return (x != 0).sum(axis, keepdims).astype(x.dtype)
+    return _norm(x, power, axis, keepdims)
 
 
 @formed
@@ -73,7 +91,7 @@ def _power(p: float) -> float:
     return power
 
 
-def _norm(x: Array, p: float, axis: int, keepdims: bool = False) -> Array:
+def _norm(x: Array, p: float, axis: Axes, keepdims: bool = False) -> Array:
     """The p-norm, of nothing but zeros 0 with gradient 0, as in torch."""
     if p == inf:
         return abs(x).max(axis, keepdims)

@@ -1,293 +1,171 @@
-"""Products, diagonals and norms of arrays, and arrays made of numbers or of others, under numpy's names."""
+"""Products and diagonals of arrays, as in numpy."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
-import numpy as np
-
-from graphc.dsl.array import Array, as_array, as_float, common_dtype, emit
-from graphc.dsl.elementwise import Operand, abs, isfinite, sqrt, where
+from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.dsl.conv import conv1d
 from graphc.dsl.form import formed
 from graphc.dsl.linalg import LETTERS, einsum
 from graphc.dsl.literal import as_dtype
-from graphc.dsl.shape import concat, expand_dims, flip, iota
+from graphc.dsl.shape import concat, expand_dims, flip, iota, stack
 from graphc.errors import GraphError
-from graphc.ir.convert import choice, flag, integer, integers, is_sequence, items, real
-from graphc.ir.types import DType, f32, normalize_axes, normalize_axis
-
-MOST_NUMBERS = 1 << 24              # that a graph holds as a constant
+from graphc.ir.convert import choice, integer, is_sequence, items
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
+from graphc.ir.types import DType, bool_, f32, normalize_axis
 
 
 @formed
-def inner(x: Operand, y: Operand) -> Array:
-    """The sum of products along the last axes of both: [..., K] and [..., K] give the axes of x, then of y; a scalar
+def inner(x: Array, y: Array) -> Array:
+    """The sum over the last axis of both: x [..., K] and y [..., K] give [*x's others, *y's others]; a scalar
     multiplies."""
-    x, y = _both(x, y)
-    return x * y if not x.ndim or not y.ndim else tensordot(x, y, (-1, -1))
+    x, y = _pair(x, y)
+    return x * y if not x.ndim or not y.ndim else tensordot(x, y, ((-1,), (-1,)))
 
 
 @formed
-def vdot(x: Operand, y: Operand) -> Array:
+def vdot(x: Array, y: Array) -> Array:
     """The sum of the products of all elements, a scalar."""
-    x, y = _both(x, y)
-    return emit("matmul", x.flatten(), y.flatten())
+    x, y = _pair(x, y)
+    return x.reshape(-1) @ y.reshape(-1)
 
 
 @formed
-def tensordot(x: Operand, y: Operand, axes: int | Sequence = 2) -> Array:
-    """The sum of products over axes of both: the last `axes` of x and the first of y, or a pair, which of x and which
-    of y. The other axes of x, then those of y."""
-    x, y = _both(x, y)
+def tensordot(x: Array, y: Array, axes: int | Sequence = 2) -> Array:
+    """The sum over the last `axes` axes of x and the first of y, or over pairs of axes ((of x, …), (of y, …))."""
+    x, y = _pair(x, y)
     if is_sequence(axes):
-        pair = items(axes, "axes")
-        if len(pair) != 2:
-            raise GraphError(f"tensordot: axes is a number, or a pair, which of x and of y; got {len(pair)} items")
-        left, right = (_axes_of(given, v.ndim) for given, v in zip(pair, (x, y)))
+        both = items(axes, "tensordot: axes")
+        if len(both) != 2:
+            raise GraphError("tensordot: axes are a number, or a pair (axes of x, axes of y)")
+        listed = [items(own, "tensordot: axes") if is_sequence(own) else (own,) for own in both]
+        mine, theirs = ([normalize_axis(a, v.ndim) for a in own] for own, v in zip(listed, (x, y)))
     else:
-        count = integer(axes, "axes", 0)
-        if count > min(x.ndim, y.ndim):
-            raise GraphError(f"tensordot of {x.type} and {y.type}: there are no {count} axes in both")
-        left, right = tuple(range(x.ndim - count, x.ndim)), tuple(range(count))
-    if len(left) != len(right):
-        raise GraphError(f"tensordot: {len(left)} axes of x and {len(right)} of y; there must be as many")
+        count = integer(axes, "tensordot: axes", 0, min(x.ndim, y.ndim))
+        mine, theirs = list(range(x.ndim - count, x.ndim)), list(range(count))
+    if len(mine) != len(theirs) or len(set(mine)) < len(mine) or len(set(theirs)) < len(theirs):
+        raise GraphError(f"tensordot: as many axes of x as of y, each once; got {mine} and {theirs}")
+    for a, b in zip(mine, theirs):              # einsum would repeat an axis of size 1
+        if x.shape[a] != y.shape[b]:
+            raise GraphError(f"tensordot: axis {a} of x has size {x.shape[a]} and axis {b} of y has {y.shape[b]}")
     if x.ndim + y.ndim > len(LETTERS):
-        raise GraphError(f"tensordot of arrays with {x.ndim} and {y.ndim} axes: {len(LETTERS)} at most together")
-    mine, others = list(LETTERS[:x.ndim]), list(LETTERS[x.ndim:x.ndim + y.ndim])
-    for i, j in zip(left, right):
-        if x.shape[i] != y.shape[j]:
-            raise GraphError(f"tensordot: axis {i} of x is {x.shape[i]} and axis {j} of y is {y.shape[j]}")
-        others[j] = mine[i]
-    out = [c for i, c in enumerate(mine) if i not in left] + [c for j, c in enumerate(others) if j not in right]
-    if not x.ndim or not y.ndim:
-        return x * y
-    return einsum(f"{''.join(mine)},{''.join(others)}->{''.join(out)}", x, y)
+        raise GraphError(f"tensordot of arrays with {x.ndim} and {y.ndim} axes: einsum has {len(LETTERS)} letters")
+    left, right = list(LETTERS[:x.ndim]), list(LETTERS[x.ndim:x.ndim + y.ndim])
+    for a, b in zip(mine, theirs):
+        right[b] = left[a]
+    out = [c for i, c in enumerate(left) if i not in mine] + [c for i, c in enumerate(right) if i not in theirs]
+    return einsum(f"{''.join(left)},{''.join(right)}->{''.join(out)}", x, y)
 
 
 @formed
-def kron(x: Operand, y: Operand) -> Array:
-    """Kronecker's product: x with each element replaced by its product with y."""
-    x, y = _both(x, y)
+def convolve(x: Array, y: Array, mode: str = "full") -> Array:
+    """The sum over j of x[j] y[i - j], of vectors x [M] and y [N]: all M + N - 1 ("full"), the middle max(M, N)
+    ("same"), or those where the shorter lies inside the longer one ("valid")."""
+    x, y = _pair(x, y)
+    choice(mode, "convolve: mode", ("full", "same", "valid"))
+    m, n = (v.shape[0] if v.ndim == 1 else 0 for v in (x, y))
+    if not isinstance(m, int) or not isinstance(n, int) or not m or not n:
+        raise GraphError(f"convolve takes vectors of known size, of one number or more, got {x.type} and {y.type}")
+    if n > m:
+        x, y, m, n = y, x, n, m
+    whole = conv1d(x.reshape((1, 1, m)), flip(y).reshape((1, 1, n)), padding=0 if mode == "valid" else n - 1)
+    start = (n - 1) // 2
+    return whole.reshape(-1)[start:start + m] if mode == "same" else whole.reshape(-1)
+
+
+@formed
+def kron(x: Array, y: Array) -> Array:
+    """The Kronecker product: each element of x times the whole of y, side by side."""
+    x, y = _pair(x, y)
     rank = max(x.ndim, y.ndim)
-    a, b = (v.reshape((1,) * (rank - v.ndim) + v.shape) for v in (x, y))
-    wide = a.reshape(tuple(d for n in a.shape for d in (n, 1))) * b.reshape(tuple(d for n in b.shape for d in (1, n)))
-    return wide.reshape(tuple(m * n for m, n in zip(a.shape, b.shape)))
+    x, y = (v.reshape((*(1,) * (rank - v.ndim), *v.shape)) for v in (x, y))
+    wide = expand_dims(x, tuple(range(1, 2 * rank, 2))) * expand_dims(y, tuple(range(0, 2 * rank, 2)))
+    return wide.reshape(tuple(a * b for a, b in zip(x.shape, y.shape)))
 
 
 @formed
-def cross(x: Operand, y: Operand, axis: int = -1) -> Array:
-    """The vector product along `axis`, which has size 3 in both."""
-    x, y = _both(x, y)
-    parts = []
+def cross(x: Array, y: Array, axis: int = -1) -> Array:
+    """The vector product of vectors of three along `axis` of both; their other axes broadcast."""
+    x, y = _pair(x, y)
+    found = []
     for v in (x, y):
         at = normalize_axis(axis, v.ndim)
         if v.shape[at] != 3:
-            raise GraphError(f"cross takes vectors of 3 numbers, axis {axis} of {v.type} has {v.shape[at]}")
-        parts.append([v[(slice(None),) * at + (i,)] for i in range(3)])
-    a, b = parts
-    made = [a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)]
-    return emit("stack", *made, axis=normalize_axis(axis, made[0].ndim + 1))
+            raise GraphError(f"cross takes vectors of 3 along axis {axis}, got {x.type} and {y.type}")
+        found.append([v[(*(slice(None),) * at, i)] for i in range(3)])
+    (a, b, c), (d, e, f) = found
+    parts = [b * f - c * e, c * d - a * f, a * e - b * d]
+    return stack(parts, normalize_axis(axis, parts[0].ndim + 1))
 
 
 @formed
 def diagonal(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-    """The elements i, i + offset of two axes, as the last axis of the result."""
-    x = as_array(x)
+    """The elements with index2 = index1 + offset of two axes, along a new last axis."""
+    x, offset = as_array(x), integer(offset, "diagonal: offset")
     if x.ndim < 2:
-        raise GraphError(f"diagonal takes arrays with two axes or more, got {x.type}")
-    one, two = normalize_axis(axis1, x.ndim), normalize_axis(axis2, x.ndim)
-    if one == two:
-        raise GraphError(f"diagonal: axis1 and axis2 are both {one}")
-    x = x.transpose([i for i in range(x.ndim) if i not in (one, two)] + [one, two])
-    k = integer(offset, "offset")
-    rows, columns = x.shape[-2:]
+        raise GraphError(f"diagonal takes an array with two axes or more, got {x.type}")
+    a, b = normalize_axis(axis1, x.ndim), normalize_axis(axis2, x.ndim)
+    rows, columns = x.shape[a], x.shape[b]
+    if a == b:
+        raise GraphError(f"diagonal takes two axes, got {axis1} and {axis2} of {x.type}")
+    x = x.transpose([i for i in range(x.ndim) if i not in (a, b)] + [a, b])
+    if rows == columns and not offset and not isinstance(rows, int):
+        return einsum("...ii->...i", x)
     if not isinstance(rows, int) or not isinstance(columns, int):
-        raise GraphError(f"diagonal needs the sizes {rows} and {columns} as ints; bind them first")
-    count = max(min(rows + min(k, 0), columns - max(k, 0)), 0)
-    if not count:
-        return x[..., :0, 0] if columns else x.reshape((*x.shape[:-2], 0))
-    x = x[..., max(-k, 0):max(-k, 0) + count, max(k, 0):max(k, 0) + count]
-    return x.reshape((*x.shape[:-2], count * count))[..., ::count + 1]
-
-
-@formed
-def diag(x: Array, k: int = 0) -> Array:
-    """Of a matrix its diagonal number k; of a list [n] the matrix with it there, zeros elsewhere."""
-    x, k = as_array(x), integer(k, "k")
-    if x.ndim == 2:
-        return diagonal(x, k)
-    if x.ndim != 1:
-        raise GraphError(f"diag takes a matrix or a list, got {x.type}")
-    n = x.shape[0] + max(k, -k)
-    row = emit("pad", x, low=(max(-k, 0),), high=(max(k, 0),))
-    there = iota((n, n), 1) == iota((n, n), 0) + k
-    return where(there, row.reshape((n, 1)), as_array(0, x.dtype))
+        raise GraphError(f"diagonal {offset} of axes {axis1} and {axis2} needs their sizes as ints, got {x.type}; bind "
+                         "them first")
+    top, left = max(-offset, 0), max(offset, 0)
+    count = max(min(rows - top, columns - left), 0)
+    flat = x.reshape((*x.shape[:-2], rows * columns))
+    first = top * columns + left
+    return flat[..., first:first + (count - 1) * (columns + 1) + 1:columns + 1] if count else flat[..., :0]
 
 
 @formed
 def trace(x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-    """The sum of a diagonal."""
+    """The sum of `diagonal`."""
     return diagonal(x, offset, axis1, axis2).sum(-1)
 
 
 @formed
-def norm(x: Operand, ord: float | str | None = None, axis: int | tuple[int, ...] | None = None,
-         keepdims: bool = False) -> Array:
-    """The length of vectors along `axis`, or of all elements: by default and for 2, "fro": the root of the sum of
-    squares, with gradient 0 at 0; inf, -inf: the largest and least absolute; 0: how many are not 0; else
-    (Σ |x|^ord)^(1/ord). Norms of matrices as operators are not among them."""
-    x = as_float(x)
-    axes = normalize_axes(axis, x.ndim)
-    root = ord is None or (ord == "fro" if isinstance(ord, str) else real(ord, "ord") == 2 and len(axes) < 2)
-    if root:
-        squares = (x * x).sum(axis, keepdims)
-        return where(squares == 0, as_array(0, x.dtype), sqrt(squares))
-    p = real(ord, "ord")
-    if len(axes) > 1:
-        raise GraphError(f"norm: ord {ord} of {len(axes)} axes would be that of a matrix; give one axis, or flatten x")
-    size = abs(x)
-    if p in (inf, -inf):
-        return size.max(axis, keepdims) if p > 0 else size.min(axis, keepdims)
-    if p == 0:
-        return (x != 0).sum(axis, keepdims).astype(x.dtype)
-    return size.sum(axis, keepdims) if p == 1 else (size ** p).sum(axis, keepdims) ** (1 / p)
+def diag(x: Array, k: int = 0) -> Array:
+    """Of a vector the matrix with it on diagonal k, of a matrix its diagonal k."""
+    x, k = as_array(x), integer(k, "diag: k")
+    if x.ndim == 2:
+        return diagonal(x, k)
+    if x.ndim != 1:
+        raise GraphError(f"diag takes a vector or a matrix, got {x.type}")
+    size = x.shape[0] + abs(k)
+    none = as_array(False) if x.dtype == bool_ else as_array(0, x.dtype)
+    around = emit("broadcast_to", none, shape=(abs(k),))
+    wide = concat([around, x] if k > 0 else [x, around], 0) if k else x
+    here = emit("eq", iota((size, size), 1), iota((size, size), 0) + k)
+    return emit("where", here, emit("broadcast_to", wide, shape=(size, size)), none)
 
 
 @formed
-def cov(x: Operand, rowvar: bool = True, ddof: int = 1) -> Array:
-    """Covariances of the rows of x [n, m] (rowvar=False: columns), of m observations each: [n, n]. ddof: what is taken
-    from m."""
-    x = _observations("cov", x, rowvar)
-    count = x.shape[1] - integer(ddof, "ddof")
-    centred = x - x.mean(1, keepdims=True)
-    return emit("matmul", centred, centred.T) / (count if isinstance(count, int) else
-                                                 emit("dimension", size=count, dtype=x.dtype))
+def tri(n: Dim, m: Dim | None = None, k: int = 0, dtype: DType = f32) -> Array:
+    """[n, m]: 1 at and below diagonal k, else 0."""
+    shape = (as_dim(n), as_dim(n if m is None else m))
+    return emit("le", iota(shape, 1), iota(shape, 0) + integer(k, "tri: k")).astype(as_dtype(dtype))
 
 
 @formed
-def corrcoef(x: Operand, rowvar: bool = True) -> Array:
-    """Correlations of the rows of x [n, m] (rowvar=False: columns): [n, n]."""
-    x = _observations("corrcoef", x, rowvar)
-    centred = x - x.mean(1, keepdims=True)
-    unit = centred / sqrt((centred * centred).sum(1, keepdims=True))
-    return emit("matmul", unit, unit.T).clip(-1.0, 1.0)
+def diff(x: Array, n: int = 1, axis: int = -1) -> Array:
+    """Each element less the one before along `axis`, n times."""
+    x, n = as_array(x), integer(n, "diff: n", 0)
+    axis = normalize_axis(axis, x.ndim)
+    size, lead = x.shape[axis], (slice(None),) * axis
+    n = min(n, size) if isinstance(size, int) else n
+    if n > 1000:
+        raise GraphError(f"diff: n is at most 1000, got {n}")
+    for _ in range(n):
+        ends = x[(*lead, slice(1, None))], x[(*lead, slice(0, -1))]
+        x = emit("ne", *ends) if x.dtype == bool_ else ends[0] - ends[1]
+    return x
 
 
-@formed
-def linspace(start: float, stop: float, num: int = 50, endpoint: bool = True, dtype: DType = f32) -> Array:
-    """`num` numbers from start to stop, which is the last one, or with endpoint=False the one after."""
-    count, kind = integer(num, "num", 0), as_dtype(dtype)
-    if count > MOST_NUMBERS:
-        raise GraphError(f"linspace makes at most {MOST_NUMBERS} numbers, got {count}; compute more from gc.arange")
-    ends = real(start, "start"), real(stop, "stop")
-    limit = float(np.iinfo(kind.np).max if kind.is_int else np.finfo(kind.np).max if kind.is_float else 1)
-    if not all(-limit <= end <= limit for end in ends):
-        raise GraphError(f"linspace: the ends {ends[0]} and {ends[1]} are not numbers that an array of {kind} may hold")
-    with np.errstate(all="ignore"):
-        line = np.linspace(*ends, count, flag(endpoint, "endpoint"))
-    return as_array((np.floor(line) if kind.is_int else line).astype(kind.np))
-
-
-@formed
-def meshgrid(*arrays: Operand, indexing: str = "xy") -> tuple[Array, ...]:
-    """Lists as coordinates of a grid: each with the shape of all sizes together; "xy": the first two axes exchanged."""
-    given = [as_array(a) for a in arrays]
-    if any(a.ndim != 1 for a in given):
-        raise GraphError("meshgrid takes lists of one axis each")
-    order = list(range(len(given)))
-    if choice(indexing, "indexing", ("xy", "ij")) == "xy" and len(given) > 1:
-        order[0], order[1] = 1, 0
-    shape = [given[i].shape[0] for i in order]
-    lines = [a.reshape([-1 if axis == i else 1 for axis in order]) for i, a in enumerate(given)]
-    return tuple(emit("broadcast_to", line, shape=tuple(shape)) for line in lines)
-
-
-@formed
-def rot90(x: Array, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Array:
-    """x turned k quarters from the first of two axes to the second."""
-    x = as_array(x)
-    one, two = (normalize_axis(a, x.ndim) for a in integers(axes, "axes", 2))
-    if one == two:
-        raise GraphError(f"rot90: the axes are both {one}")
-    turns = integer(k, "k") % 4
-    if turns == 0:
-        return x
-    if turns == 2:
-        return flip(x, (one, two))
-    return flip(x, two).swapaxes(one, two) if turns == 1 else flip(x.swapaxes(one, two), two)
-
-
-@formed
-def fliplr(x: Array) -> Array:
-    """The second axis backwards."""
-    return flip(x, 1)
-
-
-@formed
-def flipud(x: Array) -> Array:
-    """The first axis backwards."""
-    return flip(x, 0)
-
-
-@formed
-def hstack(arrays: Sequence[Array]) -> Array:
-    """Arrays side by side: along their second axis, lists along their only one."""
-    given = _several("hstack", arrays)
-    given = [a.reshape((1,)) if not a.ndim else a for a in given]
-    return concat(given, 0 if given[0].ndim == 1 else 1)
-
-
-@formed
-def vstack(arrays: Sequence[Array]) -> Array:
-    """Arrays above each other: along their first axis, lists as rows."""
-    return concat([expand_dims(a, 0) if a.ndim == 1 else a.reshape((1, 1)) if not a.ndim else a
-                   for a in _several("vstack", arrays)], 0)
-
-
-@formed
-def select(conditions: Sequence[Array], choices: Sequence[Operand], default: Operand = 0) -> Array:
-    """Where the first of `conditions` that holds is number i, choices[i]; where none does, `default`."""
-    tests, values = items(conditions, "conditions"), items(choices, "choices")
-    if len(tests) != len(values) or not tests:
-        raise GraphError(f"select: {len(tests)} conditions and {len(values)} choices; as many are wanted, one or more")
-    dtype = common_dtype(values)
-    result: Operand = default
-    for condition, value in zip(reversed(tests), reversed(values)):
-        result = where(condition, as_array(value, dtype), result)
-    return as_array(result)
-
-
-@formed
-def allclose(x: Operand, y: Operand, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
-    """bool, a scalar: whether |x - y| <= atol + rtol |y| everywhere; infinities are close to themselves alone."""
-    x, y = (as_float(v) for v in _both(x, y))
-    near = abs(x - y) <= real(atol, "atol") + real(rtol, "rtol") * abs(y)
-    close = (near & isfinite(y)) | (x == y)
-    if flag(equal_nan, "equal_nan"):
-        close = close | ((x != x) & (y != y))
-    return close.all()
-
-
-def _both(x: Operand, y: Operand) -> tuple[Array, Array]:
+def _pair(x: Array, y: Array) -> tuple[Array, Array]:
     dtype = common_dtype((x, y))
     return as_array(x, dtype), as_array(y, dtype)
-
-
-def _axes_of(given: object, rank: int) -> tuple[int, ...]:
-    found = items(given, "axes") if is_sequence(given) else [given]
-    return tuple(normalize_axis(integer(a, "an axis"), rank) for a in found)
-
-
-def _several(name: str, arrays: object) -> list[Array]:
-    given = items(arrays, f"what {name} joins")
-    if not given:
-        raise GraphError(f"{name} takes one array or more")
-    dtype = common_dtype(given)
-    return [as_array(a, dtype) for a in given]
-
-
-def _observations(name: str, x: Operand, rowvar: bool) -> Array:
-    x = as_float(x)
-    if x.ndim != 2:
-        raise GraphError(f"{name} takes a matrix [n, m], got {x.type}")
-    return x if flag(rowvar, "rowvar") else x.T

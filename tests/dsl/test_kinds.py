@@ -15,14 +15,14 @@ from graphc.dsl.symbol import Symbol
 
 ROW, IMAGE, VOLUME = (1, 2, 6), (1, 2, 6, 6), (1, 2, 4, 4, 4)
 IMAGES = {1: ROW, 2: IMAGE, 3: VOLUME}
-UNARY = """normalize pdist celu glu hardshrink hardsigmoid hardswish hardtanh logsigmoid mish relu6 selu softmin softshrink softsign tanhshrink
+UNARY = """fliplr flipud norm corrcoef count_nonzero cov diag diagonal diff isinf median nan_to_num nanmean nansum ptp reciprocal rot90 trace trunc
+    normalize pdist celu glu hardshrink hardsigmoid hardswish hardtanh logsigmoid mish relu6 selu softmin softshrink softsign tanhshrink
     abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
     logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
-    isinf nan_to_num reciprocal trunc nansum nanmean count_nonzero ptp average median diff fliplr flipud rot90 norm cov corrcoef diagonal
-    trace clip erfc erfinv lgamma digamma i0 i1 sinc exp2 log2 log10 cbrt""".split()
-BINARY = """cdist cosine_similarity pairwise_distance add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
-    maximum minimum mod mul not_equal pow right_shift sub mse hypot fmod allclose inner vdot kron logaddexp xlogy bce_with_logits""".split()
+    clip erfc erfinv lgamma digamma i0 i1 sinc exp2 log2 log10 cbrt""".split()
+BINARY = """allclose fmod hypot inner isclose tensordot vdot kron cdist cosine_similarity pairwise_distance add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
+    maximum minimum mod mul not_equal pow right_shift sub mse logaddexp xlogy bce_with_logits""".split()
 
 CALLS = {                                                   # what is needed of each function, by name; `x` is f32[3, 4], `i` i64[], `b` bool[3, 4]
     **{name: lambda x, i, b: {"x": x} for name in UNARY},
@@ -50,15 +50,6 @@ CALLS = {                                                   # what is needed of 
     "unique": lambda x, i, b: {"x": x, "size": 5},
     **{name: lambda x, i, b: {"x": x[:, :3]} for name in ("cholesky", "det", "eigh", "inv", "qr", "slogdet")},
     **{name: lambda x, i, b: {"a": x[:, :3], "y": x} for name in ("solve", "solve_triangular")},
-    "heaviside": lambda x, i, b: {"x": x, "at_zero": 0.5},
-    "quantile": lambda x, i, b: {"x": x, "q": 0.5}, "percentile": lambda x, i, b: {"x": x, "q": 50.0},
-    "searchsorted": lambda x, i, b: {"a": x[0], "v": x}, "digitize": lambda x, i, b: {"x": x, "bins": x[0]},
-    "interp": lambda x, i, b: {"x": x, "xp": x[0], "fp": x[1]}, "bincount": lambda x, i, b: {"x": gc.iota((3,)), "length": 4},
-    "convolve": lambda x, i, b: {"x": x[0], "y": x[1]}, "polyval": lambda x, i, b: {"p": x[0], "x": x},
-    "unravel_index": lambda x, i, b: {"x": i, "shape": (3, 4)}, "tensordot": lambda x, i, b: {"x": x, "y": x},
-    "cross": lambda x, i, b: {"x": x, "y": x, "axis": 0}, "diag": lambda x, i, b: {"x": x},
-    "linspace": lambda x, i, b: {"start": 0.0, "stop": 1.0}, "meshgrid": lambda x, i, b: {}, "hstack": lambda x, i, b: {"arrays": [x, x]},
-    "vstack": lambda x, i, b: {"arrays": [x, x]}, "select": lambda x, i, b: {"conditions": [b], "choices": [x]},
     "concat": lambda x, i, b: {"arrays": [x, x]},
     "cond": lambda x, i, b: {"pred": b[0, 0], "then": lambda: x, "otherwise": lambda: x * 2},
     "conv1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
@@ -109,6 +100,14 @@ CALLS = {                                                   # what is needed of 
     "pixel_shuffle": lambda x, i, b: {"x": gc.ones((1, 4, 2, 2)), "upscale_factor": 2},
     "pixel_unshuffle": lambda x, i, b: {"x": gc.ones(IMAGE), "downscale_factor": 2},
     "unfold": lambda x, i, b: {"x": gc.ones(IMAGE), "kernel": 2},
+    "cross": lambda x, i, b: {"x": x[:, :3], "y": x[:, :3]}, "hstack": lambda x, i, b: {"arrays": [x, x]}, "vstack": lambda x, i, b: {"arrays": [x, x]},
+    "interp": lambda x, i, b: {"x": x, "xp": x[0], "fp": x[0]}, "searchsorted": lambda x, i, b: {"a": x[0], "v": x},
+    "average": lambda x, i, b: {"x": x, "axis": 1, "weights": x[0]}, "heaviside": lambda x, i, b: {"x": x, "at_zero": 0.5}, "digitize": lambda x, i, b: {"x": x, "bins": x[0]},
+    "bincount": lambda x, i, b: {"x": gc.iota((3,)), "length": 4}, "convolve": lambda x, i, b: {"x": x[0], "y": x[1]},
+    "polyval": lambda x, i, b: {"p": x[0], "x": x}, "unravel_index": lambda x, i, b: {"x": i, "shape": (3, 4)},
+    "meshgrid": lambda x, i, b: {}, "select": lambda x, i, b: {"conditions": [b], "choices": [x]},
+    "linspace": lambda x, i, b: {"start": 0.0, "stop": 1.0, "num": 3}, "tri": lambda x, i, b: {"n": 3},
+    "quantile": lambda x, i, b: {"x": x, "q": 0.5}, "percentile": lambda x, i, b: {"x": x, "q": 50.0},
     "prelu": lambda x, i, b: {"x": x, "weight": 0.1},
     "repeat": lambda x, i, b: {"x": x, "times": 2, "axis": 0},
     "reshape": lambda x, i, b: {"x": x, "shape": (4, 3)},
