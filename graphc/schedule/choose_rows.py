@@ -7,7 +7,7 @@ from graphc.ir.dims import typical
 from graphc.schedule.choose_tiles import tile_ranking
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import PhaseSchedule, RowsSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import PackingMode, PhaseSchedule, RowsSchedule, TileSchedule
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.tile_cost import Agreement, TiledProblem
 
@@ -23,9 +23,13 @@ def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) ->
     usual = _tiles(p, context, gates, typical(p.extent(p.m)), Agreement())
     if known(p, p.m) or not known(p, p.k):
         return usual
-    agreed = Agreement(usual.blocking.kc, usual.vectors if context.free[1] else 0)
+    agreed = Agreement(usual.blocking.kc)
+    if context.free[1]:             # packed once for all of them, if it is packed
+        agreed = Agreement(usual.blocking.kc, usual.vectors, columns=(usual.blocking.nc, usual.b))
     few = _few_rows(p, context, gates, agreed)
     chosen = [(few.blocking.mr, few), *[(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]]
+    if context.free[0] and any(s.a is PackingMode.ONCE for _, s in chosen):
+        return usual                # panels of rows are as high as micro-tiles, which the regimes have of their own
     kept = [(most, s) for (most, s), (_, later) in zip(chosen, chosen[1:]) if s != later] + chosen[-1:]
     return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
 

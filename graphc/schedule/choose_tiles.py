@@ -96,7 +96,11 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
     shares = problem.k >= FIRST_USE_STEPS and problem.n >= FIRST_USE_PANELS * problem.nr
     if straight and shares and not free[0] and not problem.gates:
         yield TileFamily("rows packed by first use", *first_use_tile(problem), (BY_FIRST_USE,), b)
-    yield TileFamily("columns for all", *shared_tile(problem), a, b)
+    mc, nc = shared_tile(problem)
+    if problem.agreed and problem.agreed.columns:
+        nc, mode = problem.agreed.columns
+        b = (mode,)
+    yield TileFamily("columns for all", mc, nc, a, b)
     for rows in TALL_ROWS if own else ():
         yield TileFamily(f"columns for {rows} rows", *tall_tile(problem, rows), a, (PER_TILE,))
 

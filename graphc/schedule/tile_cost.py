@@ -47,10 +47,12 @@ def tile_rows(m: int, mc: int, mr: int) -> tuple[int, int, int]:
 class Agreement:
     """What several schedules of one phase, for different numbers of rows, have in common: the blocks of the sum, added
     one after the other, and the vectors of a micro-tile (0: each has its own). mr: its rows, if they are settled
-    too."""
+    too. columns: the cut of the columns, and how these are read: what the panels depend on in which they are packed
+    once for all schedules."""
     kc: Cut | None = None
     vectors: int = 0
     mr: int = 0
+    columns: tuple[Cut, PackingMode] | None = None
 
 
 class TiledProblem:

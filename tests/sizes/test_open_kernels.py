@@ -2,27 +2,81 @@
 and blocks."""
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 import pytest
 from codegen.loop_run import ForSizes
-from open_cases import CASES
+from open_cases import CASES as ORDINARY
+from open_cases import C, T, op
 from open_kernels import Case, Lowered, OpenKernel, verified
 
+import graphc as gc
 from graphc.codegen.llvm.emit import emit_for_sizes
 from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.padding_fill import fill_border
 from graphc.ir.dim_text import parse_dim
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.shape import Pad
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import TensorType, f32, f64, i32, i64
 from graphc.schedule.kernel_families import NESTS, ROWS
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
 from graphc.schedule.view import ViewType, contiguous_strides
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 64, 100, 1000)
+
+
+@dataclass(frozen=True)
+class Matrices(Case):
+    """Of matrices with a strong diagonal, of elements far from each other: positive definite, and nothing is nearly
+    singular. turned: that stands so many columns further on, so that an elimination exchanges rows."""
+    turned: int = 0
+
+    def _array(self, rng: np.random.Generator, k: int, t: TensorType, sizes: Mapping[str, int]) -> np.ndarray:
+        return super()._array(rng, k, t, sizes) + (0 if k else strong(*t.shape[-2:], self.turned).astype(t.dtype.np))
+
+
+def strong(m: int, n: int, turned: int = 0) -> np.ndarray:
+    """What makes a matrix of small elements one with a strong diagonal."""
+    return 4 * np.roll(np.diag(np.arange(1, n + 1)), turned, 1)[:m] + 2 * np.roll(np.eye(n), turned, 1)[:m] * n
+
+
+def scatters() -> Iterator[Case]:
+    at = {1: C}
+    for how in ("none", "mul", "min", "max"):
+        yield Case(f"set {how}", op("scatter", axis=0, reduction=how), (f32[30, 100], i64["B"], f32["B", 100]),
+                   positions={1: 30})
+        yield Case(f"set along axis {how}", op("scatter_along_axis", axis=1, reduction=how),
+                   (f32["B", "T"], i64["B", "C"], f32["B", "C"]), positions={1: T}, most=1 << 15)
+    yield Case("set names", op("scatter", axis=0), (f32["C", "T"], i64["B"], f32["B", "T"]), positions=at, most=1 << 15)
+    yield Case("set a grid", op("scatter", axis=0), (i32["C", 40], i32["B", "T"], i32["B", "T", 40]), positions=at,
+               most=1 << 15)
+    yield Case("set columns", op("scatter", axis=1), (f32["B", "T"], i64["C"], f32["B", "C"]), positions={1: T},
+               most=1 << 15)
+    yield Case("set along columns", op("scatter_along_axis", axis=0), (f64["C", "T"], i64["B", "T"], f64["B", "T"]),
+               positions=at, most=1 << 15)
+
+
+def factorisations() -> Iterator[Case]:
+    """Of any number of matrices of a known size; `APART` has those of any size."""
+    for dtype, n in ((f64, 1), (f64, 13), (f32, 9)):
+        square, some = dtype["B", n, n], (dtype["B", n, n], dtype["B", n, 5])
+        yield Matrices(f"cholesky {n}", op("cholesky"), (square,))
+        yield Matrices(f"lu {n}", op("lu"), (square,), turned=2)
+        yield Matrices(f"symmetric eigen {n}", op("symmetric_eigen"), (square,), most=1 << 15)
+        yield Matrices(f"lq {n}", op("lq"), (dtype["B", n, n + 3],))
+        yield Matrices(f"triangular solve {n}", op("triangular_solve"), some)
+        yield Matrices(f"upper triangular solve {n}", op("triangular_solve", lower=False, transpose=True), some)
+        yield Matrices(f"unit triangular solve {n}", op("triangular_solve", lower=False, unit=True), some)
+    grid = f64["B", "T", 7, 7]
+    for name in ("cholesky", "lu", "symmetric_eigen", "lq"):
+        yield Matrices(f"{name} of two axes", op(name), (grid,), most=1 << 15)
+    yield Matrices("triangular solve of two axes", op("triangular_solve"), (grid, f64["B", "T", 7, 70]))
+
+
+CASES = (*ORDINARY, *scatters(), *factorisations())
 
 
 def assignments(case: Case) -> list[dict[str, int]]:
@@ -77,6 +131,74 @@ def test_every_operator_that_is_no_contraction_is_here():
     assert not missing, f"no kernel for all sizes is tested of {', '.join(sorted(missing))}"
 
 
+def definite(a: np.ndarray) -> np.ndarray:
+    return np.tril(a) + np.tril(a, -1).swapaxes(-1, -2)
+
+
+@gc.graph
+def cholesky(a: gc.f64["B", "N", "N"]):
+    return gc.cholesky(a)
+
+
+@gc.graph
+def slogdet(a: gc.f64["B", "N", "N"]):
+    return gc.slogdet(a)
+
+
+@gc.graph
+def qr(a: gc.f64["B", "N", "N"]):
+    q, r = gc.qr(a)
+    return q @ r, q.mT @ q, r
+
+
+@gc.graph
+def eigh(a: gc.f64["B", "N", "N"]):
+    w, v = gc.eigh(a)
+    return w, (v * w.reshape((*w.shape[:-1], 1, w.shape[-1]))) @ v.mT
+
+
+@gc.graph
+def solve_triangular(a: gc.f64["B", "N", "N"], y: gc.f64["B", "N", "K"]):
+    return gc.solve_triangular(a, y, lower=True)
+
+
+@gc.graph
+def right_hand_sides(a: gc.f64["B", 9, 9], y: gc.f64["B", 9, "K"]):
+    return gc.solve_triangular(a, y, lower=True)
+
+
+def factors(a: np.ndarray) -> tuple[np.ndarray, ...]:
+    r = np.linalg.qr(a)[1]
+    return a, np.broadcast_to(np.eye(a.shape[-1]), a.shape), r * np.sign(np.diagonal(r, 0, -2, -1))[..., None]
+
+
+def solved(a: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(np.tril(a), y)
+
+
+APART: tuple[tuple[gc.GraphFunction, Callable[..., np.ndarray | tuple[np.ndarray, ...]]], ...] = (
+    (cholesky, lambda a: np.linalg.cholesky(definite(a))), (slogdet, np.linalg.slogdet), (qr, factors),
+    (eigh, lambda a: (np.linalg.eigvalsh(a), definite(a))), (solve_triangular, solved), (right_hand_sides, solved))
+"""Of matrices whose own size comes with the call: these are cut in halves as often as it takes, or their work is
+divided by it, and each size has a program."""
+
+
+@pytest.mark.parametrize("program, expected", APART, ids=lambda p: getattr(p, "name", ""))
+def test_matrices_of_any_size_have_a_program_for_each(program, expected):
+    run = gc.compile(program, threads=1)
+    for b, n, k in ((1, 1, 1), (3, 9, 70), (2, 67, 3)):
+        rng = np.random.default_rng(n)
+        sizes = {name: v for name, v in {"B": b, "N": n, "K": k}.items() if name in run.graph.dim_names}
+        shapes = [v.type.bind(sizes).shape for v in run.graph.inputs]
+        a, *more = (rng.standard_normal(shape) for shape in shapes)
+        arrays = a + strong(*a.shape[-2:], 2 if program is slogdet else 0), *more
+        got, want = run(*arrays), expected(*arrays)
+        for g, w in zip(*(v if isinstance(v, tuple) else (v,) for v in (got, want)), strict=True):
+            assert g.shape == w.shape
+            np.testing.assert_allclose(g, w, rtol=1e-11, atol=1e-11 * np.abs(w).max(), err_msg=str(sizes))
+    assert run.sized is None and "symbolic" in run.why_not
+
+
 def check(got: np.ndarray, want: np.ndarray, sizes: dict[str, int]) -> None:
     assert got.shape == want.shape and got.dtype == want.dtype
     if got.dtype.kind == "f":
@@ -93,7 +215,9 @@ ALONE = (
     "softmax", "softmax of classes", "softmax of scores", "softmax gradient", "layer norm", "layer norm of names",
     "rms norm", "group norm", "batch norm inference", "flip rows", "take along columns", "take along axis",
     "take along named axis", "scatter to columns", "pick rows", "cumsum", "linear scan",
-    "max_pool2d of a batch with padding", "avg_pool2d of images", "max_pool2d gradient with padding")
+    "max_pool2d of a batch with padding", "avg_pool2d of images", "max_pool2d gradient with padding",
+    "set columns", "set along axis none", "set along axis mul", "cholesky 13", "lu 13", "symmetric eigen 9", "lq 13",
+    "triangular solve 13", "cholesky 9", "lu of two axes")
 """Cases of which each sample gives a result of its own."""
 
 
