@@ -7,6 +7,7 @@ import pytest
 
 from graphc.compiled import CompiledGraph
 from graphc.contained import contained
+from graphc.ir.parser import parse
 
 VARIABLE = ContextVar("tested", default=0)
 
@@ -33,7 +34,7 @@ def test_it_is_as_before_afterwards(on):
         with pytest.raises(ZeroDivisionError):
             failing()
         assert gc.isenabled() == on and VARIABLE.get() == 0
-        CompiledGraph("graph f(x: f32[3]) {\n  %0 = exp(x) : f32[3]\n  return %0\n}\n")
+        CompiledGraph(parse("graph f(x: f32[3]) {\n  %0 = exp(x) : f32[3]\n  return %0\n}\n"))
         assert gc.isenabled() == on
     finally:
         (gc.enable if before else gc.disable)()

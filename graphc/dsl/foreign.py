@@ -18,6 +18,7 @@ FUNCTIONS: dict[str, str] = {
     "floor_divide": "floordiv", "remainder": "mod", "multiply": "mul", "subtract": "sub", "array": "stack",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
     "arctanh": "atanh"}
+UNLIKE = frozenset({"cond"})        # numpy's names of something else: the condition of a matrix is no branch
 
 # methods of torch's tensors
 METHODS: dict[str, str] = {
@@ -124,7 +125,7 @@ WORDS: dict[str, str] = {
 ONLY: dict[str, object] = {
     "include_last_offset": False, **{f"ConvTranspose{axes}d.padding_mode": "zeros" for axes in (1, 2, 3)},
     "divisor_override": None, "track_running_stats": True, "proj_size": 0, "padding_idx": None, "max_norm": None,
-    "Embedding.norm_type": 2.0,
+    "Embedding.norm_type": 2.0, "EmbeddingBag.norm_type": 2.0,
     "scale_grad_by_freq": False, "sparse": False, "weight": None, "pos_weight": None, "size_average": None,
     "reduce": None, "dampening": 0,
     "amsgrad": False, "centered": False, "threshold": 20, "layer_norm_eps": 1e-5, "add_bias_kv": False,
@@ -176,7 +177,7 @@ def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object],
 def refuse(function: str) -> NoReturn:
     """GraphError for a numpy function on a symbolic array."""
     name = FUNCTIONS.get(function, function)
-    hint = f"use gc.{name}" if _public(name) else "write it with graphc's functions, or compute it outside the graph"
+    hint = f"use gc.{name}" if function not in UNLIKE and _public(name) else "write it with graphc's functions, or compute it outside the graph"
     raise GraphError(f"numpy's {function} cannot work on a symbolic array: {hint}")
 
 

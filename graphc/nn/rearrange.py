@@ -6,7 +6,7 @@ from math import prod
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
-from graphc.ir.convert import integer, integers, is_sequence, items, shown
+from graphc.ir.convert import flag, integer, integers, is_sequence, items, real, shown
 from graphc.nn.module import Module
 
 
@@ -103,7 +103,9 @@ class Upsample(Module):
     def __init__(self, size: int | tuple | None = None, scale_factor: float | tuple | None = None,
                  mode: str = "nearest", align_corners: bool = False):
         super().__init__()
-        self.size, self.scale_factor, self.mode, self.align_corners = size, scale_factor, mode, align_corners
+        self.size = _each(size, lambda n: integer(n, "size", 1))
+        self.scale_factor = _each(scale_factor, lambda n: real(n, "scale_factor"))
+        self.mode, self.align_corners = mode, flag(align_corners, "align_corners")
 
     def forward(self, x: Array):
         return gc.interpolate(x, self.size, self.scale_factor, self.mode, self.align_corners)
@@ -148,6 +150,13 @@ class Pad(Module):
         x = x[(*lead, *cut)] if any(n < 0 for n in self.padding) else x
         widths = [(0, 0)] * len(lead) + [(max(a, 0), max(b, 0)) for a, b in pairs]
         return gc.pad(x, widths, self.value, mode=self.mode)
+
+
+def _each(value, number):
+    """None, a number or a tuple of numbers."""
+    if value is None or not is_sequence(value):
+        return None if value is None else number(value)
+    return tuple(number(n) for n in value)
 
 
 def _windows(layer: str, kernel, dilation, padding, stride) -> dict:
