@@ -177,7 +177,8 @@ def _renamed(call: ForeignCall, args: tuple, named: Mapping[str, object],
 def refuse(function: str) -> NoReturn:
     """GraphError for a numpy function on a symbolic array."""
     name = FUNCTIONS.get(function, function)
-    hint = f"use gc.{name}" if function not in UNLIKE and _public(name) else "write it with graphc's functions, or compute it outside the graph"
+    same = function not in UNLIKE and _public(name)
+    hint = f"use gc.{name}" if same else "write it with graphc's functions, or compute it outside the graph"
     raise GraphError(f"numpy's {function} cannot work on a symbolic array: {hint}")
 
 

@@ -35,6 +35,11 @@ APART = {
     "batch_norm-eps=0.01": "of one number it is not defined", "cond": "a branch",
     "max_unpool1d": "what it gives depends on sizes", "max_unpool2d": "what it gives depends on sizes",
     "max_unpool3d": "what it gives depends on sizes", "roll-3,-1": "a short axis is turned several times",
+    **dict.fromkeys(("solve", "solve_triangular", "solve_triangular-lower=True,transpose=True"), "cut in halves"),
+    **dict.fromkeys(("fft-5", "ifft-5"), "a part of a long axis, zeros behind a short one"),
+    "unique": "as many as there are, one at least",
+    **dict.fromkeys(("diagonal-1,1,2", "diagonal--2", "pdist", "convolve-mode=full", "convolve-mode=same",
+                     "convolve-mode=valid"), "refused: its sizes must be numbers"),
 }
 """Functions that have a program for each size, maybe: with what that has to do."""
 
