@@ -137,7 +137,14 @@ def _by_largest(dim: Poly, name: str) -> bool:
     if parts is None:
         return False
     factor, rest = parts
-    return is_nonnegative(factor) and any(is_nonnegative(factor * item + rest) for item in items)
+    if not is_nonnegative(factor):
+        return False
+    left = [factor * item + rest for item in items]         # the shortest first: there most has cancelled
+    return any(is_nonnegative(each) for each in sorted(left, key=_length))
+
+
+def _length(dim: Dim) -> int:
+    return 0 if isinstance(dim, int) else len(dim.terms)
 
 
 def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
