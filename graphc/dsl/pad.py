@@ -36,9 +36,14 @@ def pad(x: Array, widths: int | Sequence, value: float = 0, mode: str = "constan
             if isinstance(width, int) and (width < 0 or width and over):
                 raise GraphError(f'pad: "{mode}" gives 0 to {"any number of" if most is None else most} elements '
                                  f"around an axis of size {size}, asked for {width}")
-        parts = (_around(x, axis, before, mode, False), x, _around(x, axis, after, mode, True))
-        x = concat([part for part in parts if part is not None], axis)
+        x = extended_along(x, axis, before, after, mode)
     return x
+
+
+def extended_along(x: Array, axis: int, before: Dim, after: Dim, mode: str) -> Array:
+    """x with so many of its own elements before and behind it along the axis: those that `mode` of `pad` names."""
+    parts = (_around(x, axis, before, mode, False), x, _around(x, axis, after, mode, True))
+    return concat([part for part in parts if part is not None], axis)
 
 
 def _around(x: Array, axis: int, count: Dim, mode: str, behind: bool) -> Array | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from graphc.dsl.array import Array
-from graphc.dsl.shape import broadcast_to, concat, flip
+from graphc.dsl.pad import extended_along
 from graphc.errors import GraphError
 from graphc.ir.convert import integers, is_sequence, items, shown
 from graphc.ir.dims import Dim, Dims, static_shape
@@ -15,7 +15,8 @@ Size = int | tuple[int, ...]
 Padding = int | str | tuple
 PadPairs = tuple[tuple[Dim, ...], ...]          # (before, after) for each spatial axis
 WORDS = ("valid", "same", "same_upper", "same_lower")
-MODES = ("zeros", "reflect", "replicate", "circular")
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}      # of torch's: those of `pad`
+MODES = ("zeros", *NUMPY_MODES)
 
 
 def check_image(name: str, x: Array, axes: int) -> None:
@@ -127,19 +128,5 @@ def extended(name: str, x: Array, pads: PadPairs, mode: str) -> Array:
         if isinstance(most, int) and any(isinstance(n, int) and n > most for n in (before, after)):
             raise GraphError(f'{name}: padding_mode="{mode}" has at most {most} elements to put around an axis of '
                              f"{size}, got padding ({before}, {after})")
-        parts = [_around(x, axis, before, mode, False), x, _around(x, axis, after, mode, True)]
-        x = concat([part for part in parts if part is not None], axis)
+        x = extended_along(x, axis, before, after, NUMPY_MODES[mode])
     return x
-
-
-def _around(x: Array, axis: int, count: Dim, mode: str, behind: bool) -> Array | None:
-    """The elements that stand before or behind x along the axis."""
-    if count == 0:
-        return None
-    lead, size = (slice(None),) * axis, x.shape[axis]
-    if mode == "replicate":
-        edge = x[(*lead, slice(size - 1, size) if behind else slice(0, 1))]
-        return broadcast_to(edge, (*x.shape[:axis], count, *x.shape[axis + 1:]))
-    if mode == "circular":
-        return x[(*lead, slice(0, count) if behind else slice(size - count, size))]
-    return flip(x[(*lead, slice(size - 1 - count, size - 1) if behind else slice(1, count + 1))], axis)

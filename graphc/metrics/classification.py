@@ -13,7 +13,7 @@ from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import choice
 from graphc.ir.dims import static_dim
-from graphc.metrics.metric import Metric, Totals, ratio
+from graphc.metrics.metric import MeanMetric, Metric, Totals, ratio
 
 AVERAGES = ("binary", "macro", "micro", "weighted", "none")
 
@@ -38,38 +38,30 @@ def _counted_from_front(ids: Array, classes: int) -> Array:
 
 @formed
 @dataclass(frozen=True)
-class Accuracy(Metric):
+class Accuracy(MeanMetric):
     """The share of targets that are predicted; of one logit: above `threshold` says 1."""
     threshold: float = 0.0
 
-    def counts(self, y: Array, target: Array) -> dict[str, Array]:
+    def terms(self, y: Array, target: Array) -> Array:
         guess, truth, _ = predicted(y, target, self.threshold)
-        hits = gc.equal(guess, truth).astype(gc.i64)
-        return {"hits": gc.sum(hits), "all": gc.sum(gc.ones_like(hits))}
-
-    def result(self, totals: Totals) -> float:
-        return float(ratio(totals["hits"], totals["all"]))
+        return gc.equal(guess, truth).astype(gc.i64)
 
 
 @formed
 @dataclass(frozen=True)
-class TopKAccuracy(Metric):
+class TopKAccuracy(MeanMetric):
     """The share of targets of which fewer than k classes have a greater score."""
     called: ClassVar[str] = "top"
     k: int = 5
 
-    def counts(self, y: Array, target: Array) -> dict[str, Array]:
+    def terms(self, y: Array, target: Array) -> Array:
         _, truth, classes = predicted(y, target)
         if classes < self.k or y.ndim < 2 or y.shape[-1] == 1:
             raise GraphError(f"TopKAccuracy({self.k}) of {classes} classes: k is at most the number of scores",
                              user_loc())
         scores = y.reshape(-1, classes)
         own = gc.take_along_axis(scores, gc.expand_dims(_counted_from_front(truth, classes), 1), axis=1)
-        hits = (gc.sum((scores > own).astype(gc.i64), axis=1) < self.k).astype(gc.i64)
-        return {"hits": gc.sum(hits), "all": gc.sum(gc.ones_like(hits))}
-
-    def result(self, totals: Totals) -> float:
-        return float(ratio(totals["hits"], totals["all"]))
+        return (gc.sum((scores > own).astype(gc.i64), axis=1) < self.k).astype(gc.i64)
 
 
 @formed

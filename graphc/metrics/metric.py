@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.arguments import Converted
 from graphc.dsl.context import user_loc
@@ -54,6 +55,22 @@ class Metric(Converted):
                                type(self).__name__.lower())
         counts = function(*given.values())
         return self.result({name: as_total(a) for name, a in counts.items()})
+
+
+@formed
+class MeanMetric(Metric):
+    """What metrics share that are a sum over all numbers, divided by how many these are."""
+
+    def terms(self, y: Array, target: Array) -> Array:
+        """What is added up: one number each."""
+        raise GraphError(f"{type(self).__name__} defines no terms(self, y, target)")
+
+    def counts(self, y: Array, target: Array) -> dict[str, Array]:
+        terms = self.terms(y, target)
+        return {"sum": gc.sum(terms), "all": gc.sum(gc.ones_like(terms))}
+
+    def result(self, totals: Totals) -> float:
+        return float(ratio(totals["sum"], totals["all"]))
 
 
 formed_methods(Metric, "metric")

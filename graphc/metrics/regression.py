@@ -11,7 +11,7 @@ from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
-from graphc.metrics.metric import Metric, Totals, ratio
+from graphc.metrics.metric import MeanMetric, Metric, Totals, ratio
 
 ROUNDING = 1e-14                    # of what f64 sums of squares leave behind where a column is constant
 
@@ -26,24 +26,15 @@ def errors(y: Array, target: Array) -> tuple[Array, Array]:
     return y - target, target
 
 
-def count(a: Array) -> Array:
-    """How many numbers it has, as an array that adds up."""
-    return gc.sum(gc.ones_like(a))
-
-
 @formed
 @dataclass(frozen=True)
-class MeanSquaredError(Metric):
+class MeanSquaredError(MeanMetric):
     """The mean of (prediction - target)²."""
     called: ClassVar[str] = "mse"
     better: ClassVar[str] = "min"
 
-    def counts(self, y: Array, target: Array) -> dict[str, Array]:
-        wrong, _ = errors(y, target)
-        return {"squares": gc.sum(gc.square(wrong)), "all": count(wrong)}
-
-    def result(self, totals: Totals) -> float:
-        return float(ratio(totals["squares"], totals["all"]))
+    def terms(self, y: Array, target: Array) -> Array:
+        return gc.square(errors(y, target)[0])
 
 
 @formed
@@ -58,17 +49,13 @@ class RootMeanSquaredError(MeanSquaredError):
 
 @formed
 @dataclass(frozen=True)
-class MeanAbsoluteError(Metric):
+class MeanAbsoluteError(MeanMetric):
     """The mean of |prediction - target|."""
     called: ClassVar[str] = "mae"
     better: ClassVar[str] = "min"
 
-    def counts(self, y: Array, target: Array) -> dict[str, Array]:
-        wrong, _ = errors(y, target)
-        return {"absolute": gc.sum(gc.abs(wrong)), "all": count(wrong)}
-
-    def result(self, totals: Totals) -> float:
-        return float(ratio(totals["absolute"], totals["all"]))
+    def terms(self, y: Array, target: Array) -> Array:
+        return gc.abs(errors(y, target)[0])
 
 
 @formed
