@@ -170,13 +170,18 @@ class Oracle:
         carries, xs, captured = ins[:n], ins[n:last], ins[last:]
         ys = [np.zeros((op.length, *v.type.shape), np.float64 if v.type.dtype.is_float else v.type.dtype.np)
               for v in op.body.outputs[n:]]
+        sizes = {i: np.abs(carries[i]) for i in _sums(op)} if self.noise is not None else {}
         outside, self.in_loop = self.in_loop, True
         for t in reversed(range(op.length)) if op.reverse else range(op.length):
             results = self.run(op.body, (*carries, *(x[t] for x in xs), *captured))
+            for i in sizes:
+                sizes[i] = sizes[i] + np.abs(results[i] - carries[i])
             carries = results[:n]
             for y, step in zip(ys, results[n:]):
                 y[t] = step
         self.in_loop = outside
+        for i, size in sizes.items():
+            carries[i] = self._moved(carries[i], op.body.outputs[i].type, size, ulps("sum", op.length, False))
         return (*carries, *ys)
 
     def _cond(self, op: Cond, ins):
@@ -188,6 +193,16 @@ class Oracle:
             carries = self.run(op.body, (*carries, *captured))
             count += 1
         return (np.asarray(count, np.int64), *carries)
+
+
+def _sums(op: Scan) -> list[int]:
+    """Carries of floats that only add up: one sum of all steps may stand for them, whose terms meet in another order,
+    so that a partial sum can be what their magnitudes add up to."""
+    body = op.body
+    made = {v: node for node in body.nodes for v in node.outputs}
+    return [i for i, (old, new) in enumerate(zip(body.inputs, body.outputs[:op.carries]))
+            if new in made and made[new].op.name in ("add", "sub") and old in made[new].inputs
+            and new.type.dtype.is_float]
 
 
 def _nothing_is_said(op, ins) -> bool:
