@@ -1,0 +1,14 @@
+# The few commands that everybody types (CONTRIBUTING.md).
+.PHONY: lint test quick docs bench
+lint:
+	ruff check .
+	mypy
+test:
+	pytest
+quick:
+	pytest tests/ops tests/nn tests/train tests/docs
+docs:
+	python docs/make_operators.py
+	python docs/make_names.py
+bench:
+	python -m benchmarks
