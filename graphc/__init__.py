@@ -58,7 +58,7 @@ from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.vmap import vmap
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
-from graphc.ir.shown import set_renderer
+from graphc.ir.shown import set_explorer, set_renderer
 from graphc.ir.types import (
     DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
 from graphc.once import LOADING
@@ -73,7 +73,8 @@ _LATER = {                                              # loaded at the first us
     "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
-    "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
+    "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
+    "explore": "graphc.doors.page"}
 
 
 def __getattr__(name: str) -> _Any:
@@ -91,3 +92,4 @@ def __dir__() -> list[str]:
 
 set_compiler(lambda function: __getattr__("compile")(function))
 set_renderer(lambda shown: import_module("graphc.drawing.draw").html(shown))
+set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))

@@ -33,15 +33,16 @@ class Build:
     sites: tuple[CallSite, ...] = ()
 
     @staticmethod
-    def of(graph: Graph, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted) -> Build:
-        """LLVM compiles the program."""
+    def of(graph: Graph, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
+           timed: bool) -> Build:
+        """LLVM compiles the program, an instrumented one if `timed`."""
         loops, memory, derived = lowered.program, lowered.memory, lowered.derived
         program = Program(
             jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
             _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes),
             derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes)
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
-        return Build(program, failures, memory, tuple(map(_call_site, loops.sites)))
+        return Build(program, failures, memory, tuple(map(_call_site, loops.sites if timed else ())))
 
     def error(self, node: int, index: int, sizes: Mapping[str, int] = MappingProxyType({})) -> GraphError:
         """What to raise when the checking node of this number reports this index, where the names have these sizes."""

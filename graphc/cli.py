@@ -1,4 +1,4 @@
-"""The command line: graphc demo | run | profile | dump | explain | opt | doctor."""
+"""The command line: graphc demo | run | profile | dump | explain | explore | opt | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -12,15 +12,17 @@ import numpy as np
 
 from graphc import __version__
 from graphc.cli_answers import answered
-from graphc.cli_sources import load_graph, read_array
+from graphc.cli_sources import load_graph, load_program, read_array
 from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
 from graphc.config import thread_text, whole_text
 from graphc.doctor import report
+from graphc.drawn_inputs import drawn
+from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError, InternalError
 from graphc.ir.builder import bind_graph
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.verify import check_compilable
 from graphc.passes.pipeline import Pass, apply
@@ -30,7 +32,7 @@ from graphc.runtime.lock import StateLock
 from graphc.schedule.target import AVX2, TARGETS, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
-SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
+SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function, a training step or a network"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphc",
                                      description="A static-graph compiler for neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | explain | opt | doctor")
+    commands = parser.add_subparsers(
+        required=True, metavar="demo | run | profile | dump | explain | explore | opt | doctor")
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"),
@@ -77,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(explain)
     explain.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
     explain.set_defaults(command=_explain)
+    explore = commands.add_parser("explore",
+                                  help="one HTML page that shows a program whole, from the source to assembly")
+    _add_source(explore)
+    explore.add_argument("-o", "--out", type=Path, default=Path("explore.html"), help="the page's file")
+    explore.set_defaults(command=_explore)
     opt = commands.add_parser("opt", help="apply passes to a graph and print it")
     _add_source(opt)
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
@@ -90,6 +98,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", help=SOURCE)
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=SIZE",
                         help="the size of a named dimension")
+    parser.add_argument("--type", action="append", default=[], metavar="NAME=TYPE",
+                        help="what an input of a network is, for example x='f32[1, 784]'")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -123,7 +133,7 @@ def _profile(options: argparse.Namespace) -> None:
         raise GraphError(f"--svg {options.svg}: {wrong}")
     graph = _bound(options)
     arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
-    state = [_random(rng, v) for v in graph.state]
+    state = [drawn(rng, v) for v in graph.state]
     threads, runs = thread_text(options.threads, "--threads"), whole_text(options.runs, "--runs", 1, MOST_RUNS)
     result = CompiledGraph(graph, threads, state, StateLock() if state else None).profile(*arrays, runs=runs)
     print(result)
@@ -142,6 +152,16 @@ def _explain(options: argparse.Namespace) -> None:
     graph = _bound(options)
     _check_sizes(graph)
     print(Compilation(graph, TARGETS.get(options.target)).explain())
+
+
+def _explore(options: argparse.Namespace) -> None:
+    program = load_program(options.graph, _pairs(options.type, "--type NAME=TYPE"))
+    sizes = {name: _whole(size, "--bind") for name, size in _pairs(options.bind, "--bind NAME=SIZE").items()}
+    if sizes and not isinstance(program, Graph | GraphFunction):
+        raise GraphError(f"--bind is for graphs and networks; {options.graph} is compiled already")
+    explore = importlib.import_module("graphc.doors.page").explore     # which other commands do without
+    explore(program, options.out, **sizes)
+    print(options.out)
 
 
 def _opt(options: argparse.Namespace) -> None:
@@ -171,7 +191,7 @@ def _passes(target: Target) -> dict[str, Pass]:
 
 
 def _bound(options: argparse.Namespace) -> Graph:
-    graph = load_graph(options.graph)
+    graph = load_graph(options.graph, _pairs(options.type, "--type NAME=TYPE"))
     sizes = _pairs(options.bind, "--bind NAME=SIZE")
     unknown = sizes.keys() - graph.dim_names
     if unknown:
@@ -188,7 +208,7 @@ def _inputs(graph: Graph, given: Sequence[str]) -> list[np.ndarray]:
         raise GraphError(f"{graph.name} has no input {min(unknown)!r}; its inputs: "
                          f"{', '.join(v.name for v in graph.inputs)}")
     rng = np.random.default_rng(0)
-    return [read_array(v, files[v.name]) if v.name in files else _random(rng, v) for v in graph.inputs]
+    return [read_array(v, files[v.name]) if v.name in files else drawn(rng, v) for v in graph.inputs]
 
 
 def _check_sizes(graph: Graph) -> None:
@@ -196,12 +216,6 @@ def _check_sizes(graph: Graph) -> None:
     if graph.dim_names:
         raise GraphError(f"give the sizes of {', '.join(sorted(graph.dim_names))}: --bind {min(graph.dim_names)}=64")
     check_compilable(graph)
-
-
-def _random(rng: np.random.Generator, v: Value) -> np.ndarray:
-    """Standard normal floats; zeros and ones for other types, so that they can be indices."""
-    draw = rng.standard_normal(v.type.shape) if v.type.dtype.is_float else rng.integers(0, 2, v.type.shape)
-    return draw.astype(v.type.dtype.np)
 
 
 def _deliver(name: str, array: np.ndarray, folder: Path | None) -> None:

@@ -3,26 +3,46 @@ GraphError."""
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import numpy as np
 
+from graphc.api import traced
 from graphc.cli_answers import users_traceback
+from graphc.compiled import CompiledGraph
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph, Value
 from graphc.ir.parser import parse
-from graphc.ir.types import TensorType, dtype_of
+from graphc.ir.types import BY_NAME, TensorType, dtype_of
+from graphc.nn.module import Module, argument_names
+from graphc.specialised import SpecialisedGraph
+from graphc.train import TrainStep
 
 
-def load_graph(source: str) -> Graph:
-    """The graph of a text file, or of `module.py:name`. GraphError when there is none, OSError when the file cannot
-    be read."""
+Program = Graph | GraphFunction | CompiledGraph | SpecialisedGraph | TrainStep
+TYPE = re.compile(r"(\w+)\[(.*)\]\Z")
+
+
+def load_graph(source: str, types: Mapping[str, str] = MappingProxyType({})) -> Graph:
+    """The graph of what `load_program` gives."""
+    program = load_program(source, types)
+    return program if isinstance(program, Graph) else program.graph
+
+
+def load_program(source: str, types: Mapping[str, str] = MappingProxyType({})) -> Program:
+    """The graph of a text file, or what `module.py:name` is: a graph function, a training step, what gc.compile
+    returned, or a network, whose inputs have these types (`f32[1, 784]`). GraphError when there is none, OSError when
+    the file cannot be read."""
     path, colon, name = (source, "", "") if Path(source).exists() else source.rpartition(":")
     if colon and name:
-        return _graph_of(path, name)
+        return _program_of(path, name, types)
+    if types:
+        raise GraphError(f"--type is for networks, of module.py:name; {source} has types of its own")
     path = path or name
     if path.endswith(".py") and Path(path).is_file():
         module = _module(path)
@@ -55,13 +75,31 @@ def _text(path: str) -> str:
         raise GraphError(f"{path} is not the text of a graph: line {line} is not UTF-8") from None
 
 
-def _graph_of(path: str, name: str) -> Graph:
+def _program_of(path: str, name: str, types: Mapping[str, str]) -> Program:
     module = _module(path)
     found = vars(module).get(name)
-    if not isinstance(found, GraphFunction):
+    if isinstance(found, Module):
+        if not types:
+            raise GraphError(f"{name} in {path} is a network: say what its inputs are, for example --type "
+                             f"{next(iter(argument_names(found.forward)), 'x')}='f32[1, 784]'")
+        return traced(found, False, {name: _type(text) for name, text in types.items()}).function
+    if not isinstance(found, GraphFunction | CompiledGraph | SpecialisedGraph | TrainStep):
         other = f" ({name} is a {type(found).__name__})" if name in vars(module) else ""
         raise GraphError(f"{path} has no graph {name!r}{other}; it has {_graphs(module)}")
-    return found.graph
+    if types:
+        raise GraphError(f"--type is for networks; {name} in {path} has types of its own")
+    return found
+
+
+def _type(text: str) -> TensorType:
+    """f32[B, 784] as the graph's text has it."""
+    found = TYPE.match(text)
+    if found is None or found[1] not in BY_NAME:
+        raise GraphError(f"{text!r} is no type: write, for example, f32[1, 784], with one of {', '.join(BY_NAME)}")
+    sizes = [size.strip().strip("\"'") for size in found[2].split(",")] if found[2].strip() not in ("", "()") else []
+    if not all(re.fullmatch(r"\d{1,18}|[A-Za-z_]\w*", size) for size in sizes):
+        raise GraphError(f"{text!r} is no type: its sizes are numbers or names, as in f32[B, 784]")
+    return BY_NAME[found[1]][tuple(int(size) if size.isdigit() else size for size in sizes)]
 
 
 def _module(path: str) -> ModuleType:
@@ -96,4 +134,5 @@ def _module_name(path: str) -> str:
 
 
 def _graphs(module: ModuleType) -> str:
-    return ", ".join(n for n, v in vars(module).items() if isinstance(v, GraphFunction)) or "none"
+    kinds = GraphFunction | CompiledGraph | SpecialisedGraph | TrainStep | Module
+    return ", ".join(n for n, v in vars(module).items() if isinstance(v, kinds)) or "none"

@@ -43,7 +43,7 @@ from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.materialize_padding import MaterializePadding
 from graphc.passes.order import Order
 from graphc.passes.pads_to_concat import PadsToConcat
-from graphc.passes.pipeline import Pass, Pipeline
+from graphc.passes.pipeline import Pass, Pipeline, apply
 from graphc.passes.precompute import Split, split_derived
 from graphc.passes.read_stored import ReadStored
 from graphc.passes.recognize_attention import RecognizeAttention
@@ -194,7 +194,7 @@ def emit(lowered: Lowered, tools: Tools) -> Emitted:
 
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
              tools: Tools) -> Build:
-    return tools.passes.timed("llvm", Build.of, declared.graph, fused, planned, lowered, emitted)
+    return tools.passes.timed("llvm", Build.of, declared.graph, fused, planned, lowered, emitted, tools.timed)
 
 
 class Compilation:
@@ -268,6 +268,17 @@ class Compilation:
         """That of the build in the disk cache."""
         options = (self.config.check_nan, self.config.winograd, self._tools.timed)
         return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
+
+    def steps(self) -> Iterator[tuple[Pass, Graph, Graph]]:
+        """Each pass, and the graph before and after it, run again: of what every call computes."""
+        graph = self.graph
+        for each in (*SIMPLIFY, *winograd(self._tools)):
+            before, graph = graph, apply(each, graph)
+            yield each, before, graph
+        graph = split_derived(graph).main
+        for each in fusion(self.target, self.config.check_nan):
+            before, graph = graph, apply(each, graph)
+            yield each, before, graph
 
     def text(self, stage: str) -> str:
         """The program at a stage: one of STAGES."""

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from graphc.compiled import CompiledGraph
+from graphc.compiler import Compilation
 from graphc.config import config
 from graphc.dsl.function import GraphFunction
 from graphc.errors import Unsized
@@ -25,6 +26,9 @@ class Runnable(Protocol):
     """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or
     a dict."""
     memory: Memory | None
+
+    @property
+    def compilation(self) -> Compilation: ...
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple | Mapping[str, np.ndarray]: ...
 

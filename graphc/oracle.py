@@ -59,6 +59,10 @@ class OracleExecutable:
             raise GraphError(f"the oracle has no stage {stage!r}, only \"graph\"")
         return print_graph(self.graph)
 
+    @property
+    def compilation(self) -> NoReturn:
+        raise GraphError("the oracle compiles nothing: compile without the knob oracle", user_loc())
+
     def explain(self) -> NoReturn:
         raise GraphError("the oracle has no kernels to explain: compile without the knob oracle", user_loc())
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from graphc.compiler import Compilation
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.dsl.inline import solve_dims
@@ -187,6 +188,11 @@ class SpecialisedGraph(Shown):
             return self.sized.compilation.explain()
         each = f"each size has a program of its own: {self.why_not}\n\n" if self.why_not else ""
         return each + self.used().explain()
+
+    @property
+    def compilation(self) -> Compilation:
+        """The stages: of the program for all sizes, or of that for the sizes used last."""
+        return self.sized.compilation if self.sized else self.used().compilation
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """As of the compiled function for the sizes of these arrays."""

@@ -10,6 +10,7 @@ import numpy as np
 from graphc import optim
 from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
+from graphc.compiler import Compilation
 from graphc.config import MOST_I64, thread_count
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
@@ -239,6 +240,11 @@ class TrainStep(Trainer, Shown):
     def explain(self) -> str:
         """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""
         return self._programs.explain()
+
+    @property
+    def compilation(self) -> Compilation:
+        """The stages of the step, as far as they were needed."""
+        return self._programs.compilation
 
     def profile(self, *arrays, runs: int = 5):
         """Where the time of a step on one batch goes: print it, or `save("roofline.svg")`. Runs on a copy of the

@@ -33,8 +33,8 @@ class KernelCalls:
     """Writes calls of kernels into `function`.
 
     check_nan: results are checked, a NaN is a failure. timed: the function is instrumented. What it collects: `sites`,
-    the calls of an instrumented function; `checked[i]`, the node that reports failures under number i; `nan_checks`,
-    the numbers of those that report a NaN.
+    the calls, which an instrumented function times; `checked[i]`, the node that reports failures under number i;
+    `nan_checks`, the numbers of those that report a NaN.
     """
     kernels: KernelTable
     function: LoopFunction
@@ -80,13 +80,13 @@ class KernelCalls:
         return packed
 
     def _call(self, kernel: LoopFunction, arguments: Sequence[View | int], site: Site | None = None) -> None:
-        if not self.timed:
-            return self.function.call(kernel, arguments)
         number = len(self.sites)
         self.sites.append(site or Site(kernel.name, None))
-        self.function.stamp(number, ends=False)
+        if self.timed:
+            self.function.stamp(number, ends=False)
         self.function.call(kernel, arguments)
-        self.function.stamp(number, ends=True)
+        if self.timed:
+            self.function.stamp(number, ends=True)
 
     def _commit(self) -> None:
         """Before the first kernel that writes state: leave if something failed or Ctrl-C came, so that state is not

@@ -18,7 +18,7 @@ from graphc.schedule.target import Target
 class LoopProgram:
     """The loop functions of a program. `prepare` makes what is derived from state. `checked[i]` is the graph node that
     reports failures under number i, `nan_checks` those of them that report the NaN they made. `sites` are the calls
-    that an instrumented main times.
+    in main, which an instrumented one times, `prepare_sites` those in `prepare`.
     """
     kernels: tuple[LoopFunction, ...]
     main: LoopFunction
@@ -26,6 +26,7 @@ class LoopProgram:
     nan_checks: frozenset[int] = frozenset()
     prepare: LoopFunction | None = None
     sites: tuple[Site, ...] = ()
+    prepare_sites: tuple[Site, ...] = ()
 
 
 def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None,
@@ -40,12 +41,13 @@ def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: 
     kernels, main = KernelTable(target), LoopFunction("main")
     calls = KernelCalls(kernels, main, check_nan, timed)
     call_graph(calls, PlanMemory(main, plan))
-    preparation = None
+    preparation, preparing = None, list[Site]()
     if prepare or packed and packed.buffers:
         preparation = LoopFunction("prepare")
-        _prepare(replace(calls, function=preparation, timed=False), prepare, dict(packed.buffers) if packed else {})
+        _prepare(replace(calls, function=preparation, timed=False, sites=preparing), prepare,
+                 dict(packed.buffers) if packed else {})
     return LoopProgram(kernels.functions, main, tuple(calls.checked), frozenset(calls.nan_checks), preparation,
-                       tuple(calls.sites))
+                       tuple(calls.sites), tuple(preparing))
 
 
 def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[tuple, Buffer]) -> None:

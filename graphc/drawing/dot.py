@@ -16,6 +16,7 @@ VERTICES = {
     "layer": 'shape=box3d, style="filled", fillcolor="#fdf3d8", color="#a98b3c"',
     "output": 'shape=box, style="rounded,filled,bold", fillcolor="#f7dcdc", color="#b86b6b"'}
 CLUSTERS = {
+    "phase": 'style="rounded"; color="#808080"',
     "layer": 'style="rounded,filled"; fillcolor="#fdf8ea"; color="#c9b47a"',
     "kernel": 'style="filled"; fillcolor="#f0ecf8"; color="#8f7fb8"',
     "loop": 'style="rounded,filled,dashed"; fillcolor="#eaf5f5"; color="#6ba5a5"'}

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
+from graphc.errors import Loc
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Literal
 from graphc.ir.ops.constant import Constant
@@ -35,12 +37,17 @@ class Vertex:
     name: str
     kind: str
     lines: tuple[str, ...]
-    tooltip: str = ""
+    loc: Loc | None = None
+    scope: str = ""                 # the path of the layer that it belongs to
+
+    @property
+    def tooltip(self) -> str:
+        return f"{Path(self.loc.file).name}:{self.loc.line}  {self.loc.code}" if self.loc else ""
 
 
 @dataclass
 class PictureCluster:
-    """kind: "graph", "layer", "kernel" or "loop"."""
+    """kind: "graph", "phase", "layer", "kernel" or "loop"."""
     name: str
     kind: str
     label: str = ""
@@ -77,9 +84,11 @@ class Picture:
         return [item for item in self.root.walk() if isinstance(item, PictureCluster)]
 
 
-def picture_of(graph: Graph, kinds: Mapping[str, str] | None = None, depth: int | None = None) -> Picture:
-    """`kinds`: what the layers are, by path. `depth`: clusters inside of so many others are drawn as one box each."""
-    return _Drawing(kinds or {}, depth).whole(graph)
+def picture_of(graph: Graph, kinds: Mapping[str, str] | None = None, depth: int | None = None,
+               phases: Mapping[Node, str] = MappingProxyType({})) -> Picture:
+    """`kinds`: what the layers are, by path. `depth`: clusters inside of so many others are drawn as one box each.
+    `phases`: the part of a training step that each node belongs to; each part is a cluster."""
+    return _Drawing(kinds or {}, depth).whole(graph, phases)
 
 
 class _Drawing:
@@ -93,11 +102,13 @@ class _Drawing:
         self.edges: list[Edge] = []
         self.count = 0
 
-    def whole(self, graph: Graph) -> Picture:
+    def whole(self, graph: Graph, phases: Mapping[Node, str]) -> Picture:
         root = PictureCluster("graph", "graph", graph.name)
         for v in graph.inputs:
             self.argument(root, v)
-        self.groups(root, graph.nodes, (), 0)
+        for phase in dict.fromkeys(phases.get(node, "") for node in graph.nodes):
+            self.groups(self.cluster(root, "phase", phase) if phase else root,
+                        [node for node in graph.nodes if phases.get(node, "") == phase], (), 0)
         for name, v in zip(_result_names(graph), graph.outputs):
             out = self.vertex(root, "output", (name, str(v.type)))
             self.edge(self.sources(root, v), out)
@@ -137,7 +148,7 @@ class _Drawing:
 
     def operator(self, into: PictureCluster, node: Node) -> None:
         lines = (_operator_text(node), ", ".join(str(v.type) for v in node.outputs))
-        name = self.vertex(into, "constant" if isinstance(node.op, Constant) else "op", lines, _place(node))
+        name = self.vertex(into, "constant" if isinstance(node.op, Constant) else "op", lines, node)
         for v in node.inputs:
             if not _is_small(v.node):
                 self.edge(self.sources(into, v), name)
@@ -147,7 +158,7 @@ class _Drawing:
         """Several nodes as one vertex, which takes in the parameters that it is the first to read."""
         read = {v for node in run for v in node.inputs}
         inside = {v for node in run for v in node.outputs} | {v for v in read if v.node is None and v not in self.at}
-        name = self.vertex(into, kind, (label, str(run[-1].outputs[-1].type)), _place(run[0]))
+        name = self.vertex(into, kind, (label, str(run[-1].outputs[-1].type)), run[0])
         outside = (v for node in run for v in node.inputs if v not in inside and not _is_small(v.node))
         self.edge(tuple(dict.fromkeys(source for v in outside for source in self.sources(into, v))), name)
         self.at.update((v, (name,)) for v in inside)
@@ -180,7 +191,7 @@ class _Drawing:
 
     def choice(self, into: PictureCluster, node: Node, branches: list[list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
         """The vertex that takes the results of one branch."""
-        name = self.vertex(into, "op", ("choose", ", ".join(str(v.type) for v in node.outputs)), _place(node))
+        name = self.vertex(into, "op", ("choose", ", ".join(str(v.type) for v in node.outputs)), node)
         for sources in (self.sources(into, node.inputs[0]), *(s for branch in branches for s in branch)):
             self.edge(sources, name)
         return [(name,)] * len(node.outputs)
@@ -203,8 +214,9 @@ class _Drawing:
         self.edge(sources, name)
         return name
 
-    def vertex(self, into: PictureCluster, kind: str, lines: tuple[str, ...], tooltip: str = "") -> str:
-        into.items.append(Vertex(self._name("v"), kind, lines, tooltip))
+    def vertex(self, into: PictureCluster, kind: str, lines: tuple[str, ...], node: Node | None = None) -> str:
+        place = (node.loc, node.scope) if node is not None else (None, "")
+        into.items.append(Vertex(self._name("v"), kind, lines, *place))
         return into.items[-1].name
 
     def cluster(self, into: PictureCluster, kind: str, label: str) -> PictureCluster:
@@ -259,7 +271,3 @@ def _operator_text(node: Node) -> str:
 def _number(node: NodeOf[Constant]) -> str:
     value = node.op.value.array.item()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _place(node: Node) -> str:
-    return f"{Path(node.loc.file).name}:{node.loc.line}  {node.loc.code}" if node.loc else ""

@@ -1,10 +1,12 @@
-"""How graphs show themselves in notebooks. This level cannot draw; a module that can registers itself with
-`set_renderer`."""
+"""How graphs show themselves, in notebooks and as a page. This level cannot draw; modules that can register themselves
+with `set_renderer` and `set_explorer`."""
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 _RENDER: list[Callable[[object], str]] = []
+_EXPLORE: list[Callable[..., None]] = []
 
 
 def set_renderer(render: Callable[[object], str]) -> None:
@@ -12,9 +14,18 @@ def set_renderer(render: Callable[[object], str]) -> None:
     _RENDER[:] = [render]
 
 
+def set_explorer(explore: Callable[..., None]) -> None:
+    """`explore(object, path, *arrays, **options)` writes a page."""
+    _EXPLORE[:] = [explore]
+
+
 class Shown:
     """What notebooks show as a picture."""
     __slots__ = ()
+
+    def explore(self, path: str | os.PathLike[str], *arrays: object, **options: object) -> None:
+        """Writes one HTML page that shows the program whole, from the source to assembly: see `gc.explore`."""
+        _EXPLORE[0](self, path, *arrays, **options)
 
     def _repr_html_(self) -> str | None:
         return _RENDER[0](self) if _RENDER else None

@@ -7,7 +7,7 @@ from math import prod
 
 from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.printer import print_graph
+from graphc.ir.printer import Note, print_graph
 from graphc.ir.types import DType
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
@@ -164,14 +164,14 @@ class Plan:
     def views(self, values: Sequence[Value]) -> list[ViewType]:
         return [self.places[v].view for v in values]
 
-    def texts(self) -> Iterator[str]:
+    def texts(self, more: Note | None = None) -> Iterator[str]:
         """The graph with places and schedules, then the planned bodies of its loops and branches, which may differ by
-        copies."""
-        yield print_graph(self.graph, self._note)
+        copies. `more`: what else to say behind a node."""
+        yield print_graph(self.graph, lambda node: self._note(node) + (more(node) if more else ""))
         for node, region in self.regions.items():
             where = f"{node.scope or 'graph'} at {node.loc}" if node.loc else node.scope
             for name, inner in region.plans.items():
-                first, *rest = inner.texts()
+                first, *rest = inner.texts(more)
                 yield f"# {name} of {node.op.name}, {where}\n{first}"
                 yield from rest
 
@@ -219,5 +219,5 @@ class ProgramPlan:
         """`prepare` runs before the call, in the same arena."""
         return largest(*(plan.arena_bytes for plan in self.plans))
 
-    def text(self) -> str:
-        return "\n\n".join(text for plan in self.plans for text in plan.texts())
+    def text(self, more: Note | None = None) -> str:
+        return "\n\n".join(text for plan in self.plans for text in plan.texts(more))

@@ -162,7 +162,7 @@ NAMES = ['<b> & "quotes"', "back\\slash \\N \\", "&lt; stays", "ünï → ∂", 
 def test_any_name_gives_valid_xml(name):
     pytest.importorskip("pygraphviz")
     p = picture(f)
-    p.root.items += [Vertex("v100", "op", (name, "f32[]"), name), PictureCluster("c100", "layer", name, [Vertex("v101", "op", ("inner",))])]
+    p.root.items += [Vertex("v100", "op", (name, "f32[]"), Loc(name, 1, name)), PictureCluster("c100", "layer", name, [Vertex("v101", "op", ("inner",))])]
     nodes, clusters = nodes_and_clusters(drawing.rendered(dot_text(p), "svg"))
     shown = name.replace("\x07", "\ufffd").replace("\n", "\ufffd")
     assert any(" ".join(text.replace("\xa0", " ").split()) == " ".join(shown.split()) for text in nodes), nodes
