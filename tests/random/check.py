@@ -72,8 +72,9 @@ def check(p: Program) -> str:
     choose(p.special, p.target, p.quick)
     kind = check_calls(p.graph, [p.inputs(0), p.inputs(1)], p.seed[1])
     if p.named is not None:
-        fixed, free = (gc.compile(gc.GraphFunction(g), threads=1) for g in (p.graph, p.named))
-        same(as_list(free(*p.inputs(0))), as_list(fixed(*p.inputs(0))), "with named dimensions")
+        found = Expected(p.graph, p.inputs(0), p.seed[1]).wrong(as_list(gc.compile(gc.GraphFunction(p.named))(*p.inputs(0))))
+        if found:               # its sums may be cut elsewhere than those of the program for one size
+            raise Wrong(f"with named dimensions {found}")
     if p.mode in ("value_and_grad", "grad") and kind == "ok" and not p.special and not p.graph.state:
         _slopes(p)
     return kind
