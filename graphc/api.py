@@ -35,6 +35,7 @@ from graphc.sized import SizedGraph
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
 from graphc.training_graph import Objective, Recipe
+from graphc.product_types import compute_name, computing
 from graphc.weight_storage import store_name, storing
 
 
@@ -42,6 +43,7 @@ from graphc.weight_storage import store_name, storing
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
             outputs: Sequence[str] | None = None, store: str | DType | None = None,
+            compute: str | DType | None = None,
             **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
@@ -63,10 +65,14 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     tables of embeddings) are rounded to this type, kept so and read so, while the network computes in f32. Where memory
     must deliver the weights anew in each call, that is up to twice as fast. The state itself stays as it is.
 
+    `compute`: "bf16": the factors of f32 products (matmul, einsum; not convolutions) are rounded to bf16, their sums
+    stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves
+    memory traffic at most (docs/numerics.md).
+
     Raises GraphError for what does not fit, with the user's line.
     """
     options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
-               "store": store_name(store)}
+               "store": store_name(store), "compute": compute_name(compute)}
     options, bindings = sorted_out(f, compile, options, bindings)
     return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
 
@@ -74,9 +80,9 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
 @contained
 def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
     """What `compile` gives."""
-    threads, training, seed, state, outputs, store = options.values()
+    threads, training, seed, state, outputs, store, compute = options.values()
     source = _declared(f, training, outputs, bindings)
-    source = replace(source, function=storing(source.function, store))
+    source = replace(source, function=computing(storing(source.function, store), compute))
     function, graph, needed = source.function, source.graph, entries(source.function)
     given = state if source.state is None else source.state
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
@@ -108,17 +114,18 @@ def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, gr
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, store: str | DType | None = None, **bindings: TensorType | int) -> PlanReport:
+         trainable=None, store: str | DType | None = None, compute: str | DType | None = None,
+         **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
 
-    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. `store`: as
-    of gc.compile. Printed, the report is a table of layers (kind, shape of the result, parameters, flops), the totals,
-    and memory by purpose.
+    With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. `store`,
+    `compute`: as of gc.compile. Printed, the report is a table of layers (kind, shape of the result, parameters,
+    flops), the totals, and memory by purpose.
     """
     options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
-               "store": store_name(store)}
+               "store": store_name(store), "compute": compute_name(compute)}
     options, bindings = sorted_out(f, plan, options, bindings)
-    training, outputs, optimizer, loss, trainable, store = options.values()
+    training, outputs, optimizer, loss, trainable, store, compute = options.values()
     if optimizer is not None and (training or outputs is not None or store is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out "
                          "training= and outputs=, and store=", user_loc())
@@ -128,7 +135,7 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = bind_graph(storing(source.function, store).graph, source.sizes)
+    graph = bind_graph(computing(storing(source.function, store), compute).graph, source.sizes)
     if graph.dim_names:
         raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example "
                          f"{min(graph.dim_names)}=64", user_loc())

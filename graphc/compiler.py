@@ -42,6 +42,7 @@ from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.materialize_padding import MaterializePadding
 from graphc.passes.order import Order
+from graphc.passes.pack_factors import PackFactors
 from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import Pass, Pipeline, apply
 from graphc.passes.precompute import Split, split_derived
@@ -109,6 +110,11 @@ def winograd(tools: Tools) -> tuple[Pass, ...]:
     return (Winograd(tools.target),) if tools.config.winograd and not tools.config.check_nan else ()
 
 
+def packing(tools: Tools) -> tuple[Pass, ...]:
+    """After the weights are as they stay; before `split_state`: what is made of weights for it is made once."""
+    return (PackFactors(), EliminateDeadCode()) if tools.target.has_bf16_dot else ()
+
+
 @dataclass(frozen=True)
 class Tools:
     """What all stages are made with: the target, the knobs, and who takes times, dumps and keeps. `timed`: an
@@ -146,7 +152,7 @@ def compile_graph(graph: Graph, tools: Tools) -> Iterator[PipelineStage]:
 def simplify(declared: Declared, tools: Tools) -> Simplified:
     check_compilable(declared.graph)
     verify(declared.graph, BOUND)
-    return Simplified(tools.passes.run(declared.graph, (*SIMPLIFY, *winograd(tools)), DECOMPOSED))
+    return Simplified(tools.passes.run(declared.graph, (*SIMPLIFY, *winograd(tools), *packing(tools)), DECOMPOSED))
 
 
 def split_state(simplified: Simplified, tools: Tools) -> Split:
@@ -272,7 +278,7 @@ class Compilation:
     def steps(self) -> Iterator[tuple[Pass, Graph, Graph]]:
         """Each pass, and the graph before and after it, run again: of what every call computes."""
         graph = self.graph
-        for each in (*SIMPLIFY, *winograd(self._tools)):
+        for each in (*SIMPLIFY, *winograd(self._tools), *packing(self._tools)):
             before, graph = graph, apply(each, graph)
             yield each, before, graph
         graph = split_derived(graph).main

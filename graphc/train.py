@@ -23,10 +23,11 @@ from graphc.hyper import Hyperparameters
 from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
-from graphc.ir.types import TensorType
+from graphc.ir.types import DType, TensorType
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
+from graphc.product_types import compute_name
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, Own, State
 from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
@@ -38,6 +39,7 @@ FIT = "fit/"                        # begins the names of what a checkpoint keep
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
                seed: int = 0, threads: int | str = 0, state: State | str | None = None,
                report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
+               compute: str | DType | None = None,
                **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
@@ -58,11 +60,14 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     "param_norm" (before the update) and "update_ratio", 2-norms over all that is trained; `outputs`, names of
     intermediate values as of `gc.compile`. `ema`, a decay such as 0.999: an exponential average of the parameters,
     ema = decay ema + (1 - decay) p after each update (the first begins it), which `step.averaged` is bound to.
+
+    `compute`: "bf16": factors of products, forward and backward, are rounded to bf16, as of gc.compile; parameters,
+    gradients and the update stay f32.
     """
     options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
-               "report": report, "outputs": outputs, "ema": ema}
+               "report": report, "outputs": outputs, "ema": ema, "compute": compute_name(compute)}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state, report, outputs, ema = options.values()
+    loss, trainable, seed, threads, state, report, outputs, ema, compute = options.values()
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
                          user_loc())
@@ -78,7 +83,7 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
                          "y=gc.i32[…]", user_loc())
     seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                    outputs=_outputs(outputs), ema=_decay(ema))
+                    outputs=_outputs(outputs), ema=_decay(ema), compute=compute)
     return TrainStep(recipe, seed, threads, state)
 
 

@@ -24,6 +24,7 @@ from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
+from graphc.product_types import computing
 from graphc.state import Own, Setting
 
 STEP, RATE, WEIGHTS, EMA = "step", "lr", "sample_weight", "ema"
@@ -64,7 +65,8 @@ class Objective:
 class Recipe:
     """All that the graph of a training step is made from. `key`: what the arrays of the step alone belong to; recipes
     that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state.
-    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`: as of train_step."""
+    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`, `compute`: as of
+    train_step."""
     objective: Objective
     types: Mapping[str, TensorType]
     optimizer: optim.Optimizer
@@ -74,6 +76,7 @@ class Recipe:
     report: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     ema: float | None = None
+    compute: str | None = None
     key: object = field(default_factory=object)
 
     @contained
@@ -94,7 +97,8 @@ class Recipe:
                                  user_loc())
             named = {"loss": loss, **values, **norms}
             function = finish(trace, named if len(named) > 1 or self.outputs else loss, user_loc())
-            return with_outputs(function, self.outputs) if self.outputs else function, trained
+            function = with_outputs(function, self.outputs) if self.outputs else function
+            return computing(function, self.compute), trained
 
     def _loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         if not self.weighted:

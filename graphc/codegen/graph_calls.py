@@ -108,4 +108,4 @@ CONTROL: dict[type[Op], Callable[[KernelCalls, Node, PlanMemory], None]] = {Scan
 
 def _step(view: View, at: Ix | Dim) -> View:
     """Slice number `at` along the first axis."""
-    return View(view.root, view.shape[1:], view.strides[1:], view.start + as_ix(at) * view.strides[0])
+    return View(view.root, view.shape[1:], view.strides[1:], view.start + as_ix(at) * view.strides[0], view.dtype)

@@ -17,7 +17,7 @@ from graphc.ir.dims import TERMS, Dim, Poly, static_shape
 from graphc.ir.graph import Graph
 from graphc.ir.op import Literal, Op
 from graphc.ir.tokens import Reader, Token, short
-from graphc.ir.types import BY_NAME, DType, TensorType, u64
+from graphc.ir.types import BY_NAME, DTYPES, DType, TensorType, u64
 
 BITS = 63                           # of a whole number, besides its sign
 WORDS_OF_DIM = 8 * TERMS            # names, numbers and signs
@@ -107,7 +107,7 @@ class AttributeReader(Reader):
     def dtype(self) -> DType:
         token = self.next()
         if token.text not in BY_NAME:
-            self.fail(f"expected one of {', '.join(BY_NAME)}, found {token}", token)
+            self.fail(f"expected one of {', '.join(d.name for d in DTYPES)}, found {token}", token)
         return BY_NAME[token.text]
 
     def type(self) -> TensorType:

@@ -17,7 +17,7 @@ class ElementType:
     `mantissa`: stored bits of a float's significand; what is left beside them and the sign is its exponent.
     """
     name: str
-    kind: str                       # "float", "int" or "bool"
+    kind: str                       # "float", "int", "bool", or "packed": several numbers that products take together
     bits: int                       # in registers; bool takes a byte in memory
     numpy: str                      # numpy's name of it
     mantissa: int = 0
@@ -45,6 +45,11 @@ class ElementType:
     @property
     def is_int(self) -> bool:
         return self.kind == "int"
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether an element is several numbers, the factors of neighbouring terms of a sum."""
+        return self.kind == "packed"
 
     @property
     def is_storage(self) -> bool:

@@ -19,6 +19,16 @@ class DType(ElementType):
     """An element type, one of `DTYPES`. `f32[2, "B"]` makes a `TensorType`; `f32[()]` is a scalar."""
 
     @property
+    def element(self) -> DType:
+        """The type of one number: of what is packed, of each in it."""
+        return bf16 if self.is_packed else self
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers an element is."""
+        return self.bits // self.element.bits
+
+    @property
     def compute(self) -> DType:
         """The type in which arithmetic on these numbers is done."""
         return f32 if self.is_storage else self
@@ -75,7 +85,11 @@ f16 = DType("f16", "float", 16, "float16", mantissa=10)
 bf16 = DType("bf16", "float", 16, BFLOAT16, mantissa=7)
 
 DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_, i8, i16, u8, u16, u32, u64, f16, bf16)
-BY_NAME: Mapping[str, DType] = {d.name: d for d in DTYPES}
+# Two bf16 numbers that follow each other in memory, the first in the low half: what instructions multiply and add in
+# pairs. Of graphs as compiled, never of a user's.
+bf16x2 = DType("bf16x2", "packed", 32, "uint32")
+PACKED: tuple[DType, ...] = (bf16x2,)
+BY_NAME: Mapping[str, DType] = {d.name: d for d in (*DTYPES, *PACKED)}
 _OF_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES if d.numpy != BFLOAT16}
 
 

@@ -2,7 +2,7 @@
 that)."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.schedule.machine import Machine
 
@@ -57,6 +57,11 @@ class Target:
         return "+f16c" in self.features or self.triple.startswith("aarch64")
 
     @property
+    def has_bf16_dot(self) -> bool:
+        """Whether the products of two pairs of bf16 are added to an f32 in one instruction."""
+        return "+avx512bf16" in self.features
+
+    @property
     def has_scaling(self) -> bool:
         """Whether a · 2^n and the fraction of a, of floats, are instructions."""
         return "+avx512vl" in self.features and "+avx512dq" in self.features
@@ -74,6 +79,7 @@ AVX2 = Target("avx2", X86, AVX2_FEATURES, 32, 16, Machine())
 AVX512 = Target("avx512", X86, AVX512_FEATURES, 64, 32, Machine(
     vector_op_cycles=0.72,          # half of the CPUs with AVX-512 have units of 256 bits; the others have fewer of 512
     l2_bytes_per_cycle=48.0, l1_bytes=48 << 10, l2_bytes=2 << 20))
+AVX512_BF16 = replace(AVX512, name="avx512_bf16", features=AVX512_FEATURES + ",+avx512vnni,+avx512bf16")
 NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_bytes=64 << 10, l2_bytes=1 << 20))
 
 # Named CPUs, by documented figures; what their vendors do not say is that of the generic machine.
@@ -82,4 +88,4 @@ ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Mach
     # each complex, 46 cycles from load to use. EPYC 7003: 3.4 GHz with all cores busy. None is measured.
     clock_ghz=3.4, l2_bytes_per_cycle=32.0, l3_bytes=32 << 20, l3_latency=46))
 
-TARGETS = {t.name: t for t in (SSE2, AVX2, AVX512, NEON, ZEN3)}
+TARGETS = {t.name: t for t in (SSE2, AVX2, AVX512, AVX512_BF16, NEON, ZEN3)}

@@ -18,7 +18,7 @@ SCALED = """graph scaled(x: f32[B, 3], i: i32[B]) {
 }
 """
 FIXED = "graph fixed(x: f32[3]) {\n  %0 = tanh(x) : f32[3]\n  return %0\n}\n"
-LESSON = "import graphc as gc\n\n@gc.graph\ndef double(x: gc.f32[4]):\n    return x * 2\n\nlayer = gc.nn.Linear(3)\n"
+LESSON = "import graphc as gc\n\n@gc.graph\ndef double(x: gc.f32[4]):\n    return x * 2\n\nlayer = gc.nn.Linear(3)\nnumber = 7\n"
 FILES = {
     "scaled.txt": SCALED, "fixed.txt": FIXED, "empty.txt": "", "half.txt": FIXED[:40], "latin.txt": FIXED.replace("fixed", "é").encode("latin-1"),
     "bytes.txt": bytes(range(256)), "bom.txt": "\ufeff" + FIXED, "wide.txt": "graph g(x: f32[1099511627776, 1099511627776]) { return x }",
@@ -57,7 +57,10 @@ WRONG = {
     "dump bytes.txt": "is not UTF-8", "dump wide.txt": "larger than any memory", "run wide.txt": "larger than any memory",
     "run large.txt": "not enough memory", "dump fused.txt": "fused is made when compiling",
     "dump lesson.py": "lesson.py is Python, which may have many graphs: say lesson.py:NAME; it has double", "dump lesson.py:": "say lesson.py:NAME",
-    "dump lesson.py:layer": "lesson.py has no graph 'layer' (layer is a Linear); it has double",
+    "dump lesson.py:layer": "layer in lesson.py is a network: say what its inputs are, for example --type x='f32[1, 784]'",
+    "dump lesson.py:number": "lesson.py has no graph 'number' (number is a int); it has double, layer",
+    "dump lesson.py:layer --type x=f33[2]": "'f33[2]' is no type", "dump lesson.py:layer --type x=f32[2.5]": "its sizes are numbers or names",
+    "dump fixed.txt --type x=f32[3]": "--type is for networks",
     "dump lesson.py:f": "lesson.py has no graph 'f'; it has double",
     "dump syntax.py:f": "syntax.py does not run: SyntaxError", "dump nulls.py:f": "nulls.py does not run: ",
     "dump latin.py:f": "latin.py does not run: SyntaxError", "dump missing.py:f": "No module named 'nowhere_to_be_found'",

@@ -144,8 +144,8 @@ METHODS = {                                                 # of arrays: argumen
 NOT_CALLED = {                                              # what else is public, and where it is tested
     "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
     "GraphError", "InternalError",
-    "import_module", "set_compiler", "set_renderer",        # wiring inside the package
-    "batches", "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
+    "import_module", "set_compiler", "set_renderer", "set_explorer",        # wiring inside the package
+    "batches", "check_gradients", "compile", "draw", "explore", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
     "train_step",
     "value_and_grad", "vjp", "vmap", "windows",             # on whole graphs: test_kinds_graphs.py
 }

@@ -36,7 +36,7 @@ CALLED = {
     "load_weights": lambda: (gc.save_weights(FILE, {"a": SERIES}), {"path": FILE})[1],
     "windows": lambda: {"series": SERIES, "length": 2, "ahead": 1},
     "check_gradients": lambda: {"f": square, "B": 2, "samples": 1, "directions": 1, "wrt": ["x"]},
-    "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square},
+    "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square}, "explore": lambda: {"f": square, "path": "nowhere.txt"},
     "grad": lambda: {"f": square, "wrt": "x"},
     "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0},
     "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
@@ -55,7 +55,7 @@ OF_OTHERS = {"threads", "path", "state", "text", "file"}        # tests/runtime,
 def test_no_function_is_left_out():
     assert CALLED.keys() == NOT_CALLED - {"Array", "DType", "GraphFunction", "TensorType", "GraphError",
                                           "InternalError", "import_module",
-                                          "set_compiler", "set_renderer"}
+                                          "set_compiler", "set_renderer", "set_explorer"}
 
 
 def wrong(f):
@@ -84,7 +84,7 @@ def test_functions(name):
                 continue                                        # what a function of the user's raises is the user's
             if argument in COUNTED and isinstance(value, (int, np.integer)) and 100 < value < 2 ** 63:
                 continue                                        # right, and takes as long as it says
-            keyword = "x" if parameter.kind is parameter.VAR_KEYWORD and name != "draw" else argument
+            keyword = "x" if parameter.kind is parameter.VAR_KEYWORD and name not in ("draw", "explore") else argument
             found = wrong(lambda: function(**CALLED[name]() | {keyword: value}))
             bad += [f"{argument}={shown(value)}: {found}"] if found else []
     assert not bad, "\n".join(bad)

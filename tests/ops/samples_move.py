@@ -11,13 +11,14 @@ from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
+from graphc.ir.ops.packed import Pack
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose)
 from graphc.ir.ops.shape_composites import Stack, Tile, Tril, Triu
-from graphc.ir.types import bool_, f32, f64, i32, i64
+from graphc.ir.types import bf16, bool_, f32, f64, i32, i64
 
 SOME = (f32, f64, i64, bool_)
 
@@ -256,4 +257,9 @@ def random() -> Iterator[Sample]:
                         for shape in ((33,), (3, 7), (), (0,)))
 
 
-SAMPLES = (*views(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *placed_images(), *samplings(), *makers(), *random())
+def packed() -> Iterator[Sample]:
+    for shape in ((4,), (3, 6), (2, 1, 8), (0, 2), (3, 0)):
+        yield Sample(Pack(), (floats(shape, f32).astype(bf16.np),), smooth=False)
+
+
+SAMPLES = (*views(), *packed(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *placed_images(), *samplings(), *makers(), *random())

@@ -19,7 +19,7 @@ from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError
-from graphc.ir.types import f16
+from graphc.ir.types import f16, u32
 
 Rule = Callable[[BodyEmitter, Compute, list[str]], str]
 Conversion = Callable[[BodyEmitter, Compute, str], str]
@@ -157,6 +157,22 @@ def bitcast(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     return e.emit(f"bitcast {type_of(s.args[0])} {args[0]} to {type_of(s.dst)}")
 
 
+def packed_dot(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    """One instruction where the target has it for so many lanes; else two products of widened numbers, in its order."""
+    lanes, (a, b, c) = s.dst.lanes, args
+    wide, bits = type_of(s.dst), type_of(s.args[0])
+    if e.module.target.has_bf16_dot and lanes * 32 in (128, 256, 512):
+        pairs = f"<{2 * lanes} x bfloat>"
+        a, b = (e.emit(f"bitcast {bits} {x} to {pairs}") for x in (a, b))
+        return e.emit(f"call {wide} @llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
+                      f"({wide} {c}, {pairs} {a}, {pairs} {b})")
+    high, low = constant(0xFFFF0000, u32, lanes), constant(16, u32, lanes)
+    for widen, by in (("and", high), ("shl", low)):
+        x, y = (e.emit(f"bitcast {bits} {e.emit(f'{widen} {bits} {v}, {by}')} to {wide}") for v in (a, b))
+        c = e.emit(f"fadd {wide} {c}, {e.emit(f'fmul {wide} {x}, {y}')}")       # the product is exact: one rounding
+    return c
+
+
 # ---- lanes
 def splat(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     ty, element = type_of(s.dst), REGISTER[s.dst.dtype.name]
@@ -242,5 +258,5 @@ IRREGULAR: dict[str | tuple[str, str], Rule] = {
     "repair": repair, "libm": libm_call,
     "select": select, "cast": cast, "widen": convert_storage, "narrow": convert_storage, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,
-    "tail_mask": tail_mask, "value": index_value, "is_aligned": is_aligned,
+    "tail_mask": tail_mask, "dot": packed_dot, "value": index_value, "is_aligned": is_aligned,
 }

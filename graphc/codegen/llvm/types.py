@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from graphc.codegen.loops.loop_ir import Val
-from graphc.ir.types import DTYPES, DType
+from graphc.ir.types import DTYPES, PACKED, DType
 
 
 def _register(dtype: DType) -> str:
@@ -17,18 +17,21 @@ def _register(dtype: DType) -> str:
 
 
 def _kind(dtype: DType) -> str:
-    """What tells apart instructions: f floats, h floats that are only stored, i and u integers, b bools."""
+    """What tells apart instructions: f floats, h floats that are only stored, i and u integers, b bools, p packed."""
+    if dtype.is_packed:
+        return "p"
     if dtype.is_float:
         return "h" if dtype.is_storage else "f"
     return ("i" if dtype.is_signed else "u") if dtype.is_int else "b"
 
 
-REGISTER = {d.name: _register(d) for d in DTYPES}
+ALL = (*DTYPES, *PACKED)
+REGISTER = {d.name: _register(d) for d in ALL}
 MEMORY = {**REGISTER, "bool": "i8"}
 FLOATS = {"float": "f32", "double": "f64"}
 # as in llvm.fma.v8f32: of graphc's types and of LLVM's
 MANGLED = {name: FLOATS.get(ty, ty) for name, ty in (*REGISTER.items(), *((ty, ty) for ty in MEMORY.values()))}
-KIND = {d.name: _kind(d) for d in DTYPES}
+KIND = {d.name: _kind(d) for d in ALL}
 
 ELEMENT_BYTES = {REGISTER[d.name]: d.itemsize for d in DTYPES}
 

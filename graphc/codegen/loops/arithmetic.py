@@ -9,7 +9,7 @@ from graphc.codegen.loops.loop_ir import Body, Compute, Operand, Val
 from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
-from graphc.ir.types import BY_NAME, DType, bool_, f32, i64
+from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, u32
 
 
 class Arithmetic:
@@ -27,8 +27,8 @@ class Arithmetic:
     def const(self, value: int | float | bool, dtype: DType, lanes: int = 1) -> Val:
         """The constant in every lane, rounded to the type; integers wrap."""
         dtype = BY_NAME[dtype.name]
-        if dtype.is_int:
-            return Val(self, dtype, lanes, -1, _wrapped(int(value), dtype))
+        if dtype.is_int or dtype.is_packed:
+            return Val(self, dtype, lanes, -1, _wrapped(int(value), u32 if dtype.is_packed else dtype))
         return Val(self, dtype, lanes, -1, float(dtype.np.type(value)) if dtype.is_float else bool(value))
 
     def iota(self, lanes: int, dtype: DType = i64) -> Val:
@@ -92,6 +92,13 @@ class Arithmetic:
     def fma(self, a: Operand, b: Operand, c: Operand) -> Val:
         """a * b + c, rounded once."""
         return self._regular("fma", a, b, c)
+
+    def dot(self, a: Val, b: Val, c: Val) -> Val:
+        """c plus the products of the numbers that are packed in a and b: of pairs of bf16, the second product first,
+        each sum rounded once to f32. Instructions take subnormal numbers for 0."""
+        if not a.dtype.is_packed or b.dtype is not a.dtype or c.dtype is not f32 or not a.lanes == b.lanes == c.lanes:
+            raise InternalError(f"dot of ({a.type_text}, {b.type_text}, {c.type_text})", "loops")
+        return self._emit("dot", f32, c.lanes, (a, b, c))
 
     def scale(self, a: Operand, n: Operand) -> Val:
         """a · 2^⌊n⌋, for infinite n too, rounded once. Of f32, where the target has_scaling."""

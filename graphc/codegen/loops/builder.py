@@ -129,13 +129,13 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
 
     def reinterpret(self, view: View, shape: Sequence[Dim], strides: Sequence[Dim]) -> View:
         """The same start, another shape and strides."""
-        return View(view.root, tuple(shape), tuple(strides), view.start)
+        return View(view.root, tuple(shape), tuple(strides), view.start, view.dtype)
 
     def load(self, view: View, index: Sequence[Ix | Dim], lanes: int = 1, mask: Val | None = None,
              hint: str | None = None) -> Val:
         """`lanes` elements along the last dimension, from `index` on; masked-off lanes are 0 and are not touched."""
         index = self._access(view, index, lanes, mask, hint)
-        dst = Val(self, view.root.dtype, lanes, self._values)
+        dst = Val(self, view.dtype, lanes, self._values)
         self._values += 1
         self.block.append(Load(dst, view, index, mask, hint))
         return dst
@@ -144,7 +144,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
               hint: str | None = None) -> None:
         """Writes the lanes of `value` along the last dimension, from `index` on; masked-off lanes are not touched."""
         index = self._access(view, index, value.lanes, mask, hint)
-        if value.dtype is not view.root.dtype:
+        if value.dtype is not view.dtype:
             raise InternalError(f"store of {value.type_text} into {view.name} of {view.dtype}", "loops")
         self.written.add(view.root)
         self.block.append(Store(value, view, index, mask, hint))

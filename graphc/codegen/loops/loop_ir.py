@@ -87,15 +87,18 @@ class Root:
 
 class View:
     """Typed strided access to a root. shape and strides in elements; `start` is the offset of element [0, …] in the
-    root."""
-    __slots__ = ("root", "shape", "strides", "start")
+    root. `dtype`: that of the root unless it is seen as another."""
+    __slots__ = ("root", "shape", "strides", "start", "dtype")
 
-    def __init__(self, root: Root, shape: Dims, strides: Dims, start: Ix = Ix()) -> None:
+    def __init__(self, root: Root, shape: Dims, strides: Dims, start: Ix = Ix(), dtype: DType | None = None) -> None:
         self.root, self.shape, self.strides, self.start = root, shape, strides, start
+        self.dtype = dtype or root.dtype
 
-    @property
-    def dtype(self) -> DType:
-        return self.root.dtype
+    def seen_as(self, dtype: DType) -> View:
+        """The same memory as elements of another type of the same size."""
+        if dtype.itemsize != self.dtype.itemsize:
+            raise InternalError(f"{self.name} of {self.dtype} seen as {dtype}", "loops")
+        return View(self.root, self.shape, self.strides, self.start, dtype)
 
     @property
     def name(self) -> str:
@@ -119,7 +122,7 @@ class View:
         start = self.start
         for ix, stride in zip(index, self.strides):
             start = start + ix * stride
-        return View(self.root, shape, strides, start)
+        return View(self.root, shape, strides, start, self.dtype)
 
     def span(self) -> tuple[Dim, Dim]:
         """Least and greatest element offset from `start` that the shape reaches; (0, -1) when the view is empty."""

@@ -26,15 +26,15 @@ def is_int(dtype: DType) -> bool:
 
 
 def is_number(dtype: DType) -> bool:
-    return dtype.kind != "bool" and not dtype.is_storage
+    return dtype.is_int or is_float(dtype)
 
 
 def is_bits(dtype: DType) -> bool:
-    return not dtype.is_float
+    return dtype.is_int or dtype.kind == "bool"
 
 
 def is_any(dtype: DType) -> bool:
-    return not dtype.is_storage
+    return not dtype.is_storage and not dtype.is_packed
 
 
 MATH = ("exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt")
@@ -60,7 +60,7 @@ REGULAR: dict[str, OpSignature] = {
 # operations with a rule of their own, made by one builder method each
 IRREGULAR = ("select", "cast", "widen", "narrow", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce",
              "tail_mask", "value",
-             "repair", "libm", "is_aligned")
+             "repair", "libm", "is_aligned", "dot")
 
 REDUCTIONS = {"add": is_number, "mul": is_number, "min": is_number, "max": is_number, "and": is_bits, "or": is_bits}
 BITCASTS = {(f32, i32), (i32, f32), (f64, i64), (i64, f64), (u32, i32), (i32, u32), (u64, i64), (i64, u64),

@@ -112,7 +112,7 @@ def _stage_data(text: StageText) -> Data:
 
 def _sources(source: SourceLines) -> list[Data]:
     """The files that lines are of, as far as they can be read. Only the name of a file is told, not its folder."""
-    found = {}
+    found: dict[str, Data] = {}
     for file, *_ in source.numbers:
         found.setdefault(file, {"file": file, "name": Path(file).name,
                                 "text": "".join(linecache.getlines(file)).rstrip("\n")})

@@ -14,7 +14,8 @@ from graphc.ir.contraction import Contraction, axis
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.types import DType, TensorType, broadcast_shapes, common, includes, shape_text
+from graphc.ir.ops.packed import unpacked
+from graphc.ir.types import DType, TensorType, bf16x2, broadcast_shapes, common, includes, shape_text
 
 
 Labels = tuple[str, ...]
@@ -51,7 +52,7 @@ class Matmul(LabelledProduct):
         return TensorType(dtype, lead + left[-2:-1] * (x.rank > 1) + right[-1:] * (y.rank > 1))
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray(np.matmul(*_factors(self.dtype, x, y)))
+        return np.asarray(_product_of(np.matmul, self.dtype, x, y))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, y = _widened(b, self.dtype, ins)
@@ -63,7 +64,7 @@ class Matmul(LabelledProduct):
 
     def cost(self, x: TensorType, y: TensorType) -> Cost:
         out = self.infer(x, y)
-        return Cost(2 * out.size * x.shape[-1], x.nbytes + y.nbytes + out.nbytes)
+        return Cost(2 * out.size * x.shape[-1] * x.dtype.numbers, x.nbytes + y.nbytes + out.nbytes)
 
     def labels(self, x_rank: int, y_rank: int) -> tuple[Labels, Labels, Labels]:
         lead = tuple(f"...{i}" for i in range(max(x_rank, y_rank) - 2, 0, -1))
@@ -124,7 +125,9 @@ class Einsum(LabelledProduct):
         return TensorType(dtype, tuple(sizes[label] for label in out))
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        x, y = _factors(self.dtype, x, y)
+        return _product_of(self._einsum, self.dtype, x, y)
+
+    def _einsum(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         a, b, out = parse_equation(self.equation, x.ndim, y.ndim)
         number = {label: i for i, label in enumerate(dict.fromkeys(a + b))}
         x, a = _squeezed(x, a, y, b)
@@ -143,7 +146,7 @@ class Einsum(LabelledProduct):
         points: Dim = 1
         for size in self._sizes(a, x.shape, b, y.shape).values():
             points = points * size
-        return Cost(2 * points, x.nbytes + y.nbytes + self.infer(x, y).nbytes)
+        return Cost(2 * points * x.dtype.numbers, x.nbytes + y.nbytes + self.infer(x, y).nbytes)
 
     def labels(self, x_rank: int, y_rank: int) -> tuple[Labels, ...]:
         return parse_equation(self.equation, x_rank, y_rank)
@@ -272,15 +275,23 @@ def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> 
     dtype = dtype or x.dtype
     require(dtype.kind != "bool" and "bool" not in (x.dtype.kind, y.dtype.kind),
             f"{name} takes numbers, not bool; convert with astype")
+    require(x.dtype == y.dtype and not dtype.is_packed or not (x.dtype.is_packed or y.dtype.is_packed),
+            f"{name} of {x.dtype} and {y.dtype} in {dtype}: both factors are packed alike, and sums are not")
     for t in (x, y):
-        require(includes(dtype, t.dtype), f"{name} with dtype={dtype}: not every {t.dtype} is one of {dtype}; convert "
-                                         f"it with .astype({dtype})")
+        require(includes(dtype, t.dtype.element),
+                f"{name} with dtype={dtype}: not every {t.dtype} is one of {dtype}; convert it with .astype({dtype})")
     return dtype
 
 
-def _factors(dtype: DType | None, *arrays: np.ndarray) -> list[np.ndarray]:
-    """The operands in the type of the sums."""
-    return [a.astype(dtype.np) if dtype else a for a in arrays]
+Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _product_of(multiply: Product, dtype: DType | None, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The product of the operands in the type of the sums. Packed ones: the sum of those of their parts."""
+    if dtype is not None and dtype.is_float and x.dtype == bf16x2.np:
+        low, high = zip(unpacked(x), unpacked(y))
+        return multiply(*low) + multiply(*high)
+    return multiply(x.astype(dtype.np), y.astype(dtype.np)) if dtype else multiply(x, y)
 
 
 def _widened(b: OpBuilder, dtype: DType | None, ins: Values) -> Values:

@@ -225,7 +225,7 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("minimum", 2, NUMBER, np.minimum, _extremum_vjp("gt"), is_commutative=True),
     Row("maximum", 2, NUMBER, np.maximum, _extremum_vjp("lt"), is_commutative=True),
 
-    Row("copy", 1, ANY, lambda x: x, lambda b, g, y, x: (g,), linear_in=(ALL,)),
+    Row("copy", 1, (*ANY, "packed"), lambda x: x, lambda b, g, y, x: (g,), linear_in=(ALL,)),
     Row("neg", 1, NUMBER, np.negative, lambda b, g, y, x: (b.neg(g),), linear_in=(ALL,)),
     Row("abs", 1, NUMBER, np.abs, lambda b, g, y, x: (b.mul(g, b.sign(x)),)),
     Row("sign", 1, NUMBER, np.sign),

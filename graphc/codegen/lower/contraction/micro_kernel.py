@@ -216,7 +216,7 @@ class _MicroKernel:
             value = f.load(self.a, [row])
             if self.packed is not None:
                 f.store(self.packed, [k * spec.a.packs + i], value)
-            factor = f.splat(f.cast(value, dtype), lanes)
+            factor = f.splat(as_factor(f, value, dtype), lanes)
             following += [multiply_add(f, factor, column, sums[i * self.shape.vectors + v], self.shape.fused)
                           for v, column in enumerate(columns)]
         return following
@@ -239,8 +239,13 @@ class _MicroKernel:
 
 def load_as(f: LoopFunction, dtype: DType, view: View, index: Sequence[Ix], lanes: int = 1,
             mask: Val | None = None) -> Val:
-    """Loads from storage and converts to the type in which sums are computed."""
-    return f.cast(f.load(view, index, lanes, mask), dtype)
+    """Loads a factor from storage, as sums of this type take it."""
+    return as_factor(f, f.load(view, index, lanes, mask), dtype)
+
+
+def as_factor(f: LoopFunction, value: Val, dtype: DType) -> Val:
+    """In the type in which sums are computed; what is packed stays so, for `multiply_add`."""
+    return value if value.dtype.is_packed else f.cast(value, dtype)
 
 
 def store_as(f: LoopFunction, view: View, index: Sequence[Ix], value: Val, mask: Val | None = None) -> None:
@@ -249,5 +254,7 @@ def store_as(f: LoopFunction, view: View, index: Sequence[Ix], value: Val, mask:
 
 
 def multiply_add(f: LoopFunction, a: Val, b: Val, c: Val, fused: bool) -> Val:
-    """a * b + c in one rounding where the target can, else in two; integers wrap."""
+    """a * b + c in one rounding where the target can, else in two; integers wrap. Of packed factors all products."""
+    if a.dtype.is_packed:
+        return f.dot(a, b, c)
     return f.fma(a, b, c) if fused and c.dtype.is_float else f.add(f.mul(a, b), c)

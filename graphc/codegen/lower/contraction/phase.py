@@ -120,6 +120,10 @@ class PhaseLowering(ABC, Generic[S]):
 
     def packed(self, role: str, size: Dim) -> View:
         """The memory of packed operand "a" or "b": shared scratch, or what was packed before the kernel runs."""
+        memory, dtype = self._packed(role, size), (self.a if role == "a" else self.b).dtype
+        return memory.seen_as(dtype) if dtype.is_packed else memory
+
+    def _packed(self, role: str, size: Dim) -> View:
         if role == self.contraction.prepacked_role:
             return part_of_scratch(self.views.prepacked, 0, size)
         offsets = {"a": self.contraction.packed_a, "b": self.contraction.packed_b}[role]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from graphc.codegen.loops.builder import Val
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.micro_kernel import load_as
+from graphc.codegen.lower.contraction.micro_kernel import load_as, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk
 from graphc.ir.dims import ceil_div, product_of
@@ -34,6 +34,6 @@ class PlainContraction(PhaseLowering[LoopSchedule]):
         everything = Range(p.k, self.k_sizes, 0, {}, Ix(), Ix(self.k_sizes[0]), Ix(), product_of(self.k_sizes[1:]))
         with walk(f, everything) as (k, _):
             a = load_as(f, self.dtype, self.a, [offset(p.a, index | k)])
-            product = f.mul(a, load_as(f, self.dtype, self.b, [offset(p.b, index | k)]))
-            f.store(total, [0], f.add(f.load(total, [0]), product))
+            b = load_as(f, self.dtype, self.b, [offset(p.b, index | k)])
+            f.store(total, [0], multiply_add(f, a, b, f.load(total, [0]), fused=False))
         return f.load(total, [0])
