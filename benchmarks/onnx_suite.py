@@ -1,4 +1,4 @@
-"""The backend suite of the package onnx through `gc.from_onnx`: single operators, small models, converted PyTorch layers.
+"""The backend suite of the package onnx through `gc.from_onnx`: single operators, small models, converted layers.
 
 Each case is imported, compiled and run; its outputs are compared with the suite's, within the suite's tolerance. Cases
 run in processes of their own, some at a time, so that a crash is one case's.

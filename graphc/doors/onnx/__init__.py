@@ -2,11 +2,12 @@
 
 How a file becomes arrays of a trace:
 
-    reading.py      path, bytes or ModelProto -> Model (checked: checking.py); tensors as numpy arrays, mapped where a file holds them
-    network.py      the Model as a layer; its forward runs
+    reading.py      path, bytes or ModelProto -> Model; tensors as numpy arrays, mapped where they have a file
+    graph.py        its graphs, nodes and initializers as plain objects; checking.py: what must hold of them
+    network.py      the model as a layer; its forward runs
     importer.py     the walk over nodes: a value is an Array, a Known (numbers of the file), a list (a sequence) or None
     call.py         one node as a rule sees it: operands, attributes, bodies
-    rule.py         a Python function as the rule of an operator; its signature says how it wants operands and attributes
+    rule.py         a Python function as the rule of an operator: its signature says how it wants what the node has
     known.py        numbers known while importing, sizes among them
     folding.py      shape arithmetic on such numbers
     older.py        rules of older opsets, by those of the newest

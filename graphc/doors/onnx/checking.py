@@ -10,15 +10,8 @@ from graphc.doors.onnx.reading import Model
 from graphc.doors.onnx.table import has_rule
 from graphc.errors import GraphError
 
-LEAST = 7                           # opset
-
-
 def check(model: Model, graph: ModelGraph, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
     """GraphError for a model whose graph is damaged or that has operators without a rule (all of them, at once)."""
-    main = model.opsets.get("", LEAST)
-    if main < LEAST:
-        raise GraphError(f"{model.name} is of opset {main}; from_onnx reads opset {LEAST} or later: "
-                         "onnx.version_converter brings it there")
     _check_graph(model.name, graph, frozenset())
     _check_functions(model.name, functions)
     problems = Problems(model.name)

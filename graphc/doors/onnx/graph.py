@@ -108,10 +108,11 @@ class Reader:
         return tuple(Node(n.op_type, domain_of(n.domain), n.name, tuple(n.input), tuple(n.output),
                           {a.name: self._attribute(a) for a in n.attribute}, n) for n in protos)
 
-    def function(self, proto: FunctionProto) -> ModelFunction:
+    def function(self, proto: FunctionProto, defaults: Iterable[AttributeProto] = ()) -> ModelFunction:
+        """`defaults`: of attributes, beside those that the function has itself."""
         graph = ModelGraph(proto.name, tuple(proto.input), tuple(proto.output), self.nodes(proto.node), {})
         return ModelFunction(graph, versions(proto.opset_import),
-                             {a.name: self._attribute(a) for a in proto.attribute_proto})
+                             {a.name: self._attribute(a) for a in (*defaults, *proto.attribute_proto)})
 
     def _attribute(self, attribute: AttributeProto) -> Any:
         if attribute.ref_attr_name:

@@ -14,7 +14,7 @@ from graphc.doors.onnx.graph import DEPTH, Initializer, ModelFunction, ModelGrap
 from graphc.doors.onnx.known import Known, Unsupported, dtype_named
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import Model
-from graphc.doors.onnx.table import rule_for, schema_body, since
+from graphc.doors.onnx.table import default_attributes, rule_for, schema_body, since
 from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace, declared_at
 from graphc.errors import GraphError, Loc
@@ -43,6 +43,7 @@ class Importer:
         self._opsets: Mapping[str, int] = model.opsets
         self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
         self._depth = 0
+        self._graphs: list[ModelGraph] = []                 # that are walked, the innermost last
 
     def outputs(self, graph: ModelGraph, inputs: Mapping[str, Item]) -> dict[str, Any]:
         """The outputs of the model by name. Unsupported listing all that is not supported."""
@@ -71,16 +72,35 @@ class Importer:
 
     # graphs
 
-    def run(self, graph: ModelGraph, values: Mapping[str, Item]) -> tuple[Item, ...]:
-        """The outputs of a graph whose inputs are among the values."""
+    def run(self, graph: ModelGraph, values: Mapping[str, Item], wanted: Sequence[bool] = ()) -> tuple[Item, ...]:
+        """The outputs of a graph whose inputs are among the values; `wanted`: which of them, None for the others."""
         found: Environment = {**graph.initializers, **values}
         self._depth += 1
         if self._depth > DEPTH:
             raise GraphError(f"{self.model.name}: functions or bodies more than {DEPTH} deep")
+        self._graphs.append(graph)
         for number, node in enumerate(graph.nodes, 1):
             self._node(node, number, found)
+        self._graphs.pop()
         self._depth -= 1
-        return tuple(self._read(found, name) for name in graph.outputs)
+        asked = (*wanted, *[not wanted] * len(graph.outputs))
+        return tuple(self._read(found, name if ask else "") for name, ask in zip(graph.outputs, asked))
+
+    def again(self, name: str, given: Mapping[str, Item], around: Mapping[str, Item]) -> Item:
+        """The value `name` of the graph that is walked, computed anew with some values given."""
+        graph = self._graphs[-1]
+        makers = {output: node for node in graph.nodes for output in node.outputs if output}
+        found: Environment = {**{k: v for k, v in around.items() if k not in makers}, **given}
+        needed, pending = set(), [name]
+        while pending:
+            node = makers.get(n) if (n := pending.pop()) not in found else None
+            if node is not None and node not in needed:
+                needed.add(node)
+                pending += node.inputs
+        for number, node in enumerate(graph.nodes, 1):
+            if node in needed:
+                self._node(node, number, found)
+        return self._read(found, name)
 
     def _read(self, values: Mapping[str, Item], name: str) -> Item:
         if not name:
@@ -137,7 +157,7 @@ class Importer:
         body = schema_body(call)
         if body is None:
             raise Unsupported("no rule for this operator")
-        return self._function(call, Reader(self.model).function(body))
+        return self._function(call, Reader(self.model).function(body, default_attributes(call)))
 
     def _attributes_of(self, node: Node) -> dict[str, Any]:
         """The values of a node's attributes; those that a function's body takes from its caller, too."""
@@ -160,7 +180,7 @@ class Importer:
         names = function.graph.inputs
         operands = [*call.operands, *[None] * (len(names) - len(call.operands))]
         try:
-            return self.run(function.graph, dict(zip(names, operands)))[:max(call.wanted, 1)]
+            return self.run(function.graph, dict(zip(names, operands)), call.named)
         finally:
             self._opsets, self._attributes = before
 

@@ -36,7 +36,7 @@ def from_onnx(model: str | os.PathLike[str] | bytes | ModelProto, /, *, freeze: 
               sizes: Sizes | None = None) -> OnnxNetwork:
     """The network of an ONNX model: a layer like any other, whose inputs have the types of the file.
 
-    `model`: a path, the bytes of a file, or an onnx.ModelProto; opset 7 or later. Data beside the file must lie in its
+    `model`: a path, the bytes of a file, or an onnx.ModelProto, of any opset. Data beside the file must lie in its
     folder. Sizes that the file leaves open are named dimensions; `sizes` gives some of them (`{"batch": 8}`), whole
     shapes of inputs (`{"image": (1, 3, "H", "W")}`), also of those that have none in the file, or the numbers of inputs
     that decide sizes (`{"axes": np.array([0, 1])}`), which are inputs no more.

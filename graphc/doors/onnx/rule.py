@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.doors.onnx.known import Known, Unsupported
+from graphc.doors.onnx.known import Known as Known
+from graphc.doors.onnx.known import Unsupported as Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim
@@ -120,6 +121,3 @@ def arrays(function: RuleFunction, count: int = 1) -> RuleFunction:
     rule.__signature__ = inspect.Signature(         # type: ignore[attr-defined]
         [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])
     return rule
-
-
-__all__ = ["Float", "Int", "Ints", "Known", "Numbers", "Operand", "Rule", "Statistic", "Unsupported", "arrays", "rule_of"]

@@ -5,21 +5,21 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from onnx import FunctionProto, TypeProto, defs, helper
+from onnx import AttributeProto, FunctionProto, TypeProto, defs, helper
 
 from graphc.doors.onnx.call import type_of
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
-    elementwise, index, norm, product, reduce, shape)
+    elementwise, image, index, loss, norm, product, random, reduce, shape, signal, training)
 from graphc.doors.onnx.rule import Rule, RuleFunction, rule_of
-from graphc.dsl.array import Array
 from graphc.errors import InternalError
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call
 
-PARTS = (elementwise, index, norm, product, reduce, shape)
+# modules with RULES
+PARTS = (elementwise, image, index, loss, norm, product, random, reduce, shape, signal, training)
 
 
 def _merged(parts: Sequence[Mapping[str, RuleFunction]]) -> dict[str, RuleFunction]:
@@ -83,6 +83,13 @@ def schema_body(call: Call) -> FunctionProto | None:
     types = [b"" if v is None else _type(type_of(v)).SerializeToString() for v in call.operands]
     body = schema.get_context_dependent_function(call.node.proto.SerializeToString(), types)
     return FunctionProto.FromString(body) if body else None
+
+
+def default_attributes(call: Call) -> list[AttributeProto]:
+    """What the operator's attributes are where a node does not say."""
+    schema = schema_of(call.node.domain, call.op, call.opset)
+    found = [] if schema is None else [a.default_value for a in schema.attributes.values()]
+    return [value for value in found if value.type != AttributeProto.UNDEFINED]
 
 
 def _type(type: TensorType) -> TypeProto:

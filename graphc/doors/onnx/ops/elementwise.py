@@ -37,12 +37,21 @@ def mod(x: Array, y: Array, *, fmod: int = 0) -> Array:
 
 def power(x: Array, y: Array) -> Array:
     """In the type of x; integers to the power of floats are computed in floats."""
-    if x.dtype == y.dtype:
-        return gc.pow(x, y)
     if x.dtype.is_float:
         return gc.pow(x, y.astype(x.dtype))
-    wide = y.dtype if y.dtype.is_float else gc.i64
-    return gc.pow(x.astype(wide), y.astype(wide)).astype(x.dtype)
+    if y.dtype.is_float:
+        return gc.pow(x.astype(gc.f64), y.astype(gc.f64)).astype(x.dtype)
+    return _whole_power(x, y.astype(x.dtype))
+
+
+def _whole_power(x: Array, y: Array) -> Array:
+    """Of integers, by squaring; what has more bits than the type wraps around."""
+    y = gc.where(y > 63, y % 2 + 62, y)             # beyond that only 0, 1 and -1 have powers, which alternate
+    result, square = gc.ones_like(x), x
+    for bit in range(6):
+        result = gc.where((gc.right_shift(y, bit) & 1) != 0, result * square, result)
+        square = square * square
+    return gc.where(y < 0, gc.where(x == 1, 1, gc.where(x == -1, 1 - 2 * (y & 1), 0)), result)
 
 
 def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:

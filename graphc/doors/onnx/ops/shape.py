@@ -13,7 +13,7 @@ from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
 from graphc.ir.dims import Dim, smallest
-from graphc.ir.types import f32, i64, normalize_axes, normalize_axis
+from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
 FAR = 1 << 31                       # from here on a bound means "the end"
 
@@ -50,20 +50,7 @@ def constant_of_shape(shape: Ints, *, value: Known | None = None) -> Array:
 
 def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     """0: the size that x has there; -1: what is left."""
-    wanted = [x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(shape)]
-    return x.reshape(_left_to(x.shape, wanted))
-
-
-def _left_to(old: Sequence[Dim], wanted: Sequence[Dim]) -> Sequence[Dim]:
-    """-1 where one named size is left over on both sides: what division would have to find."""
-    if -1 not in wanted:
-        return wanted
-    rest = list(old)
-    for d in wanted:
-        if d in rest and d != -1:
-            rest.remove(d)
-    open_ = [d for d in wanted if d != -1 and d not in old]
-    return wanted if open_ else [prod(rest) if d == -1 else d for d in wanted]
+    return x.reshape(tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(shape)))
 
 
 def flatten(x: Array, *, axis: int = 1) -> Array:
@@ -199,47 +186,33 @@ def space_to_depth(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     return x.transpose(*order).reshape((n, c * b * b, h // b, w // b))
 
 
-PADS = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-
-
-def pad(x: Array, pads: Ints, value: Array | None = None, axes: Ints | None = None, *,
-        mode: str = "constant") -> Array:
+def pad(x: Array, pads: Ints, constant_value: Operand = None, axes: Ints | None = None, *, mode: str = "constant",
+        value: float = 0.0, call: Call) -> Array:
     """Negative numbers cut."""
     chosen = range(x.ndim) if axes is None else [normalize_axis(a, x.ndim) for a in axes]
     count = len(chosen)
     if len(pads) != 2 * count:
         raise GraphError(f"{len(pads)} pads for {count} axes")
-    widths: list[tuple[Any, Any]] = [(0, 0)] * x.ndim
+    widths: list[tuple[Any, ...]] = [(0, 0)] * x.ndim
     for i, axis in enumerate(chosen):
         widths[axis] = (pads[i], pads[count + i])
-    cut = [slice(-low if isinstance(low, int) and low < 0 else None, high if isinstance(high, int) and high < 0 else None)
-           for low, high in widths]
+    cut = [slice(-low if _negative(low) else None, high if _negative(high) else None) for low, high in widths]
     if any(s != slice(None) for s in cut):
         x = x[tuple(cut)]
-    widths = [(low if not isinstance(low, int) else max(low, 0), high if not isinstance(high, int) else max(high, 0))
-              for low, high in widths]
+    widths = [tuple(0 if _negative(width) else width for width in pair) for pair in widths]
     if not any(low or high for low, high in widths):
         return x
     if mode != "constant":
-        return gc.pad(x, widths, mode=PADS[mode])
-    if value is None:
-        return gc.pad(x, widths)
-    return _padded(x, widths, value.reshape(()))
+        return gc.pad(x, widths, mode=mode)
+    if isinstance(constant_value, Array):
+        inside = gc.pad(gc.ones(x.shape, gc.bool_), widths, value=False)
+        return gc.where(inside, gc.pad(x, widths, value=x.dtype.kind != "bool" and 0), constant_value.reshape(()))
+    number = value if constant_value is None else constant_value.item("constant_value")
+    return gc.pad(x, widths, value=number if x.dtype.is_float else bool(number) if x.dtype == bool_ else int(number))
 
 
-def _padded(x: Array, widths: Sequence[tuple[Any, Any]], value: Array) -> Array:
-    """With a computed number around: what is inside is told by a padded mask."""
-    inside = gc.pad(gc.ones(x.shape, gc.bool_), widths)
-    return gc.where(inside, gc.pad(x, widths), value)
-
-
-def pad_rule(x: Array, pads: Ints, constant_value: Operand = None, axes: Ints | None = None, *, value: float = 0.0,
-             mode: str = "constant", call: Call) -> Array:
-    number = call.known(constant_value, "Pad").item("Pad") if isinstance(constant_value, Known) else None
-    if constant_value is None or number == 0 or number is False:
-        filled = None if not value else as_known(np.asarray(value, x.dtype.np)).array()
-        return pad(x, pads, filled, axes, mode=mode)
-    return pad(x, pads, call.array(constant_value), axes, mode=mode)
+def _negative(width: Dim) -> bool:
+    return isinstance(width, int) and width < 0
 
 
 def center_crop_pad(x: Array, shape: Ints, *, axes: Sequence[int] | None = None) -> Array:
@@ -265,5 +238,5 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "Shape": shape, "Size": size, "Constant": constant, "ConstantOfShape": constant_of_shape, "Reshape": reshape,
     "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze, "Transpose": transpose, "Expand": expand,
     "Tile": tile, "Concat": concat, "Split": split, "Slice": slice_, "EyeLike": eye_like, "Trilu": trilu,
-    "Range": range_, "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Pad": pad_rule,
+    "Range": range_, "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Pad": pad,
     "CenterCropPad": center_crop_pad}
