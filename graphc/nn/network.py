@@ -49,7 +49,8 @@ def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mappin
                kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
     """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an
     array type, or another of the kinds that only inputs have, is an input of that name. Then inputs stand in the
-    order of f's arguments, those that it does not name last; inputs that the network declares itself stand first. Options become what the function's annotations say."""
+    order of f's arguments, those that it does not name last; inputs that the network declares itself stand first.
+    Options become what the function's annotations say."""
     function = inspect.unwrap(function)
     given = {name: value for name, value in options.items() if isinstance(value, kinds)}
     options = converted_options(function, {name: function.__kwdefaults__[name] if name in given else value

@@ -107,7 +107,7 @@ def _transposed_pads(auto_pad: str, pads: Sizes, output_shape: Sizes, full: Sequ
     for have, want in zip(full, list(wanted)[-n:]):
         much = have - want
         small, large = much // 2, much - much // 2
-        made.append((large, small) if auto_pad == "SAME_LOWER" else (small, large))
+        made.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
     return made
 
 
