@@ -20,6 +20,7 @@ from onnx.backend.test.loader import load_model_tests
 
 import graphc as gc
 from graphc.doors.onnx.known import NeedsNumbers, Unsupported
+from graphc.doors.onnx.narrow import OF_NUMPY
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 CHUNK = 32                          # cases of one process
@@ -81,16 +82,22 @@ def _compared(model: onnx.ModelProto, sets: Sequence[tuple[list[Any], list[Any]]
     """What differs; "" if nothing does. Inputs that decide sizes are given as numbers."""
     names = _inputs(model)
     for inputs, wanted in sets:
-        arrays = {name: numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v
+        arrays = {name: _held(numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v)
                   for name, v in zip(names, inputs)}
         found = _flat(_run(model, arrays))
         wanted = _flat([numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for v in wanted])
         if len(found) != len(wanted):
             return f"{len(found)} outputs, {len(wanted)} wanted"
         for i, (a, b) in enumerate(zip(found, wanted)):
-            if text := _difference(np.asarray(a), np.asarray(b), rtol, atol):
+            if text := _difference(np.asarray(a), _held(np.asarray(b)), rtol, atol):
                 return f"output {i}: {text}"
     return ""
+
+
+def _held(array: Any) -> Any:
+    """A type that graphc does not have as the one that holds its numbers."""
+    kind = OF_NUMPY.get(getattr(array, "dtype", None))
+    return array if kind is None else array.astype(kind.holder.np)
 
 
 def _inputs(model: onnx.ModelProto) -> list[str]:

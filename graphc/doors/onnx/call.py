@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.doors.onnx.known import Known, Unsupported, evaluated
+from graphc.doors.onnx.narrow import Narrow
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.types import DType, TensorType
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from graphc.doors.onnx.graph import ModelGraph, Node
     from graphc.doors.onnx.importer import Importer
 
-Item = Any                          # an Array, a Known, a list of Items (a sequence), or None (nothing)
+Item = Any                          # an Array, a Known, a Narrow, a list of Items (a sequence), or None (nothing)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Call:
 
     def array(self, value: Item, what: str = "", trained: bool = True) -> Array:
         """A value as a symbolic array: an initializer as a parameter, other numbers of the file as a constant."""
+        value = plain(value)
         if isinstance(value, Array):
             return value
         if isinstance(value, (list, type(None))):
@@ -99,6 +101,7 @@ class Call:
 
     def known(self, value: Item, what: str) -> Known:
         """A value as numbers; Unsupported where data decide it."""
+        value = plain(value)
         return evaluated(value, what) if isinstance(value, Array) else as_known(value)
 
     def write(self, operand: int, new: Array) -> None:
@@ -108,13 +111,20 @@ class Call:
             self.importer.network.update(value.name, new)
 
 
+def plain(value: Item) -> Item:
+    """What holds the numbers of a narrow type; other values as they are."""
+    return value.value if isinstance(value, Narrow) else value
+
+
 def as_known(value: Any) -> Known:
     """Numbers of whatever kind."""
+    value = plain(value)
     return value if isinstance(value, Known) else Known.of(value)
 
 
 def type_of(value: Item) -> TensorType:
     """Element type and shape of an Array or of numbers."""
+    value = plain(value)
     if isinstance(value, Array):
         return value.type
     known = as_known(value)

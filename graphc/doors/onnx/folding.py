@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.doors.onnx.known import MOST, Known
+from graphc.doors.onnx.narrow import NARROW
 from graphc.doors.onnx.ops.shape import slices
 from graphc.doors.onnx.rule import Ints, rule_of
 from graphc.errors import GraphError
@@ -209,6 +210,8 @@ def _scatter_nd(x: Numbers, indices: Numbers, updates: Numbers, *, reduction: st
 
 
 def _cast(x: Numbers, *, to: int, saturate: int = 1, round_mode: str = "up", call: Call) -> Known:
+    if to in NARROW:
+        raise GraphError("not while importing")
     dtype = call.importer.dtype(to)
     if x.dtype == object:
         return Known(x, dtype)

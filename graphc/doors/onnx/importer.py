@@ -6,14 +6,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, helper
-
-from graphc.doors.onnx.call import Call, Item, as_known
+from graphc.doors.onnx.call import Call, Item, as_known, plain
 from graphc.doors.onnx.folding import folded
 from graphc.doors.onnx.graph import DEPTH, Initializer, ModelFunction, ModelGraph, Node, Reader, Reference
-from graphc.doors.onnx.known import Known, Unsupported, dtype_named
+from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.problems import Problems
-from graphc.doors.onnx.reading import Model
+from graphc.doors.onnx.reading import Model, element_type
 from graphc.doors.onnx.table import default_attributes, rule_for, schema_body, since
 from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace, declared_at
@@ -56,6 +54,7 @@ class Importer:
             return [self._result(v, name) for v in value]
         if value is None:
             raise GraphError(f"the output {name!r} is an optional without a value: a graph returns arrays")
+        value = plain(value)
         return value if isinstance(value, Array) else self.array(as_known(value))
 
     def array(self, known: Known, trained: bool = True) -> Array:
@@ -64,11 +63,7 @@ class Importer:
 
     def dtype(self, element: int) -> DType:
         """The type that a number of TensorProto.DataType names."""
-        if element == TensorProto.STRING:
-            raise Unsupported("strings")
-        if element not in TensorProto.DataType.values() or element == TensorProto.UNDEFINED:
-            raise GraphError(f"there is no element type {element}")
-        return dtype_named(helper.tensor_dtype_to_np_dtype(element), "an array")
+        return element_type(element, "an array")
 
     # graphs
 
@@ -192,6 +187,7 @@ def _item(value: Any) -> Item:
 
 def _called(result: Item, name: str) -> Item:
     """A node's result under its name in the file, unless it has one."""
-    if isinstance(result, Array) and result.value.node is not None and not result.value.name:
-        result.value.name = name
+    held = plain(result)
+    if isinstance(held, Array) and held.value.node is not None and not held.value.name:
+        held.value.name = name
     return result

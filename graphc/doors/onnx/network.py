@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TypeProto, ValueInfoProto, helper
+from onnx import ModelProto, TypeProto, ValueInfoProto
 
 from graphc.contained import contained
 from graphc.doors.onnx.checking import check
 from graphc.doors.onnx.graph import Reader
 from graphc.doors.onnx.importer import Importer
-from graphc.doors.onnx.known import Known, Unsupported, dtype_named
-from graphc.doors.onnx.reading import Model, domain_of, read
+from graphc.doors.onnx.known import Known, Unsupported
+from graphc.doors.onnx.narrow import NARROW, Narrow
+from graphc.doors.onnx.reading import Model, domain_of, element_type, read, text
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
@@ -77,8 +78,13 @@ class OnnxNetwork(Module):
         self._types = _input_types(model, sizes)
 
     @property
+    def __name__(self) -> str:
+        """What the graph is called."""
+        return _identifier(self._model.proto.graph.name or "onnx")
+
+    @property
     def kind(self) -> str:
-        return self._model.proto.graph.name or "onnx"
+        return self.__name__
 
     def declared_inputs(self) -> Mapping[str, TensorType]:
         """The types of the inputs, by their names in the file."""
@@ -94,7 +100,7 @@ class OnnxNetwork(Module):
         flat = _flat(outputs)
         return next(iter(flat.values())) if len(outputs) == 1 and len(flat) == 1 else flat
 
-    def _given(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> dict[str, Array]:
+    def _given(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> dict[str, Any]:
         """The inputs by name."""
         given = dict(zip(self._types, arrays))
         wrong = len(arrays) > len(self._types) or given.keys() & named.keys() or named.keys() - self._types.keys()
@@ -106,7 +112,8 @@ class OnnxNetwork(Module):
             type = self._types[name]
             if type is not None and (array.dtype != type.dtype or array.ndim != type.rank):
                 raise GraphError(f"the input {name} of {self._model.name} is {type}, got {array.type}")
-        return given
+        kinds = {v.name: NARROW.get(v.type.tensor_type.elem_type) for v in self._model.proto.graph.input}
+        return {name: array if (kind := kinds[name]) is None else Narrow(array, kind) for name, array in given.items()}
 
     def weight(self, known: Known, trained: bool) -> Array:
         """The parameter that an initializer is."""
@@ -155,7 +162,7 @@ def _type(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Ten
     tensor = info.type.tensor_type
     if info.type.WhichOneof("value") != "tensor_type":
         raise Unsupported(f"the input {info.name!r} is a {_kind(info.type)}: a graph takes arrays")
-    dtype = dtype_named(helper.tensor_dtype_to_np_dtype(tensor.elem_type), f"the input {info.name!r}")
+    dtype = element_type(tensor.elem_type, f"the input {info.name!r}")
     if info.name in sizes:
         used.add(info.name)
         shape = sizes[info.name]
@@ -173,7 +180,7 @@ def _type(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Ten
 def _dim(dim: Any, default: str, sizes: Mapping[str, Any], used: set[str]) -> Dim:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
-    given = dim.dim_param if dim.HasField("dim_param") else ""
+    given = dim.dim_param if re.search(r"\w", text(dim.dim_param)) else ""         # "?" names nothing
     name = _identifier(given or default)
     for key in (given, name):
         if key in sizes:

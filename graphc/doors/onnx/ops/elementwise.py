@@ -7,6 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, dtype_of_item
+from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
 from graphc.doors.onnx.rule import Known, Operand, arrays
 from graphc.dsl.array import Array
 from graphc.ir.types import DType
@@ -137,11 +138,15 @@ def converted(x: Array, dtype: DType) -> Array:
     return x.astype(dtype)
 
 
-def cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up", call: Call) -> Array:
+def cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up", call: Call) -> Any:
+    if to in NARROW:
+        return narrowed(x, NARROW[to], bool(saturate), round_mode)
     return converted(x, call.importer.dtype(to))
 
 
-def cast_like(x: Array, target: Operand, *, saturate: int = 1, round_mode: str = "up") -> Array:
+def cast_like(x: Array, target: Operand, *, saturate: int = 1, round_mode: str = "up") -> Any:
+    if isinstance(target, Narrow):
+        return narrowed(x, target.kind, bool(saturate), round_mode)
     return converted(x, dtype_of_item(target))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
-from graphc.doors.onnx.rule import Ints, Unsupported
+from graphc.doors.onnx.rule import Ints, Unsupported, arrays
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim
@@ -120,9 +120,9 @@ def _whole(auto_pad: str, pads: Sizes, x: Array, kernel: Sequence[int], stride: 
     made = []
     for i, (k, s, d) in enumerate(zip(kernel, stride, dilation)):
         size = x.shape[2 + i]
-        if not isinstance(size, int):
+        if not isinstance(size, int) and s != 1:
             raise Unsupported(f"auto_pad {auto_pad} of the named size {size}")
-        much = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        much = d * (k - 1) if s == 1 else max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
         made.append((much // 2, much - much // 2) if given == "same" else (much - much // 2, much // 2))
     return made
 
@@ -212,12 +212,8 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
     return gc.sum(gc.abs(x) ** p, tuple(range(2, x.ndim)), True) ** (1.0 / p)
 
 
-def matmul(x: Array, y: Array) -> Array:
-    return x @ y
-
-
 RULES: Mapping[str, Callable[..., Any]] = {
-    "MatMul": matmul, "Gemm": gemm, "Einsum": einsum, "Conv": conv, "ConvTranspose": conv_transpose,
+    "MatMul": arrays(gc.matmul, 2), "Gemm": gemm, "Einsum": einsum, "Conv": conv, "ConvTranspose": conv_transpose,
     "MaxPool": max_pool, "AveragePool": average_pool, "LpPool": lp_pool, "MaxUnpool": max_unpool,
     "GlobalAveragePool": global_pool(gc.mean), "GlobalMaxPool": global_pool(gc.max),
-    "GlobalLpPool": global_lp_pool}
+    "GlobalLpPool": global_lp_pool, "Det": arrays(gc.det)}

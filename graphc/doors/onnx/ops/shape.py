@@ -15,7 +15,7 @@ from graphc.errors import GraphError, Unsized
 from graphc.ir.dims import Dim, smallest
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
-FAR = 1 << 31                       # from here on a bound means "the end"
+FAR = 1 << 29                       # from here on a bound means "the end": files have INT_MAX, 10^9, …
 
 
 def shape(x: Operand, *, start: int = 0, end: int | None = None) -> Known:

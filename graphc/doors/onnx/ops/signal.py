@@ -15,9 +15,9 @@ from graphc.ir.types import normalize_axis
 
 
 def dft(x: Array, dft_length: Int | None = None, axis: Int = -2, *, inverse: int = 0, onesided: int = 0) -> Array:
-    """Of real [..., 1] or complex [..., 2]; computed in f64, since its sums cancel."""
+    """Of real [..., 1] or complex [..., 2]."""
     axis = normalize_axis(axis, x.ndim)
-    return _transformed(x.astype(gc.f64), dft_length, axis, bool(inverse), bool(onesided)).astype(x.dtype)
+    return _transformed(x, dft_length, axis, bool(inverse), bool(onesided))
 
 
 def _transformed(x: Array, length: Dim | None, axis: int, inverse: bool, onesided: bool) -> Array:
