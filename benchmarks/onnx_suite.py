@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,38 @@ from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 import graphc as gc
+from graphc.doors.onnx.graph import GraphReader
 from graphc.doors.onnx.known import NeedsNumbers, Unsupported
 from graphc.doors.onnx.narrow import OF_NUMPY
+from graphc.doors.onnx.reading import domain_of, read
+from graphc.doors.onnx.table import has_rule
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 CHUNK = 32                          # cases of one process
 SECONDS = 120                       # for one case
 PASS, WRONG, REFUSED, ERROR, CRASH = "pass", "wrong", "not supported", "error", "crash"
+
+
+# what does not pass, by a pattern of the case's name, and why; operators without a rule come from the table of rules
+REASONS: Mapping[str, str] = {
+    "test_bernoulli*": "the suite's random numbers are those of numpy's generator",
+    "test_dft_inverse*": "the suite's own numbers are off by 2e-6 where the result is 0, more than its tolerance",
+    "test_attention_*d_*bf16*": "results of 16 bits, which differ in the last one: graphc rounds once, the suite "
+                                "after each operator; its tolerance is finer than such numbers are",
+    "test_attention_4d_causal_fp16*": "as above",
+    "test_roialign_mode_max": "ONNX takes the largest of four weighted corners, not of what lies between them",
+    "test_equal_string*": "strings", "test_*string*": "strings", "test_strnorm*": "strings",
+    "test_regex*": "strings", "test_image_decoder*": "encoded images are decoded before a network sees them"}
+
+
+def known_reason(case: Any) -> str | None:
+    """Why a case cannot pass; None where it should."""
+    found = next((reason for pattern, reason in REASONS.items() if fnmatch(case.name, pattern)), None)
+    model, _ = _loaded(case)
+    opsets = {domain_of(o.domain): o.version for o in model.opset_import}
+    missing = {n.op for n in GraphReader(read(model)).graph(model.graph).all_nodes()
+               if not has_rule(n.domain, n.op, opsets) and not model.functions}
+    return found or (f"no rule for {min(missing)}" if missing else None)
 
 
 @dataclass(frozen=True)
@@ -179,10 +205,12 @@ def main(words: Sequence[str], kinds: Sequence[str] = KINDS) -> None:
     """
     chosen = [c for c in cases(kinds) if not words or any(w in c.name for w in words)]
     counts: Counter[tuple[str, str]] = Counter()
+    byname = {c.name: c for c in chosen}
     for o in outcomes(chosen):
         counts[o.kind, o.result] += 1
         if o.result != PASS:
-            print(f"{o.result}: {o.name}: {' '.join(o.reason.split())[:300]}", flush=True)
+            listed = "listed " if known_reason(byname[o.name]) else ""
+            print(f"{listed}{o.result}: {o.name}: {' '.join(o.reason.split())[:300]}", flush=True)
     print(f"\n{'':20s}" + "".join(f"{r:>15s}" for r in (PASS, WRONG, REFUSED, ERROR, CRASH)))
     for kind in kinds:
         print(f"{kind:20s}" + "".join(f"{counts[kind, r]:15d}" for r in (PASS, WRONG, REFUSED, ERROR, CRASH)))

@@ -140,7 +140,7 @@ def _slice(x: Numbers, starts: Ints, ends: Ints, axes: Ints | None = None, steps
 def _split(x: Numbers, split: Ints | None = None, *, axis: int = 0, num_outputs: int = 0, call: Call) -> list[Numbers]:
     parts = call.wanted
     size = -(-x.shape[axis] // parts)
-    ends = np.cumsum(split)[:-1] if split is not None else [size * i for i in range(1, parts)]
+    ends: Any = np.cumsum(split)[:-1] if split is not None else [size * i for i in range(1, parts)]
     return np.split(x, ends, axis)
 
 
@@ -171,7 +171,7 @@ def _expand(x: Numbers, shape: Ints) -> Numbers:
 
 def _tile(x: Numbers, repeats: Ints) -> Numbers:
     _small(int(np.prod([int(d) for d in repeats], dtype=object)) * x.size)
-    return np.tile(x, repeats)
+    return np.tile(x, np.array(repeats, np.int64))
 
 
 def _where(condition: Numbers, x: Numbers, y: Numbers) -> Numbers:

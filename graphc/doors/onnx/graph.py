@@ -9,7 +9,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 
 from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.narrow import Narrow
-from graphc.doors.onnx.reading import Model, attribute_value, domain_of, text, versions
+from graphc.doors.onnx.reading import OnnxModel, attribute_value, domain_of, text, versions
 from graphc.errors import GraphError
 
 DEPTH = 64                          # of bodies inside of one another
@@ -22,9 +22,9 @@ class Reference:
 
 
 @dataclass(eq=False)
-class Initializer:
+class StoredTensor:
     """A tensor of the file, read at the first use. `name`: of the parameter that it would be."""
-    model: Model
+    model: OnnxModel
     tensor: TensorProto
     name: str
     known: Known | Narrow | None = None
@@ -36,7 +36,7 @@ class Initializer:
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class ModelNode:
     """One node. `attributes`: values as `attribute_value` gives them, graphs as `Body` graphs, an Unsupported in the
     place of one that cannot be had, a Reference inside of functions."""
     op: str
@@ -67,11 +67,11 @@ class ModelGraph:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    nodes: tuple[Node, ...]
-    initializers: Mapping[str, Initializer]
+    nodes: tuple[ModelNode, ...]
+    initializers: Mapping[str, StoredTensor]
     proto: GraphProto | None = None
 
-    def all_nodes(self) -> Iterator[Node]:
+    def all_nodes(self) -> Iterator[ModelNode]:
         """Those of the bodies inside, too."""
         for node in self.nodes:
             yield node
@@ -87,10 +87,10 @@ class ModelFunction:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Reader:
+class GraphReader:
     """Reads the graphs of one model; parameters of bodies get names of their own."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: OnnxModel):
         self.model = model
         self._taken: set[str] = set()
         self._depth = 0
@@ -99,14 +99,14 @@ class Reader:
         self._depth += 1
         if self._depth > DEPTH:
             raise GraphError(f"{self.model.name}: bodies more than {DEPTH} deep")
-        initializers = {text(t.name): Initializer(self.model, t, self._fresh(t.name)) for t in proto.initializer}
+        initializers = {text(t.name): StoredTensor(self.model, t, self._fresh(t.name)) for t in proto.initializer}
         nodes = self.nodes(proto.node)
         self._depth -= 1
         return ModelGraph(text(proto.name), _names(v.name for v in proto.input), _names(v.name for v in proto.output),
                           nodes, initializers, proto)
 
-    def nodes(self, protos: Iterable[NodeProto]) -> tuple[Node, ...]:
-        return tuple(Node(text(n.op_type), domain_of(n.domain), text(n.name), _names(n.input), _names(n.output),
+    def nodes(self, protos: Iterable[NodeProto]) -> tuple[ModelNode, ...]:
+        return tuple(ModelNode(text(n.op_type), domain_of(n.domain), text(n.name), _names(n.input), _names(n.output),
                           {text(a.name): self._attribute(a) for a in n.attribute}, n) for n in protos)
 
     def function(self, proto: FunctionProto, defaults: Iterable[AttributeProto] = ()) -> ModelFunction:

@@ -26,7 +26,7 @@ class NarrowType:
     holder: DType
 
     @cached_property
-    def np(self) -> np.dtype:
+    def numpy(self) -> np.dtype:
         return np.dtype(getattr(ml_dtypes, self.name))
 
     @property
@@ -37,7 +37,7 @@ class NarrowType:
     def grid(self) -> np.ndarray:
         """The finite numbers from 0 (of powers of two: from the least) on, in order, f64: each at its bits' number."""
         count = CODES if self.name == SCALES else CODES // 2 if "8" in self.name else 8
-        values = np.arange(count, dtype=np.uint8).view(self.np).astype(np.float64)
+        values = np.arange(count, dtype=np.uint8).view(self.numpy).astype(np.float64)
         return values[np.isfinite(values)]
 
     def thresholds(self, round_mode: str = "nearest") -> np.ndarray:
@@ -63,7 +63,7 @@ NARROW: dict[int, NarrowType] = {
     TensorProto.FLOAT8E8M0: NarrowType(SCALES, f32), TensorProto.INT4: NarrowType("int4", i8),
     TensorProto.INT2: NarrowType("int2", i8), TensorProto.UINT4: NarrowType("uint4", u8),
     TensorProto.UINT2: NarrowType("uint2", u8)}
-OF_NUMPY = {kind.np: kind for kind in NARROW.values()}
+OF_NUMPY = {kind.numpy: kind for kind in NARROW.values()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def narrowed(x: Array, kind: NarrowType, saturate: bool = True, round_mode: str 
     wide = x.astype(f32)
     size = gc.abs(wide) if kind.name != SCALES else wide
     with np.errstate(all="ignore"):
-        top, nothing = np.array([np.inf, np.nan]).astype(kind.np).astype(np.float64)
+        top, nothing = np.array([np.inf, np.nan]).astype(kind.numpy).astype(np.float64)
     over = kind.grid[-1] if saturate or kind.name.startswith("float4") else top if np.isinf(top) else np.nan
     table = np.append(kind.grid, over).astype(kind.holder.np)
     value = gc.take(as_array(table), gc.searchsorted(as_array(kind.thresholds(round_mode)), size, "right"), 0)

@@ -12,11 +12,11 @@ from onnx import ModelProto, TypeProto, ValueInfoProto
 
 from graphc.contained import contained
 from graphc.doors.onnx.checking import check
-from graphc.doors.onnx.graph import Reader
+from graphc.doors.onnx.graph import GraphReader
 from graphc.doors.onnx.importer import Importer
 from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.narrow import NARROW, Narrow
-from graphc.doors.onnx.reading import Model, domain_of, element_type, read, text
+from graphc.doors.onnx.reading import OnnxModel, domain_of, element_type, read, text
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
@@ -56,7 +56,7 @@ def from_onnx(model: str | os.PathLike[str] | bytes | ModelProto, /, *, freeze: 
 
 
 @contained
-def _network(model: Model, freeze: Freeze, sizes: Sizes | None) -> OnnxNetwork:
+def _network(model: OnnxModel, freeze: Freeze, sizes: Sizes | None) -> OnnxNetwork:
     return OnnxNetwork(model, freeze, sizes)
 
 
@@ -65,11 +65,11 @@ class OnnxNetwork(Module):
     their names."""
     hands_on = True
 
-    def __init__(self, model: Model, freeze: Freeze = None, sizes: Sizes | None = None):
+    def __init__(self, model: OnnxModel, freeze: Freeze = None, sizes: Sizes | None = None):
         super().__init__()
         self._model = model
         self._patterns = _patterns(freeze)
-        reader = Reader(model)
+        reader = GraphReader(model)
         self._graph = reader.graph(model.proto.graph)
         self._functions = {(domain_of(f.domain), f.name): reader.function(f) for f in model.proto.functions}
         check(model, self._graph, self._functions)
@@ -143,7 +143,7 @@ def _flat(outputs: Mapping[str, Any]) -> dict[str, Array]:
 
 
 # ---- types of inputs
-def _input_types(model: Model, sizes: dict[str, Any]) -> dict[str, TensorType | None]:
+def _input_types(model: OnnxModel, sizes: dict[str, Any]) -> dict[str, TensorType | None]:
     """The types of the inputs that a call gives; None where the file does not say the number of axes."""
     graph = model.proto.graph
     own = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}

@@ -27,7 +27,7 @@ DOMAINS = ("", "ai.onnx")           # names of the main one
 
 
 @dataclass(frozen=True)
-class Model:
+class OnnxModel:
     """A parsed file. `folder`: where external data may lie; None for a model that came without a file."""
     proto: ModelProto
     name: str
@@ -63,7 +63,8 @@ class Model:
             raise GraphError(f"{what} is in the file {entries.get('location')!r}: give the path of the model, so that "
                              "its folder is known")
         path = inside(self.folder, entries.get("location", ""), what)
-        dtype = NARROW[tensor.data_type].np if tensor.data_type in NARROW else element_type(tensor.data_type, what).np
+        kind = tensor.data_type
+        dtype = NARROW[kind].numpy if kind in NARROW else element_type(kind, what).np
         if dtype.name.endswith(("int2", "int4", "e2m1fn")):
             raise Unsupported(f"{what}, of {dtype.name}, in a file of its own")
         count, offset = prod(tensor.dims), int(entries.get("offset", 0))
@@ -87,7 +88,7 @@ def inside(folder: Path, location: str, what: str) -> Path:
     return path
 
 
-def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
+def read(source: str | os.PathLike[str] | bytes | ModelProto) -> OnnxModel:
     """The model of a path, of the bytes of a file, or as it is. GraphError for what is none."""
     if isinstance(source, ModelProto):
         return _model(source, "model", None)
@@ -110,13 +111,13 @@ def _parsed(data: bytes, what: str) -> ModelProto:
         raise GraphError(f"{what}: no ONNX model, or a damaged one ({error})") from None
 
 
-def _model(proto: ModelProto, name: str, folder: Path | None) -> Model:
+def _model(proto: ModelProto, name: str, folder: Path | None) -> OnnxModel:
     if not proto.HasField("graph") or not proto.graph.output:
         raise GraphError(f"{name}: no ONNX model, or a damaged one: it has no graph with outputs")
     opsets = versions(proto.opset_import)
     if not opsets:
         raise GraphError(f"{name} does not say of which opset it is")
-    return Model(proto, name, folder, opsets)
+    return OnnxModel(proto, name, folder, opsets)
 
 
 def versions(imports: object) -> dict[str, int]:
@@ -145,7 +146,7 @@ def text(name: object) -> str:
     return name
 
 
-def attribute_value(model: Model, attribute: AttributeProto) -> object:
+def attribute_value(model: OnnxModel, attribute: AttributeProto) -> object:
     """An attribute's value as Python has it: int, float, str, tuples of them, Known for tensors."""
     kind = attribute.type
     if kind == AttributeProto.TENSOR:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnx import AttributeProto, FunctionProto, TypeProto, defs, helper
 
@@ -11,7 +11,7 @@ from graphc.doors.onnx.call import type_of
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
     elementwise, image, index, loss, norm, product, random, reduce, shape, signal, training)
-from graphc.doors.onnx.rule import Rule, RuleFunction, rule_of
+from graphc.doors.onnx.rule import ImportRule, RuleFunction, rule_of
 from graphc.errors import InternalError
 from graphc.ir.types import TensorType
 
@@ -39,7 +39,7 @@ def key_of(domain: str, op: str) -> str:
     return f"{domain}:{op}" if domain else op
 
 
-def rule_for(domain: str, op: str, since: int) -> Rule | None:
+def rule_for(domain: str, op: str, since: int) -> ImportRule | None:
     """The rule of an operator as it is since this opset; None without one."""
     key = key_of(domain, op)
     for below, function in OLDER.get(key, ()):
@@ -57,8 +57,8 @@ def has_rule(domain: str, op: str, opsets: Mapping[str, int]) -> bool:
 
 
 @lru_cache(maxsize=None)
-def schema_of(domain: str, op: str, opset: int) -> defs.OpSchema | None:
-    """The operator as it is in this opset of its domain."""
+def schema_of(domain: str, op: str, opset: int) -> Any:
+    """The operator as it is in this opset of its domain, an onnx.defs.OpSchema; None where onnx does not know it."""
     try:
         return defs.get_schema(op, min(max(opset, 1), defs.onnx_opset_version()) if not domain else opset, domain)
     except defs.SchemaError:
@@ -77,7 +77,7 @@ def schema_body(call: Call) -> FunctionProto | None:
     if schema is None:
         return None
     if schema.has_function:
-        return schema.function_body
+        return FunctionProto.FromString(schema.function_body.SerializeToString())
     if not schema.has_context_dependent_function:
         return None
     types = [b"" if v is None else _type(type_of(v)).SerializeToString() for v in call.operands]

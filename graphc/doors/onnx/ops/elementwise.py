@@ -8,7 +8,7 @@ from typing import Any
 import graphc as gc
 from graphc.doors.onnx.call import Call, dtype_of_item
 from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
-from graphc.doors.onnx.rule import Known, Operand, arrays
+from graphc.doors.onnx.rule import Operand, arrays
 from graphc.dsl.array import Array
 from graphc.ir.types import DType
 
@@ -63,11 +63,11 @@ def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
 
 def clip_rule(x: Array, min: Operand = None, max: Operand = None, *, call: Call) -> Array:
     """With numbers of the file as bounds, which the operator `clip` has as attributes."""
-    bounds = [None if b is None else call.known(b, "clip") if not isinstance(b, Array) else b for b in (min, max)]
-    if all(b is None or isinstance(b, Known) for b in bounds):
-        low, high = (None if b is None else b.item("clip") for b in bounds)
-        return gc.clip(x, low, high)
-    return clip(x, *(None if b is None else call.array(b) for b in bounds))
+    bounds: list[Any] = [None if b is None else b if isinstance(b, Array) else call.known(b, "clip").item("clip")
+                         for b in (min, max)]
+    if not any(isinstance(b, Array) for b in bounds):
+        return gc.clip(x, *bounds)
+    return clip(x, *(None if b is None else call.array(b) for b in (min, max)))
 
 
 def celu(x: Array, *, alpha: float = 1.0) -> Array:

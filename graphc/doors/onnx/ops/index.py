@@ -9,7 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.rule import Int, Numbers, Unsupported
-from graphc.dsl.array import Array
+from graphc.dsl.array import Array, as_array
 
 
 def gather(x: Array, indices: Array, *, axis: int = 0) -> Array:
@@ -47,7 +47,7 @@ def compress(x: Array, condition: Numbers, *, axis: int | None = None) -> Array:
     """With a condition that is known while importing."""
     x, at = (x.flatten(), 0) if axis is None else (x, axis)
     chosen = [i for i, kept in enumerate(condition.reshape(-1).tolist()) if kept]
-    return gc.take(x, chosen, at)
+    return gc.take(x, as_array(np.array(chosen, np.int64)), at)
 
 
 def nonzero(x: Numbers) -> np.ndarray:
@@ -82,7 +82,8 @@ def tensor_scatter(past: Array, update: Array, starts: Array | None = None, *, a
     if starts is not None:
         at = at + starts.reshape((-1, *(1,) * (past.ndim - 1)))
     if mode == "circular":
-        at = gc.mod(at, past.shape[axis])
+        size: Any = past.shape[axis]
+        at = gc.mod(at, size)
     return gc.scatter_along_axis(past, at, update, axis, partial=True)
 
 
