@@ -148,7 +148,7 @@ def _transpose(x: Numbers, *, perm: tuple[int, ...] | None = None) -> Numbers:
     return np.transpose(x, perm)
 
 
-def _range(start: Numbers, limit: Numbers, delta: Numbers) -> Numbers:
+def _range(start: Numbers, limit: Numbers, delta: Numbers, *, stash_type: int = 1) -> Numbers:
     first, last, step = (v.item() for v in (start, limit, delta))
     if isinstance(last, Poly) or isinstance(first, Poly) or not step:
         raise GraphError("not a number")

@@ -156,7 +156,7 @@ def trilu(x: Array, k: Int = 0, *, upper: int = 1) -> Array:
     return gc.triu(x, k) if upper else gc.tril(x, k)
 
 
-def range_(start: Known, limit: Known, delta: Known) -> Array:
+def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> Array:
     """Of named sizes: counted by one."""
     first, last, step = (v.item("Range") for v in (start, limit, delta))
     if start.dtype.is_float and not limit.has_names:
