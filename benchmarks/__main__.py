@@ -23,7 +23,7 @@ BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": ele
               "compile-networks": compiling.main}
 # module and function: loaded at use, since ONNX Runtime is needed
 ONNX_PARTS = {"suite": ("onnx_suite", "main"), "models": ("onnx_models", "main"),
-              "mutations": ("onnx_damaged", "main")}
+              "mutations": ("onnx_damaged", "main"), "gradients": ("onnx_gradients", "main")}
 
 
 def _elsewhere(text: str) -> tuple[str, Place]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,6 +25,7 @@ from graphc.doors.onnx.known import NeedsNumbers, Unsupported
 from graphc.doors.onnx.narrow import OF_NUMPY
 from graphc.doors.onnx.reading import domain_of, read
 from graphc.doors.onnx.table import has_rule
+from graphc.ir.types import dtype_of
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 CHUNK = 32                          # cases of one process
@@ -47,7 +48,7 @@ REASONS: Mapping[str, str] = {
 def known_reason(case: Any) -> str | None:
     """Why a case cannot pass; None where it should."""
     found = next((reason for pattern, reason in REASONS.items() if fnmatch(case.name, pattern)), None)
-    model, _ = _loaded(case)
+    model, _ = loaded(case)
     opsets = {domain_of(o.domain): o.version for o in model.opset_import}
     missing = {n.op for n in GraphReader(read(model)).graph(model.graph).all_nodes()
                if not has_rule(n.domain, n.op, opsets) and not model.functions}
@@ -73,7 +74,7 @@ def cases(kinds: Sequence[str] = KINDS) -> list[Any]:
 def outcome(case: Any) -> Outcome:
     """Runs one case here."""
     try:
-        model, sets = _loaded(case)
+        model, sets = loaded(case)
         wrong = _compared(model, sets, case.rtol, case.atol)
         return Outcome(case.kind, case.name, WRONG if wrong else PASS, wrong)
     except Unsupported as error:
@@ -82,7 +83,7 @@ def outcome(case: Any) -> Outcome:
         return Outcome(case.kind, case.name, ERROR, f"{type(error).__name__}: {error}")
 
 
-def _loaded(case: Any) -> tuple[onnx.ModelProto, list[tuple[list[Any], list[Any]]]]:
+def loaded(case: Any) -> tuple[onnx.ModelProto, list[tuple[list[Any], list[Any]]]]:
     """The model and its pairs of inputs and outputs."""
     if case.model is not None:
         return case.model, list(case.data_sets)
@@ -106,7 +107,7 @@ def _array(path: Path, info: onnx.ValueInfoProto) -> Any:
 
 def _compared(model: onnx.ModelProto, sets: Sequence[tuple[list[Any], list[Any]]], rtol: float, atol: float) -> str:
     """What differs; "" if nothing does. Inputs that decide sizes are given as numbers."""
-    names = _inputs(model)
+    names = input_names(model)
     for inputs, wanted in sets:
         arrays = {name: _held(numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v)
                   for name, v in zip(names, inputs)}
@@ -126,21 +127,26 @@ def _held(array: Any) -> Any:
     return array if kind is None else array.astype(kind.holder.np)
 
 
-def _inputs(model: onnx.ModelProto) -> list[str]:
+def input_names(model: onnx.ModelProto) -> list[str]:
     own = {t.name for t in model.graph.initializer}
     return [v.name for v in model.graph.input if v.name not in own]
 
 
 def _run(model: onnx.ModelProto, arrays: Mapping[str, Any]) -> Any:
     """What graphc makes of the inputs."""
-    fixed: dict[str, np.ndarray] = {}
+    fixed: dict[str, Any] = {name: len(v) if isinstance(v, list) else 0 for name, v in arrays.items()
+                             if v is None or isinstance(v, list)}
+    items = {f"{name}.{i}": np.asarray(item) for name, v in arrays.items() if isinstance(v, list)
+             for i, item in enumerate(v)}
     while True:
         try:
             net = gc.from_onnx(model, sizes=fixed)
-            given = {name: v for name, v in arrays.items() if name not in fixed}
+            given = {name: v for name, v in arrays.items() if name not in fixed} | items
             if not given:
                 return _without_inputs(net)
-            return gc.compile(net, threads=1, seed=0)(**given)
+            types = {name: dtype_of(v)[v.shape] for name, v in given.items()
+                     if name not in net.declared_inputs()}
+            return gc.compile(net, threads=1, seed=0, **types)(**given)
         except NeedsNumbers as error:
             needed = {name: np.asarray(arrays[name]) for name in error.inputs if name not in fixed}
             if not needed:
@@ -170,14 +176,14 @@ def _difference(found: np.ndarray, wanted: np.ndarray, rtol: float, atol: float)
         return f"differs by {np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64))):.3g}"
 
 
-def outcomes(chosen: Sequence[Any]) -> Iterator[Outcome]:
+def outcomes(chosen: Sequence[Any], run: Callable[[Any], Outcome] = outcome) -> Iterator[Outcome]:
     """All cases, in forked processes."""
     context = multiprocessing.get_context("fork")
     left = list(chosen)
     while left:
         ours, theirs = context.Pipe(duplex=False)
         part = left[:CHUNK]
-        process = context.Process(target=_send, args=(part, theirs))
+        process = context.Process(target=_send, args=(part, theirs, run))
         process.start()
         theirs.close()
         done = 0
@@ -195,9 +201,9 @@ def outcomes(chosen: Sequence[Any]) -> Iterator[Outcome]:
         left = left[done:]
 
 
-def _send(part: Sequence[Any], pipe: Any) -> None:
+def _send(part: Sequence[Any], pipe: Any, run: Callable[[Any], Outcome]) -> None:
     for case in part:
-        pipe.send(outcome(case))
+        pipe.send(run(case))
 
 
 def main(words: Sequence[str], kinds: Sequence[str] = KINDS) -> None:

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from onnx import AttributeProto, FunctionProto, TypeProto, defs, helper
+from onnx import AttributeProto, FunctionProto, TensorProto, TypeProto, defs, helper
 
-from graphc.doors.onnx.call import type_of
+from graphc.doors.onnx.call import Item, type_of
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
     elementwise, image, index, loss, norm, product, random, reduce, shape, signal, training)
 from graphc.doors.onnx.rule import ImportRule, RuleFunction, rule_of
 from graphc.errors import InternalError
-from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call
@@ -80,7 +79,7 @@ def schema_body(call: Call) -> FunctionProto | None:
         return FunctionProto.FromString(schema.function_body.SerializeToString())
     if not schema.has_context_dependent_function:
         return None
-    types = [b"" if v is None else _type(type_of(v)).SerializeToString() for v in call.operands]
+    types = [b"" if v is None else _type(v).SerializeToString() for v in call.operands]
     body = schema.get_context_dependent_function(call.node.proto.SerializeToString(), types)
     return FunctionProto.FromString(body) if body else None
 
@@ -92,7 +91,11 @@ def default_attributes(call: Call) -> list[AttributeProto]:
     return [value for value in found if value.type != AttributeProto.UNDEFINED]
 
 
-def _type(type: TensorType) -> TypeProto:
+def _type(value: Item) -> TypeProto:
     """For onnx: sizes that are no numbers stay open."""
+    if isinstance(value, list):
+        items = [_type(v) for v in value[:1]] or [helper.make_tensor_type_proto(TensorProto.FLOAT, None)]
+        return helper.make_sequence_type_proto(items[0])
+    type = type_of(value)
     return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(type.dtype.np),
                                          [d if isinstance(d, int) else None for d in type.shape])
