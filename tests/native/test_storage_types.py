@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import graphc as gc
 from graphc.compiler import Compilation
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
@@ -19,7 +18,7 @@ from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
 from graphc.ir.ops.elementwise import COPY
 from graphc.ir.stored import retyped_op
-from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f16, f32, i32, u8, u32
+from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f32, i32, u8, u32
 from graphc.passes.widen import retyped_graph
 from graphc.runtime.executable import Executable
 
@@ -141,13 +140,3 @@ def test_larger_arrays(dtype):
             np.testing.assert_allclose(found[name].astype(np.float64), expected.astype(np.float64), rtol=2.0 ** -dtype.mantissa, atol=1e-4)
         else:
             np.testing.assert_array_equal(found[name], expected, err_msg=name)
-
-
-@pytest.mark.parametrize("dtype", [f16, bf16])
-def test_batched_products_with_one_row(dtype):
-    """A batch of [1, k] @ [k, n], which is computed without packing: both factors are widened."""
-    rng = np.random.default_rng(0)
-    x, y = (rng.standard_normal(shape).astype(dtype.np) for shape in ((2, 4, 1, 8), (2, 4, 8, 8)))
-    run = gc.compile(gc.matmul, x=dtype[x.shape], y=dtype[y.shape])
-    wanted = (x.astype(np.float32) @ y.astype(np.float32)).astype(dtype.np)
-    np.testing.assert_allclose(run(x, y).astype(np.float32), wanted.astype(np.float32), rtol=2 ** -dtype.mantissa)
