@@ -6,11 +6,13 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 import numpy as np
 
+import graphc as gc
 from graphc.api import traced
 from graphc.cli_answers import users_traceback
 from graphc.compiled import CompiledGraph
@@ -20,24 +22,51 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.parser import parse
 from graphc.ir.types import BY_NAME, TensorType, dtype_of
 from graphc.nn.module import Module, argument_names
+from graphc.nn.network import entries, trace_network
 from graphc.specialised import SpecialisedGraph
 from graphc.train import TrainStep
 
-
 Program = Graph | GraphFunction | CompiledGraph | SpecialisedGraph | TrainStep
 TYPE = re.compile(r"(\w+)\[(.*)\]\Z")
+ONNX = ".onnx"
 
 
-def load_graph(source: str, types: Mapping[str, str] = MappingProxyType({})) -> Graph:
-    """The graph of what `load_program` gives."""
+@dataclass(frozen=True)
+class Source:
+    """A graph, and the values that its state has where it comes from (None: it says nothing of them)."""
+    graph: Graph
+    state: tuple[np.ndarray, ...] | None = None
+
+
+def load_source(source: str, types: Mapping[str, str] = MappingProxyType({})) -> Source:
+    """The graph of what `load_program` gives. An ONNX model brings the values of its state."""
     program = load_program(source, types)
-    return program if isinstance(program, Graph) else program.graph
+    if source.endswith(ONNX) and isinstance(program, GraphFunction):
+        return Source(program.graph, tuple(e.initial(0) for e in entries(program)))
+    return Source(program if isinstance(program, Graph) else program.graph)
+
+
+def sizes_of(graph: Graph, files: Mapping[str, str]) -> dict[str, int]:
+    """The sizes of named dimensions that the arrays of these files have, by the names of inputs."""
+    sizes: dict[str, int] = {}
+    for v in graph.inputs:
+        if v.name in files and not v.type.is_static:
+            shape = _array(v, files[v.name]).shape
+            if len(shape) != v.type.rank:
+                raise GraphError(f"{v.name}={files[v.name]} has the shape {list(shape)}, {v.name} must be {v.type}")
+            sizes |= {str(d): size for d, size in zip(v.type.shape, shape) if str(d) in graph.dim_names}
+    return sizes
 
 
 def load_program(source: str, types: Mapping[str, str] = MappingProxyType({})) -> Program:
-    """The graph of a text file, or what `module.py:name` is: a graph function, a training step, what gc.compile
-    returned, or a network, whose inputs have these types (`f32[1, 784]`). GraphError when there is none, OSError when
-    the file cannot be read."""
+    """The graph of a text file, the network of an ONNX model (`.onnx`), or what `module.py:name` is: a graph function,
+    a training step, what gc.compile returned, or a network, whose inputs have these types (`f32[1, 784]`). GraphError
+    when there is none, OSError when the file cannot be read."""
+    if source.endswith(ONNX):
+        if types:
+            raise GraphError(f"--type is for networks of module.py:name; {source} has types of its own")
+        net = gc.from_onnx(source)
+        return trace_network(net, False, **net.declared_inputs())
     path, colon, name = (source, "", "") if Path(source).exists() else source.rpartition(":")
     if colon and name:
         return _program_of(path, name, types)
@@ -52,6 +81,14 @@ def load_program(source: str, types: Mapping[str, str] = MappingProxyType({})) -
 
 def read_array(v: Value, file: str) -> np.ndarray:
     """The array of a .npy file, for the argument `v`."""
+    array = _array(v, file)
+    given = TensorType(dtype_of(array), array.shape)
+    if given != v.type:
+        raise GraphError(f"{v.name}={file} is {given}, {v.name} must be {v.type}")
+    return array
+
+
+def _array(v: Value, file: str) -> np.ndarray:
     try:
         array = np.load(file, allow_pickle=False)
     except (OSError, MemoryError):
@@ -60,9 +97,6 @@ def read_array(v: Value, file: str) -> np.ndarray:
         raise GraphError(f"{v.name}={file} is not a .npy file: {error}") from None
     if not isinstance(array, np.ndarray):
         raise GraphError(f"{v.name}={file} holds several arrays; save the one that is meant with numpy.save")
-    given = TensorType(dtype_of(array), array.shape)
-    if given != v.type:
-        raise GraphError(f"{v.name}={file} is {given}, {v.name} must be {v.type}")
     return array
 
 

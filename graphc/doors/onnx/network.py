@@ -1,0 +1,137 @@
+"""A model as a layer."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from onnx import ModelProto
+
+from graphc.contained import contained
+from graphc.doors.onnx.checking import check
+from graphc.doors.onnx.graph import GraphReader
+from graphc.doors.onnx.importer import Importer
+from graphc.doors.onnx.inputs import identifier, model_inputs
+from graphc.doors.onnx.known import Known
+from graphc.doors.onnx.reading import OnnxModel, domain_of, read
+from graphc.dsl.array import Array
+from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
+from graphc.errors import GraphError
+from graphc.ir.convert import shown
+from graphc.ir.types import TensorType
+from graphc.nn.module import Module
+from graphc.nn.parameter import Value
+
+Freeze = bool | str | Sequence[str] | None
+Sizes = Mapping[str, Any]
+
+
+@formed
+def from_onnx(model: str | os.PathLike[str] | bytes | ModelProto, /, *, freeze: Freeze = None,
+              sizes: Sizes | None = None) -> OnnxNetwork:
+    """The network of an ONNX model: a layer like any other, whose inputs have the types of the file.
+
+    `model`: a path, the bytes of a file, or an onnx.ModelProto, of any opset. Data beside the file must lie in its
+    folder. Sizes that the file leaves open are named dimensions; `sizes` gives some of them (`{"batch": 8}`), whole
+    shapes of inputs (`{"image": (1, 3, "H", "W")}`), also of those that have none in the file, the numbers of inputs
+    that decide sizes (`{"axes": np.array([0, 1])}`), which are inputs no more, or how many arrays an input has that is
+    a sequence (`{"images": 3}`) or an optional one.
+
+    Float initializers with axes that take part in computation are parameters under their names in the file, and start
+    with its numbers; `freeze` leaves out of training all of them (True) or those of these names or patterns
+    ("encoder.*"). Batch norms and dropouts are for training in a training step and for inference elsewhere. Several
+    outputs come as a dict by their names; `outputs=` of gc.compile takes names of values in the file.
+
+    Raises GraphError for a file that is damaged, and for what is not supported: all of it, at once.
+    """
+    try:
+        return _network(read(model), freeze, sizes)
+    except GraphError as error:
+        raise error.at(user_loc()) from None
+
+
+@contained
+def _network(model: OnnxModel, freeze: Freeze, sizes: Sizes | None) -> OnnxNetwork:
+    return OnnxNetwork(model, freeze, sizes)
+
+
+class OnnxNetwork(Module):
+    """The network of an ONNX model; made by `gc.from_onnx`. Called with arrays in the order of the file's inputs, or by
+    their names (items of a sequence `x`: "x.0", "x.1", …)."""
+    hands_on = True
+
+    def __init__(self, model: OnnxModel, freeze: Freeze = None, sizes: Sizes | None = None):
+        super().__init__()
+        self._model = model
+        self._patterns = _patterns(freeze)
+        reader = GraphReader(model)
+        self._graph = reader.graph(model.proto.graph)
+        self._functions = {(domain_of(f.domain), f.name): reader.function(f) for f in model.proto.functions}
+        check(model, self._graph, self._functions)
+        self._inputs = model_inputs(model, sizes or {})
+        self._types = {name: type for each in self._inputs for name, type in each.types.items()}
+
+    @property
+    def __name__(self) -> str:
+        """What the graph is called."""
+        return identifier(self._model.proto.graph.name or "onnx")
+
+    @property
+    def kind(self) -> str:
+        return self.__name__
+
+    def declared_inputs(self) -> Mapping[str, TensorType]:
+        """The types of the inputs, by their names in the file."""
+        return {name: type for name, type in self._types.items() if type is not None}
+
+    def takes(self) -> frozenset[str]:
+        return frozenset(self._types)
+
+    def forward(self, *arrays: Array, **named: Array) -> Any:
+        """The only output, or a dict of all."""
+        outputs = Importer(self._model, self._functions, self).outputs(
+            self._graph, self._given(arrays, named))
+        flat = _flat(outputs)
+        return next(iter(flat.values())) if len(outputs) == 1 and len(flat) == 1 else flat
+
+    def _given(self, arrays: Sequence[Array], named: Mapping[str, Array]) -> dict[str, Any]:
+        """The values of the file's inputs by name."""
+        given = dict(zip(self._types, arrays))
+        wrong = len(arrays) > len(self._types) or given.keys() & named.keys() or named.keys() - self._types.keys()
+        given |= named
+        if wrong or given.keys() != self._types.keys():
+            raise GraphError(f"{self._model.name} takes {', '.join(self._types) or 'no inputs'}; got {len(arrays)} "
+                             f"arrays by position and by name {', '.join(named) or 'none'}")
+        for name, array in given.items():
+            type = self._types[name]
+            if type is not None and (array.dtype != type.dtype or array.ndim != type.rank):
+                raise GraphError(f"the input {name} of {self._model.name} is {type}, got {array.type}")
+        return {each.name: each.value(given) for each in self._inputs}
+
+    def weight(self, known: Known, trained: bool) -> Array:
+        """The parameter that an initializer is."""
+        frozen = any(fnmatchcase(known.name, pattern) for pattern in self._patterns)
+        trains = trained and not frozen and not known.dtype.is_storage
+        return self.parameter(known.name, known.numbers.shape, Value(known.numbers), known.dtype, trains)
+
+    def __repr__(self) -> str:
+        return f"from_onnx({self._model.name!r})"
+
+
+def _patterns(freeze: Freeze) -> tuple[str, ...]:
+    if freeze is None or isinstance(freeze, bool):
+        return ("*",) if freeze else ()
+    patterns = (freeze,) if isinstance(freeze, str) else tuple(freeze)
+    if not all(isinstance(p, str) for p in patterns):
+        raise GraphError(f"freeze= takes True, or names of parameters in the file, got {shown(freeze)}")
+    return patterns
+
+
+def _flat(outputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Items of sequences as "name.0", "name.1", …"""
+    flat: dict[str, Array] = {}
+    for name, value in outputs.items():
+        flat |= _flat({f"{name}.{i}": v for i, v in enumerate(value)}) if isinstance(value, list) else {name: value}
+    return flat
