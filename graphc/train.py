@@ -163,7 +163,7 @@ class TrainStep(Trainer, Shown):
         return self._function.graph
 
     @property
-    def function(self) -> GraphFunction:
+    def traced(self) -> GraphFunction:
         """The whole step as a function, which knows who owns each array of the state."""
         return self._function
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from graphc.doors.onnx_out.emitter import Emitter
 from graphc.doors.onnx_out.movement import only, reshaped
-from graphc.doors.onnx_out.rule import FLOATS, Rule, Rules, Write, plain
+from graphc.doors.onnx_out.rule import FLOATS, SINGLE, Rule, Rules, Write, plain
 from graphc.ir.dims import Dims
 from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Opcode
@@ -15,9 +15,8 @@ from graphc.ir.ops.norm import (
     BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax, SoftmaxLike)
 from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
-from graphc.ir.types import bool_, f32, i8, i32, i64, u8
+from graphc.ir.types import bool_, i8, i32, i64, u8
 
-SINGLE = frozenset((f32,))
 GELU_SINCE, GROUP_NORM_SINCE, RMS_NORM_SINCE, ATTENTION_SINCE = 20, 21, 23, 23
 ATTENTION_AXES = 4                  # batch, heads, positions, features
 
@@ -45,7 +44,7 @@ def _clip(e: Emitter, node: NodeOf[Clip]) -> list[str]:
 def _softmax(kind: str) -> Write:
     def write(e: Emitter, node: NodeOf[SoftmaxLike]) -> list[str]:
         return [e.op(kind, only(e, node), axis=node.op.axis)]
-    return write                    # type: ignore[return-value]
+    return write
 
 
 def _scale(e: Emitter, node: Node, shape: Dims) -> list[str] | None:
@@ -113,6 +112,8 @@ def _resize(e: Emitter, node: NodeOf[Resize]) -> list[str] | None:
     is written as positions."""
     op = node.op
     places = op.coordinates or "half_pixel"
+    if op.exclude_outside and op.mode != "bicubic":
+        return None
     if op.mode not in RESIZE_MODES or op.scales or places not in RESIZE_PLACES:
         return None
     return [e.op("Resize", only(e, node), "", "", e.shape((*node.inputs[0].type.shape[:2], *op.shape)),
@@ -120,12 +121,12 @@ def _resize(e: Emitter, node: NodeOf[Resize]) -> list[str] | None:
                  exclude_outside=int(op.exclude_outside), cubic_coeff_a=op.cubic)]
 
 
-RULES: Rules = {                                                        # type: ignore[assignment]
+RULES: Rules = {
     Relu: Rule(plain("Relu"), FLOATS | {i8, i32}), LeakyRelu: Rule(_leaky_relu, SINGLE), Elu: Rule(_elu, SINGLE),
     Gelu: Rule(_gelu, SINGLE, GELU_SINCE), Softplus: Rule(plain("Softplus"), SINGLE),
     Clip: Rule(_clip, FLOATS | {i8, i32, i64, u8}), Softmax: Rule(_softmax("Softmax"), FLOATS),
-    LogSoftmax: Rule(_softmax("LogSoftmax"), FLOATS), LayerNorm: Rule(_layer_norm, FLOATS),
-    RMSNorm: Rule(_rms_norm, FLOATS, RMS_NORM_SINCE), GroupNorm: Rule(_group_norm, SINGLE, GROUP_NORM_SINCE),
-    BatchNormInference: Rule(_batch_norm, FLOATS), Attention: Rule(_attention, SINGLE, ATTENTION_SINCE),
+    LogSoftmax: Rule(_softmax("LogSoftmax"), SINGLE), LayerNorm: Rule(_layer_norm, SINGLE),
+    RMSNorm: Rule(_rms_norm, SINGLE, RMS_NORM_SINCE), GroupNorm: Rule(_group_norm, SINGLE, GROUP_NORM_SINCE),
+    BatchNormInference: Rule(_batch_norm, SINGLE), Attention: Rule(_attention, SINGLE, ATTENTION_SINCE),
     Resize: Rule(_resize, SINGLE)}
 RULES |= {kind: Rule(plain(name), SINGLE) for kind, name in TRIGONOMETRY.items()}

@@ -84,4 +84,4 @@ def _cond(e: Emitter, node: NodeOf[Cond]) -> list[str]:
                  outputs=len(node.outputs))
 
 
-RULES: Rules = {Scan: Rule(_scan), Cond: Rule(_cond), WhileLoop: Rule(_while)}     # type: ignore[arg-type]
+RULES: Rules = {Scan: Rule(_scan), Cond: Rule(_cond), WhileLoop: Rule(_while)}

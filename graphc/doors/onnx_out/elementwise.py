@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 from graphc.doors.onnx_out.emitter import Emitter
-from graphc.doors.onnx_out.rule import ALL, BOOL, FLOATS, INTEGERS, NUMBERS, SIGNED, Rule, Rules, plain
+from graphc.doors.onnx_out.rule import (
+    ALL, BOOL, FLOATS, INTEGERS, NUMBERS, SIGNED, SINGLE, Rule, Rules, plain)
 from graphc.ir.graph import Node
 from graphc.ir.ops.elementwise import Cast, Elementwise, StopGradient
 from graphc.ir.types import DType, f32, f64, i8, i32, i64, u8, u32, u64
@@ -17,7 +18,7 @@ KINDS: dict[str, tuple[str, frozenset[DType]]] = {
     "neg": ("Neg", FLOATS | SIGNED), "abs": ("Abs", NUMBERS), "sign": ("Sign", NUMBERS), "floor": ("Floor", FLOATS),
     "ceil": ("Ceil", FLOATS), "round": ("Round", FLOATS), "exp": ("Exp", FLOATS), "log": ("Log", FLOATS),
     "sqrt": ("Sqrt", FLOATS), "sin": ("Sin", FLOATS), "cos": ("Cos", FLOATS), "tanh": ("Tanh", FLOATS),
-    "sigmoid": ("Sigmoid", FLOATS), "erf": ("Erf", frozenset((f32,))),
+    "sigmoid": ("Sigmoid", SINGLE), "erf": ("Erf", SINGLE),
     "lt": ("Less", NUMBERS), "le": ("LessOrEqual", NUMBERS), "gt": ("Greater", NUMBERS),
     "ge": ("GreaterOrEqual", NUMBERS), "eq": ("Equal", NUMBERS | BOOL), "isnan": ("IsNaN", FLOATS)}
 LOGIC = {"bitand": ("And", "BitwiseAnd"), "bitor": ("Or", "BitwiseOr"), "bitxor": ("Xor", "BitwiseXor"),
@@ -62,7 +63,7 @@ def _saturated(e: Emitter, x: str, source: DType, target: DType) -> str:
     zero = e.constant(0, source)
     x = e.op("Where", e.op("IsNaN", x), zero, x)
     low, high = target.range
-    if source.np.type(high) == high:                    # both ends are floats
+    if int(source.np.type(high)) == high:                    # both ends are floats
         return e.cast(e.op("Clip", x, e.constant(low, source), e.constant(high, source)), target)
     if target.bits == 64 and not target.is_signed or target is u32:
         below = e.op("Less", x, zero)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.doors.onnx_out.package import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from graphc.doors.onnx_out.package import NodeProto, TensorProto, ValueInfoProto, helper
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, Dims, Poly
 from graphc.ir.graph import Graph, Node, Value

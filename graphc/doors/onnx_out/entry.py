@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def to_onnx(f: GraphFunction | Module | Model | TrainStep | Graph | Callable[...
     """
     given = {"opset": opset, "training": training, "seed": seed, "state": state, "outputs": outputs,
              "external": external}
-    options, types = sorted_out(f, to_onnx, given, bindings)
+    options, types = sorted_out(cast(Callable[..., object], f), to_onnx, given, bindings)
     opset, training, seed, state, outputs, external = options.values()
     opset = integer(opset, "opset", OLDEST, defs.onnx_opset_version(), user_loc())
     model = _model(f, opset, training, (seed, state), outputs, types)
@@ -79,7 +80,7 @@ def _model(f: object, opset: int, training: bool, origin: tuple[int | None, obje
             if origin != (None, None) or outputs is not None or training:
                 raise GraphError("a training step brings its state, its mode and its outputs: leave out seed=, state=, "
                                  "training= and outputs=")
-            return model_of(traced(f.graph, False, types).graph, _held(f.state, entries(f.function)), opset,
+            return model_of(traced(f.graph, False, types).graph, _held(f.state, entries(f.traced)), opset,
                             gc.__version__)
         source = traced(f, training, types)
         function = source.function if outputs is None else with_outputs(source.function, outputs)

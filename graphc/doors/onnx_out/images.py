@@ -7,7 +7,7 @@ import numpy as np
 
 from graphc.doors.onnx_out.emitter import Emitter
 from graphc.doors.onnx_out.movement import only, reshaped
-from graphc.doors.onnx_out.rule import Rule, Rules
+from graphc.doors.onnx_out.rule import SINGLE, Rule, Rules
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Node, NodeOf
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
@@ -15,7 +15,6 @@ from graphc.ir.ops.sliding import Pads
 from graphc.ir.ops.window import AvgPool, AvgPoolGrad, AvgPooling, MaxPool, MaxPoolGrad, MaxPoolPick, Pooling
 from graphc.ir.types import TensorType, f32, f64
 
-SINGLE = frozenset((f32,))
 MAXIMA = frozenset((f32, f64))
 DILATED_MEAN_SINCE = 19
 
@@ -52,8 +51,8 @@ def _input_grad(e: Emitter, node: NodeOf[ConvInputGrad]) -> list[str] | None:
 def _weight_grad(e: Emitter, node: NodeOf[ConvWeightGrad]) -> list[str]:
     """A convolution with batch and channels exchanged, of the image by dy: stride and dilation exchanged too."""
     op, (x, dy) = node.op, node.inputs
-    g, (n, c, *size), (_, f, *out) = op.groups, x.type.shape, dy.type.shape
-    spatial = tuple(range(3, 3 + op.axes))
+    g, (n, c, *size) = op.groups, x.type.shape
+    spatial = range(3, 3 + op.axes)
     apart = reshaped(e, e.values[x], (n, g, _per(c, g), *size))
     turned = reshaped(e, e.op("Transpose", apart, perm=[2, 1, 0, *spatial]), (_per(c, g), g * n, *size))
     kernels = e.op("Transpose", e.values[dy], perm=[1, 0, *range(2, 2 + op.axes)])
@@ -72,11 +71,15 @@ def _window(op: Pooling, x: Dims) -> dict[str, object] | None:
     """The attributes of pooling; None where they depend on a size that is not a number. What `ceil_mode` adds is
     written as padding."""
     padding = op.padding
+    if 0 in x[2:]:
+        return None
     if op.ceil_mode:
         size, out = x[2:], op.output_shape(x)[2:]
         if not all(isinstance(d, int) for d in (*size, *out)):
             return None
         padding = op.frame(size, out)       # type: ignore[arg-type]    # numbers, as was just looked at
+    if any(max(pair) >= k for pair, k in zip(padding, op.kernel)):          # which runtimes refuse
+        return None
     return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": pads(padding),
             "dilations": list(op.dilation)}
 
@@ -129,9 +132,11 @@ def _avg_pool(e: Emitter, node: NodeOf[AvgPool]) -> list[str] | None:
     if op.ceil_mode or (set(op.dilation) != {1} and e.opset < DILATED_MEAN_SINCE):
         return None
     window = _window(op, node.inputs[0].type.shape)
-    if window is None or set(op.dilation) == {1}:
-        window = window and {k: v for k, v in window.items() if k != "dilations"}
-    return window and [e.op("AveragePool", only(e, node), count_include_pad=int(op.count_include_pad), **window)]
+    if window is None:
+        return None
+    if set(op.dilation) == {1}:
+        del window["dilations"]         # which old opsets do not have
+    return [e.op("AveragePool", only(e, node), count_include_pad=int(op.count_include_pad), **window)]
 
 
 def _avg_grad(e: Emitter, node: NodeOf[AvgPoolGrad]) -> list[str] | None:

@@ -24,7 +24,7 @@ def _take_along(e: Emitter, node: NodeOf[TakeAlongAxis]) -> list[str]:
     return [e.op("GatherElements", only(e, node), positions(e, node.inputs[1]), axis=_axis(node))]
 
 
-def _axis(node: NodeOf[Indexing]) -> int:
+def _axis(node: NodeOf[Take] | NodeOf[TakeAlongAxis]) -> int:
     return node.op.axis % node.inputs[0].type.rank
 
 
@@ -65,7 +65,7 @@ def _scatter_along(e: Emitter, node: NodeOf[ScatterAlongAxis]) -> list[str]:
 
 
 RULES: Rules = {
-    Take: Rule(_take, ALL), TakeAlongAxis: Rule(_take_along, ALL),               # type: ignore[arg-type]
+    Take: Rule(_take, ALL), TakeAlongAxis: Rule(_take_along, ALL),
     ScatterAdd: Rule(lambda e, node: _scattered(e, node, "add"), NUMBERS),
     ScatterAddAlongAxis: Rule(lambda e, node: _along(e, node, "add"), NUMBERS),
-    Scatter: Rule(_scatter, NUMBERS | BOOL), ScatterAlongAxis: Rule(_scatter_along, NUMBERS | BOOL)}  # type: ignore
+    Scatter: Rule(_scatter, NUMBERS | BOOL), ScatterAlongAxis: Rule(_scatter_along, NUMBERS | BOOL)}

@@ -5,7 +5,7 @@ from graphc.doors.onnx_out.emitter import Emitter
 from graphc.doors.onnx_out.rule import WORDS, Rule, Rules
 from graphc.ir.graph import NodeOf
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
-from graphc.ir.types import DType, i8, i32, i64, u8, u32, u64
+from graphc.ir.types import i8, i32, i64, u8, u32, u64
 
 BYTES = (i8, u8)
 
@@ -47,4 +47,4 @@ def written(equation: str, *ranks: int) -> str:
     return f"{','.join(terms)}->{out}"
 
 
-RULES: Rules = {Matmul: Rule(_matmul), Einsum: Rule(_einsum)}       # type: ignore[arg-type]
+RULES: Rules = {Matmul: Rule(_matmul), Einsum: Rule(_einsum)}

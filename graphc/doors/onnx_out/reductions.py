@@ -4,7 +4,7 @@ from __future__ import annotations
 from graphc.doors.onnx_out.emitter import Emitter
 from graphc.doors.onnx_out.loops import along_axis
 from graphc.doors.onnx_out.movement import only
-from graphc.doors.onnx_out.rule import BOOL, FLOATS, WORDS, Rule, Rules, Write
+from graphc.doors.onnx_out.rule import FLOATS, WORDS, Rule, Rules, Write
 from graphc.ir.graph import Node, NodeOf
 from graphc.ir.ops.reduce import ArgExtremum, ArgMax, ArgMin, Max, Mean, Min, Prod, Reduction, Sum
 from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
@@ -12,24 +12,26 @@ from graphc.ir.ops.sort import ArgSort, Sort, Sorting, TopK
 from graphc.ir.types import i8, i32, i64, u8
 
 COMPARED = FLOATS | {i8, i32, i64, u8}
-CUMPROD_SINCE, BOOL_SINCE = 26, 20
+CUMPROD_SINCE = 26
 
 
 def _reduction(kind: str) -> Write:
-    def write(e: Emitter, node: NodeOf[Reduction]) -> list[str]:
+    def write(e: Emitter, node: NodeOf[Reduction]) -> list[str] | None:
         op, x = node.op, only(e, node)
+        if isinstance(op, Mean) and any(node.inputs[0].type.shape[axis] == 0 for axis in op.axes):
+            return None             # NaN, where runtimes give 0
         if not op.axes:
             return [x]
         if op.axes == tuple(range(node.inputs[0].type.rank)):
             return [e.op(kind, x, keepdims=int(op.keepdims))]
         return [e.op(kind, x, e.numbers(*op.axes), keepdims=int(op.keepdims))]
-    return write                    # type: ignore[return-value]    # of its own operators alone
+    return write
 
 
 def _index_of(kind: str) -> Write:
     def write(e: Emitter, node: NodeOf[ArgExtremum]) -> list[str]:
         return [e.op(kind, only(e, node), axis=node.op.axis, keepdims=int(node.op.keepdims))]
-    return write                    # type: ignore[return-value]
+    return write
 
 
 def _cumsum(e: Emitter, node: NodeOf[CumSum]) -> list[str]:

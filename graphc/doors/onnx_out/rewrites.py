@@ -1,5 +1,5 @@
-"""Operators that ONNX does not have, as others of graphc. A rule is given the node and its operands in the graph that is
-built; None: this form has no such way."""
+"""Operators that ONNX does not have, as others of graphc. A rule is given the node and its operands in the graph that
+is built; None: this form has no such way."""
 from __future__ import annotations
 
 import math
@@ -14,7 +14,7 @@ from graphc.ir.op import Opcode, OpBuilder, Values
 from graphc.ir.ops.constant import number, splat
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.random import RandomBits
-from graphc.ir.types import BY_NAME, f64
+from graphc.ir.types import BY_NAME, bool_, f64
 
 Rewrite = Callable[..., Value | Values | None]
 
@@ -25,7 +25,7 @@ def _expm1(b: OpBuilder, node: Node, x: Value) -> Value:
     u = b.exp(x)
     less, one = b.sub(u, 1), number(b, 1, x)
     usual = b.bitand(b.bitand(b.lt(u, math.inf), b.ne(less, 0)), b.ne(less, -1))
-    quotient = b.div(b.mul(less, x), b.log(b.where(usual, u, b.mul(one, 2))))
+    quotient = b.mul(less, b.div(x, b.log(b.where(usual, u, b.mul(one, 2)))))
     return b.where(usual, quotient, b.where(b.eq(less, 0), x, less))
 
 
@@ -34,7 +34,7 @@ def _log1p(b: OpBuilder, node: Node, x: Value) -> Value:
     u = b.add(x, 1)
     less = b.sub(u, 1)
     usual = b.bitand(b.lt(u, math.inf), b.ne(less, 0))
-    quotient = b.div(b.mul(b.log(u), x), b.where(usual, less, number(b, 1, x)))
+    quotient = b.mul(b.log(u), b.div(x, b.where(usual, less, number(b, 1, x))))
     return b.where(usual, quotient, b.where(b.eq(less, 0), x, u))
 
 
@@ -61,8 +61,20 @@ def _cbrt(b: OpBuilder, node: Node, x: Value) -> Value:
     return b.where(usual, b.cast(b.mul(root, b.sign(wide)), dtype=x.type.dtype), x)
 
 
+def _sigmoid(b: OpBuilder, node: Node, x: Value) -> Value:
+    """Of f64, for which runtimes take one from the other, so that small results lose their digits."""
+    return b.div(1, b.add(b.exp(b.neg(x)), 1))
+
+
 def _isfinite(b: OpBuilder, node: Node, x: Value) -> Value:
     return b.lt(b.abs(x), math.inf)
+
+
+def _where(b: OpBuilder, node: Node, chosen: Value, x: Value, y: Value) -> Value | None:
+    """Of bools, for which runtimes have no kernel."""
+    if x.type.dtype is not bool_:
+        return None
+    return b.bitor(b.bitand(chosen, x), b.bitand(b.bitnot(chosen), y))
 
 
 def _neg(b: OpBuilder, node: Node, x: Value) -> Value | None:
@@ -89,7 +101,7 @@ def _float_quotient(b: OpBuilder, x: Value, y: Value) -> tuple[Value, Value]:
     low = b.floor(quotient)
     whole = b.where(b.gt(b.sub(quotient, low), 0.5), b.add(low, 1), low)
     whole = b.where(b.eq(y, 0), b.div(x, y), b.where(b.eq(quotient, 0), b.mul(zero, b.div(x, y)), whole))
-    signed = b.where(b.eq(rest, 0), b.mul(zero, y), b.where(other, b.add(rest, y), rest))
+    signed = b.where(b.eq(rest, 0), b.where(b.lt(y, 0), b.neg(zero), zero), b.where(other, b.add(rest, y), rest))
     return whole, b.where(b.isnan(rest), rest, signed)
 
 
@@ -117,23 +129,22 @@ def _shift(direction: str) -> Rewrite:
     """ONNX shifts unsigned numbers, by fewer bits than they have."""
     def rule(b: OpBuilder, node: Node, x: Value, n: Value) -> Value:
         dtype, known = x.type.dtype, splat(n)
-        bits = max(dtype.bits, 32)
-        plain = BY_NAME[f"u{bits}"]
-        inside = b.bitand(b.ge(n, 0), b.lt(n, dtype.bits)) if dtype.is_signed else b.lt(n, dtype.bits)
         fits = known is not None and 0 <= known < dtype.bits
-        last = number(b, 0 if direction == "left" else dtype.bits - 1, n)
-        by = b.cast(n if fits else b.where(inside, n, last), dtype=plain)
-        if direction == "left":
-            moved = b.cast(counterpart(b, "BitShift", b.cast(x, dtype=plain), by, direction=direction.upper()), dtype=dtype)
-            return moved if fits else b.where(inside, moved, number(b, 0, x))
-        if not dtype.is_signed:
-            moved = b.cast(counterpart(b, "BitShift", b.cast(x, dtype=plain), by, direction=direction.upper()), dtype=dtype)
-            return moved if fits else b.where(inside, moved, number(b, 0, x))
-        below = b.lt(x, 0)                          # its complement is not negative: zeros come in, which become ones
-        turned = b.where(below, b.bitnot(x), x)
-        moved = b.cast(counterpart(b, "BitShift", b.cast(turned, dtype=plain), by, direction=direction.upper()), dtype=dtype)
-        return b.where(below, b.bitnot(moved), moved)
+        inside = b.bitand(b.ge(n, 0), b.lt(n, dtype.bits)) if dtype.is_signed else b.lt(n, dtype.bits)
+        below = b.lt(x, 0) if direction == "RIGHT" and dtype.is_signed else None
+        n = n if fits else b.where(inside, n, number(b, 0 if below is None else dtype.bits - 1, n))
+        moved = _moved(b, x if below is None else b.where(below, b.bitnot(x), x), n, direction)
+        if below is not None:           # zeros come in for ones: of a negative number its complement is moved
+            return b.where(below, b.bitnot(moved), moved)
+        return moved if fits else b.where(inside, moved, number(b, 0, x))
     return rule
+
+
+def _moved(b: OpBuilder, x: Value, n: Value, direction: str) -> Value:
+    """The bits of x as those of an unsigned number, moved."""
+    plain = BY_NAME[f"u{max(x.type.dtype.bits, 32)}"]
+    bits = (b.cast(v, dtype=plain) for v in (x, n))
+    return b.cast(counterpart(b, "BitShift", *bits, direction=direction), dtype=x.type.dtype)
 
 
 def in_f64(formula: Callable[[OpBuilder, Value], Value]) -> Rewrite:
@@ -145,8 +156,9 @@ def in_f64(formula: Callable[[OpBuilder, Value], Value]) -> Rewrite:
 
 REWRITES: dict[Opcode, Rewrite] = {Elementwise(name): rule for name, rule in (
     ("expm1", _expm1), ("log1p", _log1p), ("exp2", _exp2), ("log2", _logarithm(2)), ("log10", _logarithm(10)),
-    ("cbrt", _cbrt), ("isfinite", _isfinite), ("neg", _neg), ("floordiv", _floordiv), ("mod", _mod),
-    ("shift_left", _shift("left")), ("shift_right", _shift("right")))}
+    ("cbrt", _cbrt), ("sigmoid", _sigmoid), ("where", _where),
+    ("isfinite", _isfinite), ("neg", _neg), ("floordiv", _floordiv), ("mod", _mod),
+    ("shift_left", _shift("LEFT")), ("shift_right", _shift("RIGHT")))}
 REWRITES |= {Elementwise(name): in_f64(formula) for name, formula in special.FORMULAS.items()}
-REWRITES |= FALLBACKS
+REWRITES.update(FALLBACKS)
 REWRITES[RandomBits] = random_bits

@@ -3,17 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphc.doors.onnx_out.emitter import Emitter
-from graphc.ir.graph import Node
+from graphc.ir.graph import Node, NodeOf
 from graphc.ir.op import Opcode
 from graphc.ir.types import DTYPES, DType, bool_, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 
 OLDEST = 18                         # opset: reductions take their axes as an input, integers have bitwise operators
 
 # names of the outputs; None: this form of the operator has no counterpart
-Write = Callable[[Emitter, Node], Sequence[str] | None]
+Write = Callable[[Emitter, NodeOf[Any]], Sequence[str] | None]
 
+SINGLE = frozenset((f32,))
 FLOATS = frozenset((f32, f64))
 SIGNED = frozenset((i8, i16, i32, i64))
 INTEGERS = SIGNED | frozenset((u8, u16, u32, u64))

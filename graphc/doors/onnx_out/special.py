@@ -16,8 +16,8 @@ from graphc.ir.ops.constant import number
 
 Formula = Callable[[OpBuilder, Value], Value]
 
-# numerators and denominators, the lowest power first, of erf(x) / x in x² up to 0.46875, of erfc(x) exp(x²) up to 4, and
-# of what is left of it beyond, in 1 / x²
+# numerators and denominators, the lowest power first, of erf(x) / x in x² up to 0.46875, of erfc(x) exp(x²) up to 4,
+# and of what is left of it beyond, in 1 / x²
 SMALL = ((3.20937758913846947e03, 3.77485237685302021e02, 1.13864154151050156e02, 3.16112374387056560e00,
           1.85777706184603153e-1),
          (2.84423683343917062e03, 1.28261652607737228e03, 2.44024637934444173e02, 2.36012909523441209e01, 1.0))

@@ -2,6 +2,7 @@
 side (im2col), then a sum over them. For images whose sizes are numbers; None for others."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from graphc.ir.dims import Dims, Sizes
 from graphc.ir.graph import Node, Value
-from graphc.ir.op import OpBuilder
+from graphc.ir.op import Opcode, OpBuilder
 from graphc.ir.ops.constant import full
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
 from graphc.ir.ops.window import AvgPool, AvgPoolGrad, AvgPooling, MaxPool, MaxPoolGrad, MaxPoolPick, Pooling, lowest
@@ -188,7 +189,7 @@ def avg_grad(b: OpBuilder, node: Node, dy: Value) -> Value | None:
     return frame.spread(b, b.broadcast_to(b.reshape(share, shape=(*shape, 1)), shape=(*shape, elements)))
 
 
-FALLBACKS = {kind: rule for family, rule in (
+FALLBACKS: dict[Opcode, Callable[..., Value | None]] = {kind: rule for family, rule in (
     (Conv, conv), (ConvInputGrad, input_grad), (ConvWeightGrad, weight_grad), (MaxPool, max_pool),
     (MaxPoolGrad, max_grad), (MaxPoolPick, max_pick), (AvgPool, avg_pool), (AvgPoolGrad, avg_grad))
     for kind in family.every()}

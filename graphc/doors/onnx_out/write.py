@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from graphc.doors.onnx_out.emitter import Emitter
+from graphc.doors.onnx_out.loops import zeros
 from graphc.doors.onnx_out.rule import Rule
 from graphc.doors.onnx_out.rewrites import REWRITES
 from graphc.doors.onnx_out.table import RULES
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Node, Value, leading_to
+from graphc.ir.graph import Node, NodeOf, Value, leading_to
 from graphc.ir.op import Composite, as_tuple
 from graphc.ir.stored import retyped_op
 from graphc.ir.types import DType, bf16, bool_, f16, f32, i8, i16, i32, i64, u8, u16, u32, u64
@@ -37,9 +39,11 @@ def write_nodes(e: Emitter, nodes: Sequence[Node], outputs: Sequence[Value]) -> 
 
 
 def _written(e: Emitter, node: Node) -> Sequence[str]:
+    if all(_is_empty(v) for v in node.outputs) or node.op.is_contraction and any(map(_is_empty, node.inputs)):
+        return [zeros(e, v.type) for v in node.outputs]         # runtimes stumble over loops and sums of nothing
     rule = RULES.get(node.op.opcode)
     if rule is not None and rule.applies(node, e.opset):
-        names = rule.write(e, node)
+        names = rule.write(e, cast(NodeOf[Any], node))
         if names is not None:
             return names
     b = Builder(node.op.name)
@@ -50,6 +54,10 @@ def _written(e: Emitter, node: Node) -> Sequence[str]:
     e.values.update(zip(ins, (e.values[v] for v in node.inputs)))
     write_nodes(e, b.nodes, outs)
     return [e.values[v] for v in outs]
+
+
+def _is_empty(v: Value) -> bool:
+    return 0 in v.type.shape
 
 
 def _made_of(b: Builder, node: Node, ins: tuple[Value, ...], rule: Rule | None) -> tuple[Value, ...] | None:
