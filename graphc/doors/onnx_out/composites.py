@@ -6,7 +6,7 @@ import numpy as np
 from graphc.doors.onnx_out.emitter import Emitter
 from graphc.doors.onnx_out.movement import only, reshaped
 from graphc.doors.onnx_out.rule import FLOATS, SINGLE, Rule, Rules, Write, plain
-from graphc.ir.dims import Dims
+from graphc.ir.dims import Dims, product_of
 from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Opcode
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Softplus
@@ -17,7 +17,7 @@ from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
 from graphc.ir.types import bool_, i8, i32, i64, u8
 
-GELU_SINCE, GROUP_NORM_SINCE, RMS_NORM_SINCE, ATTENTION_SINCE = 20, 21, 23, 23
+GELU_SINCE, RMS_NORM_SINCE, ATTENTION_SINCE = 20, 23, 23
 ATTENTION_AXES = 4                  # batch, heads, positions, features
 
 TRIGONOMETRY: dict[Opcode, str] = {Acos: "Acos", Acosh: "Acosh", Asin: "Asin", Asinh: "Asinh", Atan: "Atan",
@@ -68,14 +68,17 @@ def _rms_norm(e: Emitter, node: NodeOf[RMSNorm]) -> list[str] | None:
     return scale and [e.op("RMSNormalization", e.values[x], *scale, axis=-op.axes, epsilon=op.eps)]
 
 
-def _group_norm(e: Emitter, node: NodeOf[GroupNorm]) -> list[str] | None:
+def _group_norm(e: Emitter, node: NodeOf[GroupNorm]) -> list[str]:
+    """An instance norm of the groups, then scale and shift of the channels. (ONNX's own group norm is computed from
+    E[x²] - E[x]², of which little is left where the mean is large.)"""
     op, x = node.op, node.inputs[0]
-    scale = _scale(e, node, x.type.shape[1:2])
-    if scale is None or not isinstance(x.type.shape[1], int):
-        return None
-    if len(scale) == 1:
-        scale.append(e.constant(np.zeros(x.type.shape[1], x.type.dtype.np)))
-    return [e.op("GroupNormalization", e.values[x], *scale, num_groups=op.groups, epsilon=op.eps)]
+    n, c, *rest = x.type.shape
+    grouped = reshaped(e, e.values[x], (n, op.groups, product_of((c // op.groups, *rest))))
+    ones, zeros = (e.constant(np.full(op.groups, value, x.type.dtype.np)) for value in (1, 0))
+    y = reshaped(e, e.op("InstanceNormalization", grouped, ones, zeros, epsilon=op.eps), x.type.shape)
+    for kind, s in zip(("Mul", "Add"), node.inputs[1:]):
+        y = e.op(kind, y, reshaped(e, e.values[s], (*s.type.shape, *(1 for _ in rest))))
+    return [y]
 
 
 def _batch_norm(e: Emitter, node: NodeOf[BatchNormInference]) -> list[str]:
@@ -126,7 +129,7 @@ RULES: Rules = {
     Gelu: Rule(_gelu, SINGLE, GELU_SINCE), Softplus: Rule(plain("Softplus"), SINGLE),
     Clip: Rule(_clip, FLOATS | {i8, i32, i64, u8}), Softmax: Rule(_softmax("Softmax"), FLOATS),
     LogSoftmax: Rule(_softmax("LogSoftmax"), SINGLE), LayerNorm: Rule(_layer_norm, SINGLE),
-    RMSNorm: Rule(_rms_norm, SINGLE, RMS_NORM_SINCE), GroupNorm: Rule(_group_norm, SINGLE, GROUP_NORM_SINCE),
+    RMSNorm: Rule(_rms_norm, SINGLE, RMS_NORM_SINCE), GroupNorm: Rule(_group_norm, SINGLE),
     BatchNormInference: Rule(_batch_norm, SINGLE), Attention: Rule(_attention, SINGLE, ATTENTION_SINCE),
     Resize: Rule(_resize, SINGLE)}
 RULES |= {kind: Rule(plain(name), SINGLE) for kind, name in TRIGONOMETRY.items()}

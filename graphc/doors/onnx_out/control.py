@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from graphc.doors.onnx_out.emitter import Emitter
 from graphc.doors.onnx_out.loops import body_graph, zeros
 from graphc.doors.onnx_out.package import GraphProto, ValueInfoProto
+from graphc.doors.onnx_out.recurrent import recurrent
 from graphc.doors.onnx_out.rule import Rule, Rules
 from graphc.ir.graph import Graph, NodeOf, Value
 from graphc.ir.ops.control import Cond, Scan, WhileLoop, output_types
@@ -18,6 +19,8 @@ def _scan(e: Emitter, node: NodeOf[Scan]) -> list[str]:
         return [*names[:op.carries], *(zeros(e, v.type) for v in node.outputs[op.carries:])]
     if op.xs == 0:
         return _counted(e, node)
+    if cell := recurrent(e, node):
+        return cell
     inner = e.inner()
     first, last = op.carries, op.carries + op.xs
     inputs = [inner.argument(v, v.name or "step") for v in op.body.inputs[:last]]

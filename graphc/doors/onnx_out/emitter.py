@@ -1,7 +1,7 @@
 """Appends ONNX nodes: names of values, constants, and named sizes as tensors that the file computes."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,8 +194,28 @@ class Emitter:
             else:
                 self.nodes.append(helper.make_node("Identity", [value], names[-1:], name=names[-1]))
         _rename(self.nodes, final)
+        self.nodes = _needed(self.nodes, names)
         self.infos = {final.get(n, n): t for n, t in self.infos.items()}
         return names
+
+
+def _needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
+    """Those of the nodes that the outputs depend on: a rule may read what is before its operands."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(_read(node))
+    return kept[::-1]
+
+
+def _read(node: NodeProto) -> Iterator[str]:
+    """The names that a node reads, those in its bodies included."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                yield from _read(inner)
 
 
 def _slope(dim: Poly, known: set[str]) -> int:
