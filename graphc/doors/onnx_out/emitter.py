@@ -120,14 +120,13 @@ class Emitter:
         axes = [(v, axis, dim) for v in arguments for axis, dim in enumerate(v.type.shape) if isinstance(dim, Poly)]
         axes.sort(key=lambda entry: len(entry[2].terms) > 1 or len(entry[2].terms[0][0]) > 1)
         known: set[str] = set()
-        while found := next((e for e in axes if len(e[2].names - known) == 1 and _slope(e[2], known)), None):
+        while found := next((e for e in axes if len(e[2].names - known) == 1 and _slope(e[2], known) != 0), None):
             v, axis, dim = found
             (name,), slope = dim.names - known, _slope(dim, known)
-            rest = dim - Poly((((name,), slope),))
-            size = self.op("Shape", self.values[v], start=axis, end=axis + 1)
+            plain = Poly((((name,), 1),))
+            size, rest = self.op("Shape", self.values[v], start=axis, end=axis + 1), dim - plain * slope
             size = size if rest == 0 else self.op("Sub", size, self.size(rest))
-            self.file.sizes[Poly((((name,), 1),))] = (size if slope == 1
-                                                      else self.op("Div", size, self.numbers(slope)))
+            self.file.sizes[plain] = size if slope == 1 else self.op("Div", size, self.size(slope))
             known.add(name)
         missing = frozenset().union(*(dim.names for _, _, dim in axes)) - known
         if missing:
@@ -218,11 +217,17 @@ def _read(node: NodeProto) -> Iterator[str]:
                 yield from _read(inner)
 
 
-def _slope(dim: Poly, known: set[str]) -> int:
+def _slope(dim: Poly, known: set[str]) -> Dim:
     """What the only unknown name is multiplied by, 0 where the size is not linear in it."""
     (name,) = dim.names - known
-    terms = [(m, c) for m, c in dim.terms if m not in ((name,), ()) and Poly(((m, c),)).names - known]
-    return 0 if terms else dict(dim.terms).get((name,), 0)
+    factors = []
+    for monomial, c in dim.terms:
+        others = tuple(n for n in monomial if n != name)
+        if len(monomial) - len(others) == 1:
+            factors.append((others, c))
+        if any(name in n.names for n in [Poly(((others, 1),))] if others) or len(monomial) - len(others) > 1:
+            return 0
+    return Poly.of(factors)
 
 
 def _rename(nodes: Sequence[NodeProto], names: dict[str, str]) -> None:

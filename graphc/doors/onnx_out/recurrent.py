@@ -21,7 +21,7 @@ TANH = Elementwise("tanh")
 
 
 @dataclass(frozen=True)
-class Cell:
+class RecurrentCellForm:
     """What a body computes: the kind in ONNX, the order in which ONNX has our gates, and which inputs of the body are
     the slice, the recurrent weights and a bias inside of the candidate."""
     kind: str
@@ -57,7 +57,7 @@ def _parts(gates: Sequence[Value], width: object) -> Value | None:
     return whole if whole is not None and whole.type.shape[-1] == len(gates) * width else None  # type: ignore[operator]
 
 
-def _lstm(body: Graph) -> Cell | None:
+def _lstm(body: Graph) -> RecurrentCellForm | None:
     """c' = f c + i g, h' = o tanh(c'), of gates side by side: i, f, g, o."""
     h0, c0, x = body.inputs[:3]
     h, c, y = body.outputs
@@ -69,10 +69,10 @@ def _lstm(body: Graph) -> Cell | None:
     found = whole and match(whole, Is(ADD, "x", Is(Matmul, "h", "w")))
     if not found or found["x"] is not x or found["h"] is not h0:
         return None
-    return Cell("LSTM", (0, 3, 1, 2), x, found["w"])
+    return RecurrentCellForm("LSTM", (0, 3, 1, 2), x, found["w"])
 
 
-def _gru(body: Graph) -> Cell | None:
+def _gru(body: Graph) -> RecurrentCellForm | None:
     """n = tanh(xn + r hn), h' = n + z (h - n), of gates side by side: r, z, n."""
     h0, x = body.inputs[:2]
     h, y = body.outputs
@@ -86,10 +86,10 @@ def _gru(body: Graph) -> Cell | None:
     product = hidden and match(hidden, Is(ADD, Is(Matmul, "h", "w"), "b"), Is(Matmul, "h", "w"))
     if not product or given is not x or product["h"] is not h0:
         return None
-    return Cell("GRU", (1, 0, 2), x, product["w"], product.values.get("b"))
+    return RecurrentCellForm("GRU", (1, 0, 2), x, product["w"], product.values.get("b"))
 
 
-def _rnn(body: Graph) -> Cell | None:
+def _rnn(body: Graph) -> RecurrentCellForm | None:
     """h' = tanh(x + h w), or relu."""
     h0, x = body.inputs[:2]
     h, y = body.outputs
@@ -97,10 +97,10 @@ def _rnn(body: Graph) -> Cell | None:
     found = match(h, Is(TANH, inner), Is(Relu, inner))
     if not found or found["x"] is not x or found["h"] is not h0 or y is not h:
         return None
-    return Cell("RNN", (0,), x, found["w"], relu=found.nodes[0].op.opcode is Relu)
+    return RecurrentCellForm("RNN", (0,), x, found["w"], relu=found.nodes[0].op.opcode is Relu)
 
 
-CELLS: dict[int, tuple[Callable[[Graph], Cell | None], ...]] = {1: (_gru, _rnn), 2: (_lstm,)}
+CELLS: dict[int, tuple[Callable[[Graph], RecurrentCellForm | None], ...]] = {1: (_gru, _rnn), 2: (_lstm,)}
 
 
 def _projection(v: Value) -> Projection | None:
@@ -128,7 +128,7 @@ def recurrent(e: Emitter, node: NodeOf[Scan]) -> list[str] | None:
     return _written(e, node, cell, given, outer)
 
 
-def _written(e: Emitter, node: NodeOf[Scan], cell: Cell, given: Projection, outer: dict[Value, Value]) -> list[str]:
+def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: Projection, outer: dict[Value, Value]) -> list[str]:
     op = node.op
     hidden = node.inputs[0].type.shape[-1]
     rows = len(cell.order) * hidden
@@ -145,7 +145,7 @@ def _written(e: Emitter, node: NodeOf[Scan], cell: Cell, given: Projection, oute
     return [*(e.op("Squeeze", end, axis) for end in ends), e.op("Squeeze", y, e.numbers(1))]
 
 
-def _biases(e: Emitter, cell: Cell, given: Projection, outer: dict[Value, Value], rows: Dim) -> list[str]:
+def _biases(e: Emitter, cell: RecurrentCellForm, given: Projection, outer: dict[Value, Value], rows: Dim) -> list[str]:
     """That of the input and that of the recurrent product; of a GRU the latter is inside of the candidate."""
     outside = [e.values[b] for b in given.biases]
     none = e.op("Expand", e.constant(0, f32), e.shape((rows,)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from graphc.doors.onnx_out import special
 from graphc.doors.onnx_out.counterpart import counterpart
+from graphc.doors.onnx_out.factorisations import FACTORISATIONS
 from graphc.doors.onnx_out.philox import random_bits
 from graphc.doors.onnx_out.windows import FALLBACKS
 from graphc.ir.graph import Node, Value
@@ -161,4 +162,5 @@ REWRITES: dict[Opcode, Rewrite] = {Elementwise(name): rule for name, rule in (
     ("shift_left", _shift("LEFT")), ("shift_right", _shift("RIGHT")))}
 REWRITES |= {Elementwise(name): in_f64(formula) for name, formula in special.FORMULAS.items()}
 REWRITES.update(FALLBACKS)
+REWRITES.update(FACTORISATIONS)
 REWRITES[RandomBits] = random_bits

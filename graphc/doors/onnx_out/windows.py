@@ -18,7 +18,7 @@ from graphc.ir.types import TensorType
 
 
 @dataclass(frozen=True)
-class Frame:
+class WindowFrame:
     """An image with what is around it, and the windows in it. `places` [windows, elements of one]: where the elements
     are, counted in the framed image; `inside`: whether they are in the image."""
     size: Sizes
@@ -27,7 +27,7 @@ class Frame:
     inside: np.ndarray
 
     @staticmethod
-    def of(size: Sizes, out: Sizes, kernel: Sizes, op: ConvOp | Pooling) -> Frame:
+    def of(size: Sizes, out: Sizes, kernel: Sizes, op: ConvOp | Pooling) -> WindowFrame:
         padding = op.frame(size, out) if isinstance(op, Pooling) else op.padding
         around = tuple(n + low + high for n, (low, high) in zip(size, padding))
         rank = len(size)
@@ -42,7 +42,7 @@ class Frame:
         flat = (prod(out), prod(kernel))
         places = np.ravel_multi_index(np.broadcast_arrays(*along), around).reshape(flat)
         inside = np.logical_and.reduce(np.broadcast_arrays(*within)).reshape(flat)
-        return Frame(size, tuple(padding), places.astype(np.int64), inside)
+        return WindowFrame(size, tuple(padding), places.astype(np.int64), inside)
 
     @property
     def around(self) -> Sizes:
@@ -77,10 +77,10 @@ class Frame:
         return self.image(b, added)
 
 
-def _frame(op: ConvOp | Pooling, x: Dims, out: Dims, kernel: Dims) -> Frame | None:
+def _frame(op: ConvOp | Pooling, x: Dims, out: Dims, kernel: Dims) -> WindowFrame | None:
     sizes = [d for d in (*x[2:], *out[2:], *kernel) if isinstance(d, int)]
     count = op.axes
-    return Frame.of(tuple(sizes[:count]), tuple(sizes[count:2 * count]), tuple(sizes[2 * count:]),
+    return WindowFrame.of(tuple(sizes[:count]), tuple(sizes[count:2 * count]), tuple(sizes[2 * count:]),
                     op) if len(sizes) == 3 * count else None
 
 
@@ -124,7 +124,7 @@ def weight_grad(b: OpBuilder, node: Node, x: Value, dy: Value) -> Value | None:
     return b.reshape(dw, shape=op.w_shape)
 
 
-def _pooled(op: Pooling, x: TensorType) -> Frame | None:
+def _pooled(op: Pooling, x: TensorType) -> WindowFrame | None:
     return _frame(op, x.shape, op.output_shape(x.shape), op.kernel)
 
 
@@ -135,7 +135,7 @@ def max_pool(b: OpBuilder, node: Node, x: Value) -> Value | None:
     return b.reshape(b.max(frame.columns(b, x, lowest(x.type.dtype.np)), axes=(3,)), shape=node.outputs[0].type.shape)
 
 
-def _chosen(b: OpBuilder, frame: Frame, x: Value) -> Value:
+def _chosen(b: OpBuilder, frame: WindowFrame, x: Value) -> Value:
     """[N, C, windows]: where in the framed image the first maximum of each window is."""
     columns = frame.columns(b, x, lowest(x.type.dtype.np))
     first = b.argmax(columns, axis=3, keepdims=True)
