@@ -5,14 +5,16 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from graphc import __version__
 from graphc.cli_answers import answered
-from graphc.cli_sources import load_graph, read_array
+from graphc.cli_sources import Source, load_source, read_array, sizes_of
 from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
@@ -30,7 +32,7 @@ from graphc.runtime.lock import StateLock
 from graphc.schedule.target import AVX2, TARGETS, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
-SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
+SOURCE = "a file with the text of a graph, module.py:name for a @gc.graph function, or an ONNX model (.onnx)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,12 +103,13 @@ def _demo(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-    graph = _bound(options)
-    if graph.state:
+    source = _bound(options, options.inputs)
+    graph = source.graph
+    if graph.state and source.state is None:
         raise GraphError(f"{graph.name} has state ({graph.state[0].name}, …): run it from Python with gc.compile(…, "
                          "state=…)")
     arrays = _inputs(graph, options.inputs)
-    compiled = CompiledGraph(graph, thread_text(options.threads, "--threads"))
+    compiled = CompiledGraph(graph, thread_text(options.threads, "--threads"), *_state(source))
     start = perf_counter()
     results = compiled(*arrays)
     seconds = perf_counter() - start
@@ -121,31 +124,33 @@ def _profile(options: argparse.Namespace) -> None:
     if options.svg and (options.svg.is_dir() or not options.svg.parent.is_dir()):
         wrong = "that is a folder" if options.svg.is_dir() else f"there is no folder {options.svg.parent}"
         raise GraphError(f"--svg {options.svg}: {wrong}")
-    graph = _bound(options)
-    arrays, rng = _inputs(graph, options.inputs), np.random.default_rng(1)
-    state = [_random(rng, v) for v in graph.state]
+    source = _bound(options, options.inputs)
+    graph, rng = source.graph, np.random.default_rng(1)
+    arrays = _inputs(graph, options.inputs)
+    if source.state is None:
+        source = replace(source, state=tuple(_random(rng, v) for v in graph.state))
     threads, runs = thread_text(options.threads, "--threads"), whole_text(options.runs, "--runs", 1, MOST_RUNS)
-    result = CompiledGraph(graph, threads, state, StateLock() if state else None).profile(*arrays, runs=runs)
+    result = CompiledGraph(graph, threads, *_state(source)).profile(*arrays, runs=runs)
     print(result)
     if options.svg:
         result.save(options.svg)
 
 
 def _dump(options: argparse.Namespace) -> None:
-    graph = _bound(options)
+    graph = _bound(options).graph
     if options.stage != "graph":
         _check_sizes(graph)
     print(Compilation(graph, TARGETS.get(options.target)).text(options.stage))
 
 
 def _explain(options: argparse.Namespace) -> None:
-    graph = _bound(options)
+    graph = _bound(options).graph
     _check_sizes(graph)
     print(Compilation(graph, TARGETS.get(options.target)).explain())
 
 
 def _opt(options: argparse.Namespace) -> None:
-    graph = _bound(options)
+    graph = _bound(options).graph
     passes = _passes(host_target())
     for name in filter(None, options.passes.split(",")):
         if name not in passes:
@@ -170,14 +175,23 @@ def _passes(target: Target) -> dict[str, Pass]:
     return {p.name: p for p in (*SIMPLIFY, *fusion(target))}
 
 
-def _bound(options: argparse.Namespace) -> Graph:
-    graph = load_graph(options.graph)
+def _state(source: Source) -> tuple[Any, ...]:
+    """The arguments of CompiledGraph for the state."""
+    return (list(source.state), StateLock()) if source.state else ()
+
+
+def _bound(options: argparse.Namespace, files: Sequence[str] = ()) -> Source:
+    """The source with its sizes: those given, and of those left out what the arrays of the files have."""
+    source = load_source(options.graph)
+    graph = source.graph
     sizes = _pairs(options.bind, "--bind NAME=SIZE")
     unknown = sizes.keys() - graph.dim_names
     if unknown:
         raise GraphError(f"{graph.name} has no named dimension {min(unknown)!r}; its names: "
                          f"{', '.join(sorted(graph.dim_names)) or 'none'}")
-    return bind_graph(graph, {name: _whole(size, "--bind") for name, size in sizes.items()})
+    given = {name: _whole(size, "--bind") for name, size in sizes.items()}
+    given = sizes_of(bind_graph(graph, given), _pairs(files, "NAME=FILE.npy")) | given
+    return replace(source, graph=bind_graph(graph, given))
 
 
 def _inputs(graph: Graph, given: Sequence[str]) -> list[np.ndarray]:

@@ -4,22 +4,56 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
+import graphc as gc
 from graphc.cli_answers import users_traceback
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph, Value
 from graphc.ir.parser import parse
 from graphc.ir.types import TensorType, dtype_of
+from graphc.nn.network import entries, trace_network
+
+ONNX = ".onnx"
 
 
-def load_graph(source: str) -> Graph:
-    """The graph of a text file, or of `module.py:name`. GraphError when there is none, OSError when the file cannot
-    be read."""
+@dataclass(frozen=True)
+class Source:
+    """A graph, and the values that its state has where it comes from (None: it says nothing of them)."""
+    graph: Graph
+    state: tuple[np.ndarray, ...] | None = None
+
+
+def load_source(source: str) -> Source:
+    """The graph of a text file, of `module.py:name`, or of an ONNX model (`.onnx`), which brings the values of its
+    state. GraphError when there is none, OSError when the file cannot be read."""
+    if not source.endswith(ONNX):
+        return Source(_load_graph(source))
+    net = gc.from_onnx(source)
+    function = trace_network(net, False, **net.declared_inputs())
+    return Source(function.graph, tuple(e.initial(0) for e in entries(function)))
+
+
+def sizes_of(graph: Graph, files: Mapping[str, str]) -> dict[str, int]:
+    """The sizes of named dimensions that the arrays of these files have, by the names of inputs."""
+    sizes: dict[str, int] = {}
+    for v in graph.inputs:
+        if v.name in files and not v.type.is_static:
+            shape = _array(v, files[v.name]).shape
+            if len(shape) != v.type.rank:
+                raise GraphError(f"{v.name}={files[v.name]} has the shape {list(shape)}, {v.name} must be {v.type}")
+            sizes |= {str(d): size for d, size in zip(v.type.shape, shape) if str(d) in graph.dim_names}
+    return sizes
+
+
+def _load_graph(source: str) -> Graph:
+    """The graph of a text file, or of `module.py:name`."""
     path, colon, name = (source, "", "") if Path(source).exists() else source.rpartition(":")
     if colon and name:
         return _graph_of(path, name)
@@ -32,6 +66,14 @@ def load_graph(source: str) -> Graph:
 
 def read_array(v: Value, file: str) -> np.ndarray:
     """The array of a .npy file, for the argument `v`."""
+    array = _array(v, file)
+    given = TensorType(dtype_of(array), array.shape)
+    if given != v.type:
+        raise GraphError(f"{v.name}={file} is {given}, {v.name} must be {v.type}")
+    return array
+
+
+def _array(v: Value, file: str) -> np.ndarray:
     try:
         array = np.load(file, allow_pickle=False)
     except (OSError, MemoryError):
@@ -40,9 +82,6 @@ def read_array(v: Value, file: str) -> np.ndarray:
         raise GraphError(f"{v.name}={file} is not a .npy file: {error}") from None
     if not isinstance(array, np.ndarray):
         raise GraphError(f"{v.name}={file} holds several arrays; save the one that is meant with numpy.save")
-    given = TensorType(dtype_of(array), array.shape)
-    if given != v.type:
-        raise GraphError(f"{v.name}={file} is {given}, {v.name} must be {v.type}")
     return array
 
 

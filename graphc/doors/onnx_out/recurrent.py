@@ -128,7 +128,8 @@ def recurrent(e: Emitter, node: NodeOf[Scan]) -> list[str] | None:
     return _written(e, node, cell, given, outer)
 
 
-def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: Projection, outer: dict[Value, Value]) -> list[str]:
+def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: Projection,
+             outer: dict[Value, Value]) -> list[str]:
     op = node.op
     hidden = node.inputs[0].type.shape[-1]
     rows = len(cell.order) * hidden

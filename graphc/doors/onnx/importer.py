@@ -1,0 +1,197 @@
+"""The walk over the nodes of a model: each becomes what its rule makes of it, in the running trace."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from graphc.doors.onnx.call import Call, Item, as_known
+from graphc.doors.onnx.folding import folded
+from graphc.doors.onnx.graph import DEPTH, Initializer, ModelFunction, ModelGraph, Node, Reader, Reference
+from graphc.doors.onnx.known import Known, Unsupported, dtype_named
+from graphc.doors.onnx.problems import Problems
+from graphc.doors.onnx.reading import Model
+from graphc.doors.onnx.table import default_attributes, rule_for, schema_body, since
+from graphc.dsl.array import Array
+from graphc.dsl.context import current_trace, declared_at
+from graphc.errors import GraphError, Loc
+from graphc.ir.types import DType
+
+if TYPE_CHECKING:
+    from graphc.doors.onnx.network import OnnxNetwork
+
+Environment = dict[str, Item]
+DAMAGE = (TypeError, ValueError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError)
+
+
+class Unknown:
+    """In the place of what a node would give that is not supported: nodes that read it are passed over."""
+
+
+UNKNOWN = Unknown()
+
+
+class Importer:
+    """One walk, in one trace. `network`: the layer that has the parameters."""
+
+    def __init__(self, model: Model, functions: Mapping[tuple[str, str], ModelFunction], network: OnnxNetwork):
+        self.model, self.functions, self.network = model, functions, network
+        self.problems = Problems(model.name)
+        self._opsets: Mapping[str, int] = model.opsets
+        self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
+        self._depth = 0
+        self._graphs: list[ModelGraph] = []                 # that are walked, the innermost last
+
+    def outputs(self, graph: ModelGraph, inputs: Mapping[str, Item]) -> dict[str, Any]:
+        """The outputs of the model by name. Unsupported listing all that is not supported."""
+        values = self.run(graph, inputs)
+        self.problems.report()
+        return {name: self._result(value, name) for name, value in zip(graph.outputs, values)}
+
+    def _result(self, value: Item, name: str) -> Any:
+        if isinstance(value, list):
+            return [self._result(v, name) for v in value]
+        if value is None:
+            raise GraphError(f"the output {name!r} is an optional without a value: a graph returns arrays")
+        return value if isinstance(value, Array) else self.array(as_known(value))
+
+    def array(self, known: Known, trained: bool = True) -> Array:
+        """Numbers as an array of the trace."""
+        return self.network.weight(known, trained) if known.is_weight else known.array()
+
+    def dtype(self, element: int) -> DType:
+        """The type that a number of TensorProto.DataType names."""
+        if element == TensorProto.STRING:
+            raise Unsupported("strings")
+        if element not in TensorProto.DataType.values() or element == TensorProto.UNDEFINED:
+            raise GraphError(f"there is no element type {element}")
+        return dtype_named(helper.tensor_dtype_to_np_dtype(element), "an array")
+
+    # graphs
+
+    def run(self, graph: ModelGraph, values: Mapping[str, Item], wanted: Sequence[bool] = ()) -> tuple[Item, ...]:
+        """The outputs of a graph whose inputs are among the values; `wanted`: which of them, None for the others."""
+        found: Environment = {**graph.initializers, **values}
+        self._depth += 1
+        if self._depth > DEPTH:
+            raise GraphError(f"{self.model.name}: functions or bodies more than {DEPTH} deep")
+        self._graphs.append(graph)
+        for number, node in enumerate(graph.nodes, 1):
+            self._node(node, number, found)
+        self._graphs.pop()
+        self._depth -= 1
+        asked = (*wanted, *[not wanted] * len(graph.outputs))
+        return tuple(self._read(found, name if ask else "") for name, ask in zip(graph.outputs, asked))
+
+    def again(self, name: str, given: Mapping[str, Item], around: Mapping[str, Item]) -> Item:
+        """The value `name` of the graph that is walked, computed anew with some values given."""
+        graph = self._graphs[-1]
+        makers = {output: node for node in graph.nodes for output in node.outputs if output}
+        found: Environment = {**{k: v for k, v in around.items() if k not in makers}, **given}
+        needed, pending = set(), [name]
+        while pending:
+            node = makers.get(n) if (n := pending.pop()) not in found else None
+            if node is not None and node not in needed:
+                needed.add(node)
+                pending += node.inputs
+        for number, node in enumerate(graph.nodes, 1):
+            if node in needed:
+                self._node(node, number, found)
+        return self._read(found, name)
+
+    def _read(self, values: Mapping[str, Item], name: str) -> Item:
+        if not name:
+            return None
+        if name not in values:
+            raise GraphError(f"{self.model.name}: {name!r} is read before anything makes it: the graph is damaged, or "
+                             "a cycle")
+        value = values[name]
+        return value.read() if isinstance(value, Initializer) else value
+
+    # nodes
+
+    def _node(self, node: Node, number: int, values: Environment) -> None:
+        """Adds the outputs of a node to the values."""
+        loc = Loc(self.model.name, number, str(node)) if self._depth == 1 else None
+        with declared_at(loc) if loc else nullcontext(), current_trace().scope(node.name or f"{node.op}_{number}"):
+            try:
+                results = self._results(node, values)
+            except Unsupported as error:
+                self.problems.add(node, error)
+                results = [UNKNOWN] * len(node.outputs)
+            except DAMAGE as error:
+                raise GraphError(f"{node.op} is damaged or of a form that is not known: "
+                                 f"{type(error).__name__}: {error}", loc) from error
+            except GraphError as error:
+                raise (error if error.text.startswith(node.op) else
+                       type(error)(f"{node.op}: {error.text}", error.loc)).at(loc) from None
+        for name, result in zip(node.outputs, results):
+            if name:
+                values[name] = _called(result, name)
+
+    def _results(self, node: Node, values: Environment) -> Sequence[Item]:
+        operands = [self._read(values, name) for name in node.inputs]
+        if any(v is UNKNOWN for v in operands):
+            return [UNKNOWN] * len(node.outputs)
+        opset = self._opsets.get(node.domain, 1)
+        call = Call(self, node, operands, self._attributes_of(node), opset, since(node.domain, node.op, opset), values)
+        results = self._applied(call)
+        if any(node.outputs[len(results):]):
+            raise Unsupported(f"the output number {len(results)}")
+        return results
+
+    def _applied(self, call: Call) -> Sequence[Item]:
+        function = self.functions.get((call.node.domain, call.op))
+        if function is not None:
+            return self._function(call, function)
+        known = folded(call)
+        if known is not None:
+            return known
+        rule = rule_for(call.node.domain, call.op, call.since)
+        if rule is not None:
+            result = rule(call)
+            return [_item(v) for v in (result if isinstance(result, tuple) else (result,))]
+        body = schema_body(call)
+        if body is None:
+            raise Unsupported("no rule for this operator")
+        return self._function(call, Reader(self.model).function(body, default_attributes(call)))
+
+    def _attributes_of(self, node: Node) -> dict[str, Any]:
+        """The values of a node's attributes; those that a function's body takes from its caller, too."""
+        found = {}
+        for name, value in node.attributes.items():
+            if isinstance(value, Reference):
+                if value.name not in self._attributes:
+                    continue
+                value = self._attributes[value.name]
+            if isinstance(value, Unsupported):
+                raise value
+            found[name] = value
+        return found
+
+    def _function(self, call: Call, function: ModelFunction) -> Sequence[Item]:
+        """A function's body in the place of the node."""
+        before = self._opsets, self._attributes
+        self._opsets = {**self._opsets, **function.opsets}
+        self._attributes = {**function.defaults, **call.attributes}
+        names = function.graph.inputs
+        operands = [*call.operands, *[None] * (len(names) - len(call.operands))]
+        try:
+            return self.run(function.graph, dict(zip(names, operands)), call.named)
+        finally:
+            self._opsets, self._attributes = before
+
+
+def _item(value: Any) -> Item:
+    """What a rule returned, as a value: numpy's arrays are numbers of the file."""
+    return Known.of(value) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _called(result: Item, name: str) -> Item:
+    """A node's result under its name in the file, unless it has one."""
+    if isinstance(result, Array) and result.value.node is not None and not result.value.name:
+        result.value.name = name
+    return result

@@ -1,0 +1,147 @@
+"""Files, bytes and protobuf messages as models; tensors as numpy arrays."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from graphc.doors.onnx.known import Known, Unsupported, dtype_named
+from graphc.errors import GraphError
+
+try:
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+except ImportError as error:
+    raise GraphError("gc.from_onnx needs the package onnx, 1.23 or later: pip install onnx, or '.[onnx]' in a "
+                     f"checkout ({error})") from None
+
+MAPPED = 1 << 16                    # bytes from which a tensor beside the file is mapped rather than read
+DOMAINS = ("", "ai.onnx")           # names of the main one
+
+
+@dataclass(frozen=True)
+class Model:
+    """A parsed file. `folder`: where external data may lie; None for a model that came without a file."""
+    proto: ModelProto
+    name: str
+    folder: Path | None
+    opsets: Mapping[str, int]
+
+    def tensor(self, tensor: TensorProto, name: str = "") -> Known:
+        """The numbers of a tensor of the model. GraphError for one that is damaged; Unsupported for a type that
+        graphc does not have. `name`: of the initializer that it is."""
+        what = f"tensor {tensor.name!r}" if tensor.name else "a tensor"
+        array = self._numbers(tensor, what)
+        return Known(array, dtype_named(array.dtype, what), name)
+
+    def _numbers(self, tensor: TensorProto, what: str) -> np.ndarray:
+        if tensor.data_type == TensorProto.STRING:
+            raise Unsupported(f"{what} holds strings")
+        if any(d < 0 for d in tensor.dims):
+            raise GraphError(f"{what} has the shape {list(tensor.dims)}")
+        try:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                return self._external(tensor, what)
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError, OverflowError, MemoryError, AttributeError, IndexError) as error:
+            raise GraphError(f"{what} is damaged: {error}") from None
+
+    def _external(self, tensor: TensorProto, what: str) -> np.ndarray:
+        """A tensor in a file of its own, which lies in the model's folder or below it. It is mapped: what is not read
+        stays in the file."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if self.folder is None:
+            raise GraphError(f"{what} is in the file {entries.get('location')!r}: give the path of the model, so that "
+                             "its folder is known")
+        path = inside(self.folder, entries.get("location", ""), what)
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        if dtype.kind == "V" and dtype.name.endswith(("int2", "int4", "2e1", "2m1")):
+            raise Unsupported(f"{what} has the element type {dtype.name}")
+        count, offset = prod(tensor.dims), int(entries.get("offset", 0))
+        if offset < 0 or offset + count * dtype.itemsize > path.stat().st_size:
+            raise GraphError(f"{what} would end behind the end of {path.name}")
+        if count * dtype.itemsize < MAPPED or offset % dtype.itemsize:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(tuple(tensor.dims))
+        return np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
+
+
+def inside(folder: Path, location: str, what: str) -> Path:
+    """The file of external data; GraphError for one that is not in the folder, by whatever way it is named."""
+    top = folder.resolve()
+    path = (top / location).resolve()
+    if not location or not path.is_relative_to(top) or path == top:
+        raise GraphError(f"{what} is in {location!r}, outside of the model's folder: it is not read")
+    if not path.is_file():
+        raise GraphError(f"{what} is in {location!r}, which is no file in {folder}")
+    return path
+
+
+def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
+    """The model of a path, of the bytes of a file, or as it is. GraphError for what is none."""
+    if isinstance(source, ModelProto):
+        return _model(source, "model", None)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _model(_parsed(bytes(source), "these bytes"), "model", None)
+    if not isinstance(source, (str, os.PathLike)):
+        raise GraphError(f"from_onnx takes a path, the bytes of a file, or a ModelProto, got {type(source).__name__}")
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _model(_parsed(data, str(path)), str(path), path.resolve().parent)
+
+
+def _parsed(data: bytes, what: str) -> ModelProto:
+    try:
+        return onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise GraphError(f"{what}: no ONNX model, or a damaged one ({error})") from None
+
+
+def _model(proto: ModelProto, name: str, folder: Path | None) -> Model:
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise GraphError(f"{name}: no ONNX model, or a damaged one: it has no graph with outputs")
+    opsets = versions(proto.opset_import)
+    if not opsets:
+        raise GraphError(f"{name} does not say of which opset it is")
+    return Model(proto, name, folder, opsets)
+
+
+def versions(imports: object) -> dict[str, int]:
+    """The opset of each domain."""
+    return {domain_of(entry.domain): entry.version for entry in imports}      # type: ignore[attr-defined]
+
+
+def domain_of(domain: str) -> str:
+    return "" if domain in DOMAINS else domain
+
+
+def attribute_value(model: Model, attribute: AttributeProto) -> object:
+    """An attribute's value as Python has it: int, float, str, tuples of them, Known for tensors."""
+    kind = attribute.type
+    if kind == AttributeProto.TENSOR:
+        return model.tensor(attribute.t)
+    if kind not in SIMPLE:
+        raise Unsupported(f"attribute {attribute.name} is of the kind "
+                          f"{AttributeProto.AttributeType.Name(kind).lower()}")
+    value = helper.get_attribute_value(attribute)
+    try:
+        if isinstance(value, bytes):
+            return value.decode()
+        if kind == AttributeProto.STRINGS:
+            return tuple(v.decode() for v in value)
+    except UnicodeDecodeError:
+        raise GraphError(f"attribute {attribute.name} is no text") from None
+    return value if isinstance(value, (int, float)) else tuple(value)
+
+
+SIMPLE = (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.STRING,
+          AttributeProto.STRINGS)
