@@ -38,8 +38,11 @@ class Body:
     def __call__(self, *values: Item) -> tuple[Item, ...]:
         if len(values) != len(self.inputs):
             raise GraphError(f"the body {self.graph.name!r} takes {len(self.inputs)} values, got {len(values)}")
-        return self.importer.run(self.graph, {**self.around, **self.graph.initializers,
-                                              **dict(zip(self.inputs, values))})
+        results = self.importer.run(self.graph, {**self.around, **self.graph.initializers,
+                                                 **dict(zip(self.inputs, values))})
+        if any(map(self.importer.is_unknown, results)):
+            raise Unsupported("what its body gives is not supported")
+        return results
 
 
 @dataclass(frozen=True)

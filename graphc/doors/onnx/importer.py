@@ -62,6 +62,10 @@ class Importer:
         """Numbers as an array of the trace."""
         return self.network.weight(known, trained) if known.is_weight else known.array()
 
+    def is_unknown(self, value: Item) -> bool:
+        """Whether the value is that of a node which is not supported."""
+        return value is UNKNOWN
+
     def dtype(self, element: int) -> DType:
         """The type that a number of TensorProto.DataType names."""
         if element == TensorProto.STRING:

@@ -49,6 +49,7 @@ class Rule:
     operands: tuple[Parameter, ...]
     attributes: Mapping[str, Parameter]
     wants_call: bool
+    more: bool = False                  # it has **attributes: the others are read from the call
 
     def __call__(self, call: Call) -> Any:
         attributes = self._attributes(call)
@@ -77,7 +78,7 @@ class Rule:
     def _attributes(self, call: Call) -> dict[str, Any]:
         given = {n: v for n, v in call.attributes.items() if n in self.attributes}
         others = call.attributes.keys() - given.keys() - {p.name for p in self.operands}
-        if others:
+        if others and not self.more:
             raise Unsupported(f"{call.op} with the attribute {min(others)}")
         missing = [n for n, p in self.attributes.items() if not p.optional and n not in given]
         if missing:
@@ -98,18 +99,20 @@ def _fitting(call: Call, parameter: Parameter, value: Any) -> Any:
 @lru_cache(maxsize=None)
 def rule_of(function: RuleFunction) -> Rule:
     """The rule that a function is, by its signature."""
-    operands, attributes, wants_call = [], {}, False
+    operands, attributes, wants_call, more = [], {}, False, False
     for p in inspect.signature(function).parameters.values():
         kind = str(p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "Array"))
         made = Parameter(p.name, "Array" if p.annotation is REQUIRED else kind.split("|")[0].strip(), p.default,
                          p.kind is p.VAR_POSITIONAL)
         if p.kind is p.KEYWORD_ONLY and p.name == "call":
             wants_call = True
+        elif p.kind is p.VAR_KEYWORD:
+            more = True
         elif p.kind is p.KEYWORD_ONLY:
             attributes[p.name] = made
         else:
             operands.append(made)
-    return Rule(function, tuple(operands), attributes, wants_call)
+    return Rule(function, tuple(operands), attributes, wants_call, more)
 
 
 def arrays(function: RuleFunction, count: int = 1) -> RuleFunction:
