@@ -117,7 +117,8 @@ def _written_out(body: Body, rounds: Dim | None, carried: Sequence[Item], call: 
     """Round after round, while the file alone decides whether there is another one; None where it does not."""
     if rounds is not None and not isinstance(rounds, int):
         return None
-    values, rows, count = list(carried), [[] for _ in body.outputs[1 + len(carried):]], len(carried)
+    values, count = list(carried), len(carried)
+    rows: list[list[Item]] = [[] for _ in body.outputs[1 + count:]]
     number = 0
     while rounds is None or number < rounds:
         if number == MOST_ROUNDS:

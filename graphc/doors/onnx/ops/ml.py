@@ -1,5 +1,5 @@
-"""Operators of ai.onnx.ml, as scikit-learn's models are exported: linear models, scalers, ensembles of trees. Labels are
-integers; a ZipMap gives the array of scores itself, columns in the order of its labels."""
+"""Operators of ai.onnx.ml, as scikit-learn's models are exported: linear models, scalers, ensembles of trees. Labels
+are integers; a ZipMap gives the array of scores itself, columns in the order of its labels."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

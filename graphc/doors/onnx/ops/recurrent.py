@@ -25,6 +25,7 @@ ACTIVATIONS: Mapping[str, tuple[Callable[..., Array], tuple[float, ...]]] = {
     "affine": (lambda x, alpha, beta: x * alpha + beta, (1.0, 0.0)),
     "scaledtanh": (lambda x, alpha, beta: gc.tanh(x * beta) * alpha, (1.0, 1.0)),
     "hardsigmoid": (lambda x, alpha, beta: gc.clip(x * alpha + beta, 0.0, 1.0), (0.2, 0.5))}
+CELL = 2            # number of LSTM's activation of its cell, to which `clip` does not apply: as runtimes have it
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
 
@@ -37,7 +38,11 @@ class Direction:
     inner: Array | None = None          # GRU's bias of the candidate's recurrent product
     peepholes: Sequence[Array] = ()     # of i, o and f
     coupled: bool = False               # LSTM: the forget gate is 1 - i
+    product: Callable[[Array], Array] | None = None     # h times the recurrent weights, where that is something else
     late: bool = True                   # GRU: the reset gate acts on the product
+
+    def recurrent(self, h: Array) -> Array:
+        return h @ self.weights.T if self.product is None else self.product(h)
 
     def gates(self, x: Array, count: int) -> list[Array]:
         """Its parts side by side along the last axis."""
@@ -45,13 +50,13 @@ class Direction:
 
 
 def _rnn(d: Direction, state: State, x: Array) -> State:
-    return (d.activations[0](x + state[0] @ d.weights.T),)
+    return (d.activations[0](x + d.recurrent(state[0])),)
 
 
 def _lstm(d: Direction, state: State, x: Array) -> State:
     """Gates i, o, f, c."""
     (h, c), (f, g, last) = state, d.activations
-    i, o, forget, new = d.gates(x + h @ d.weights.T, 4)
+    i, o, forget, new = d.gates(x + d.recurrent(h), 4)
     if d.peepholes:
         i, forget = i + d.peepholes[0] * c, forget + d.peepholes[2] * c
     i = f(i)
@@ -65,7 +70,7 @@ def _gru(d: Direction, state: State, x: Array) -> State:
     (h,), (f, g) = state, d.activations
     xz, xr, xh = d.gates(x, 3)
     if d.late:
-        hz, hr, hh = d.gates(h @ d.weights.T, 3)
+        hz, hr, hh = d.gates(d.recurrent(h), 3)
         z, r = f(xz + hz), f(xr + hr)
         new = g(xh + r * (hh if d.inner is None else hh + d.inner))
     else:
@@ -111,14 +116,16 @@ class Options:
         if len(given) != count * len(ways):
             raise GraphError(f"{len(given)} activations for {len(ways)} directions with {count} each")
         for i, reverse in enumerate(ways):
-            yield reverse, [self._activation(n, alphas, betas) for n in given[i * count:(i + 1) * count]]
+            own = given[i * count:(i + 1) * count]
+            yield reverse, [self._activation(n, alphas, betas, None if at == CELL else self.clip)
+                            for at, n in enumerate(own)]
 
-    def _activation(self, name: str, alphas: Iterator[float], betas: Iterator[float]) -> Activation:
+    @staticmethod
+    def _activation(name: str, alphas: Iterator[float], betas: Iterator[float], limit: float | None) -> Activation:
         if name not in ACTIVATIONS:
             raise GraphError(f"there is no activation {name!r}")
         function, defaults = ACTIVATIONS[name]
         numbers = [next(given, usual) for given, usual in zip((alphas, betas), defaults)]
-        limit = self.clip
 
         def activate(x: Array) -> Array:
             return function(x if limit is None else gc.clip(x, -limit, limit), *numbers)
@@ -161,14 +168,16 @@ class Layer:
     bias: Array | None
     starts: tuple[Array | None, ...]
     peepholes: Array | None = None
+    products: Sequence[tuple[Callable[[Array], Array], Callable[[Array], Array]]] = ()  # with the input, with the state
 
     def parts(self, kind: Kind, i: int, d: Direction) -> tuple[Direction, Array]:
         """Direction number i, and the products with the input of all steps."""
         rows = kind.gates * d.hidden
-        projected = self.x @ self.w[i].T
+        given, product = self.products[i] if self.products else (lambda x: x @ self.w[i].T, None)
+        projected = given(self.x)
         peepholes = () if self.peepholes is None else tuple(
             self.peepholes[i][j * d.hidden:(j + 1) * d.hidden] for j in range(3))
-        d = replace(d, weights=self.r[i], peepholes=peepholes)
+        d = replace(d, weights=self.r[i], peepholes=peepholes, product=product)
         if self.bias is None:
             return d, projected
         outside, inside = self.bias[i][:rows], self.bias[i][rows:]
@@ -183,7 +192,7 @@ class Layer:
         return tuple(zeros if s is None else s[i] for s in self.starts[:kind.carries])
 
 
-def _layer(kind: Kind, layer: Layer, lengths: Operand, d: Direction, options: Options) -> tuple[Array, ...]:
+def run_layer(kind: Kind, layer: Layer, lengths: Operand, d: Direction, options: Options) -> tuple[Array, ...]:
     """Y [T, D, B, H] and the last states [D, B, H]; with layout 1 the batch comes first."""
     if options.layout:
         turned = tuple(None if s is None else s.transpose(1, 0, 2) for s in layer.starts)
@@ -212,7 +221,7 @@ def rnn(x: Array, w: Array, r: Array, b: Array | None = None, lengths: Operand =
         activations: Sequence[str] = (), clip: float | None = None, direction: str = "forward",
         hidden_size: int | None = None, layout: int = 0, output_sequence: int = 0, call: Call) -> tuple[Array, ...]:
     options = Options(activation_alpha, activation_beta, activations, clip, direction, layout)
-    return _layer(RNN, Layer(x, w, r, b, (h,)), lengths, _direction(r, hidden_size), options)[:max(call.wanted, 1)]
+    return run_layer(RNN, Layer(x, w, r, b, (h,)), lengths, _direction(r, hidden_size), options)[:max(call.wanted, 1)]
 
 
 def gru(x: Array, w: Array, r: Array, b: Array | None = None, lengths: Operand = None, h: Array | None = None, *,
@@ -222,7 +231,7 @@ def gru(x: Array, w: Array, r: Array, b: Array | None = None, lengths: Operand =
         call: Call) -> tuple[Array, ...]:
     options = Options(activation_alpha, activation_beta, activations, clip, direction, layout)
     d = replace(_direction(r, hidden_size), late=bool(linear_before_reset))
-    return _layer(GRU, Layer(x, w, r, b, (h,)), lengths, d, options)[:max(call.wanted, 1)]
+    return run_layer(GRU, Layer(x, w, r, b, (h,)), lengths, d, options)[:max(call.wanted, 1)]
 
 
 def lstm(x: Array, w: Array, r: Array, b: Array | None = None, lengths: Operand = None, h: Array | None = None,
@@ -232,7 +241,7 @@ def lstm(x: Array, w: Array, r: Array, b: Array | None = None, lengths: Operand 
          output_sequence: int = 0, call: Call) -> tuple[Array, ...]:
     options = Options(activation_alpha, activation_beta, activations, clip, direction, layout)
     d = replace(_direction(r, hidden_size), coupled=bool(input_forget))
-    return _layer(LSTM, Layer(x, w, r, b, (h, c), p), lengths, d, options)[:max(call.wanted, 1)]
+    return run_layer(LSTM, Layer(x, w, r, b, (h, c), p), lengths, d, options)[:max(call.wanted, 1)]
 
 
 RULES: Mapping[str, Callable[..., Any]] = {"RNN": rnn, "GRU": gru, "LSTM": lstm}
