@@ -153,7 +153,10 @@ def _while(body: Body, most: Any, condition: Item, carried: Sequence[Item], call
     def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         _, number, *values = carry
         going, *results = body(number, Known.of(np.array(True)), *values)
-        return call.array(going).reshape(()), number + 1, *_arrays(results, call, "the body of Loop")
+        new = _arrays(results, call, "the body of Loop")
+        if [v.type for v in new] != [v.type for v in values]:
+            raise NotALoop("the body of Loop changes the type of what it carries")
+        return call.array(going).reshape(()), number + 1, *new
     start = (go, gc.full((), 0, i64), *_arrays(carried, call, "Loop"))
     _, (_, _, *last) = gc.while_loop(test, step, start, trips)
     return tuple(last)

@@ -87,16 +87,17 @@ def chosen(scores: Array, labels: np.ndarray) -> Array:
     return gc.take(Known.of(labels).array(), gc.argmax(scores, axis=-1), axis=0)
 
 
-def of_two(score: Array, labels: np.ndarray, post_transform: str, from_half: bool) -> tuple[Array, Array]:
-    """Two classes by the score of the second, [N, 1]. `from_half`: it is a probability."""
+def of_two(score: Array, labels: np.ndarray, post_transform: str, from_half: bool,
+           is_share: bool) -> tuple[Array, Array]:
+    """Two classes by the score of the second, [N, 1], as ONNX Runtime has it. `from_half`: it decides from 1/2 on;
+    `is_share`: that of the first is what is left to 1."""
     if post_transform == "LOGISTIC":
         p = gc.sigmoid(score)
-        both, limit = gc.concat([1.0 - p, p], axis=1), score > 0.0
-    elif from_half:
-        both, limit = gc.concat([1.0 - score, score], axis=1), score > 0.5
-        both = transformed(both, post_transform)
+        both = gc.concat([1.0 - p, p], axis=1)
     else:
-        both, limit = transformed(gc.concat([-score, score], axis=1), post_transform), score > 0.0
+        rest = 1.0 - score if is_share else -score
+        both = transformed(gc.concat([rest, score], axis=1), post_transform)
+    limit = score > (0.5 if from_half else 0.0)
     first, second = (int(v) for v in labels)
     return gc.where(limit.reshape((-1,)), gc.full((), second, i64), gc.full((), first, i64)), both
 
@@ -109,7 +110,7 @@ def linear_classifier(x: Array, *, coefficients: Floats, intercepts: Floats = ()
     scores = x @ _constant(w.T.copy())
     scores = scores + _constant(intercepts) if intercepts else scores
     if len(w) == 1 and len(labels) == 2:
-        return of_two(scores, labels, post_transform, from_half=False)
+        return of_two(scores, labels, post_transform, from_half=False, is_share=True)
     return chosen(scores, labels), transformed(scores, post_transform)
 
 
@@ -130,9 +131,11 @@ def tree_classifier(x: Array, *, classlabels_int64s: Ints = (), classlabels_stri
     base = np.asarray(base_values, np.float32) if base_values_as_tensor is None else base_values_as_tensor.numbers
     scores = forest.scores(rows(x), "SUM")
     if len(labels) == 2 and len(forest.used) == 1:
-        score = scores[:, forest.used[0]:forest.used[0] + 1]
+        column = forest.used[0]
+        score = scores[:, column:column + 1]
         score = score + float(base.reshape(-1)[-1]) if base.size else score
-        return of_two(score, labels, post_transform, from_half=forest.is_positive)
+        label, both = of_two(score, labels, post_transform, from_half=forest.is_positive, is_share=forest.is_positive)
+        return label, both if column == 0 else transformed(gc.concat([scores[:, :1], score], axis=1), post_transform)
     scores = scores + _constant(base) if base.size else scores
     return chosen(scores, labels), transformed(scores, post_transform)
 
