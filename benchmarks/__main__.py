@@ -4,6 +4,7 @@ NAME`: one of the others.
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
@@ -14,12 +15,15 @@ from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
-NETWORKS, TREES, SWEEP, SIZES = "networks", "trees", "sweep", "sizes"
+NETWORKS, TREES, SWEEP, SIZES, ONNX = "networks", "trees", "sweep", "sizes", "onnx"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
               "compile-networks": compiling.main}
+# module and function: loaded at use, since ONNX Runtime is needed
+ONNX_PARTS = {"suite": ("onnx_suite", "main"), "models": ("onnx_models", "main"),
+              "mutations": ("onnx_damaged", "main"), "gradients": ("onnx_gradients", "main")}
 
 
 def _elsewhere(text: str) -> tuple[str, Place]:
@@ -31,9 +35,10 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [NETWORKS, TREES, SWEEP, SIZES, *sorted(BENCHMARKS)]
+    names = [NETWORKS, TREES, SWEEP, SIZES, ONNX, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
-    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with")
+    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
+                        "for onnx: " + ", ".join(ONNX_PARTS))
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT",
@@ -55,6 +60,12 @@ def main() -> None:
     drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
     options = parser.parse_args()
+    if options.name == ONNX:
+        if options.old not in ONNX_PARTS:
+            parser.error("onnx takes one of: " + ", ".join(ONNX_PARTS))
+        module, function = ONNX_PARTS[options.old]
+        getattr(import_module(f"benchmarks.{module}"), function)(options.workload or [])
+        return
     if (options.name == TREES) is not bool(options.old):
         parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")
     if options.name == TREES:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,39 @@ from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 import graphc as gc
+from graphc.doors.onnx.graph import GraphReader
 from graphc.doors.onnx.known import NeedsNumbers, Unsupported
+from graphc.doors.onnx.narrow import OF_NUMPY
+from graphc.doors.onnx.reading import domain_of, read
+from graphc.doors.onnx.table import has_rule
+from graphc.ir.types import dtype_of
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 CHUNK = 32                          # cases of one process
 SECONDS = 120                       # for one case
 PASS, WRONG, REFUSED, ERROR, CRASH = "pass", "wrong", "not supported", "error", "crash"
+
+
+# what does not pass, by a pattern of the case's name, and why; operators without a rule come from the table of rules
+REASONS: Mapping[str, str] = {
+    "test_bernoulli*": "the suite's random numbers are those of numpy's generator",
+    "test_dft_inverse*": "the suite's own numbers are off by 2e-6 where the result is 0, more than its tolerance",
+    "test_attention_*d_*bf16*": "results of 16 bits, which differ in the last one: graphc rounds once, the suite "
+                                "after each operator; its tolerance is finer than such numbers are",
+    "test_attention_4d_causal_fp16*": "as above",
+    "test_roialign_mode_max": "ONNX takes the largest of four weighted corners, not of what lies between them",
+    "test_equal_string*": "strings", "test_*string*": "strings", "test_strnorm*": "strings",
+    "test_regex*": "strings", "test_image_decoder*": "encoded images are decoded before a network sees them"}
+
+
+def known_reason(case: Any) -> str | None:
+    """Why a case cannot pass; None where it should."""
+    found = next((reason for pattern, reason in REASONS.items() if fnmatch(case.name, pattern)), None)
+    model, _ = loaded(case)
+    opsets = {domain_of(o.domain): o.version for o in model.opset_import}
+    missing = {n.op for n in GraphReader(read(model)).graph(model.graph).all_nodes()
+               if not has_rule(n.domain, n.op, opsets) and not model.functions}
+    return found or (f"no rule for {min(missing)}" if missing else None)
 
 
 @dataclass(frozen=True)
@@ -46,7 +74,7 @@ def cases(kinds: Sequence[str] = KINDS) -> list[Any]:
 def outcome(case: Any) -> Outcome:
     """Runs one case here."""
     try:
-        model, sets = _loaded(case)
+        model, sets = loaded(case)
         wrong = _compared(model, sets, case.rtol, case.atol)
         return Outcome(case.kind, case.name, WRONG if wrong else PASS, wrong)
     except Unsupported as error:
@@ -55,7 +83,7 @@ def outcome(case: Any) -> Outcome:
         return Outcome(case.kind, case.name, ERROR, f"{type(error).__name__}: {error}")
 
 
-def _loaded(case: Any) -> tuple[onnx.ModelProto, list[tuple[list[Any], list[Any]]]]:
+def loaded(case: Any) -> tuple[onnx.ModelProto, list[tuple[list[Any], list[Any]]]]:
     """The model and its pairs of inputs and outputs."""
     if case.model is not None:
         return case.model, list(case.data_sets)
@@ -79,35 +107,46 @@ def _array(path: Path, info: onnx.ValueInfoProto) -> Any:
 
 def _compared(model: onnx.ModelProto, sets: Sequence[tuple[list[Any], list[Any]]], rtol: float, atol: float) -> str:
     """What differs; "" if nothing does. Inputs that decide sizes are given as numbers."""
-    names = _inputs(model)
+    names = input_names(model)
     for inputs, wanted in sets:
-        arrays = {name: numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v
+        arrays = {name: _held(numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v)
                   for name, v in zip(names, inputs)}
         found = _flat(_run(model, arrays))
         wanted = _flat([numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for v in wanted])
         if len(found) != len(wanted):
             return f"{len(found)} outputs, {len(wanted)} wanted"
         for i, (a, b) in enumerate(zip(found, wanted)):
-            if text := _difference(np.asarray(a), np.asarray(b), rtol, atol):
+            if text := _difference(np.asarray(a), _held(np.asarray(b)), rtol, atol):
                 return f"output {i}: {text}"
     return ""
 
 
-def _inputs(model: onnx.ModelProto) -> list[str]:
+def _held(array: Any) -> Any:
+    """A type that graphc does not have as the one that holds its numbers."""
+    kind = OF_NUMPY.get(getattr(array, "dtype", None))
+    return array if kind is None else array.astype(kind.holder.np)
+
+
+def input_names(model: onnx.ModelProto) -> list[str]:
     own = {t.name for t in model.graph.initializer}
     return [v.name for v in model.graph.input if v.name not in own]
 
 
 def _run(model: onnx.ModelProto, arrays: Mapping[str, Any]) -> Any:
     """What graphc makes of the inputs."""
-    fixed: dict[str, np.ndarray] = {}
+    fixed: dict[str, Any] = {name: len(v) if isinstance(v, list) else 0 for name, v in arrays.items()
+                             if v is None or isinstance(v, list)}
+    items = {f"{name}.{i}": np.asarray(item) for name, v in arrays.items() if isinstance(v, list)
+             for i, item in enumerate(v)}
     while True:
         try:
             net = gc.from_onnx(model, sizes=fixed)
-            given = {name: v for name, v in arrays.items() if name not in fixed}
+            given = {name: v for name, v in arrays.items() if name not in fixed} | items
             if not given:
                 return _without_inputs(net)
-            return gc.compile(net, threads=1, seed=0)(**given)
+            types = {name: dtype_of(v)[v.shape] for name, v in given.items()
+                     if name not in net.declared_inputs()}
+            return gc.compile(net, threads=1, seed=0, **types)(**given)
         except NeedsNumbers as error:
             needed = {name: np.asarray(arrays[name]) for name in error.inputs if name not in fixed}
             if not needed:
@@ -137,14 +176,14 @@ def _difference(found: np.ndarray, wanted: np.ndarray, rtol: float, atol: float)
         return f"differs by {np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64))):.3g}"
 
 
-def outcomes(chosen: Sequence[Any]) -> Iterator[Outcome]:
+def outcomes(chosen: Sequence[Any], run: Callable[[Any], Outcome] = outcome) -> Iterator[Outcome]:
     """All cases, in forked processes."""
     context = multiprocessing.get_context("fork")
     left = list(chosen)
     while left:
         ours, theirs = context.Pipe(duplex=False)
         part = left[:CHUNK]
-        process = context.Process(target=_send, args=(part, theirs))
+        process = context.Process(target=_send, args=(part, theirs, run))
         process.start()
         theirs.close()
         done = 0
@@ -162,9 +201,9 @@ def outcomes(chosen: Sequence[Any]) -> Iterator[Outcome]:
         left = left[done:]
 
 
-def _send(part: Sequence[Any], pipe: Any) -> None:
+def _send(part: Sequence[Any], pipe: Any, run: Callable[[Any], Outcome]) -> None:
     for case in part:
-        pipe.send(outcome(case))
+        pipe.send(run(case))
 
 
 def main(words: Sequence[str], kinds: Sequence[str] = KINDS) -> None:
@@ -172,10 +211,12 @@ def main(words: Sequence[str], kinds: Sequence[str] = KINDS) -> None:
     """
     chosen = [c for c in cases(kinds) if not words or any(w in c.name for w in words)]
     counts: Counter[tuple[str, str]] = Counter()
+    byname = {c.name: c for c in chosen}
     for o in outcomes(chosen):
         counts[o.kind, o.result] += 1
         if o.result != PASS:
-            print(f"{o.result}: {o.name}: {' '.join(o.reason.split())[:300]}", flush=True)
+            listed = "listed " if known_reason(byname[o.name]) else ""
+            print(f"{listed}{o.result}: {o.name}: {' '.join(o.reason.split())[:300]}", flush=True)
     print(f"\n{'':20s}" + "".join(f"{r:>15s}" for r in (PASS, WRONG, REFUSED, ERROR, CRASH)))
     for kind in kinds:
         print(f"{kind:20s}" + "".join(f"{counts[kind, r]:15d}" for r in (PASS, WRONG, REFUSED, ERROR, CRASH)))

@@ -29,7 +29,8 @@ class Axis:
         """Where each new element lies among the old ones."""
         i, old, new, scale = np.arange(self.new, dtype=np.float64), self.old, self.new, self.scale
         if self.coordinates == "align_corners":
-            return i * ((old - 1) / (new - 1)) if new > 1 else i
+            last = new - 1 if scale == new / old else scale * old - 1   # ONNX: of the size before it is rounded
+            return i * ((old - 1) / last) if new > 1 else i
         if self.coordinates == "asymmetric":
             return i / scale
         if self.coordinates == "tf_crop_and_resize":

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.doors.onnx.known import Known, Unsupported, evaluated
+from graphc.doors.onnx.narrow import Narrow
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
-    from graphc.doors.onnx.graph import ModelGraph, Node
+    from graphc.doors.onnx.graph import ModelGraph, ModelNode
     from graphc.doors.onnx.importer import Importer
 
-Item = Any                          # an Array, a Known, a list of Items (a sequence), or None (nothing)
+Item = Any                          # an Array, a Known, a Narrow, a list of Items (a sequence), or None (nothing)
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """A node with the values of its operands. `opset`: the version of its domain that the model uses; `since`: that
     since which the operator is as it is there. `wanted`: how many outputs it has; `named`: which of them are read or
     have a name."""
     importer: Importer
-    node: Node
+    node: ModelNode
     operands: Sequence[Item]
     attributes: Mapping[str, Any]
     opset: int
@@ -94,6 +95,7 @@ class Call:
 
     def array(self, value: Item, what: str = "", trained: bool = True) -> Array:
         """A value as a symbolic array: an initializer as a parameter, other numbers of the file as a constant."""
+        value = plain(value)
         if isinstance(value, Array):
             return value
         if isinstance(value, (list, type(None))):
@@ -102,6 +104,7 @@ class Call:
 
     def known(self, value: Item, what: str) -> Known:
         """A value as numbers; Unsupported where data decide it."""
+        value = plain(value)
         return evaluated(value, what) if isinstance(value, Array) else as_known(value)
 
     def write(self, operand: int, new: Array) -> None:
@@ -111,13 +114,23 @@ class Call:
             self.importer.network.update(value.name, new)
 
 
+Call = NodeCall                     # what rules call it
+
+
+def plain(value: Item) -> Item:
+    """What holds the numbers of a narrow type; other values as they are."""
+    return value.value if isinstance(value, Narrow) else value
+
+
 def as_known(value: Any) -> Known:
     """Numbers of whatever kind."""
+    value = plain(value)
     return value if isinstance(value, Known) else Known.of(value)
 
 
 def type_of(value: Item) -> TensorType:
     """Element type and shape of an Array or of numbers."""
+    value = plain(value)
     if isinstance(value, Array):
         return value.type
     known = as_known(value)
@@ -128,30 +141,30 @@ def dtype_of_item(value: Item) -> DType:
     return type_of(value).dtype
 
 
-def _float(call: Call, value: Item, what: str) -> float:
+def _float(call: NodeCall, value: Item, what: str) -> float:
     number = value if isinstance(value, (int, float)) else call.known(value, what).item(what)
     if not isinstance(number, (int, float)):
         raise Unsupported(f"{what} is the named size {number}")
     return float(number)
 
 
-def _ints(call: Call, value: Item, what: str) -> tuple[Any, ...]:
+def _ints(call: NodeCall, value: Item, what: str) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else call.known(value, what).dims(what)
 
 
-def _int(call: Call, value: Item, what: str) -> Any:
+def _int(call: NodeCall, value: Item, what: str) -> Any:
     if isinstance(value, int):
         return value
     number = call.known(value, what).item(what)
     return int(number) if isinstance(number, float) else number
 
 
-def _numbers(call: Call, value: Item, what: str) -> np.ndarray:
+def _numbers(call: NodeCall, value: Item, what: str) -> np.ndarray:
     return call.known(value, what).numbers
 
 
-KINDS: Mapping[str, Callable[[Call, Any, str], Any]] = {
+KINDS: Mapping[str, Callable[[NodeCall, Any, str], Any]] = {
     "Array": lambda call, value, what: call.array(value, what),
     "Statistic": lambda call, value, what: call.array(value, what, trained=False),
-    "Known": Call.known, "Ints": _ints, "Int": _int, "Float": _float, "Numbers": _numbers,
+    "Known": NodeCall.known, "Ints": _ints, "Int": _int, "Float": _float, "Numbers": _numbers,
     "Operand": lambda call, value, what: value}

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from graphc.doors.onnx.graph import ModelFunction, ModelGraph
 from graphc.doors.onnx.known import Unsupported
 from graphc.doors.onnx.problems import Problems
-from graphc.doors.onnx.reading import Model
+from graphc.doors.onnx.reading import OnnxModel
 from graphc.doors.onnx.table import has_rule
 from graphc.errors import GraphError
 
-def check(model: Model, graph: ModelGraph, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
+def check(model: OnnxModel, graph: ModelGraph, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
     """GraphError for a model whose graph is damaged or that has operators without a rule (all of them, at once)."""
     _check_graph(model.name, graph, frozenset())
     _check_functions(model.name, functions)

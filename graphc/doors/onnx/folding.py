@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.doors.onnx.known import MOST, Known
+from graphc.doors.onnx.narrow import NARROW
 from graphc.doors.onnx.ops.shape import slices
 from graphc.doors.onnx.rule import Ints, rule_of
 from graphc.errors import GraphError
@@ -139,7 +140,7 @@ def _slice(x: Numbers, starts: Ints, ends: Ints, axes: Ints | None = None, steps
 def _split(x: Numbers, split: Ints | None = None, *, axis: int = 0, num_outputs: int = 0, call: Call) -> list[Numbers]:
     parts = call.wanted
     size = -(-x.shape[axis] // parts)
-    ends = np.cumsum(split)[:-1] if split is not None else [size * i for i in range(1, parts)]
+    ends: Any = np.cumsum(split)[:-1] if split is not None else [size * i for i in range(1, parts)]
     return np.split(x, ends, axis)
 
 
@@ -147,7 +148,7 @@ def _transpose(x: Numbers, *, perm: tuple[int, ...] | None = None) -> Numbers:
     return np.transpose(x, perm)
 
 
-def _range(start: Numbers, limit: Numbers, delta: Numbers) -> Numbers:
+def _range(start: Numbers, limit: Numbers, delta: Numbers, *, stash_type: int = 1) -> Numbers:
     first, last, step = (v.item() for v in (start, limit, delta))
     if isinstance(last, Poly) or isinstance(first, Poly) or not step:
         raise GraphError("not a number")
@@ -170,7 +171,7 @@ def _expand(x: Numbers, shape: Ints) -> Numbers:
 
 def _tile(x: Numbers, repeats: Ints) -> Numbers:
     _small(int(np.prod([int(d) for d in repeats], dtype=object)) * x.size)
-    return np.tile(x, repeats)
+    return np.tile(x, np.array(repeats, np.int64))
 
 
 def _where(condition: Numbers, x: Numbers, y: Numbers) -> Numbers:
@@ -209,6 +210,8 @@ def _scatter_nd(x: Numbers, indices: Numbers, updates: Numbers, *, reduction: st
 
 
 def _cast(x: Numbers, *, to: int, saturate: int = 1, round_mode: str = "up", call: Call) -> Known:
+    if to in NARROW:
+        raise GraphError("not while importing")
     dtype = call.importer.dtype(to)
     if x.dtype == object:
         return Known(x, dtype)

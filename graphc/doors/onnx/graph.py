@@ -8,7 +8,8 @@ from typing import Any
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
 from graphc.doors.onnx.known import Known, Unsupported
-from graphc.doors.onnx.reading import Model, attribute_value, domain_of, versions
+from graphc.doors.onnx.narrow import Narrow
+from graphc.doors.onnx.reading import OnnxModel, attribute_value, domain_of, text, versions
 from graphc.errors import GraphError
 
 DEPTH = 64                          # of bodies inside of one another
@@ -21,21 +22,21 @@ class Reference:
 
 
 @dataclass(eq=False)
-class Initializer:
+class StoredTensor:
     """A tensor of the file, read at the first use. `name`: of the parameter that it would be."""
-    model: Model
+    model: OnnxModel
     tensor: TensorProto
     name: str
-    known: Known | None = None
+    known: Known | Narrow | None = None
 
-    def read(self) -> Known:
+    def read(self) -> Known | Narrow:
         if self.known is None:
             self.known = self.model.tensor(self.tensor, self.name)
         return self.known
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class ModelNode:
     """One node. `attributes`: values as `attribute_value` gives them, graphs as `Body` graphs, an Unsupported in the
     place of one that cannot be had, a Reference inside of functions."""
     op: str
@@ -66,11 +67,11 @@ class ModelGraph:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    nodes: tuple[Node, ...]
-    initializers: Mapping[str, Initializer]
+    nodes: tuple[ModelNode, ...]
+    initializers: Mapping[str, StoredTensor]
     proto: GraphProto | None = None
 
-    def all_nodes(self) -> Iterator[Node]:
+    def all_nodes(self) -> Iterator[ModelNode]:
         """Those of the bodies inside, too."""
         for node in self.nodes:
             yield node
@@ -86,10 +87,10 @@ class ModelFunction:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Reader:
+class GraphReader:
     """Reads the graphs of one model; parameters of bodies get names of their own."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: OnnxModel):
         self.model = model
         self._taken: set[str] = set()
         self._depth = 0
@@ -98,25 +99,25 @@ class Reader:
         self._depth += 1
         if self._depth > DEPTH:
             raise GraphError(f"{self.model.name}: bodies more than {DEPTH} deep")
-        initializers = {t.name: Initializer(self.model, t, self._fresh(t.name)) for t in proto.initializer}
+        initializers = {text(t.name): StoredTensor(self.model, t, self._fresh(t.name)) for t in proto.initializer}
         nodes = self.nodes(proto.node)
         self._depth -= 1
-        return ModelGraph(proto.name, tuple(v.name for v in proto.input), tuple(v.name for v in proto.output), nodes,
-                          initializers, proto)
+        return ModelGraph(text(proto.name), _names(v.name for v in proto.input), _names(v.name for v in proto.output),
+                          nodes, initializers, proto)
 
-    def nodes(self, protos: Iterable[NodeProto]) -> tuple[Node, ...]:
-        return tuple(Node(n.op_type, domain_of(n.domain), n.name, tuple(n.input), tuple(n.output),
-                          {a.name: self._attribute(a) for a in n.attribute}, n) for n in protos)
+    def nodes(self, protos: Iterable[NodeProto]) -> tuple[ModelNode, ...]:
+        return tuple(ModelNode(text(n.op_type), domain_of(n.domain), text(n.name), _names(n.input), _names(n.output),
+                          {text(a.name): self._attribute(a) for a in n.attribute}, n) for n in protos)
 
     def function(self, proto: FunctionProto, defaults: Iterable[AttributeProto] = ()) -> ModelFunction:
         """`defaults`: of attributes, beside those that the function has itself."""
-        graph = ModelGraph(proto.name, tuple(proto.input), tuple(proto.output), self.nodes(proto.node), {})
+        graph = ModelGraph(text(proto.name), _names(proto.input), _names(proto.output), self.nodes(proto.node), {})
         return ModelFunction(graph, versions(proto.opset_import),
                              {a.name: self._attribute(a) for a in (*defaults, *proto.attribute_proto)})
 
     def _attribute(self, attribute: AttributeProto) -> Any:
         if attribute.ref_attr_name:
-            return Reference(attribute.ref_attr_name)
+            return Reference(text(attribute.ref_attr_name))
         if attribute.type == AttributeProto.GRAPH:
             return self.graph(attribute.g)
         try:
@@ -132,3 +133,7 @@ class Reader:
             found = f"{name}.{number}"
         self._taken.add(found)
         return found
+
+
+def _names(names: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(text, names))

@@ -6,14 +6,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, helper
-
-from graphc.doors.onnx.call import Call, Item, as_known
+from graphc.doors.onnx.call import Call, Item, as_known, plain
 from graphc.doors.onnx.folding import folded
-from graphc.doors.onnx.graph import DEPTH, Initializer, ModelFunction, ModelGraph, Node, Reader, Reference
-from graphc.doors.onnx.known import Known, Unsupported, dtype_named
+from graphc.doors.onnx.graph import DEPTH, StoredTensor, ModelFunction, ModelGraph, ModelNode, GraphReader, Reference
+from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.problems import Problems
-from graphc.doors.onnx.reading import Model
+from graphc.doors.onnx.reading import OnnxModel, element_type
 from graphc.doors.onnx.table import default_attributes, rule_for, schema_body, since
 from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace, declared_at
@@ -37,7 +35,7 @@ UNKNOWN = Unknown()
 class Importer:
     """One walk, in one trace. `network`: the layer that has the parameters."""
 
-    def __init__(self, model: Model, functions: Mapping[tuple[str, str], ModelFunction], network: OnnxNetwork):
+    def __init__(self, model: OnnxModel, functions: Mapping[tuple[str, str], ModelFunction], network: OnnxNetwork):
         self.model, self.functions, self.network = model, functions, network
         self.problems = Problems(model.name)
         self._opsets: Mapping[str, int] = model.opsets
@@ -56,6 +54,7 @@ class Importer:
             return [self._result(v, name) for v in value]
         if value is None:
             raise GraphError(f"the output {name!r} is an optional without a value: a graph returns arrays")
+        value = plain(value)
         return value if isinstance(value, Array) else self.array(as_known(value))
 
     def array(self, known: Known, trained: bool = True) -> Array:
@@ -68,11 +67,7 @@ class Importer:
 
     def dtype(self, element: int) -> DType:
         """The type that a number of TensorProto.DataType names."""
-        if element == TensorProto.STRING:
-            raise Unsupported("strings")
-        if element not in TensorProto.DataType.values() or element == TensorProto.UNDEFINED:
-            raise GraphError(f"there is no element type {element}")
-        return dtype_named(helper.tensor_dtype_to_np_dtype(element), "an array")
+        return element_type(element, "an array")
 
     # graphs
 
@@ -113,11 +108,11 @@ class Importer:
             raise GraphError(f"{self.model.name}: {name!r} is read before anything makes it: the graph is damaged, or "
                              "a cycle")
         value = values[name]
-        return value.read() if isinstance(value, Initializer) else value
+        return value.read() if isinstance(value, StoredTensor) else value
 
     # nodes
 
-    def _node(self, node: Node, number: int, values: Environment) -> None:
+    def _node(self, node: ModelNode, number: int, values: Environment) -> None:
         """Adds the outputs of a node to the values."""
         loc = Loc(self.model.name, number, str(node)) if self._depth == 1 else None
         with declared_at(loc) if loc else nullcontext(), current_trace().scope(node.name or f"{node.op}_{number}"):
@@ -136,7 +131,7 @@ class Importer:
             if name:
                 values[name] = _called(result, name)
 
-    def _results(self, node: Node, values: Environment) -> Sequence[Item]:
+    def _results(self, node: ModelNode, values: Environment) -> Sequence[Item]:
         operands = [self._read(values, name) for name in node.inputs]
         if any(v is UNKNOWN for v in operands):
             return [UNKNOWN] * len(node.outputs)
@@ -161,9 +156,9 @@ class Importer:
         body = schema_body(call)
         if body is None:
             raise Unsupported("no rule for this operator")
-        return self._function(call, Reader(self.model).function(body, default_attributes(call)))
+        return self._function(call, GraphReader(self.model).function(body, default_attributes(call)))
 
-    def _attributes_of(self, node: Node) -> dict[str, Any]:
+    def _attributes_of(self, node: ModelNode) -> dict[str, Any]:
         """The values of a node's attributes; those that a function's body takes from its caller, too."""
         found = {}
         for name, value in node.attributes.items():
@@ -196,6 +191,7 @@ def _item(value: Any) -> Item:
 
 def _called(result: Item, name: str) -> Item:
     """A node's result under its name in the file, unless it has one."""
-    if isinstance(result, Array) and result.value.node is not None and not result.value.name:
-        result.value.name = name
+    held = plain(result)
+    if isinstance(held, Array) and held.value.node is not None and not held.value.name:
+        held.value.name = name
     return result

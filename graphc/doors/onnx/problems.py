@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.doors.onnx.graph import Node
+from graphc.doors.onnx.graph import ModelNode
 from graphc.doors.onnx.known import NeedsNumbers, Unsupported
 
 MOST = 40                           # kinds that an error lists
@@ -14,10 +14,10 @@ class Problems:
 
     def __init__(self, model: str):
         self.model = model
-        self._found: dict[tuple[str, str], list[Node]] = {}
+        self._found: dict[tuple[str, str], list[ModelNode]] = {}
         self._inputs: frozenset[str] = frozenset()      # whose numbers are needed
 
-    def add(self, node: Node, reason: Unsupported) -> None:
+    def add(self, node: ModelNode, reason: Unsupported) -> None:
         self._found.setdefault((node.key, reason.text), []).append(node)
         if isinstance(reason, NeedsNumbers):
             self._inputs |= reason.inputs

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from graphc.doors.onnx.known import Known, Unsupported, dtype_named
+from graphc.doors.onnx.narrow import NARROW, Narrow, held
 from graphc.errors import GraphError
+from graphc.ir.types import DType
 
 try:
     import onnx
@@ -25,18 +27,20 @@ DOMAINS = ("", "ai.onnx")           # names of the main one
 
 
 @dataclass(frozen=True)
-class Model:
+class OnnxModel:
     """A parsed file. `folder`: where external data may lie; None for a model that came without a file."""
     proto: ModelProto
     name: str
     folder: Path | None
     opsets: Mapping[str, int]
 
-    def tensor(self, tensor: TensorProto, name: str = "") -> Known:
+    def tensor(self, tensor: TensorProto, name: str = "") -> Known | Narrow:
         """The numbers of a tensor of the model. GraphError for one that is damaged; Unsupported for a type that
         graphc does not have. `name`: of the initializer that it is."""
         what = f"tensor {tensor.name!r}" if tensor.name else "a tensor"
         array = self._numbers(tensor, what)
+        if (narrow := held(array)) is not None:
+            return narrow
         return Known(array, dtype_named(array.dtype, what), name)
 
     def _numbers(self, tensor: TensorProto, what: str) -> np.ndarray:
@@ -59,9 +63,10 @@ class Model:
             raise GraphError(f"{what} is in the file {entries.get('location')!r}: give the path of the model, so that "
                              "its folder is known")
         path = inside(self.folder, entries.get("location", ""), what)
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        if dtype.kind == "V" and dtype.name.endswith(("int2", "int4", "2e1", "2m1")):
-            raise Unsupported(f"{what} has the element type {dtype.name}")
+        kind = tensor.data_type
+        dtype = NARROW[kind].numpy if kind in NARROW else element_type(kind, what).np
+        if dtype.name.endswith(("int2", "int4", "e2m1fn")):
+            raise Unsupported(f"{what}, of {dtype.name}, in a file of its own")
         count, offset = prod(tensor.dims), int(entries.get("offset", 0))
         if offset < 0 or offset + count * dtype.itemsize > path.stat().st_size:
             raise GraphError(f"{what} would end behind the end of {path.name}")
@@ -83,7 +88,7 @@ def inside(folder: Path, location: str, what: str) -> Path:
     return path
 
 
-def read(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
+def read(source: str | os.PathLike[str] | bytes | ModelProto) -> OnnxModel:
     """The model of a path, of the bytes of a file, or as it is. GraphError for what is none."""
     if isinstance(source, ModelProto):
         return _model(source, "model", None)
@@ -106,13 +111,13 @@ def _parsed(data: bytes, what: str) -> ModelProto:
         raise GraphError(f"{what}: no ONNX model, or a damaged one ({error})") from None
 
 
-def _model(proto: ModelProto, name: str, folder: Path | None) -> Model:
+def _model(proto: ModelProto, name: str, folder: Path | None) -> OnnxModel:
     if not proto.HasField("graph") or not proto.graph.output:
         raise GraphError(f"{name}: no ONNX model, or a damaged one: it has no graph with outputs")
     opsets = versions(proto.opset_import)
     if not opsets:
         raise GraphError(f"{name} does not say of which opset it is")
-    return Model(proto, name, folder, opsets)
+    return OnnxModel(proto, name, folder, opsets)
 
 
 def versions(imports: object) -> dict[str, int]:
@@ -121,10 +126,27 @@ def versions(imports: object) -> dict[str, int]:
 
 
 def domain_of(domain: str) -> str:
-    return "" if domain in DOMAINS else domain
+    return "" if domain in DOMAINS else text(domain)
 
 
-def attribute_value(model: Model, attribute: AttributeProto) -> object:
+def element_type(number: int, what: str) -> DType:
+    """graphc's type that a number of TensorProto.DataType names, or the one that holds a narrower type's numbers;
+    Unsupported for others that graphc does not have."""
+    if number == TensorProto.STRING:
+        raise Unsupported(f"{what} holds strings")
+    if number == TensorProto.UNDEFINED or number not in TensorProto.DataType.values():
+        raise GraphError(f"{what} has the element type number {number}, which there is not")
+    return NARROW[number].holder if number in NARROW else dtype_named(helper.tensor_dtype_to_np_dtype(number), what)
+
+
+def text(name: object) -> str:
+    """A name of the file. GraphError for what is no text, which protobuf gives as bytes."""
+    if not isinstance(name, str):
+        raise GraphError(f"the model is damaged: {name!r} is no name")
+    return name
+
+
+def attribute_value(model: OnnxModel, attribute: AttributeProto) -> object:
     """An attribute's value as Python has it: int, float, str, tuples of them, Known for tensors."""
     kind = attribute.type
     if kind == AttributeProto.TENSOR:

@@ -13,13 +13,12 @@ from graphc.doors.onnx.known import Known as Known
 from graphc.doors.onnx.known import Unsupported as Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call
 
-Ints = tuple[Dim, ...]              # annotations of rules; what they mean says the folder's docstring
-Int = Dim
+Ints = tuple[Any, ...]              # annotations of rules; what they mean says the folder's docstring
+Int = Any                           # (an int, or a size with names in it)
 Float = float
 Numbers = np.ndarray
 Operand = Any
@@ -30,7 +29,7 @@ REQUIRED = inspect.Parameter.empty
 
 
 @dataclass(frozen=True)
-class Parameter:
+class RuleParameter:
     """One operand or attribute of a rule."""
     name: str
     kind: str
@@ -43,11 +42,11 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ImportRule:
     """A function as the rule of an operator."""
     function: RuleFunction
-    operands: tuple[Parameter, ...]
-    attributes: Mapping[str, Parameter]
+    operands: tuple[RuleParameter, ...]
+    attributes: Mapping[str, RuleParameter]
     wants_call: bool
     more: bool = False                  # it has **attributes: the others are read from the call
 
@@ -86,7 +85,7 @@ class Rule:
         return {n: _fitting(call, self.attributes[n], v) for n, v in given.items()}
 
 
-def _fitting(call: Call, parameter: Parameter, value: Any) -> Any:
+def _fitting(call: Call, parameter: RuleParameter, value: Any) -> Any:
     """An attribute's value, which must be of the kind of its default."""
     default = parameter.default
     if isinstance(default, float) and isinstance(value, int):
@@ -97,13 +96,13 @@ def _fitting(call: Call, parameter: Parameter, value: Any) -> Any:
 
 
 @lru_cache(maxsize=None)
-def rule_of(function: RuleFunction) -> Rule:
+def rule_of(function: RuleFunction) -> ImportRule:
     """The rule that a function is, by its signature."""
     operands, attributes, wants_call, more = [], {}, False, False
     for p in inspect.signature(function).parameters.values():
         kind = str(p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "Array"))
         default = None if p.default is REQUIRED and "None" in kind else p.default       # in the middle of operands
-        made = Parameter(p.name, "Array" if p.annotation is REQUIRED else kind.split("|")[0].strip(), default,
+        made = RuleParameter(p.name, "Array" if p.annotation is REQUIRED else kind.split("|")[0].strip(), default,
                          p.kind is p.VAR_POSITIONAL)
         if p.kind is p.KEYWORD_ONLY and p.name == "call":
             wants_call = True
@@ -113,7 +112,7 @@ def rule_of(function: RuleFunction) -> Rule:
             attributes[p.name] = made
         else:
             operands.append(made)
-    return Rule(function, tuple(operands), attributes, wants_call, more)
+    return ImportRule(function, tuple(operands), attributes, wants_call, more)
 
 
 def arrays(function: RuleFunction, count: int = 1) -> RuleFunction:

@@ -3,18 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onnx import AttributeProto, FunctionProto, TypeProto, defs, helper
+from onnx import AttributeProto, FunctionProto, TensorProto, TypeProto, defs, helper
 
-from graphc.doors.onnx.call import type_of
+from graphc.doors.onnx.call import Item, type_of
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
     control, elementwise, image, index, loss, microsoft, microsoft_attention, ml, norm, product, quantized, random,
     recurrent, reduce, sequence, shape, signal, training)
-from graphc.doors.onnx.rule import Rule, RuleFunction, rule_of
+from graphc.doors.onnx.rule import ImportRule, RuleFunction, rule_of
 from graphc.errors import InternalError
-from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call
@@ -41,7 +40,7 @@ def key_of(domain: str, op: str) -> str:
     return f"{domain}:{op}" if domain else op
 
 
-def rule_for(domain: str, op: str, since: int) -> Rule | None:
+def rule_for(domain: str, op: str, since: int) -> ImportRule | None:
     """The rule of an operator as it is since this opset; None without one."""
     key = key_of(domain, op)
     for below, function in OLDER.get(key, ()):
@@ -59,8 +58,8 @@ def has_rule(domain: str, op: str, opsets: Mapping[str, int]) -> bool:
 
 
 @lru_cache(maxsize=None)
-def schema_of(domain: str, op: str, opset: int) -> defs.OpSchema | None:
-    """The operator as it is in this opset of its domain."""
+def schema_of(domain: str, op: str, opset: int) -> Any:
+    """The operator as it is in this opset of its domain, an onnx.defs.OpSchema; None where onnx does not know it."""
     try:
         return defs.get_schema(op, min(max(opset, 1), defs.onnx_opset_version()) if not domain else opset, domain)
     except defs.SchemaError:
@@ -79,10 +78,10 @@ def schema_body(call: Call) -> FunctionProto | None:
     if schema is None:
         return None
     if schema.has_function:
-        return schema.function_body
+        return FunctionProto.FromString(schema.function_body.SerializeToString())
     if not schema.has_context_dependent_function:
         return None
-    types = [b"" if v is None else _type(type_of(v)).SerializeToString() for v in call.operands]
+    types = [b"" if v is None else _type(v).SerializeToString() for v in call.operands]
     body = schema.get_context_dependent_function(call.node.proto.SerializeToString(), types)
     return FunctionProto.FromString(body) if body else None
 
@@ -94,7 +93,11 @@ def default_attributes(call: Call) -> list[AttributeProto]:
     return [value for value in found if value.type != AttributeProto.UNDEFINED]
 
 
-def _type(type: TensorType) -> TypeProto:
+def _type(value: Item) -> TypeProto:
     """For onnx: sizes that are no numbers stay open."""
+    if isinstance(value, list):
+        items = [_type(v) for v in value[:1]] or [helper.make_tensor_type_proto(TensorProto.FLOAT, None)]
+        return helper.make_sequence_type_proto(items[0])
+    type = type_of(value)
     return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(type.dtype.np),
                                          [d if isinstance(d, int) else None for d in type.shape])

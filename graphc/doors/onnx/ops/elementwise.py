@@ -7,7 +7,8 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, dtype_of_item
-from graphc.doors.onnx.rule import Known, Operand, arrays
+from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
+from graphc.doors.onnx.rule import Operand, arrays
 from graphc.dsl.array import Array
 from graphc.ir.types import DType
 
@@ -62,11 +63,11 @@ def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
 
 def clip_rule(x: Array, min: Operand = None, max: Operand = None, *, call: Call) -> Array:
     """With numbers of the file as bounds, which the operator `clip` has as attributes."""
-    bounds = [None if b is None else call.known(b, "clip") if not isinstance(b, Array) else b for b in (min, max)]
-    if all(b is None or isinstance(b, Known) for b in bounds):
-        low, high = (None if b is None else b.item("clip") for b in bounds)
-        return gc.clip(x, low, high)
-    return clip(x, *(None if b is None else call.array(b) for b in bounds))
+    bounds: list[Any] = [None if b is None else b if isinstance(b, Array) else call.known(b, "clip").item("clip")
+                         for b in (min, max)]
+    if not any(isinstance(b, Array) for b in bounds):
+        return gc.clip(x, *bounds)
+    return clip(x, *(None if b is None else call.array(b) for b in (min, max)))
 
 
 def celu(x: Array, *, alpha: float = 1.0) -> Array:
@@ -137,11 +138,15 @@ def converted(x: Array, dtype: DType) -> Array:
     return x.astype(dtype)
 
 
-def cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up", call: Call) -> Array:
+def cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up", call: Call) -> Any:
+    if to in NARROW:
+        return narrowed(x, NARROW[to], bool(saturate), round_mode)
     return converted(x, call.importer.dtype(to))
 
 
-def cast_like(x: Array, target: Operand, *, saturate: int = 1, round_mode: str = "up") -> Array:
+def cast_like(x: Array, target: Operand, *, saturate: int = 1, round_mode: str = "up") -> Any:
+    if isinstance(target, Narrow):
+        return narrowed(x, target.kind, bool(saturate), round_mode)
     return converted(x, dtype_of_item(target))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.rule import Int, Ints, Known, Numbers, Unsupported
-from graphc.dsl.array import Array
+from graphc.dsl.array import Array, as_array
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, product_of
 from graphc.ir.types import normalize_axis
 
 GRID_MODES = {"linear": "bilinear", "cubic": "bicubic"}
@@ -44,7 +44,8 @@ def _wanted(x: Array, axes: Sequence[int], scales: Numbers | None, sizes: Ints |
     """The size of each axis of the result, and new / old, or what the file says instead."""
     wanted, factors = list(x.shape), [1.0] * x.ndim
     if sizes is not None and len(sizes):
-        own = [x.shape[a] for a in axes]
+        own: list[Any] = [x.shape[a] for a in axes]
+        ratio = 0.0
         if policy != "stretch":
             ratios = [new / old for new, old in zip(sizes, own)]
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
@@ -108,14 +109,12 @@ def _resized(x: Array, spatial: Sequence[int], wanted: Sequence[Dim], **options:
     if len(spatial) > 3:
         raise Unsupported(f"{len(spatial)} axes of other sizes")
     others = [a for a in range(x.ndim) if a not in spatial]
+    sizes: Any = [wanted[a] for a in spatial]
     order = [*others, *spatial]
     moved = x if order == list(range(x.ndim)) else x.transpose(order)
     lead = moved.shape[:len(others)]
-    n = 1
-    for d in lead:
-        n = n * d
-    y = gc.resize(moved.reshape((n, 1, *moved.shape[len(others):])) if len(others) != 2 else moved,
-                  [wanted[a] for a in spatial], **options)
+    y = gc.resize(moved.reshape((product_of(lead), 1, *moved.shape[len(others):])) if len(others) != 2 else moved,
+                  sizes, **options)
     y = y.reshape((*lead, *y.shape[2:]))
     return y if order == list(range(x.ndim)) else y.transpose([order.index(a) for a in range(x.ndim)])
 
@@ -170,7 +169,8 @@ def col2im(x: Array, image_shape: Ints, block_shape: Ints, *, dilations: Sequenc
     batch, area = x.shape[0], int(np.prod([int(b) for b in block_shape]))
     channels = x.shape[1] // area
     columns = x.reshape((batch * channels, -1)).T
-    total = gc.scatter_add(gc.zeros((int(np.prod(full)), batch * channels), x.dtype), places.reshape(-1), columns)
+    nothing = gc.zeros((int(np.prod(full)), batch * channels), x.dtype)
+    total = gc.scatter_add(nothing, as_array(places.reshape(-1)), columns)
     image = total.T.reshape((batch, channels, *full))
     return image[(slice(None), slice(None), *(slice(pads[i], pads[i] + int(image_shape[i])) for i in range(n)))]
 

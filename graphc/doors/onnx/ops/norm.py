@@ -61,7 +61,8 @@ def dropout(x: Array, ratio: Known | None = None, training_mode: Known | None = 
 
 
 def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5) -> Array:
-    return gc.group_norm(x, scale, bias, groups=x.shape[1], eps=epsilon)
+    channels: Any = x.shape[1]
+    return gc.group_norm(x, scale, bias, groups=channels, eps=epsilon)
 
 
 def group_normalization(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5, num_groups: int,

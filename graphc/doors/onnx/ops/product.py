@@ -6,12 +6,12 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
-from graphc.doors.onnx.rule import Ints, Unsupported
+from graphc.doors.onnx.rule import Ints, Unsupported, arrays
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, product_of
 
-Sizes = Sequence[int] | None
+Sizes = Sequence[int] | None        # attributes
 CONV: Mapping[int, Callable[..., Array]] = {1: gc.conv1d, 2: gc.conv2d, 3: gc.conv3d}
 TRANSPOSED: Mapping[int, Callable[..., Array]] = {1: gc.conv_transpose1d, 2: gc.conv_transpose2d,
                                                   3: gc.conv_transpose3d}
@@ -112,7 +112,7 @@ def _transposed_pads(auto_pad: str, pads: Sizes, output_shape: Sizes, full: Sequ
 
 
 def _whole(auto_pad: str, pads: Sizes, x: Array, kernel: Sequence[int], stride: Sequence[int],
-           dilation: Sequence[int]) -> list[tuple[int, int]]:
+           dilation: Sequence[int]) -> list[tuple[Any, Any]]:
     """(before, after) of each axis as numbers; of "same" by the size of the result."""
     given = padding(auto_pad, pads, len(kernel))
     if not isinstance(given, str):
@@ -120,9 +120,9 @@ def _whole(auto_pad: str, pads: Sizes, x: Array, kernel: Sequence[int], stride: 
     made = []
     for i, (k, s, d) in enumerate(zip(kernel, stride, dilation)):
         size = x.shape[2 + i]
-        if not isinstance(size, int):
+        if not isinstance(size, int) and s != 1:
             raise Unsupported(f"auto_pad {auto_pad} of the named size {size}")
-        much = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        much = d * (k - 1) if s == 1 else max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
         made.append((much // 2, much - much // 2) if given == "same" else (much - much // 2, much // 2))
     return made
 
@@ -144,16 +144,13 @@ def max_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilation
 def _flat_places(at: Array, x: Array, storage_order: int) -> Array:
     """Places in a channel's image as places in all of x; `storage_order` 1: columns first in the image."""
     image = x.shape[2:]
-    area = 1
-    for d in image:
-        area = area * d
+    area = product_of(image)
     if storage_order:
-        rest, place, step = at, at * 0, 1
+        rest, place = at, at * 0
+        step: Any = 1
         sizes = list(image)
         for i, size in enumerate(sizes):
-            below = 1
-            for d in sizes[i + 1:]:
-                below = below * d
+            below: Any = product_of(sizes[i + 1:])
             place, rest, step = place + (rest // below) * step, rest % below, step * size
         at = place
     n, c = x.shape[:2]
@@ -192,10 +189,7 @@ def max_unpool(x: Array, indices: Array, output_shape: Ints | None = None, *, ke
     stride, pads = strides or (1,) * n, pads or (0,) * 2 * n
     own = [(x.shape[2 + i] - 1) * stride[i] - pads[i] - pads[n + i] + kernel_shape[i] for i in range(n)]
     whole = [*x.shape[:2], *own]
-    size = 1
-    for d in whole:
-        size = size * d
-    flat = gc.scatter(gc.zeros(size, x.dtype), indices.flatten(), x.flatten())
+    flat = gc.scatter(gc.zeros(product_of(whole), x.dtype), indices.flatten(), x.flatten())
     y = flat.reshape(tuple(whole))
     if output_shape is None:
         return y
@@ -212,12 +206,8 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
     return gc.sum(gc.abs(x) ** p, tuple(range(2, x.ndim)), True) ** (1.0 / p)
 
 
-def matmul(x: Array, y: Array) -> Array:
-    return x @ y
-
-
 RULES: Mapping[str, Callable[..., Any]] = {
-    "MatMul": matmul, "Gemm": gemm, "Einsum": einsum, "Conv": conv, "ConvTranspose": conv_transpose,
+    "MatMul": arrays(gc.matmul, 2), "Gemm": gemm, "Einsum": einsum, "Conv": conv, "ConvTranspose": conv_transpose,
     "MaxPool": max_pool, "AveragePool": average_pool, "LpPool": lp_pool, "MaxUnpool": max_unpool,
     "GlobalAveragePool": global_pool(gc.mean), "GlobalMaxPool": global_pool(gc.max),
-    "GlobalLpPool": global_lp_pool}
+    "GlobalLpPool": global_lp_pool, "Det": arrays(gc.det)}

@@ -15,7 +15,7 @@ from graphc.errors import GraphError, Unsized
 from graphc.ir.dims import Dim, smallest
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
-FAR = 1 << 31                       # from here on a bound means "the end"
+FAR = 1 << 29                       # from here on a bound means "the end": files have INT_MAX, 10^9, …
 
 
 def shape(x: Operand, *, start: int = 0, end: int | None = None) -> Known:
@@ -140,11 +140,8 @@ def _clamped(bound: Dim, size: Dim) -> Dim:
         return bound
 
 
-def slice_(x: Array, starts: Operand, ends: Operand, axes: Ints | None = None, steps: Ints | None = None, *,
-           call: Call) -> Array:
-    """Bounds are known while importing; a window of known length may begin anywhere."""
-    bounds = [v if isinstance(v, tuple) else call.known(v, "Slice").dims("Slice") for v in (starts, ends)]
-    return x[slices(x.shape, *bounds, axes, steps)]
+def slice_(x: Array, starts: Ints, ends: Ints, axes: Ints | None = None, steps: Ints | None = None) -> Array:
+    return x[slices(x.shape, starts, ends, axes, steps)]
 
 
 def eye_like(x: Operand, *, dtype: int | None = None, k: int = 0, call: Call) -> Array:
@@ -159,11 +156,11 @@ def trilu(x: Array, k: Int = 0, *, upper: int = 1) -> Array:
     return gc.triu(x, k) if upper else gc.tril(x, k)
 
 
-def range_(start: Known, limit: Known, delta: Known) -> Array:
+def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> Array:
     """Of named sizes: counted by one."""
     first, last, step = (v.item("Range") for v in (start, limit, delta))
     if start.dtype.is_float and not limit.has_names:
-        return as_known(np.arange(first, last, step, start.dtype.np)).array()
+        return Known.of(np.arange(first, last, step), start.dtype).array()
     if step != 1:
         raise Unsupported(f"steps of {step} to a named size")
     count = gc.arange(last - first, dtype=start.dtype)

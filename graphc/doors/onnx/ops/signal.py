@@ -10,17 +10,16 @@ import graphc as gc
 from graphc.doors.onnx.call import Call
 from graphc.doors.onnx.rule import Float, Int, Unsupported
 from graphc.dsl.array import Array
-from graphc.ir.dims import Dim
 from graphc.ir.types import normalize_axis
 
 
 def dft(x: Array, dft_length: Int | None = None, axis: Int = -2, *, inverse: int = 0, onesided: int = 0) -> Array:
-    """Of real [..., 1] or complex [..., 2]; computed in f64, since its sums cancel."""
+    """Of real [..., 1] or complex [..., 2]."""
     axis = normalize_axis(axis, x.ndim)
-    return _transformed(x.astype(gc.f64), dft_length, axis, bool(inverse), bool(onesided)).astype(x.dtype)
+    return _transformed(x, dft_length, axis, bool(inverse), bool(onesided))
 
 
-def _transformed(x: Array, length: Dim | None, axis: int, inverse: bool, onesided: bool) -> Array:
+def _transformed(x: Array, length: Any, axis: int, inverse: bool, onesided: bool) -> Array:
     real = x.shape[-1] == 1
     if onesided and inverse:                # from the first half to real numbers
         y = gc.irfft(x, length, axis)
@@ -38,7 +37,7 @@ def dft_17(x: Array, dft_length: Int | None = None, *, axis: int = 1, inverse: i
 def stft(x: Array, frame_step: Int, window: Array | None = None, frame_length: Int | None = None, *,
          onesided: int = 1) -> Array:
     """[batch, frames, numbers, 2] of real or complex pieces."""
-    length = window.shape[0] if frame_length is None and window is not None else frame_length
+    length: Any = window.shape[0] if frame_length is None and window is not None else frame_length
     if x.ndim == 3 and x.shape[2] == 2:
         raise Unsupported("complex signals")
     x = x if x.ndim == 2 else x[..., 0]

