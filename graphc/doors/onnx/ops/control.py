@@ -3,7 +3,7 @@ sequences or whose sizes change. All else becomes gc.cond, gc.scan or gc.while_l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -45,6 +45,14 @@ def _arrays(values: Sequence[Item], call: Call, what: str) -> list[Array]:
     return [call.array(v, what) for v in values]
 
 
+def needed(values: Sequence[Item], call: Call, what: str) -> NoReturn:
+    """Unsupported: which inputs decide what must be known while importing."""
+    for value in values:
+        if isinstance(value, Array):
+            call.known(value, what)
+    raise Unsupported(f"{what} is decided by data")
+
+
 def if_(condition: Operand, *, then_branch: object, else_branch: object, call: Call) -> tuple[Item, ...]:
     yes, no = call.body("then_branch"), call.body("else_branch")
     known = _truth(condition, call)
@@ -55,13 +63,12 @@ def if_(condition: Operand, *, then_branch: object, else_branch: object, call: C
         return lambda: tuple(_arrays(body(), call, "a branch"))
     try:
         return tuple(gc.cond(call.array(condition).reshape(()), branch(yes), branch(no)))
-    except NotALoop as error:
-        raise Unsupported(f"{error}, and the condition depends on data") from None
+    except NotALoop:
+        return needed([condition], call, "the condition, since a branch gives a sequence or an optional,")
     except GraphError as error:
-        if "the branches of cond" in error.text or "same" in error.text:
-            raise Unsupported(f"branches of different types where the condition depends on data ({error.text})"
-                              ) from None
-        raise
+        if isinstance(error, Unsupported) or "branches" not in error.text:
+            raise
+        return needed([condition], call, "the condition, since branches give different types,")
 
 
 def loop(most: Operand = None, condition: Operand = None, *carried: Operand, body: object,
@@ -82,7 +89,7 @@ def loop(most: Operand = None, condition: Operand = None, *carried: Operand, bod
                 return written
         return _while(inner, most if rounds is None else rounds, condition, carried, call)
     except NotALoop as error:
-        raise Unsupported(f"{error}, and data decide the number of rounds") from None
+        return needed([most, condition], call, f"the number of rounds, since {error},")
 
 
 def _counted(body: Body, rounds: Dim, carried: Sequence[Item], call: Call) -> tuple[Item, ...] | None:
@@ -140,7 +147,7 @@ def _written_out(body: Body, rounds: Dim | None, carried: Sequence[Item], call: 
 def _while(body: Body, most: Any, condition: Item, carried: Sequence[Item], call: Call) -> tuple[Item, ...]:
     """While the data say so."""
     if len(body.outputs) > 1 + len(carried):
-        raise Unsupported("a loop that stacks results, of a number of rounds which data decide")
+        raise NotALoop("the body of Loop stacks results")
     known = isinstance(most, int)
     trips = min(most, MOST_TRIPS) if known else MOST_TRIPS
     limit = None if most is None or known else call.array(most if not hasattr(most, "terms") else as_known(most))

@@ -44,6 +44,8 @@ def quantized(y: Array, scale: Array, zero: Array | None, dtype: DType) -> Array
 def dequantized(x: Array, scale: Array, zero: Array | None = None) -> Array:
     if zero is None:
         return x.astype(scale.dtype) * scale
+    if x.dtype.is_float:                # the small floats
+        return (x.astype(scale.dtype) - zero.astype(scale.dtype)) * scale
     return (x.astype(i32) - zero.astype(i32)).astype(scale.dtype) * scale
 
 

@@ -69,10 +69,10 @@ def split_to(x: Operand, split: Known | None = None, *, axis: int = 0, keepdims:
     array = call.array(x)
     axis = normalize_axis(axis, array.ndim)
     size = array.shape[axis]
-    if not isinstance(size, int):
-        raise Unsupported(f"a sequence of parts of the named size {size}: give it a number by sizes=")
     if split is not None and split.numbers.ndim:
         sizes = [int(n) for n in split.dims("split")]
+    elif not isinstance(size, int):
+        raise Unsupported(f"a sequence of parts of the named size {size}: give it a number by sizes=")
     else:
         step = 1 if split is None else int(split.item("split"))
         sizes = [min(step, size - i) for i in range(0, size, step)]
