@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, as_known
+from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
 from graphc.doors.onnx.ops import product
 from graphc.doors.onnx.rule import Operand, Unsupported
 from graphc.dsl.array import Array
@@ -49,17 +50,26 @@ def dequantized(x: Array, scale: Array, zero: Array | None = None) -> Array:
     return (x.astype(i32) - zero.astype(i32)).astype(scale.dtype) * scale
 
 
-def quantize_linear(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1, saturate: int = 1,
-                    block_size: int = 0, output_dtype: int = 0, precision: int = 0, call: Call) -> Array:
-    if zero is not None:
-        dtype = zero.dtype
-    else:
-        dtype = u8 if output_dtype in (0, TensorProto.UINT8) else call.importer.dtype(output_dtype)
-    if not dtype.is_int:
-        raise Unsupported(f"QuantizeLinear to {dtype}")
+def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int = 1, saturate: int = 1,
+                    block_size: int = 0, output_dtype: int = 0, precision: int = 0, call: Call) -> Array | Narrow:
+    """Also to the types that graphc holds in others."""
+    narrow = zero.kind if isinstance(zero, Narrow) else NARROW.get(output_dtype) if zero is None else None
+    offset = None if zero is None else call.array(zero)
+    dtype = (narrow.holder if narrow else offset.dtype if offset is not None
+             else call.importer.dtype(output_dtype) if output_dtype else u8)
     compute = f32 if precision in (0, TensorProto.FLOAT) else call.importer.dtype(precision)
     wide, by = x.astype(compute), per_axis(x, scale.astype(compute), axis, block_size)
-    return quantized(wide, by, None if zero is None else per_axis(x, zero, axis, block_size), dtype)
+    offset = None if offset is None else per_axis(x, offset, axis, block_size)
+    if narrow is None:
+        if not dtype.is_int:
+            raise Unsupported(f"QuantizeLinear to {dtype}")
+        return quantized(wide, by, offset, dtype)
+    if narrow.is_float:
+        shifted = wide / by if offset is None else wide / by + offset.astype(compute)
+        return narrowed(shifted, narrow, bool(saturate))
+    bits, signed = int(narrow.name[-1]), dtype.is_signed
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    return Narrow(gc.clip(quantized(wide, by, offset, dtype), low, high), narrow)
 
 
 def dequantize_linear(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1, block_size: int = 0,
