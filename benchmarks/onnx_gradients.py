@@ -14,8 +14,11 @@ from graphc.doors.onnx.known import NeedsNumbers, Unsupported
 ELEMENTS = 2000                     # of the largest input: differences of larger ones take long
 PASS, WRONG, NONE, ERROR = "pass", "wrong", "no gradient", "error"
 # whose numbers are random, or whose slopes are those of rounding
-LEFT_OUT = ("acosh_example", "bernoulli", "randomuniform", "randomnormal", "dropout", "quantize", "qlinear", "cast",
-            "expanded", "optional", "sequence", "string", "_bf16", "fp16", "bfloat16", "float16")
+LEFT_OUT = ("bernoulli", "randomuniform", "randomnormal", "dropout", "quantize", "qlinear", "cast", "expanded",
+            "optional", "sequence", "string", "_bf16", "fp16", "bfloat16", "float16")
+# at whose numbers there is no slope: acosh at 1, 0 to a power or divided by its norm, infinite masks
+EDGES = ("test_acosh_example", "test_pow", "test_l2normalization_axis_0", "test_sign",
+         "test_attention_4d_softcap_neginf_mask", "test_attention_4d_softcap_neginf_mask_poison")
 
 
 
@@ -23,7 +26,7 @@ def candidates() -> list[Any]:
     """Cases of one operator each with a float input that is not large."""
     found = []
     for case in cases(("node",)):
-        if any(word in case.name for word in LEFT_OUT):
+        if case.name in EDGES or any(word in case.name for word in LEFT_OUT):
             continue
         _, sets = loaded(case)
         arrays = [numpy_helper.to_array(v) if hasattr(v, "dims") else v for v in sets[0][0]] if sets else []

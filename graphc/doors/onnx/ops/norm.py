@@ -113,8 +113,9 @@ def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) ->
 
 def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
     """0 where the norm is 0."""
-    size = gc.sum(gc.abs(x), axis, True) if p == 1 else gc.sqrt(gc.sum(x * x, axis, True))
-    return x / gc.where(size == 0, 1.0, size)
+    size = gc.sum(gc.abs(x) if p == 1 else x * x, axis, True)
+    size = gc.where(size == 0, 1.0, size)           # before the root, which has no slope at 0
+    return x / (size if p == 1 else gc.sqrt(size))
 
 
 def softmax(function: Callable[..., Array]) -> Callable[..., Array]:
