@@ -74,7 +74,7 @@ _LATER = {                                              # loaded at the first us
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
-    "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx"}
+    "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx", "to_onnx": "graphc.doors.onnx_out.entry"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -24,7 +24,7 @@ NOT_OF_ARRAYS = frozenset((
     "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
     "value_and_grad", "vjp", "jvp",
     "hvp", "jacobian", "hessian", "vmap", "compile", "plan", "check_gradients", "train_step", "batches", "windows", "load_weights",
-    "save_weights", "generate", "draw", "explore", "parse", "set_compiler", "set_renderer", "set_explorer",
+    "save_weights", "from_onnx", "to_onnx", "generate", "draw", "explore", "parse", "set_compiler", "set_renderer", "set_explorer",
     "import_module", "nn", "optim", "models", "f32", "f64", "i32", "i64", "bool_"))
 
 

@@ -18,7 +18,7 @@ from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
 from graphc.ir.ops.elementwise import COPY
 from graphc.ir.stored import retyped_op
-from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f32, i32, u8, u32
+from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f16, f32, i8, i32, u8, u32
 from graphc.passes.widen import retyped_graph
 from graphc.runtime.executable import Executable
 
@@ -140,3 +140,19 @@ def test_larger_arrays(dtype):
             np.testing.assert_allclose(found[name].astype(np.float64), expected.astype(np.float64), rtol=2.0 ** -dtype.mantissa, atol=1e-4)
         else:
             np.testing.assert_array_equal(found[name], expected, err_msg=name)
+
+
+@pytest.mark.parametrize("types", ((f16, f16, f32), (bf16, f32, f32), (i8, u8, i32)))
+@pytest.mark.parametrize("shape", ((2, 1, 4, 8), (3, 2, 3, 5)))
+def test_small_products_of_converted_operands(types, shape):
+    """One operand is computed, the other is read as it is stored."""
+    (a, b, wide), (n, rows, k, columns) = types, shape
+    rng = rng_for(types, shape)
+    x, y = (np.asarray(rng.integers(0, 9, s), t.np) for s, t in (((n, rows, k), a), ((n, k, columns), b)))
+    builder = Builder("product")
+    p, q = builder.input("x", TensorType(a, x.shape)), builder.input("y", TensorType(b, y.shape))
+    twice = builder.mul(builder.cast(p, dtype=wide), 2)
+    graph = builder.finish([builder.matmul(twice, builder.cast(q, dtype=wide))])
+    found = Executable(Compilation(graph).build.program, 2).slow(x, y)
+    np.testing.assert_array_equal(found if isinstance(found, np.ndarray) else found[0],
+                                  np.matmul(2 * x.astype(wide.np), y.astype(wide.np)))

@@ -1,6 +1,8 @@
 """What of a model is not supported, listed at once."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.doors.onnx.graph import ModelNode
 from graphc.doors.onnx.known import NeedsNumbers, Unsupported
 
@@ -19,6 +21,14 @@ class Problems:
         self._found.setdefault((node.key, reason.text), []).append(node)
         if isinstance(reason, NeedsNumbers):
             self._inputs |= reason.inputs
+
+    def kept(self) -> Callable[[], None]:
+        """A function that forgets what has been added since: after an attempt that another way replaces."""
+        found, inputs = {key: list(nodes) for key, nodes in self._found.items()}, self._inputs
+
+        def forget() -> None:
+            self._found, self._inputs = found, inputs
+        return forget
 
     def report(self) -> None:
         """Unsupported, with all of them, if there are any."""

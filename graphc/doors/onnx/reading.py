@@ -151,6 +151,8 @@ def attribute_value(model: OnnxModel, attribute: AttributeProto) -> object:
     kind = attribute.type
     if kind == AttributeProto.TENSOR:
         return model.tensor(attribute.t)
+    if kind == AttributeProto.TYPE_PROTO:
+        return attribute.tp
     if kind not in SIMPLE:
         raise Unsupported(f"attribute {attribute.name} is of the kind "
                           f"{AttributeProto.AttributeType.Name(kind).lower()}")

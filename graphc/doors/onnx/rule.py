@@ -101,7 +101,8 @@ def rule_of(function: RuleFunction) -> ImportRule:
     operands, attributes, wants_call, more = [], {}, False, False
     for p in inspect.signature(function).parameters.values():
         kind = str(p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "Array"))
-        made = RuleParameter(p.name, "Array" if p.annotation is REQUIRED else kind.split("|")[0].strip(), p.default,
+        default = None if p.default is REQUIRED and "None" in kind else p.default       # in the middle of operands
+        made = RuleParameter(p.name, "Array" if p.annotation is REQUIRED else kind.split("|")[0].strip(), default,
                          p.kind is p.VAR_POSITIONAL)
         if p.kind is p.KEYWORD_ONLY and p.name == "call":
             wants_call = True

@@ -1,0 +1,168 @@
+"""Quantised operators of ONNX: a number is (q - zero point) scale. Sums are exact, in i32."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+import graphc as gc
+from graphc.doors.onnx.call import Call, as_known
+from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
+from graphc.doors.onnx.ops import product
+from graphc.doors.onnx.rule import Operand, Unsupported
+from graphc.dsl.array import Array
+from graphc.errors import GraphError
+from graphc.ir.types import DType, f32, i32, normalize_axis, u8
+
+Sizes = Sequence[int] | None
+
+
+def per_axis(x: Array, scale: Array, axis: int, block: int) -> Array:
+    """A scale or zero point shaped to meet x: one number, one for each index of an axis, or one for each block of so
+    many elements along it."""
+    if block:
+        axis = normalize_axis(axis, x.ndim)
+        wide = gc.repeat(scale, block, axis=axis)
+        return wide[(slice(None),) * axis + (slice(0, x.shape[axis]),)]
+    if scale.ndim == 0 or scale.shape == (1,):
+        return scale.reshape(())
+    if scale.ndim != 1:
+        return scale
+    axis = normalize_axis(axis, x.ndim)
+    return scale.reshape((-1, *(1,) * (x.ndim - axis - 1)))
+
+
+def quantized(y: Array, scale: Array, zero: Array | None, dtype: DType) -> Array:
+    """The nearest number, half to even, in the range of the type."""
+    low, high = dtype.range
+    wide = gc.round(y / scale)
+    wide = wide if zero is None else wide + zero.astype(wide.dtype)
+    return gc.clip(wide, float(low), float(high)).astype(dtype)
+
+
+def dequantized(x: Array, scale: Array, zero: Array | None = None) -> Array:
+    if zero is None:
+        return x.astype(scale.dtype) * scale
+    if x.dtype.is_float:                # the small floats
+        return (x.astype(scale.dtype) - zero.astype(scale.dtype)) * scale
+    return (x.astype(i32) - zero.astype(i32)).astype(scale.dtype) * scale
+
+
+def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int = 1, saturate: int = 1,
+                    block_size: int = 0, output_dtype: int = 0, precision: int = 0, call: Call) -> Array | Narrow:
+    """Also to the types that graphc holds in others."""
+    narrow = zero.kind if isinstance(zero, Narrow) else NARROW.get(output_dtype) if zero is None else None
+    offset = None if zero is None else call.array(zero)
+    dtype = (narrow.holder if narrow else offset.dtype if offset is not None
+             else call.importer.dtype(output_dtype) if output_dtype else u8)
+    compute = f32 if precision in (0, TensorProto.FLOAT) else call.importer.dtype(precision)
+    wide, by = x.astype(compute), per_axis(x, scale.astype(compute), axis, block_size)
+    offset = None if offset is None else per_axis(x, offset, axis, block_size)
+    if narrow is None:
+        if not dtype.is_int:
+            raise Unsupported(f"QuantizeLinear to {dtype}")
+        return quantized(wide, by, offset, dtype)
+    if narrow.is_float:
+        shifted = wide / by if offset is None else wide / by + offset.astype(compute)
+        return narrowed(shifted, narrow, bool(saturate))
+    bits, signed = int(narrow.name[-1]), dtype.is_signed
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    return Narrow(gc.clip(quantized(wide, by, offset, dtype), low, high), narrow)
+
+
+def dequantize_linear(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1, block_size: int = 0,
+                      output_dtype: int = 0, call: Call) -> Array:
+    zero = None if zero is None else per_axis(x, zero, axis, block_size)
+    y = dequantized(x, per_axis(x, scale, axis, block_size), zero)
+    return y.astype(call.importer.dtype(output_dtype)) if output_dtype else y
+
+
+def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
+    """u8 over the range of x, with 0 in it."""
+    low, high = gc.minimum(gc.min(x), 0.0), gc.maximum(gc.max(x), 0.0)
+    scale = (high - low) / 255.0
+    scale = gc.where(scale == 0, 1.0, scale)
+    zero = gc.clip(gc.round(-low / scale), 0.0, 255.0).astype(u8)
+    return quantized(x, scale, zero, u8), scale, zero
+
+
+def _zero(value: Operand, call: Call) -> Array | None:
+    """A zero point, if it is not known to be 0."""
+    if value is None or (not isinstance(value, Array) and not np.any(as_known(value).numbers)):
+        return None
+    return call.array(value)
+
+
+def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None) -> Array:
+    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add."""
+    wide = max(a.ndim, b.ndim)
+    y = gc.matmul(a, b, dtype=i32)
+    if b_zero is not None:
+        rows = gc.sum(a.astype(i32), axis=-1, keepdims=True)
+        y = y - rows * b_zero.astype(i32)
+    if a_zero is not None:
+        own = a_zero.astype(i32)
+        own = own.reshape((-1, 1)) if own.ndim == 1 and own.shape != (1,) else own
+        columns = gc.sum(b.astype(i32), axis=-2, keepdims=True) if b.ndim > 1 else gc.sum(b.astype(i32))
+        if b_zero is not None:
+            columns = columns - b_zero.astype(i32) * a.shape[-1]
+        y = y - own * columns
+    if y.ndim > max(wide, 1):
+        raise GraphError(f"zero points {a_zero} and {b_zero} do not fit a product of {a.type} and {b.type}")
+    return y
+
+
+def matmul_integer(a: Array, b: Array, a_zero: Operand = None, b_zero: Operand = None, *, call: Call) -> Array:
+    return whole_product(a, b, _zero(a_zero, call), _zero(b_zero, call))
+
+
+def whole_conv(x: Array, w: Array, x_zero: Array | None, w_zero: Array | None, **window: Any) -> Array:
+    """In i32; around the image is its zero point."""
+    x, w = x.astype(i32), w.astype(i32)
+    if x_zero is not None:
+        x = x - x_zero.astype(i32).reshape(())
+    if w_zero is not None:
+        zero = w_zero.astype(i32)
+        w = w - (zero.reshape(()) if zero.shape in ((), (1,)) else zero.reshape((-1, *(1,) * (w.ndim - 1))))
+    return product.conv(x, w, None, **window)
+
+
+def conv_integer(x: Array, w: Array, x_zero: Operand = None, w_zero: Operand = None, *, auto_pad: str = "NOTSET",
+                 dilations: Sizes = None, group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None,
+                 strides: Sizes = None, call: Call) -> Array:
+    return whole_conv(x, w, _zero(x_zero, call), _zero(w_zero, call), auto_pad=auto_pad, dilations=dilations,
+                      group=group, pads=pads, strides=strides)
+
+
+def qlinear_matmul(a: Array, a_scale: Array, a_zero: Operand, b: Array, b_scale: Array, b_zero: Operand,
+                   y_scale: Array, y_zero: Array, *, call: Call) -> Array:
+    y = whole_product(a, b, _zero(a_zero, call), _zero(b_zero, call))
+    rows = a_scale.reshape((-1, 1)) if a_scale.ndim == 1 and a_scale.shape != (1,) else a_scale
+    return _requantized(y, rows.astype(f32) * b_scale.astype(f32), y_scale, y_zero)
+
+
+def _requantized(y: Array, scale: Array, y_scale: Array, y_zero: Array) -> Array:
+    """Sums of products brought to the scale of the result."""
+    factor = scale / y_scale.astype(f32)
+    low, high = y_zero.dtype.range
+    wide = gc.round(y.astype(f32) * factor) + y_zero.astype(f32)
+    return gc.clip(wide, float(low), float(high)).astype(y_zero.dtype)
+
+
+def qlinear_conv(x: Array, x_scale: Array, x_zero: Operand, w: Array, w_scale: Array, w_zero: Operand,
+                 y_scale: Array, y_zero: Array, bias: Array | None = None, *, auto_pad: str = "NOTSET",
+                 dilations: Sizes = None, group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None,
+                 strides: Sizes = None, call: Call) -> Array:
+    y = whole_conv(x, w, _zero(x_zero, call), _zero(w_zero, call), auto_pad=auto_pad, dilations=dilations, group=group,
+                   pads=pads, strides=strides)
+    y = y if bias is None else product.with_bias(y, bias.astype(i32))
+    scale = x_scale.reshape(()) * (w_scale.reshape((-1, *(1,) * (y.ndim - 2))) if w_scale.ndim else w_scale)
+    return _requantized(y, scale, y_scale.reshape(()), y_zero.reshape(()))
+
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    "QuantizeLinear": quantize_linear, "DequantizeLinear": dequantize_linear,
+    "DynamicQuantizeLinear": dynamic_quantize_linear, "MatMulInteger": matmul_integer, "ConvInteger": conv_integer,
+    "QLinearMatMul": qlinear_matmul, "QLinearConv": qlinear_conv}

@@ -1,0 +1,76 @@
+"""Quantised operators: integers equal to those of ONNX Runtime."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from one_node import floats, in_graphc, model_of, same, whole
+
+F, U8, I8, I32 = np.float32, np.uint8, np.int8, np.int32
+SMALL = (U8, I8, np.uint16, np.int16)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("zero", (False, True))
+def test_quantize_and_dequantize(kind, zero):
+    x = np.concatenate([floats(40, scale=400), np.array([0.5, 1.5, 2.5, -0.5, -1.5, 1e9, -1e9], F)])
+    z = np.array(np.iinfo(kind).max // 3, kind) if zero or kind is not U8 else None
+    same("QuantizeLinear", {"x": x, "s": np.array(0.5, F), "z": z})
+    same("DequantizeLinear", {"x": whole(kind, 50), "s": np.array(0.3, F), "z": z}, tolerance=1e-6)
+
+
+def test_axes_and_blocks():
+    x, s = floats(3, 4, 6), np.abs(floats(4, seed=1)) + 0.1
+    z = whole(I8, 4, seed=2)
+    same("QuantizeLinear", {"x": x, "s": s, "z": z}, axis=1)
+    same("DequantizeLinear", {"x": whole(I8, 3, 4, 6), "s": s, "z": z}, axis=-2, tolerance=1e-6)
+    blocks = np.abs(floats(3, 2, 6, seed=3)) + 0.1
+    same("QuantizeLinear", {"x": x, "s": blocks, "z": whole(I8, 3, 2, 6)}, axis=1, block_size=2)
+    same("DequantizeLinear", {"x": whole(U8, 3, 4, 6), "s": blocks, "z": whole(U8, 3, 2, 6)}, axis=1, block_size=2, tolerance=1e-6)
+
+
+def test_dequantize_i32_and_output_type():
+    same("DequantizeLinear", {"x": whole(I32, 9), "s": np.array(0.3, F)}, tolerance=1e-6)
+    y, = in_graphc(model_of("QuantizeLinear", {"x": floats(5), "s": np.array(0.1, F)}, output_dtype=3), {"x": floats(5), "s": np.array(0.1, F)})
+    assert y.dtype == I8
+
+
+@pytest.mark.parametrize("x", (floats(30), np.abs(floats(30)) + 1, -np.abs(floats(30)) - 1, np.zeros(4, F)))
+def test_dynamic_quantize(x):
+    same("DynamicQuantizeLinear", {"x": x}, 3)
+
+
+@pytest.mark.parametrize("a_kind", (U8, I8))
+@pytest.mark.parametrize("b_kind", (U8, I8))
+def test_matmul_integer(a_kind, b_kind):
+    a, b = whole(a_kind, 2, 5, 40), whole(b_kind, 40, 6, seed=1)
+    same("MatMulInteger", {"a": a, "b": b})
+    same("MatMulInteger", {"a": a, "b": b, "za": np.array(7, a_kind), "zb": np.array(90, b_kind)})
+    same("MatMulInteger", {"a": a, "b": b, "za": np.array(7, a_kind), "zb": whole(b_kind, 6, seed=3)})
+
+
+@pytest.mark.parametrize("how", ({}, {"pads": [1, 1, 1, 1]}, {"strides": [2, 2], "dilations": [1, 2]}, {"group": 2}))
+def test_conv_integer(how):
+    channels = 4 // how.get("group", 1)
+    given = {"x": whole(U8, 2, 4, 7, 6), "w": whole(U8, 6, channels, 3, 3, seed=1), "zx": np.array(12, U8), "zw": np.array(130, U8)}
+    same("ConvInteger", given, **how)
+    same("ConvInteger", {**given, "zx": None, "zw": None}, **how)
+
+
+@pytest.mark.parametrize("b_kind", (U8, I8))
+def test_qlinear_matmul(b_kind):
+    given = {"a": whole(U8, 5, 40), "sa": np.array(0.02, F), "za": np.array(120, U8), "b": whole(b_kind, 40, 6, seed=1),
+             "sb": np.array(0.011, F), "zb": np.array(3, b_kind), "sy": np.array(0.7, F), "zy": np.array(100, U8)}
+    same("QLinearMatMul", given, constants=("b", "sb", "zb"))
+    by_column = {"sb": np.abs(floats(6)) / 50 + 0.001, "zb": np.zeros(6, b_kind)}
+    same("QLinearMatMul", {**given, **by_column}, constants=("b", "sb", "zb"))
+
+
+@pytest.mark.parametrize("kind", (U8, I8))
+@pytest.mark.parametrize("how", ({"pads": [1, 1, 1, 1]}, {"strides": [2, 2]}, {"group": 2}))
+def test_qlinear_conv(kind, how):
+    channels = 4 // how.get("group", 1)
+    given = {"x": whole(U8, 2, 4, 7, 6), "sx": np.array(0.02, F), "zx": np.array(120, U8),
+             "w": whole(kind, 6, channels, 3, 3, seed=1), "sw": np.abs(floats(6)) / 50 + 0.001,
+             "zw": np.zeros(6, kind) if kind is I8 else np.full(6, 128, kind),
+             "sy": np.array(0.6, F), "zy": np.array(100, U8), "b": whole(np.int16, 6, seed=2).astype(I32) // 30}
+    same("QLinearConv", given, constants=("sx", "zx", "w", "sw", "zw", "sy", "zy", "b"), **how)
