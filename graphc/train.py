@@ -163,6 +163,11 @@ class TrainStep(Trainer, Shown):
         return self._function.graph
 
     @property
+    def traced(self) -> GraphFunction:
+        """The graph, with the owners of its state."""
+        return self._function
+
+    @property
     def model(self) -> Model:
         """The network, bound to this state: `gc.compile(step.model, x=gc.f32[1, 784])`."""
         if self._recipe.objective.loss is None and isinstance(self._recipe.objective.root, Function):
