@@ -24,7 +24,9 @@ KEYWORDS = frozenset("""
     thread_local throw true try typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while
     xor xor_eq errno stdin stdout stderr NULL EOF linux unix I""".split())
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)
-OWN = ("instruction_set", "memory", "init", "create", "free", "message", "index", "parallel", "state", "load", "task", "loop", "image")
+# what the library itself has
+OWN = frozenset(("memory", "init", "create", "free", "message", "index", "parallel", "state", "load", "task", "loop",
+                 "instruction_set", "image", "cpuid", "xgetbv"))
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class CParameter:
 def check_name(name: object, what: str) -> str:
     """A name that the user gives, as an identifier of C. GraphError if it is none."""
     if not isinstance(name, str) or not IDENTIFIER.match(name) or name in KEYWORDS:
-        raise GraphError(f"{what} becomes a name in C: a letter, then letters, digits and _, and no word of C or C++; got "
-                         f"{name!r}")
+        raise GraphError(f"{what} becomes a name in C: a letter, then letters, digits and _, and no word of C or C++; "
+                         f"got {name!r}")
     return name
 
 

@@ -5,7 +5,8 @@ from graphc.codegen.abi import INDEX_BIAS, INDEX_BITS, INDEX_MASK, RETURN_OK, ST
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELEASE, Ptr
 from graphc.doors.library.library_memory import MAGIC, FunctionRecord, InstanceMemory, Job
-from graphc.doors.library.status import ARGUMENT, BUSY, INDEX, MEMORY, NAN, OK, SIZE, UNALIGNED, UNLOADED, UNREADY, WORKER
+from graphc.doors.library.status import (
+    ARGUMENT, BUSY, INDEX, MEMORY, NAN, OK, SIZE, UNALIGNED, UNLOADED, UNREADY, WORKER)
 from graphc.doors.library.texts_ir import Texts, append, append_number, failed, length_of
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.pool_ir import run_alone

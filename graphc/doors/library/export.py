@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from graphc.checkpoint import save_arrays
 from graphc.codegen.llvm.host import host_target
 from graphc.contained import contained
 from graphc.doors.library.archive import ObjectFile, archive
@@ -18,8 +19,10 @@ from graphc.doors.library.library import Built, Library
 from graphc.doors.library.linking import link
 from graphc.doors.library.objects import object_files
 from graphc.doors.library.programs import library_program
+from graphc.doors.library.samples import samples
 from graphc.doors.library.sources import sources
 from graphc.doors.library.state_image import joined
+from graphc.doors.library.vectors import vectors
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
@@ -33,6 +36,7 @@ from graphc.state import State
 
 HOST = "x86_64-linux"
 EMBED, FILE = "embed", "file"
+VECTORS = "vectors.safetensors"
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def _as_here(target: Target) -> Target:
     """The target that this process computes with, where it is of this instruction set: the same schedules, so the same
     bits."""
     here = host_target()
-    return replace(here, name=target.name) if (here.triple, here.features) == (target.triple, target.features) else target
+    is_same = (here.triple, here.features) == (target.triple, target.features)
+    return replace(here, name=target.name) if is_same else target
 
 
 @contained
@@ -146,7 +151,10 @@ def _written(library: Library, platforms: Sequence[Platform], folder: Path) -> E
         write(there / f"lib{library.name}.a", archive(objects))
         notes += _linked(objects, there / f"lib{library.name}.so", write)
         if platform is platforms[0]:
-            write(folder / f"{library.name}.h", header(built).encode())
+            for name, text in {f"{library.name}.h": header(built), **samples(built)}.items():
+                write(folder / name, text.encode())
+            save_arrays(folder / VECTORS, vectors(built))
+            files.append(folder / VECTORS)
     if library.image.arrays and not library.embedded:
         write(folder / f"{library.name}.safetensors", library.image.content())
     return Exported(folder, tuple(files), tuple(notes))

@@ -4,9 +4,10 @@ from __future__ import annotations
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I1, I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr
 from graphc.doors.library.calls_ir import fits_sizes, work_need
-from graphc.doors.library.library_memory import MAGIC, FunctionRecord, InstanceMemory, Records, TensorFacts, Tensors, Texts
+from graphc.doors.library.library_memory import (
+    MAGIC, FunctionRecord, InstanceMemory, Records, TensorFacts, Tensors, Texts)
 from graphc.doors.library.status import MEMORY, OK, UNALIGNED, UNREADY, WEIGHTS
-from graphc.doors.library.texts_ir import failed, say_words, text
+from graphc.doors.library.texts_ir import say_words, text
 from graphc.runtime.pool_ir import gc_spin
 from graphc.runtime.pool_memory import MASK_BYTES, MASK_WORDS, PoolMemory, PreemptionMemory
 from graphc.runtime.system import I64s, memcmp, memcpy, memset, now

@@ -11,11 +11,12 @@ from graphc.doors.library.cpu_ir import CPUID_NAME, XGETBV_NAME, machine_code
 from graphc.doors.library.entries_ir import Entries
 from graphc.doors.library.library import Built
 from graphc.runtime.preemption_ir import PREEMPTION
+from graphc.schedule.platforms import PLATFORMS
 
 
 def object_files(built: Built) -> Iterator[ObjectFile]:
     """One for each program, one for constants, and one for what C calls."""
-    entries, target = Entries(built), built.platform.baseline
+    entries, target = Entries(built), PLATFORMS[built.platform.name].baseline      # what runs before the CPU is asked
     for programs in built.programs:
         for p in programs:
             code = compile_object(p.emitted.llvm, p.emitted.target, names=p.symbols)
