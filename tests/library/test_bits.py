@@ -103,7 +103,7 @@ def test_a_written_state_is_seen(tmp_path):
     """What was packed from the state is packed again after the caller has written to it."""
     case = networks.mlp()
     gc.export(case.functions, tmp_path, targets=networks.here())
-    n, (_, (x, y)) = Instance(tmp_path), next(case.batches(1))
+    n, (_, (x, _)) = Instance(tmp_path), next(case.batches(1))
     out = np.zeros((16, 3), np.float32)
     assert n.call("predict", [x], [out]) == 0
     case.step.state["0.weight"] = case.step.state["0.weight"] * 2

@@ -84,7 +84,7 @@ def size_names(names: Sequence[str]) -> dict[str, str]:
 def parameters(function: LibraryFunction, taken: Iterable[str]) -> list[CParameter]:
     """The arrays of a function: inputs, then results. `taken`: names of the parameters before."""
     graph, names = function.graph, set(taken)
-    given = graph.output_names or ()
+    given = graph.output_names or function.results
     results = [(given[i] if i < len(given) and given[i] else _result(i, len(graph.outputs)), v)
                for i, v in enumerate(graph.outputs)]
     found = []

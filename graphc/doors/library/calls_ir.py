@@ -87,10 +87,10 @@ def fits_sizes(f: RoutineBody, r: FunctionRecord, sizes: I64s, names: I64) -> I1
     known, differs = r.known.value, f.variable(I64, 0)
     with f.for_(names) as i:
         differs.value |= known[i].value ^ sizes[i].value
-    f.return_if(differs.value == 0, True)
-    with f.if_(r.formulas.value(f, sizes, r.sizes.value) == 0):
-        known[0].value = -1
-        f.return_(False)
+    f.return_if((r.knows.value != 0) & (differs.value == 0), True)
+    r.knows.value = 0
+    f.return_if(r.formulas.value(f, sizes, r.sizes.value) == 0, False)
+    r.knows.value = 1
     with f.for_(names) as i:
         known[i].value = sizes[i].value
     return f.given(True, I1)

@@ -7,14 +7,14 @@ from typing import Any
 
 from graphc.codegen.routines.routine import Routine, RoutineBody
 from graphc.codegen.routines.values import I32, I64, Global, Ptr, Typed
-from graphc.doors.library.calls_ir import call_function, check_instance, run_by_caller
+from graphc.doors.library.calls_ir import call_function, check_instance, fits_sizes, run_by_caller
 from graphc.doors.library.cpu_ir import chosen_set
 from graphc.doors.library.formulas_ir import formulas
 from graphc.doors.library.library import Built
 from graphc.doors.library.library_memory import (
     ForFunction, FormulaFunction, FunctionRecord, InstanceMemory, ProgramFacts, Records, Tensors, Texts)
 from graphc.doors.library.making_ir import (
-    MAX_THREADS, allocated, begin_instance, bytes_needed, c_free, lay_out, load_image, note_sizes, own_cpus, start_pool)
+    MAX_THREADS, allocated, begin_instance, bytes_needed, c_free, lay_out, load_image, own_cpus, start_pool)
 from graphc.doors.library.programs import LibraryFunction
 from graphc.doors.library.status import CPU, OK
 from graphc.doors.library.texts_ir import text
@@ -130,7 +130,7 @@ class Entries:
         for k, function in enumerate(self.library.functions):
             r = FunctionRecord.of(n.plus(InstanceMemory.size + k * FunctionRecord.size))
             mine = self._sizes(f, [table[names.index(name)].value for name in function.sizes])
-            f.return_if(~note_sizes(f, r, mine), 0)
+            f.return_if(~fits_sizes(f, r, mine, len(function.sizes)), 0)
         count = len(self.library.functions)
         return bytes_needed(f, self._records(n), count, self.built.fixed_bytes, threads)
 

@@ -52,7 +52,8 @@ class FunctionRecord(Struct):
     formulas = Field(FormulaFunction)   # null: no named sizes
     messages = Field(I64s)      # for each number of a check, where its two texts begin
     state = Field(Pointers)     # table of addresses: the state's arrays, then the derived ones
-    known = Field(I64s)         # the sizes of the last call
+    known = Field(I64s)         # the sizes of the last call, where there are
+    knows = Field(I64)          # some
     sizes = Field(I64s)         # arena, scratch, and what the code needs of these sizes
     seen = Field(I64)           # the version of the state that the derived arrays are of
 

@@ -26,12 +26,11 @@ def linker() -> list[str] | None:
 def link(objects: Sequence[Path], target: Path) -> str:
     """Makes the shared library `target` of object files; what to do instead where there is no linker, or what it said.
     Threads that run its code end with the process only, so it is never unmapped."""
-    flags = [*FLAGS, f"-Wl,-soname,{target.name}", "-o", str(target)]
-    command = linker()
+    flags, command = [*FLAGS, f"-Wl,-soname,{target.name}", "-o"], linker()
     if command is None:
         names = " ".join(o.name for o in objects)
         return (f"{target.name} was not made, because there is no C compiler to link it. Install one, or the extra "
-                f"`export` (pip install 'graphc[export]'), or link it yourself: cc {shlex.join(flags)} {names} "
-                f"{' '.join(LIBRARIES)}")
-    done = subprocess.run([*command, *map(str, objects), *flags, *LIBRARIES], capture_output=True, text=True)
+                f"`export` (pip install 'graphc[export]'), or link it yourself: cc {shlex.join(flags)} {target.name} "
+                f"{names} {' '.join(LIBRARIES)}")
+    done = subprocess.run([*command, *map(str, objects), *flags, str(target), *LIBRARIES], capture_output=True, text=True)
     return "" if done.returncode == 0 else f"{target.name} was not made: {command[0]} says {done.stderr.strip()}"

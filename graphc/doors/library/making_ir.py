@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I1, I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr
-from graphc.doors.library.calls_ir import fits_sizes, work_need
+from graphc.codegen.routines.values import I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr
+from graphc.doors.library.calls_ir import work_need
 from graphc.doors.library.library_memory import (
-    MAGIC, FunctionRecord, InstanceMemory, Records, TensorFacts, Tensors, Texts)
+    MAGIC, InstanceMemory, Records, TensorFacts, Tensors, Texts)
 from graphc.doors.library.status import MEMORY, OK, UNALIGNED, UNREADY, WEIGHTS
 from graphc.doors.library.texts_ir import say_words, text
 from graphc.runtime.pool_ir import gc_spin
@@ -53,8 +53,6 @@ def lay_out(f: RoutineBody, n: InstanceMemory, records: Records, count: I64, ima
             there = offsets[facts.arrays.value + states + i].value.at_least(0)
             r.state.value[states + i].value = n.plus(end.value + there)
         r.seen.value = -1
-        with f.if_(facts.names.value > 0):
-            r.known.value[0].value = -1
         end.value += facts.derived_bytes.value
     n.image.value, n.work.value, n.work_bytes.value = image, n.plus(end.value), nbytes - end.value
     f.return_if(n.work_bytes.value < 0, MEMORY.code)
@@ -75,14 +73,6 @@ def bytes_needed(f: RoutineBody, records: Records, count: I64, at: I64, threads:
         most.value = most.value.at_least(work_need(f, r, threads))
         end.value += r.facts.value.derived_bytes.value
     return end.value + most.value
-
-
-@routine
-def note_sizes(f: RoutineBody, r: FunctionRecord, sizes: I64s) -> I1:
-    """Whether the function serves these sizes, which are in its record from now on."""
-    with f.if_(r.facts.value.names.value > 0):
-        r.known.value[0].value = -1
-    return fits_sizes(f, r, sizes, r.facts.value.names.value)
 
 
 @routine

@@ -25,11 +25,13 @@ MARKER = 0x5EED_1DE0_1DEA           # an index that no text has, in the place of
 
 @dataclass(frozen=True, eq=False)
 class LibraryFunction:
-    """An exported function: its graph, the bounds of its named sizes, the numbers of its state's arrays."""
+    """An exported function: its graph, the bounds of its named sizes, the numbers of its state's arrays. `results`:
+    names of those that have none in the graph."""
     name: str
     graph: Graph
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: tuple[int, ...] = ()
+    results: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[str, ...]:

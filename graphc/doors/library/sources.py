@@ -71,7 +71,7 @@ def _source(name: str, what: object, options: Mapping[str, Any], bindings: Mappi
             raise GraphError("types, seed= and state= belong to a network or a graph; this one is compiled already",
                              user_loc())
         if isinstance(what, TrainStep):
-            return _of(name, Origin(what.traced, state=what.state), values)
+            return _of(name, Origin(what.traced, state=what.state), values, ("loss",))
         if what.origin is None:
             raise GraphError(f"{name}: export takes what gc.compile made, not a copy of it", user_loc())
         if what.origin.state is None and isinstance(what, CompiledGraph) and what.graph.state:
@@ -88,10 +88,10 @@ def _origin(source: TracedFunction, options: Mapping[str, Any]) -> Origin:
     return Origin(bound, source.bounds, state_for(bound.name, entries(bound), options["seed"], given))
 
 
-def _of(name: str, origin: Origin, values: Values) -> Source:
+def _of(name: str, origin: Origin, values: Values, results: tuple[str, ...] = ()) -> Source:
     graph = origin.function.graph
     arrays = values.of(origin.state, origin.function) if origin.state is not None else ()
-    return Source(LibraryFunction(name, graph, origin.bounds), arrays)
+    return Source(LibraryFunction(name, graph, origin.bounds, results=results), arrays)
 
 
 def _settled(name: str, run: CompiledGraph, origin: Origin) -> Source:

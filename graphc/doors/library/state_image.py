@@ -48,8 +48,8 @@ class StateImage:
 
     @cached_property
     def _begins(self) -> list[int]:
-        """Of each array, from the first on; the last is the end."""
-        return list(accumulate([round_up(a.value.nbytes) for a in self.arrays], initial=0))
+        """Of each array, from the first on."""
+        return list(accumulate([round_up(a.value.nbytes) for a in self.arrays[:-1]], initial=0))
 
     @cached_property
     def header(self) -> bytes:
@@ -57,7 +57,8 @@ class StateImage:
         entries = []
         for n, (array, begin) in enumerate(zip(self.arrays, self._begins)):
             entries.append(array.entry(begin))
-            if gap := -array.value.nbytes % ALIGNMENT:
+            gap = -array.value.nbytes % ALIGNMENT
+            if gap and array is not self.arrays[-1]:
                 padding = StateArray(f"{PADDING}.{n}", np.zeros(gap, np.uint8))
                 entries.append(padding.entry(begin + array.value.nbytes))
         text = ("{" + ",".join(entries) + "}").encode()
@@ -67,11 +68,11 @@ class StateImage:
     @property
     def offsets(self) -> list[int]:
         """Of the arrays in the image."""
-        return [len(self.header) + begin for begin in self._begins[:-1]]
+        return [len(self.header) + begin for begin in self._begins]
 
     @property
     def nbytes(self) -> int:
-        return len(self.header) + self._begins[-1] if self.arrays else 0
+        return self.offsets[-1] + self.arrays[-1].value.nbytes if self.arrays else 0
 
     def content(self) -> bytes:
         """With the values that the arrays have."""
