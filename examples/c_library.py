@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> float:
     compiled = ["cc", "-std=c99", "-O2", f"-I{folder}", str(PROGRAM), str(folder / "libdigits.a"), "-lm", "-lpthread",
                 "-o", str(folder / "train")]
     subprocess.run(compiled, check=True)
-    print("in C:     ", subprocess.run(["./train"], cwd=folder, check=True, capture_output=True, text=True).stdout.strip())
+    said = subprocess.run(["./train"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    print("in C:     ", said.strip())
     step.load(folder / "trained.safetensors")
     found = demo.accuracy(step, data)
     print(f"in Python: {100 * found:.2f} % of {len(data.y_held_out)} held-out digits")

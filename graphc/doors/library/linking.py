@@ -32,5 +32,6 @@ def link(objects: Sequence[Path], target: Path) -> str:
         return (f"{target.name} was not made, because there is no C compiler to link it. Install one, or the extra "
                 f"`export` (pip install 'graphc[export]'), or link it yourself: cc {shlex.join(flags)} {target.name} "
                 f"{names} {' '.join(LIBRARIES)}")
-    done = subprocess.run([*command, *map(str, objects), *flags, str(target), *LIBRARIES], capture_output=True, text=True)
+    arguments = [*command, *map(str, objects), *flags, str(target), *LIBRARIES]
+    done = subprocess.run(arguments, capture_output=True, text=True)
     return "" if done.returncode == 0 else f"{target.name} was not made: {command[0]} says {done.stderr.strip()}"
