@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 from graphc.doors.library.programs import LibraryFunction
 from graphc.errors import GraphError
@@ -70,7 +71,7 @@ def identifier(name: str, taken: Iterable[str]) -> str:
     word = re.sub(r"[^A-Za-z0-9_]", "_", name)
     word = word if word[:1].isalpha() else f"a_{word.lstrip('_')}"
     others = KEYWORDS | set(taken)
-    return next(w for w in (word, *(f"{word}_{n}" for n in range(1, 1 << 20))) if w not in others)
+    return next(w for w in chain([word], (f"{word}_{n}" for n in count(1))) if w not in others)
 
 
 def size_names(names: Sequence[str]) -> dict[str, str]:
