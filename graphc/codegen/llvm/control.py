@@ -217,7 +217,7 @@ def _one_trip(b: BodyEmitter, s: For, carried: list[str]) -> list[str]:
 # ---- parallel loops
 def parallel(b: BodyEmitter, s: Parallel) -> None:
     count = b.resolve(s.count)
-    if s.serial or count == 1:
+    if s.serial or count == 1 or not b.module.target.has_threads:
         loop = For(s.symbol, Ix(), s.count, 1, (), (), None)
         loop.body = s.body
         b.module.looks.every[id(loop)] = b.module.looks.every.get(id(s), 0)

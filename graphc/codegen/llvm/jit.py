@@ -48,7 +48,7 @@ class Loaded:
 def compile_object(text: str, target: Target, opt: int = OPT) -> bytes:
     """Relocatable ELF object code for `target`, which need not be this machine. InternalError if LLVM rejects the
     text."""
-    machine = _machine(target.triple, target.features, opt)
+    machine = _machine(target, opt)
     return machine.emit_object(_optimise(text, target, machine))
 
 
@@ -77,13 +77,13 @@ def load_cached(text: str, target: Target, names: tuple[str, ...],
 @gives_back
 def optimised(text: str, target: Target, opt: int = OPT) -> str:
     """The LLVM text after the passes."""
-    return str(_optimise(text, target, _machine(target.triple, target.features, opt)))
+    return str(_optimise(text, target, _machine(target, opt)))
 
 
 @gives_back
 def assembly(text: str, target: Target, opt: int = OPT) -> str:
     """Assembly of `target`."""
-    machine = _machine(target.triple, target.features, opt)
+    machine = _machine(target, opt)
     return machine.emit_assembly(_optimise(text, target, machine))
 
 
@@ -124,17 +124,21 @@ def _linker() -> Any:
     return engine
 
 
+def _machine(target: Target, opt: int) -> Any:
+    return _made(target.triple, target.least_cpu, target.features, target.abi, target.relocation, opt)
+
+
 @once
-def _machine(triple: str, features: str, opt: int) -> Any:
+def _made(triple: str, cpu: str, features: str, abi: str, relocation: str, opt: int) -> Any:
     return llvm_all_targets().Target.from_triple(triple).create_target_machine(
-        features=features, opt=opt, reloc="pic", codemodel="small")
+        cpu=cpu, features=features, opt=opt, reloc=relocation, codemodel="small", abiname=abi)
 
 
 def _parse(text: str, target: Target) -> Any:
     try:
         module = llvm().parse_assembly(text)
         module.triple = target.triple
-        module.data_layout = str(_machine(target.triple, target.features, OPT).target_data)
+        module.data_layout = str(_machine(target, OPT).target_data)
         module.verify()
     except RuntimeError as error:
         raise InternalError(str(error), "llvm", _excerpt(text, str(error))) from error
@@ -166,7 +170,7 @@ def _called_once(text: str) -> frozenset[str]:
         if line.startswith("define"):
             function = names[0]
             # those stay out of line
-            if line.startswith("define internal") and not line.startswith("define internal preserve_allcc"):
+            if line.startswith("define internal") and not line.endswith("#2 {"):
                 internal.add(function)
         else:
             for name in names:

@@ -6,7 +6,7 @@ from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.control import run
 from graphc.codegen.llvm.lanes import lane_text
 from graphc.codegen.llvm.storage_floats import CONVERSIONS
-from graphc.codegen.llvm.types import REGISTER, vector
+from graphc.codegen.llvm.types import REGISTER, cold_convention, vector
 from graphc.codegen.loops.arithmetic import Arithmetic
 from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
@@ -56,7 +56,8 @@ def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes:
 
 
 def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:
-    """result with libm's value in the lanes that are bad; kept out of line, and preserves all registers."""
+    """result with libm's value in the lanes that are bad; kept out of line, and preserves all registers where it
+    can."""
     ty = vector(REGISTER[dtype.name], lanes)
     symbol = body.module.libm(function, dtype, arity)
     result = "%result"
@@ -64,8 +65,8 @@ def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, 
         result = _repair_lane(body, symbol, dtype, lanes, lane, result, arity)
     body.line(f"ret {ty} {result}")
     operands = "".join(f", {ty} %x{k}" for k in range(arity))
-    return body.text(f"define internal preserve_allcc {ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) "
-                     "#2")
+    convention = cold_convention(body.module.target)
+    return body.text(f"define internal {convention}{ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) #2")
 
 
 def _repair_lane(body: BodyEmitter, symbol: str, dtype: DType, lanes: int, lane: int, result: str, arity: int) -> str:

@@ -43,6 +43,8 @@ def _load_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: i
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is None:
         return b.emit(f"load {ty}, ptr {pointer}, align {size}")
+    if lanes == 1:
+        return _load_if(b, view, index, mask)
     name = f"@llvm.masked.load.v{lanes}{MANGLED[element]}.p0"
     return b.emit(f"call {ty} {name}(ptr align {size} {pointer}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
 
@@ -60,10 +62,14 @@ def _load_splat(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, m
 def _load_if(b: BodyEmitter, view: View, index: tuple[Ix, ...], condition: str) -> str:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     pointer = b.address(view, index, element)
-    mask = b.emit(f"insertelement <1 x i1> poison, i1 {condition}, i64 0")
+    mask = _one_lane(b, "i1", condition)
     one = b.emit(f"call <1 x {element}> @llvm.masked.load.v1{MANGLED[element]}.p0(ptr align {size} {pointer}, "
                  f"<1 x i1> {mask}, <1 x {element}> zeroinitializer)")
     return b.emit(f"extractelement <1 x {element}> {one}, i64 0")
+
+
+def _one_lane(b: BodyEmitter, element: str, scalar: str) -> str:
+    return b.emit(f"insertelement <1 x {element}> poison, {element} {scalar}, i64 0")
 
 
 def _splat(b: BodyEmitter, ty: str, element: str, scalar: str, lanes: int) -> str:
@@ -121,6 +127,8 @@ def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: 
         return
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is not None:
+        if lanes == 1:
+            ty, text, mask = f"<1 x {element}>", *[_one_lane(b, t, x) for t, x in ((element, text), ("i1", mask))]
         b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, "
                f"<{lanes} x i1> {mask})")
     elif hint == "nontemporal":

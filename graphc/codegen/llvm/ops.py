@@ -13,7 +13,7 @@ from graphc.codegen.llvm.integers import (
     int_abs, int_div, int_neg, int_not, int_rem, mulhi_u, unsigned_div, unsigned_rem)
 from graphc.codegen.llvm.lanes import any_lane, build_vector, lane_text, part_of_lanes, select_text
 from graphc.codegen.llvm.types import (
-    KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
+    KIND, MEMORY, REGISTER, cold_convention, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
@@ -75,7 +75,8 @@ def repair(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     lanes, ty = s.dst.lanes, type_of(s.dst)
     slow = e.module.libm_repair(s.attr, s.dst.dtype, lanes, len(operands))
     actual = ", ".join([f"{vector('i1', lanes)} {bad}", f"{ty} {result}"] + [f"{ty} {o}" for o in operands])
-    return e.cold_path(any_lane(e, bad, lanes), f"call preserve_allcc {ty} {slow}({actual})", ty, result)
+    return e.cold_path(any_lane(e, bad, lanes), f"call {cold_convention(e.module.target)}{ty} {slow}({actual})",
+                       ty, result)
 
 
 def libm_call(e: BodyEmitter, s: Compute, args: list[str]) -> str:
@@ -206,6 +207,8 @@ def _combine(e: BodyEmitter, op: str, like: Val, a: str, b: str) -> str:
 def tail_mask(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     """iota < count, in integers as wide as the lanes are likely to be: AVX2 masks have the width of the data."""
     lanes, count = s.dst.lanes, e.resolve(s.attr)
+    if lanes == 1:                          # of a target without vectors
+        return e.emit(f"icmp sgt i64 {e.value(count)}, 0")
     if count.is_const and isinstance(count.const, int):
         return lanes_constant("i1", ["true" if i < count.const else "false" for i in range(lanes)])
     element = "i64" if lanes <= 4 else "i32"
