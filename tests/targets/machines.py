@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wasm_module import module
+
 from graphc.build import Build
+from graphc.codegen.abi import ENTRIES
 from graphc.compiler import Compilation
 from graphc.config import Config
 from graphc.ir.graph import Graph
@@ -26,32 +29,60 @@ STATUS_BYTES = 8
 
 @dataclass(frozen=True)
 class Machine:
-    """`compiler`: a C compiler for it, with options; `sources`: of the driver; `simulator`: what runs the result."""
+    """`simulator`: what runs programs, with its options."""
     platform: str
-    compiler: tuple[str, ...]
     simulator: tuple[str, ...]
-    sources: tuple[str, ...] = ("driver.c", "hosted.c")
-    libraries: tuple[str, ...] = ("-lm",)
 
     @property
     def target(self) -> Target:
         return PLATFORMS[self.platform].baseline
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return (self.simulator[0],)
+
     def lacks(self) -> str:
         """What is not installed here; empty when all is there."""
-        return ", ".join(tool for tool in (self.compiler[0], self.simulator[0]) if shutil.which(tool) is None)
+        return ", ".join(tool for tool in self.tools if shutil.which(tool) is None)
 
     def run(self, program: Program, job: bytes) -> bytes:
         """The results of a job."""
         with tempfile.TemporaryDirectory() as folder:
-            code, linked = Path(folder, "code.o"), Path(folder, "job")
-            code.write_bytes(program.object_code)
-            done = subprocess.run([*self.compiler, *self.driver(bool(program.derived)), str(code), "-o", str(linked),
-                                   *self.libraries], capture_output=True, text=True, timeout=SECONDS)
-            assert done.returncode == 0, done.stderr
+            linked = Path(folder, "job")
+            self.link(program, linked)
             ran = subprocess.run([*self.simulator, str(linked)], input=job, capture_output=True, timeout=SECONDS)
             assert ran.returncode == 0, (ran.returncode, ran.stderr)
             return ran.stdout
+
+    def link(self, program: Program, to: Path) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WasmMachine(Machine):
+    """An engine of WebAssembly."""
+
+    def link(self, program: Program, to: Path) -> None:
+        to.write_bytes(module(program.object_code, ENTRIES))
+
+
+@dataclass(frozen=True)
+class LinkedMachine(Machine):
+    """`compiler`: a C compiler for it, with options; `sources`: of the driver."""
+    compiler: tuple[str, ...]
+    sources: tuple[str, ...] = ("driver.c", "hosted.c")
+    libraries: tuple[str, ...] = ("-lm",)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return (self.simulator[0], self.compiler[0])
+
+    def link(self, program: Program, to: Path) -> None:
+        code = to.with_suffix(".o")
+        code.write_bytes(program.object_code)
+        done = subprocess.run([*self.compiler, *self.driver(bool(program.derived)), str(code), "-o", str(to),
+                               *self.libraries], capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
 
     @cache
     def driver(self, prepares: bool) -> tuple[str, ...]:
@@ -73,11 +104,12 @@ def _folder() -> str:
 BARE = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-ffreestanding", "-nostdlib", "-static",
         "-Wl,--no-warn-mismatch")
 MACHINES = {m.platform: m for m in (
-    Machine("aarch64-linux", ("aarch64-linux-gnu-gcc", "-static"), ("qemu-aarch64",)),
-    Machine("armv7-linux", ("arm-linux-gnueabihf-gcc", "-static"), ("qemu-arm",)),
-    Machine("riscv64-linux", ("riscv64-linux-gnu-gcc", "-static"), ("qemu-riscv64",)),
-    Machine("thumbv7em-none", ("arm-linux-gnueabihf-gcc", *BARE), ("qemu-arm", "-cpu", "cortex-m4"),
-            ("driver.c", "bare.c"), ("-lgcc",)))}
+    LinkedMachine("aarch64-linux", ("qemu-aarch64",), ("aarch64-linux-gnu-gcc", "-static")),
+    LinkedMachine("armv7-linux", ("qemu-arm",), ("arm-linux-gnueabihf-gcc", "-static")),
+    LinkedMachine("riscv64-linux", ("qemu-riscv64",), ("riscv64-linux-gnu-gcc", "-static")),
+    LinkedMachine("thumbv7em-none", ("qemu-arm", "-cpu", "cortex-m4"), ("arm-linux-gnueabihf-gcc", *BARE),
+                  ("driver.c", "bare.c"), ("-lgcc",)),
+    WasmMachine("wasm32", ("node", str(HERE / "driver.js"))))}
 
 
 @dataclass(frozen=True)

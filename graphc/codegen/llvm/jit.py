@@ -31,6 +31,9 @@ PASSES = (
     "instruction_combine",
 )
 ELF = b"\x7fELF"                # how object code begins
+# LLVM's options of the process, which concern this architecture alone. LLVM 22 takes a load of three single registers
+# of a vector for one of four when it joins it with the step of its address (ARMLoadStoreOptimizer).
+OPTIONS = {"armv7": ("-arm-load-store-opt=0",), "thumbv7em": ("-arm-load-store-opt=0",)}
 OPT = 2                         # of the back end, where addressing modes and the order of instructions are chosen
 
 
@@ -130,6 +133,8 @@ def _machine(target: Target, opt: int) -> Any:
 
 @once
 def _made(triple: str, cpu: str, features: str, abi: str, relocation: str, opt: int) -> Any:
+    for option in OPTIONS.get(triple.split("-")[0], ()):
+        llvm().set_option("graphc", option)
     return llvm_all_targets().Target.from_triple(triple).create_target_machine(
         cpu=cpu, features=features, opt=opt, reloc=relocation, codemodel="small", abiname=abi)
 

@@ -106,16 +106,16 @@ def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int
 
 def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> str:
     offsets = _lane_offsets(b, view.strides[-1], lanes)
-    return b.emit(f"getelementptr {element}, ptr {b.address(view, index, element)}, <{lanes} x i64> {offsets}")
+    return b.emit(f"getelementptr {element}, ptr {b.address(view, index, element)}, <{lanes} x {b.ix}> {offsets}")
 
 
 def _lane_offsets(b: BodyEmitter, stride: Dim, lanes: int) -> str:
     """0, 1, 2, … times the stride."""
     if isinstance(stride, int):
-        return lanes_constant("i64", [k * stride for k in range(lanes)])
-    ty = vector("i64", lanes)
-    strides = _splat(b, ty, "i64", b.number(stride), lanes)
-    return b.emit(f"mul nsw {ty} {strides}, {lanes_constant('i64', range(lanes))}")
+        return lanes_constant(b.ix, [k * stride for k in range(lanes)])
+    ty = vector(b.ix, lanes)
+    strides = _splat(b, ty, b.ix, b.number(stride), lanes)
+    return b.emit(f"mul nsw {ty} {strides}, {lanes_constant(b.ix, range(lanes))}")
 
 
 # ---- stores

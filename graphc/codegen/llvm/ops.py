@@ -208,15 +208,15 @@ def tail_mask(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     """iota < count, in integers as wide as the lanes are likely to be: AVX2 masks have the width of the data."""
     lanes, count = s.dst.lanes, e.resolve(s.attr)
     if lanes == 1:                          # of a target without vectors
-        return e.emit(f"icmp sgt i64 {e.value(count)}, 0")
+        return e.emit(f"icmp sgt {e.ix} {e.value(count)}, 0")
     if count.is_const and isinstance(count.const, int):
         return lanes_constant("i1", ["true" if i < count.const else "false" for i in range(lanes)])
-    element = "i64" if lanes <= 4 else "i32"
-    if not (at_least(count, -(1 << 31)) and at_most(count, (1 << 31) - 1)):
+    element = e.ix if lanes <= 4 else "i32"
+    if e.ix == "i64" and not (at_least(count, -(1 << 31)) and at_most(count, (1 << 31) - 1)):
         element = "i64"
     number = e.value(count)
-    if element == "i32":
-        number = e.emit(f"trunc i64 {number} to i32")
+    if element != e.ix:
+        number = e.emit(f"trunc {e.ix} {number} to {element}")
     ty = f"<{lanes} x {element}>"
     one = e.emit(f"insertelement {ty} poison, {element} {number}, i64 0")
     counts = e.emit(f"shufflevector {ty} {one}, {ty} poison, <{lanes} x i32> zeroinitializer")
@@ -224,7 +224,7 @@ def tail_mask(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 
 def index_value(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    return e.value(e.resolve(s.attr))
+    return e.wide_value(s.attr)
 
 
 def is_aligned(e: BodyEmitter, s: Compute, args: list[str]) -> str:
