@@ -68,6 +68,11 @@ class Target:
         return "+f16c" in self.features or self.triple.startswith("aarch64")
 
     @property
+    def has_rounding(self) -> bool:
+        """Whether rounding to even integers is an instruction, or a function of this system's C library."""
+        return self.architecture not in ("armv7", "thumbv7em")
+
+    @property
     def can_preserve_registers(self) -> bool:
         """Whether LLVM has a calling convention in which a function leaves all registers as they are."""
         return self.architecture in ("x86_64", "aarch64")

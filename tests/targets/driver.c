@@ -41,6 +41,13 @@ static void *aligned(uint64_t count) {
 
 static uint64_t words[MOST], table[MOST];
 
+/* memory that is not a number until it is written */
+static void *unwritten(uint64_t count) {
+  unsigned char *found = aligned(count);
+  for (uint64_t i = 0; i < count; i++) found[i] = 0xFF;
+  return found;
+}
+
 int run(void) {
   static context ctx;
   get(words, 10 * sizeof(uint64_t));
@@ -55,8 +62,8 @@ int run(void) {
   }
   ctx.field[PARALLEL].pointer = (void *)(uintptr_t)parallel;
   ctx.field[THREADS].word = 1;
-  ctx.field[ARENA].pointer = aligned(words[1]);
-  ctx.field[SCRATCH].pointer = aligned(words[2]);
+  ctx.field[ARENA].pointer = unwritten(words[1]);
+  ctx.field[SCRATCH].pointer = unwritten(words[2]);
   ctx.field[SCRATCH_BYTES].word = words[2];
   ctx.field[SIZES].pointer = sizes;
   ctx.field[CONSTS].pointer = count[0] ? *(void **)table : 0;

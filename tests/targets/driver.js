@@ -60,8 +60,11 @@ const places = bytes.map((count, i) => {
   return at;
 });
 field(THREADS, 1);
-field(ARENA, take(arenaBytes));
-field(SCRATCH, take(scratchBytes));
+for (const [i, count] of [[ARENA, arenaBytes], [SCRATCH, scratchBytes]]) {
+  const at = take(count);
+  u8.fill(0xff, at, at + count);        // not a number until it is written
+  field(i, at);
+}
 field(SCRATCH_BYTES, scratchBytes);
 field(SIZES, sizes);
 field(CONSTS, counts[0] ? places[0] : 0);

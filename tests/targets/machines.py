@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -29,9 +29,12 @@ STATUS_BYTES = 8
 
 @dataclass(frozen=True)
 class Machine:
-    """`simulator`: what runs programs, with its options."""
+    """`simulator`: what runs programs, with its options; `libm`: whether C's mathematical functions are there, which
+    f64 needs; `subnormals`: whether f32 keeps them."""
     platform: str
     simulator: tuple[str, ...]
+    libm: bool = field(default=True, kw_only=True)
+    subnormals: bool = field(default=True, kw_only=True)
 
     @property
     def target(self) -> Target:
@@ -48,11 +51,14 @@ class Machine:
     def run(self, program: Program, job: bytes) -> bytes:
         """The results of a job."""
         with tempfile.TemporaryDirectory() as folder:
-            linked = Path(folder, "job")
+            linked = Path(folder, "program")
             self.link(program, linked)
-            ran = subprocess.run([*self.simulator, str(linked)], input=job, capture_output=True, timeout=SECONDS)
-            assert ran.returncode == 0, (ran.returncode, ran.stderr)
-            return ran.stdout
+            return self.start(linked, job)
+
+    def start(self, linked: Path, job: bytes) -> bytes:
+        ran = subprocess.run([*self.simulator, str(linked)], input=job, capture_output=True, timeout=SECONDS)
+        assert ran.returncode == 0, (ran.returncode, ran.stderr)
+        return ran.stdout
 
     def link(self, program: Program, to: Path) -> None:
         raise NotImplementedError
@@ -96,20 +102,33 @@ class LinkedMachine(Machine):
         return tuple(made)
 
 
+@dataclass(frozen=True)
+class BareMachine(LinkedMachine):
+    """A processor alone: job and results are files in the program's folder."""
+
+    def start(self, linked: Path, job: bytes) -> bytes:
+        linked.with_name("job").write_bytes(job)
+        ran = subprocess.run([*self.simulator, linked.name], capture_output=True, timeout=SECONDS, cwd=linked.parent)
+        assert ran.returncode == 0, (ran.returncode, ran.stderr)
+        return linked.with_name("results").read_bytes()
+
+
 @cache
 def _folder() -> str:
     return tempfile.mkdtemp(prefix="graphc-targets-")
 
 
-BARE = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-ffreestanding", "-nostdlib", "-static",
-        "-Wl,--no-warn-mismatch")
+CORTEX_M4 = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-nostartfiles", "-static",
+             "-Wl,--build-id=none", f"-T{HERE / 'bare.ld'}")
+BOARD = ("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none",
+         "-semihosting-config", "enable=on,target=native", "-kernel")
 MACHINES = {m.platform: m for m in (
     LinkedMachine("aarch64-linux", ("qemu-aarch64",), ("aarch64-linux-gnu-gcc", "-static")),
-    LinkedMachine("armv7-linux", ("qemu-arm",), ("arm-linux-gnueabihf-gcc", "-static")),
+    LinkedMachine("armv7-linux", ("qemu-arm",), ("arm-linux-gnueabihf-gcc", "-static"),
+                  subnormals=False),
     LinkedMachine("riscv64-linux", ("qemu-riscv64",), ("riscv64-linux-gnu-gcc", "-static")),
-    LinkedMachine("thumbv7em-none", ("qemu-arm", "-cpu", "cortex-m4"), ("arm-linux-gnueabihf-gcc", *BARE),
-                  ("driver.c", "bare.c"), ("-lgcc",)),
-    WasmMachine("wasm32", ("node", str(HERE / "driver.js"))))}
+    BareMachine("thumbv7em-none", BOARD, ("arm-none-eabi-gcc", *CORTEX_M4), ("driver.c", "bare.c")),
+    WasmMachine("wasm32", ("node", str(HERE / "driver.js")), libm=False))}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from graphc.codegen.llvm import special_functions, vector_math
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.control import run
+from graphc.codegen.llvm.fused import fma
 from graphc.codegen.llvm.lanes import lane_text
 from graphc.codegen.llvm.storage_floats import CONVERSIONS
 from graphc.codegen.llvm.types import REGISTER, cold_convention, vector
@@ -13,8 +14,9 @@ from graphc.errors import InternalError
 from graphc.ir.types import DType, f32
 from graphc.schedule.target import Target
 
-ARITY = {"pow": 2}
-F32, F64 = vector_math.F32 | special_functions.F32, vector_math.F64 | special_functions.F64
+ARITY = {"pow": 2, "fma": 3}
+OUT_OF_LINE = frozenset({"fma"})        # of many instructions, in the place of one
+F32, F64 = vector_math.F32 | special_functions.F32 | {"fma": fma}, vector_math.F64 | special_functions.F64
 
 
 class Fragment(Arithmetic):
@@ -40,7 +42,7 @@ def math_text(body: BodyEmitter, name: str, op: str, dtype: DType, lanes: int, t
     run(body, fragment.block)
     body.line(f"ret {ty} {body.val(result)}")
     arguments = ", ".join(f"{ty} %x{o.id}" for o in fragment.operands)
-    return body.text(f"define internal {ty} {name}({arguments}) #1")
+    return body.text(f"define internal {ty} {name}({arguments}) #{0 if op in OUT_OF_LINE else 1}")
 
 
 def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes: int, target: Target) -> str:

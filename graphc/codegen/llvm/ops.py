@@ -19,7 +19,7 @@ from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError
-from graphc.ir.types import f16
+from graphc.ir.types import f16, f32
 
 Rule = Callable[[BodyEmitter, Compute, list[str]], str]
 Conversion = Callable[[BodyEmitter, Compute, str], str]
@@ -39,8 +39,8 @@ INSTRUCTIONS = {
 
 # (operation, kind) -> intrinsic overloaded on its operand type
 INTRINSICS = {
-    ("fma", "f"): "llvm.fma", ("sqrt", "f"): "llvm.sqrt", ("floor", "f"): "llvm.floor", ("ceil", "f"): "llvm.ceil",
-    ("round", "f"): "llvm.roundeven", ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs",
+    ("sqrt", "f"): "llvm.sqrt", ("floor", "f"): "llvm.floor", ("ceil", "f"): "llvm.ceil",
+    ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs",
     ("copysign", "f"): "llvm.copysign",
     ("min", "i"): "llvm.smin", ("max", "i"): "llvm.smax", ("min", "u"): "llvm.umin", ("max", "u"): "llvm.umax",
 }
@@ -60,6 +60,19 @@ def compute(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     if rule is None:
         raise InternalError(f"no LLVM translation of loop operation {s.op!r} on {first.dtype}", "llvm")
     return rule(e, s, args)
+
+
+def fused(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    """One instruction, or a function of ours; of f64 C's."""
+    if s.dst.dtype is f32 and not e.module.target.has_fma:
+        return math_call(e, s, args)
+    return intrinsic(e, "llvm.fma", s, args)
+
+
+def rounded(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    """To the nearest integer, and to even ones between two. Where that is no instruction LLVM calls C's function of
+    that name, which older libraries lack; they have rint, which does the same."""
+    return intrinsic(e, "llvm.roundeven" if e.module.target.has_rounding else "llvm.rint", s, args)
 
 
 # ---- functions
@@ -236,6 +249,7 @@ def is_aligned(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 # operation, or (operation, kind of the operands) -> rule
 IRREGULAR: dict[str | tuple[str, str], Rule] = {
+    ("fma", "f"): fused, ("round", "f"): rounded,
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
     ("div", "i"): int_div, ("rem", "i"): int_rem, ("abs", "i"): int_abs,
     ("div", "u"): unsigned_div, ("rem", "u"): unsigned_rem, ("abs", "u"): lambda e, s, args: args[0],
