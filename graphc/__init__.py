@@ -73,7 +73,8 @@ _LATER = {                                              # loaded at the first us
     "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
-    "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
+    "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
+    "export": "graphc.doors.library.export"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -163,6 +163,11 @@ class TrainStep(Trainer, Shown):
         return self._function.graph
 
     @property
+    def traced(self) -> GraphFunction:
+        """The graph, with the owners of its state."""
+        return self._function
+
+    @property
     def model(self) -> Model:
         """The network, bound to this state: `gc.compile(step.model, x=gc.f32[1, 784])`."""
         if self._recipe.objective.loss is None and isinstance(self._recipe.objective.root, Function):
@@ -223,7 +228,7 @@ class TrainStep(Trainer, Shown):
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
         the rest stays. GraphError, and nothing changed, if it does not fit."""
         arrays = load_arrays(path)
-        self.hyper.make_live(name for name in self.hyper if self.hyper.saved_as(name) in arrays)
+        self.hyper.make_live(name for name in self.hyper.numbers if self.hyper.saved_as(name) in arrays)
         self.state.load(arrays, str(path), partial=partial)
         self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}
 

@@ -48,11 +48,15 @@ class Loaded:
 
 
 @gives_back
-def compile_object(text: str, target: Target, opt: int = OPT) -> bytes:
-    """Relocatable ELF object code for `target`, which need not be this machine. InternalError if LLVM rejects the
-    text."""
+def compile_object(text: str, target: Target, opt: int = OPT, names: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """Relocatable object code for `target`, which need not be this machine. InternalError if LLVM rejects the
+    text. `names`: what functions of the text are called in the code, where only the parts of one library see them."""
     machine = _machine(target, opt)
-    return machine.emit_object(_optimise(text, target, machine))
+    module = _optimise(text, target, machine)
+    for old, new in names.items():
+        function = module.get_function(old)
+        function.name, function.visibility = new, "hidden"
+    return machine.emit_object(module)
 
 
 def compile_cached(text: str, target: Target, opt: int = OPT) -> bytes:

@@ -15,6 +15,7 @@ ARITHMETIC = ("add", "sub", "mul", "udiv", "urem", "and", "or", "xor", "shl", "l
 COMPARISONS = ("eq", "ne", "slt", "sle", "sgt", "sge")
 CONVERSIONS = ("zext", "sext", "trunc", "ptrtoint")
 UPDATES = tuple([f"atomicrmw {op}" for op in ("xchg", "add", "sub", "and")])
+BACKSLASH = chr(92)             # begins a byte in hexadecimal digits
 # How an operation is written: t are operands with their types, v without.
 PATTERNS = {
     **dict.fromkeys(ARITHMETIC, "{op} {t[0]}, {v[1]}"),
@@ -60,10 +61,16 @@ def routine_bodies(routines: Iterable[Routine], architecture: Architecture,
 def _declaration(thing: Extern | Global) -> str:
     if isinstance(thing, Extern):
         return f"declare {_type(thing.result)} @{thing.name}({_params(thing)})"
+    if thing.zeros:
+        return f"@{thing.name} = internal global [{thing.zeros} x i8] zeroinitializer, align 64"
     if thing.content is None:
         return f"@{thing.name} = external global i8"
-    content = "".join([f"\\{byte:02X}" for byte in thing.content])
-    return f'@{thing.name} = private constant [{len(thing.content)} x i8] c"{content}"'
+    return f"@{thing.name} = private constant {bytes_text(thing.content)}, align 8"
+
+
+def bytes_text(content: bytes) -> str:
+    """An array of bytes, as LLVM writes its type and value."""
+    return f"[{len(content)} x i8] c\"{BACKSLASH if content else ''}{content.hex(BACKSLASH)}\""
 
 
 def _type(kind: type[Typed] | None) -> str:

@@ -278,7 +278,8 @@ class Extern:
 
 
 class Global:
-    """Memory with a name: `content`, or (None) another library's."""
+    """Memory with a name: constant `content`, or `zeros` bytes to write to, which begin at a cache line, or (neither)
+    another module's."""
 
-    def __init__(self, name: str, content: bytes | None = None):
-        self.name, self.content = name, content
+    def __init__(self, name: str, content: bytes | None = None, zeros: int = 0):
+        self.name, self.content, self.zeros = name, content, zeros
