@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from graphc.codegen.routines.routine import Routine, RoutineBody
-from graphc.codegen.routines.values import I32, I64, Global, Ptr, Typed
+from graphc.codegen.routines.values import I32, I64, Extern, Global, Ptr, Typed
 from graphc.doors.library.calls_ir import call_function, check_instance, fits_sizes, run_by_caller
 from graphc.doors.library.cpu_ir import chosen_set
 from graphc.doors.library.formulas_ir import formulas
@@ -57,11 +57,9 @@ class Entries:
 
     def routines(self) -> list[Routine]:
         """All that C may call."""
-        name, words = self._name, [I64] * len(self.library.sizes)
+        name = self._name
         found = [
             self.memory, self.init,
-            made(name("create"), "Makes an instance in memory of the C library.", (*words, I32), Ptr, self._create),
-            made(name("free"), "Gives back what create took.", (Ptr,), None, lambda f, n: c_free(f, n)),
             made(name("message"), "About the last mistake.", (InstanceMemory,), Ptr, self._message),
             made(name("instruction_set"), "Which one an instance uses.", (InstanceMemory,), Ptr, self._instruction_set),
             made(name("index"), "That the last failed check found.", (InstanceMemory,), I64, self._index),
@@ -73,6 +71,13 @@ class Entries:
             found.append(made(name("load"), "Takes the state from a safetensors file.", (InstanceMemory, Texts, I64),
                               I32, self._load))
         return found + [self._function(n, function) for n, function in enumerate(self.library.functions)]
+
+    def allocating(self) -> list[Routine]:
+        """Those of them that take memory of the C library."""
+        words = [I64] * len(self.library.sizes)
+        return [made(self._name("create"), "Makes an instance in memory of the C library.", (*words, I32), Ptr,
+                     self._create),
+                made(self._name("free"), "Gives back what create took.", (Ptr,), None, lambda f, n: c_free(f, n))]
 
     def _name(self, what: str) -> str:
         return self.library.symbol(what)
@@ -168,10 +173,12 @@ class Entries:
                 n.context[0].pool.value = start_pool(f)
 
     def _create(self, f: RoutineBody, *given: Any) -> Ptr:
-        nbytes = self.memory(f, *given)
+        # of another object file
+        memory, init = (Extern(r.name, r.result, *r.params) for r in (self.memory, self.init))
+        nbytes = memory(f, *given)
         n = allocated(f, nbytes)
         f.return_if(n.is_null(), None)
-        with f.if_(self.init(f, InstanceMemory.of(n), nbytes, given[-1]) != OK.code):
+        with f.if_(init(f, InstanceMemory.of(n), nbytes, given[-1]) != OK.code):
             c_free(f, n)
             f.return_(None)
         return n

@@ -15,7 +15,8 @@ from graphc.schedule.platforms import PLATFORMS
 
 
 def object_files(built: Built) -> Iterator[ObjectFile]:
-    """One for each program, one for constants, and one for what C calls."""
+    """One for each program, one for constants, one for what C calls, and one for what needs its memory functions, which
+    not every system has: a linker takes it only where it is wanted."""
     entries, target = Entries(built), PLATFORMS[built.platform.name].baseline      # what runs before the CPU is asked
     for programs in built.programs:
         for p in programs:
@@ -24,9 +25,9 @@ def object_files(built: Built) -> Iterator[ObjectFile]:
     constants = dict(_constants(built, entries))
     text, symbols = _data_text(built, constants)
     yield ObjectFile("data.o", compile_object(text, target), symbols)
-    routines = entries.routines()
-    glue = module_text(routines, architecture_of(target.triple), PREEMPTION if built.library.threads else {})
-    yield ObjectFile("library.o", compile_object(glue, target), tuple(r.name for r in routines))
+    for name, routines in (("library.o", entries.routines()), ("create.o", entries.allocating())):
+        glue = module_text(routines, architecture_of(target.triple), PREEMPTION if built.library.threads else {})
+        yield ObjectFile(name, compile_object(glue, target), tuple(r.name for r in routines))
 
 
 def _constants(built: Built, entries: Entries) -> Iterator[tuple[str, bytes]]:
