@@ -6,19 +6,19 @@ from hashlib import sha256
 from typing import Any
 
 from graphc.codegen.routines.routine import Routine, RoutineBody
-from graphc.codegen.routines.values import I32, I64, Global, Ptr, Typed
-from graphc.runtime.instances.calls_ir import call_function, check_instance, fits_sizes, run_by_caller
-from graphc.runtime.instances.cpu_ir import chosen_set
+from graphc.codegen.routines.values import I32, I64, Extern, Global, Ptr, Typed
 from graphc.doors.library.formulas_ir import formulas
 from graphc.doors.library.library import Built
+from graphc.doors.library.programs import LibraryFunction
+from graphc.runtime.entry_layout import ProgramFunction
+from graphc.runtime.instances.calls_ir import call_function, check_instance, fits_sizes, run_by_caller
+from graphc.runtime.instances.cpu_ir import chosen_set
 from graphc.runtime.instances.instance_memory import (
     ForFunction, FormulaFunction, FunctionRecord, InstanceMemory, ProgramFacts, Records, Tensors, Texts)
 from graphc.runtime.instances.making_ir import (
     MAX_THREADS, allocated, begin_instance, bytes_needed, c_free, lay_out, load_image, own_cpus, start_pool)
-from graphc.doors.library.programs import LibraryFunction
 from graphc.runtime.instances.status import CPU, OK
 from graphc.runtime.instances.texts_ir import text
-from graphc.runtime.entry_layout import ProgramFunction
 from graphc.runtime.pool_ir import gc_parallel, run_alone
 from graphc.runtime.system import I64s, Pointers, memcpy, memset
 
@@ -57,11 +57,9 @@ class Entries:
 
     def routines(self) -> list[Routine]:
         """All that C may call."""
-        name, words = self._name, [I64] * len(self.library.sizes)
+        name = self._name
         found = [
             self.memory, self.init,
-            made(name("create"), "Makes an instance in memory of the C library.", (*words, I32), Ptr, self._create),
-            made(name("free"), "Gives back what create took.", (Ptr,), None, lambda f, n: c_free(f, n)),
             made(name("message"), "About the last mistake.", (InstanceMemory,), Ptr, self._message),
             made(name("instruction_set"), "Which one an instance uses.", (InstanceMemory,), Ptr, self._instruction_set),
             made(name("index"), "That the last failed check found.", (InstanceMemory,), I64, self._index),
@@ -73,6 +71,13 @@ class Entries:
             found.append(made(name("load"), "Takes the state from a safetensors file.", (InstanceMemory, Texts, I64),
                               I32, self._load))
         return found + [self._function(n, function) for n, function in enumerate(self.library.functions)]
+
+    def allocating(self) -> list[Routine]:
+        """Those of them that take memory of the C library."""
+        words = [I64] * len(self.library.sizes)
+        return [made(self._name("create"), "Makes an instance in memory of the C library.", (*words, I32), Ptr,
+                     self._create),
+                made(self._name("free"), "Gives back what create took.", (Ptr,), None, lambda f, n: c_free(f, n))]
 
     def _name(self, what: str) -> str:
         return self.library.symbol(what)
@@ -171,10 +176,12 @@ class Entries:
                 n.context[0].pool.value = start_pool(f)
 
     def _create(self, f: RoutineBody, *given: Any) -> Any:
-        nbytes = self.memory(f, *given)
+        # of another object file
+        memory, init = (Extern(r.name, r.result, *r.params) for r in (self.memory, self.init))
+        nbytes = memory(f, *given)
         n = allocated(f, nbytes)
         f.return_if(n.is_null(), None)
-        with f.if_(self.init(f, InstanceMemory.of(n), nbytes, given[-1]) != OK.code):
+        with f.if_(init(f, InstanceMemory.of(n), nbytes, given[-1]) != OK.code):
             c_free(f, n)
             f.return_(None)
         return n

@@ -130,7 +130,8 @@ def _library(what: object, name: str, embedded: bool, threads: bool, options: Ma
 
 
 def build(library: Library, platform: Platform) -> Built:
-    """The programs of a library."""
+    """The programs of a library, which has a thread pool where the runtime has one for the platform."""
+    library = replace(library, threads=library.threads and platform.baseline.has_threads)
     return Built(library, platform, [
         [library_program(f, library.symbol(f"{f.name}_{target.name}"), target) for f in library.functions]
         for target in platform.instruction_sets])
@@ -149,7 +150,8 @@ def _written(library: Library, platforms: Sequence[Platform], folder: Path) -> E
         there = folder if len(platforms) == 1 else folder / platform.name
         objects = list(object_files(built))
         write(there / f"lib{library.name}.a", archive(objects))
-        notes += _linked(objects, there / f"lib{library.name}.so", write)
+        if platform.name == HOST:           # the linker of this machine makes code for this machine
+            notes += _linked(objects, there / f"lib{library.name}.so", write)
         if platform is platforms[0]:
             for name, text in {f"{library.name}.h": header(built), **samples(built)}.items():
                 write(folder / name, text.encode())

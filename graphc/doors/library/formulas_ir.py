@@ -6,12 +6,12 @@ from typing import Any
 
 from graphc.codegen.routines.routine import Routine, RoutineBody
 from graphc.codegen.routines.values import I32, I64
-from graphc.runtime.instances.instance_memory import FormulaFunction
 from graphc.doors.library.programs import LibraryProgram
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.size_atoms import Atom, Largest, Named, Quotient
 from graphc.runtime.instances.arithmetic_ir import rounded_down, times
+from graphc.runtime.instances.instance_memory import FormulaFunction
 from graphc.runtime.system import I64s
 
 MOST_BYTES = 1 << 48            # of arena or scratch: times the threads they still fit

@@ -7,8 +7,8 @@ from textwrap import wrap
 from graphc.doors.library.c_names import CParameter, parameters, size_names
 from graphc.doors.library.library import Built, Library
 from graphc.doors.library.programs import LibraryFunction, LibraryProgram
-from graphc.runtime.instances.status import STATUSES
 from graphc.ir.open import MOST, Bounds
+from graphc.runtime.instances.status import STATUSES
 
 WIDTH = 100
 

@@ -7,15 +7,16 @@ from graphc.codegen.llvm.jit import compile_object
 from graphc.codegen.routines.architecture import architecture_of
 from graphc.codegen.routines.text import bytes_text, module_text
 from graphc.doors.library.archive import ObjectFile
-from graphc.runtime.instances.cpu_ir import CPUID_NAME, XGETBV_NAME, machine_code
 from graphc.doors.library.entries_ir import Entries
 from graphc.doors.library.library import Built
+from graphc.runtime.instances.cpu_ir import CPUID_NAME, XGETBV_NAME, machine_code
 from graphc.runtime.preemption_ir import PREEMPTION
 from graphc.schedule.platforms import PLATFORMS
 
 
 def object_files(built: Built) -> Iterator[ObjectFile]:
-    """One for each program, one for constants, and one for what C calls."""
+    """One for each program, one for constants, one for what C calls, and one for what needs its memory functions, which
+    not every system has: a linker takes it only where it is wanted."""
     entries, target = Entries(built), PLATFORMS[built.platform.name].baseline      # what runs before the CPU is asked
     for programs in built.programs:
         for p in programs:
@@ -24,9 +25,9 @@ def object_files(built: Built) -> Iterator[ObjectFile]:
     constants = dict(_constants(built, entries))
     text, symbols = _data_text(built, constants)
     yield ObjectFile("data.o", compile_object(text, target), symbols)
-    routines = entries.routines()
-    glue = module_text(routines, architecture_of(target.triple), PREEMPTION if built.library.threads else {})
-    yield ObjectFile("library.o", compile_object(glue, target), tuple(r.name for r in routines))
+    for name, routines in (("library.o", entries.routines()), ("create.o", entries.allocating())):
+        glue = module_text(routines, architecture_of(target.triple), PREEMPTION if built.library.threads else {})
+        yield ObjectFile(name, compile_object(glue, target), tuple(r.name for r in routines))
 
 
 def _constants(built: Built, entries: Entries) -> Iterator[tuple[str, bytes]]:

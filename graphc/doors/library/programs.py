@@ -8,16 +8,16 @@ import numpy as np
 
 from graphc.codegen.abi import MAIN, PREPARE
 from graphc.compiler import Compilation
-from graphc.runtime.instances.instance_memory import PASSES, ProgramFacts
 from graphc.errors import GraphError, InternalError
 from graphc.failure import Failure
 from graphc.ir.dims import Dim, Dims, static_shape
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
+from graphc.memory.plan import ProgramPlan
+from graphc.runtime.instances.instance_memory import PASSES, ProgramFacts
 from graphc.runtime.memory import round_up
 from graphc.schedule.target import Target
 from graphc.sized import PROOFS
-from graphc.memory.plan import ProgramPlan
 from graphc.stages import Emitted, Lowered
 
 MARKER = 0x5EED_1DE0_1DEA           # an index that no text has, in the place of that which a check reports

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr
+from graphc.codegen.routines.values import I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr, Size
 from graphc.runtime.instances.calls_ir import work_need
 from graphc.runtime.instances.instance_memory import (
     MAGIC, InstanceMemory, Records, TensorFacts, Tensors, Texts)
@@ -24,7 +24,7 @@ MAX_THREADS = 1 << 12
 POOL = Global("pool", zeros=PoolMemory.size + PreemptionMemory.size)
 STARTED = Global("started", zeros=8)
 pthread_atfork = Extern("pthread_atfork", I32, Ptr, Ptr, Ptr)
-posix_memalign = Extern("posix_memalign", I32, Ptr, I64, I64)
+posix_memalign = Extern("posix_memalign", I32, Ptr, Size, Size)
 c_free = Extern("free", None, Ptr)
 
 
