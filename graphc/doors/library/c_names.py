@@ -66,6 +66,12 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def macro_word(name: str, taken: Iterable[str]) -> str:
+    """The end of a macro's name, which none of those taken have."""
+    word = re.sub(r"[^A-Za-z0-9]+", "_", name).upper()
+    return next(w for w in chain([word], (f"{word}_{n}" for n in count(1))) if w not in taken)
+
+
 def identifier(name: str, taken: Iterable[str]) -> str:
     """A name in C for what is called so in the graph, which none of those taken have."""
     word = re.sub(r"[^A-Za-z0-9_]", "_", name)
