@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graphc.checkpoint import load_arrays, save_arrays
-from graphc.doors.library import status
+from graphc.runtime.instances import status
 from graphc.doors.library.linking import linker
 
 from exported import INT, POINTER, WORD, Instance

@@ -19,7 +19,7 @@ class ObjectFile:
 
 
 def archive(objects: Sequence[ObjectFile], object_format: str = "elf") -> bytes:
-    """The bytes of the archive, which depend on nothing but the objects. Only Apple's linker does not read GNU's form."""
+    """The bytes of the archive, which depend on nothing but the objects. All linkers but Apple's read GNU's form."""
     if object_format == "macho":
         return _apples(objects)
     names = "".join(f"{o.name}/\n" for o in objects).encode()

@@ -7,19 +7,19 @@ from typing import Any
 
 from graphc.codegen.routines.routine import Routine, RoutineBody
 from graphc.codegen.routines.values import I32, I64, Extern, Global, Ptr, Typed
-from graphc.doors.library.calls_ir import call_function, check_instance, fits_sizes, run_by_caller
-from graphc.doors.library.cpu_ir import chosen_set
 from graphc.doors.library.formulas_ir import formulas
 from graphc.doors.library.library import Built
-from graphc.doors.library.library_memory import (
+from graphc.doors.library.programs import LibraryFunction
+from graphc.runtime.entry_layout import ProgramFunction
+from graphc.runtime.instances.calls_ir import call_function, check_instance, fits_sizes, run_by_caller
+from graphc.runtime.instances.cpu_ir import chosen_set
+from graphc.runtime.instances.instance_memory import (
     ForFunction, FormulaFunction, FunctionRecord, InstanceMemory, ProgramFacts, Records, Tensors, Texts)
-from graphc.doors.library.making_ir import (
+from graphc.runtime.instances.making_ir import (
     MAX_THREADS, allocated, allocated_by_windows, begin_instance, bytes_needed, c_free, lay_out, load_image, own_cpus,
     start_pool, windows_free)
-from graphc.doors.library.programs import LibraryFunction
-from graphc.doors.library.status import CPU, OK
-from graphc.doors.library.texts_ir import text
-from graphc.runtime.entry_layout import ProgramFunction
+from graphc.runtime.instances.status import CPU, OK
+from graphc.runtime.instances.texts_ir import text
 from graphc.runtime.pool_ir import gc_parallel, run_alone
 from graphc.runtime.system import I64s, Pointers, memcpy, memset
 
@@ -84,16 +84,19 @@ class Entries:
         return self.library.symbol(what)
 
     # ---- making instances
-    def _records(self, n: InstanceMemory) -> Records:
+    def _record(self, n: Any, number: int) -> Any:
+        return FunctionRecord.of(n.plus(InstanceMemory.size + number * FunctionRecord.size))
+
+    def _records(self, n: Any) -> Any:
         return Records.of(n.plus(InstanceMemory.size))
 
-    def _select(self, f: RoutineBody, n: InstanceMemory, number: I64) -> None:
+    def _select(self, f: RoutineBody, n: Any, number: Any) -> None:
         n.chosen.value = number
         offsets = self.library.image.offsets
         for i, programs in enumerate(self.built.programs):
             with f.if_(number == i):
                 for k, program in enumerate(programs):
-                    r = FunctionRecord.of(n.plus(InstanceMemory.size + k * FunctionRecord.size))
+                    r = self._record(n, k)
                     r.facts.value = ProgramFacts.of(f.address(constant(program.facts(offsets))))
                     r.main.value = ProgramFunction.of(f.address(Global(program.symbol)))
                     r.messages.value = I64s.of(f.address(constant(program.messages())))
@@ -104,7 +107,7 @@ class Entries:
                     if program in self.formulas:
                         r.formulas.value = FormulaFunction.of(f.address(self.formulas[program]))
         for k, (state, known, sizes) in enumerate(self.built.tables):
-            r = FunctionRecord.of(n.plus(InstanceMemory.size + k * FunctionRecord.size))
+            r = self._record(n, k)
             r.state.value, r.known.value = Pointers.of(n.plus(state)), I64s.of(n.plus(known))
             r.sizes.value = I64s.of(n.plus(sizes))
 
@@ -112,16 +115,16 @@ class Entries:
         """The symbol of constants that programs read."""
         return self._name(f"consts_{sha256(content).hexdigest()[:16]}")
 
-    def _threads(self, f: RoutineBody, asked: I32) -> I64:
+    def _threads(self, f: RoutineBody, asked: Any) -> Any:
         """As many as were asked for; 0: as the CPUs that this thread may use."""
-        number = f.variable(I64, asked.sext(I64))
+        number: Any = f.variable(I64, asked.sext(I64))
         with f.if_(number.value <= 0):
             number.value = own_cpus(f) if self.library.threads else 1
         return number.value.at_most(MAX_THREADS)
 
-    def _memory(self, f: RoutineBody, *given: Any) -> I64:
+    def _memory(self, f: RoutineBody, *given: Any) -> Any:
         *sizes, asked = given
-        table = f.array(I64, max(1, len(sizes)))
+        table: Any = f.array(I64, max(1, len(sizes)))
         for n, size in enumerate(sizes):
             table[n].value = size
         scratch = InstanceMemory.of(f.array(I64, self.built.image_offset // 8))
@@ -131,22 +134,22 @@ class Entries:
         self.select(f, scratch, number)
         return self.sized(f, scratch, table, self._threads(f, asked))
 
-    def _bytes_for_sizes(self, f: RoutineBody, n: InstanceMemory, table: I64s, threads: I64) -> I64:
+    def _bytes_for_sizes(self, f: RoutineBody, n: Any, table: Any, threads: Any) -> Any:
         names = self.library.sizes
         for k, function in enumerate(self.library.functions):
-            r = FunctionRecord.of(n.plus(InstanceMemory.size + k * FunctionRecord.size))
+            r = self._record(n, k)
             mine = self._sizes(f, [table[names.index(name)].value for name in function.sizes])
             f.return_if(~fits_sizes(f, r, mine, len(function.sizes)), 0)
         count = len(self.library.functions)
         return bytes_needed(f, self._records(n), count, self.built.fixed_bytes, threads)
 
-    def _sizes(self, f: RoutineBody, values: Sequence[I64]) -> I64s:
-        table = f.array(I64, max(1, len(values)))
+    def _sizes(self, f: RoutineBody, values: Sequence[Any]) -> Any:
+        table: Any = f.array(I64, max(1, len(values)))
         for n, value in enumerate(values):
             table[n].value = value
         return table
 
-    def _init(self, f: RoutineBody, n: InstanceMemory, nbytes: I64, asked: I32) -> I32:
+    def _init(self, f: RoutineBody, n: Any, nbytes: Any, asked: Any) -> Any:
         built, library = self.built, self.library
         code = begin_instance(f, n, nbytes, built.image_offset)
         f.return_if(code != OK.code, code)
@@ -166,14 +169,14 @@ class Entries:
         self._use_own_loops(f, n)
         return OK.code
 
-    def _use_own_loops(self, f: RoutineBody, n: InstanceMemory) -> None:
+    def _use_own_loops(self, f: RoutineBody, n: Any) -> None:
         n.parallel.value = f.address(run_alone)
         if self.library.threads:
             with f.if_(n.threads.value > 1):
                 n.parallel.value = f.address(gc_parallel)
                 n.context[0].pool.value = start_pool(f)
 
-    def _create(self, f: RoutineBody, *given: Any) -> Ptr:
+    def _create(self, f: RoutineBody, *given: Any) -> Any:
         # of another object file
         memory, init = (Extern(r.name, r.result, *r.params) for r in (self.memory, self.init))
         nbytes = memory(f, *given)
@@ -194,11 +197,11 @@ class Entries:
         return windows_free if self._is_windows else c_free
 
     # ---- what an instance tells and takes
-    def _message(self, f: RoutineBody, n: InstanceMemory) -> Ptr:
+    def _message(self, f: RoutineBody, n: Any) -> Any:
         f.return_if(check_instance(f, n) != OK.code, text("there is no instance"))
         return n.message
 
-    def _instruction_set(self, f: RoutineBody, n: InstanceMemory) -> Ptr:
+    def _instruction_set(self, f: RoutineBody, n: Any) -> Any:
         f.return_if(check_instance(f, n) != OK.code, text(""))
         first, *others = self.built.platform.instruction_sets
         found = f.variable(Ptr, text(first.name))
@@ -207,11 +210,11 @@ class Entries:
                 found.value = text(target.name)
         return found.value
 
-    def _index(self, f: RoutineBody, n: InstanceMemory) -> I64:
+    def _index(self, f: RoutineBody, n: Any) -> Any:
         f.return_if(check_instance(f, n) != OK.code, -1)
         return n.index.value
 
-    def _parallel(self, f: RoutineBody, n: InstanceMemory, run: Any, given: Ptr) -> I32:
+    def _parallel(self, f: RoutineBody, n: Any, run: Any, given: Any) -> Any:
         code = check_instance(f, n)
         f.return_if(code != OK.code, code)
         n.run_tiles.value, n.run_with.value = run, given
@@ -222,12 +225,12 @@ class Entries:
             n.context[0].pool.value = n
         return OK.code
 
-    def _state(self, f: RoutineBody, n: InstanceMemory) -> Ptr:
+    def _state(self, f: RoutineBody, n: Any) -> Any:
         f.return_if(check_instance(f, n) != OK.code, None)
         n.version.value += 1
         return n.image.value
 
-    def _load(self, f: RoutineBody, n: InstanceMemory, data: Texts, nbytes: I64) -> I32:
+    def _load(self, f: RoutineBody, n: Any, data: Any, nbytes: Any) -> Any:
         code = check_instance(f, n)
         f.return_if(code != OK.code, code)
         n.message[0].value = 0
@@ -239,13 +242,13 @@ class Entries:
         graph, names = function.graph, function.sizes
         arrays = len(graph.inputs) + len(graph.outputs)
 
-        def build(f: RoutineBody, n: InstanceMemory, *given: Any) -> I32:
+        def build(f: RoutineBody, n: Any, *given: Any) -> Any:
             code = check_instance(f, n)
             f.return_if(code != OK.code, code)
-            table = f.array(Ptr, max(1, arrays))
+            table: Any = f.array(Ptr, max(1, arrays))
             for i, array in enumerate(given[len(names):]):
                 table[i].value = array
-            r = FunctionRecord.of(n.plus(InstanceMemory.size + number * FunctionRecord.size))
+            r = self._record(n, number)
             outputs = Pointers.of(table.plus(8 * len(graph.inputs)))
             return call_function(f, n, r, table, outputs, self._sizes(f, given[:len(names)]))
         params = (InstanceMemory, *[I64] * len(names), *[Ptr] * arrays)

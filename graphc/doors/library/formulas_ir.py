@@ -2,50 +2,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from graphc.codegen.routines.routine import Routine, RoutineBody, routine
+from graphc.codegen.routines.routine import Routine, RoutineBody
 from graphc.codegen.routines.values import I32, I64
-from graphc.doors.library.library_memory import FormulaFunction
 from graphc.doors.library.programs import LibraryProgram
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.size_atoms import Atom, Largest, Named, Quotient
+from graphc.runtime.instances.arithmetic_ir import rounded_down, times
+from graphc.runtime.instances.instance_memory import FormulaFunction
 from graphc.runtime.system import I64s
 
-MOST = 1 << 54                  # of a product: sums of 128 terms still fit into an i64
 MOST_BYTES = 1 << 48            # of arena or scratch: times the threads they still fit
-
-
-@routine
-def times(f: RoutineBody, a: I64, b: I64, small: I64s) -> I64:
-    """The product; where it is too large, 0, and `small` says so."""
-    with f.if_((a > 0) & (b > 0)):
-        with f.if_(a > f.given(MOST, I64) // b.at_least(1)):
-            small[0].value = 0
-            f.return_(0)
-    return a * b
-
-
-@routine
-def rounded_down(f: RoutineBody, a: I64, b: I64) -> I64:
-    """The quotient of an integer and one above 0, rounded down."""
-    f.return_if(a >= 0, a // b)
-    return (b - 1 - a) // b * -1
 
 
 class FormulaText:
     """Values of formulas inside a routine; what they share is computed once."""
 
-    def __init__(self, f: RoutineBody, sizes: Mapping[str, I64], small: I64s):
+    def __init__(self, f: RoutineBody, sizes: Mapping[str, Any], small: Any):
         self.f, self.sizes, self.small = f, sizes, small
-        self.atoms: dict[Atom, I64] = {}
+        self.atoms: dict[Atom, Any] = {}
 
-    def value(self, dim: Dim) -> I64:
+    def value(self, dim: Dim) -> Any:
         if isinstance(dim, int):
             return self.f.given(dim, I64)
-        total: I64 | None = None
+        total: Any = None
         for monomial, coefficient in dim.terms:
-            term: I64 | None = None
+            term: Any = None
             for name in monomial:
                 factor = self.atom(name)
                 term = factor if term is None else times(self.f, term, factor, self.small)
@@ -57,7 +41,7 @@ class FormulaText:
             total = term if total is None else total + term
         return self.f.given(0, I64) if total is None else total
 
-    def atom(self, atom: str) -> I64:
+    def atom(self, atom: str) -> Any:
         if str(atom) in self.sizes and not isinstance(atom, (Quotient, Largest, Named)):
             return self.sizes[str(atom)]
         if not isinstance(atom, Atom):
@@ -66,7 +50,7 @@ class FormulaText:
             self.atoms[atom] = self._made(atom)
         return self.atoms[atom]
 
-    def _made(self, atom: Atom) -> I64:
+    def _made(self, atom: Atom) -> Any:
         if isinstance(atom, Quotient):
             return rounded_down(self.f, self.value(atom.dividend), atom.divisor)
         if isinstance(atom, Named):
@@ -81,7 +65,7 @@ class FormulaText:
 
 def formulas(program: LibraryProgram) -> Routine:
     """The routine of a program: whether it serves the sizes; then arena, scratch and the table of sizes."""
-    def build(f: RoutineBody, given: I64s, out: I64s) -> I64:
+    def build(f: RoutineBody, given: Any, out: Any) -> Any:
         sizes = {}
         for n, name in enumerate(program.function.sizes):
             sizes[name] = given[n].value
@@ -89,7 +73,7 @@ def formulas(program: LibraryProgram) -> Routine:
             f.return_if(sizes[name] < bounds.low, 0)
             if bounds.high is not None:
                 f.return_if(sizes[name] > bounds.high, 0)
-        small = f.array(I64, 1)
+        small: Any = f.array(I64, 1)
         small[0].value = 1
         text = FormulaText(f, sizes, small)
         for condition in program.conditions:

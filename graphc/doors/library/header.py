@@ -6,9 +6,9 @@ from textwrap import wrap
 
 from graphc.doors.library.c_names import CParameter, parameters, size_names
 from graphc.doors.library.library import Built, Library
-from graphc.doors.library.programs import LibraryFunction
-from graphc.doors.library.status import STATUSES
+from graphc.doors.library.programs import LibraryFunction, LibraryProgram
 from graphc.ir.open import MOST, Bounds
+from graphc.runtime.instances.status import STATUSES
 
 WIDTH = 100
 
@@ -59,7 +59,7 @@ def header(built: Built) -> str:
     parts = [_comment(ABOUT, words), BEGIN.format(**words), _statuses(words), _macros(library)]
     for comment, declaration in (*_making(), *_state(library)):
         parts.append(_comment(comment, words) + "\n" + declaration.format(**words))
-    parts += [_function(library, f, built.programs[0][n].bounds) for n, f in enumerate(library.functions)]
+    parts += [_function(library, program) for program in built.programs[0]]
     for comment, declaration in _telling():
         parts.append(_comment(comment, words) + "\n" + declaration.format(**words))
     return "\n\n".join([*filter(None, parts), END.format(**words)]) + "\n"
@@ -124,12 +124,15 @@ def _parameters(function: LibraryFunction) -> list[CParameter]:
     return parameters(function, ("instance", *size_names(function.sizes).values()))
 
 
-def _function(library: Library, function: LibraryFunction, bounds: Mapping[str, Bounds]) -> str:
+def _function(library: Library, program: LibraryProgram) -> str:
+    function, bounds, upper = program.function, program.bounds, library.name.upper()
     names, arrays, writes = size_names(function.sizes), _parameters(function), function.graph.writes
     does = "changes the state" if writes else "reads the state" if function.state else "depends on its inputs alone"
     lines = [f"{library.name}_{function.name} {does}."]
     lines += [f"{names[size]}: {_bounds_text(bounds[size])}" for size in function.sizes]
     lines += [f"{p.name}: {'result ' if p.is_result else ''}{p.described}" for p in arrays]
+    lines += dict.fromkeys(f"{upper}_NAN: {f.op} makes a NaN" if f.nan else
+                           f"{upper}_INDEX: {f.op} finds {f.words[0]} out of range" for f in program.failures)
     head = f"int {library.name}_{function.name}("
     params = [f"{library.name} *instance", *(f"int64_t {n}" for n in names.values()), *(p.declared for p in arrays)]
     return _comment("\n\n".join(lines), {}) + "\n" + head + (",\n" + " " * len(head)).join(params) + ");"

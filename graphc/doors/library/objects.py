@@ -7,9 +7,9 @@ from graphc.codegen.llvm.jit import compile_object
 from graphc.codegen.routines.architecture import architecture_of
 from graphc.codegen.routines.text import bytes_text, module_text
 from graphc.doors.library.archive import ObjectFile
-from graphc.doors.library.cpu_ir import CPUID_NAME, XGETBV_NAME, machine_code
 from graphc.doors.library.entries_ir import Entries
 from graphc.doors.library.library import Built
+from graphc.runtime.instances.cpu_ir import CPUID_NAME, XGETBV_NAME, machine_code
 from graphc.runtime.preemption_ir import PREEMPTION
 from graphc.schedule.platforms import PLATFORMS
 

@@ -8,16 +8,16 @@ import numpy as np
 
 from graphc.codegen.abi import MAIN, PREPARE
 from graphc.compiler import Compilation
-from graphc.doors.library.library_memory import PASSES, ProgramFacts
 from graphc.errors import GraphError, InternalError
-from graphc.failure import WORDS, Failure
+from graphc.failure import Failure
 from graphc.ir.dims import Dim, Dims, static_shape
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
+from graphc.memory.plan import ProgramPlan
+from graphc.runtime.instances.instance_memory import PASSES, ProgramFacts
 from graphc.runtime.memory import round_up
 from graphc.schedule.target import Target
 from graphc.sized import PROOFS
-from graphc.memory.plan import ProgramPlan
 from graphc.stages import Emitted, Lowered
 
 MARKER = 0x5EED_1DE0_1DEA           # an index that no text has, in the place of that which a check reports
@@ -91,13 +91,14 @@ class LibraryProgram:
 
 def library_program(function: LibraryFunction, symbol: str, target: Target) -> LibraryProgram:
     """Compiles up to LLVM text. GraphError where no program serves all sizes of a name."""
-    graph, bounds, conditions = function.graph, {}, ()
+    graph, bounds, conditions = function.graph, dict[str, Bounds](), Dims()
     try:
         if graph.dim_names:
             graph, bounds = open_graph(graph, function.bounds)
             conditions = size_conditions(graph)
         compilation = Compilation(graph, target)
-        emitted, lowered, planned = (compilation.stage(kind) for kind in (Emitted, Lowered, ProgramPlan))
+        emitted, lowered = compilation.stage(Emitted), compilation.stage(Lowered)
+        consts = b"".join(compilation.stage(ProgramPlan).constants.parts)
     except (GraphError, InternalError) as error:
         if isinstance(error, InternalError) and error.stage not in PROOFS or not function.sizes:
             raise
@@ -106,7 +107,7 @@ def library_program(function: LibraryFunction, symbol: str, target: Target) -> L
     program = lowered.program
     failures = tuple(Failure.of(n, i in program.nan_checks) for i, n in enumerate(program.checked))
     return LibraryProgram(
-        symbol, function, emitted, lowered.memory.arena, lowered.memory.scratch, b"".join(planned.constants.parts),
+        symbol, function, emitted, lowered.memory.arena, lowered.memory.scratch, consts,
         static_shape(lowered.derived.sizes), lowered.derived.passing, program.prepare is not None, failures, bounds,
         conditions)
 
@@ -117,8 +118,7 @@ def _around(failure: Failure) -> tuple[bytes, bytes]:
     if isinstance(many, int) or many is None:
         text = str(failure.error(MARKER))
     else:
-        word = WORDS.get(failure.op, ("index", "positions"))[1]
         error = replace(failure, positions=None).error(MARKER)
-        text = str(GraphError(f"{error.text}: there are {many} {word}", error.loc))
+        text = str(GraphError(f"{error.text}: there are {many} {failure.words[1]}", error.loc))
     before, _, after = text.partition(str(MARKER))
     return before.encode(), after.encode()

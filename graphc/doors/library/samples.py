@@ -119,7 +119,7 @@ PYTHON_METHOD = '''
 
 
 @dataclass(frozen=True)
-class Call:
+class SampleCall:
     """A function as the samples call it: at sizes to show."""
     function: LibraryFunction
     sizes: Mapping[str, int]
@@ -155,13 +155,13 @@ def sizes_to_show(built: Built) -> dict[str, int]:
 def samples(built: Built) -> dict[str, str]:
     """Files by their names."""
     library, shown = built.library, sizes_to_show(built)
-    calls = [Call(f, {name: shown[name] for name in f.sizes}) for f in library.functions]
+    calls = [SampleCall(f, {name: shown[name] for name in f.sizes}) for f in library.functions]
     sizes = "".join(f"{shown[name]}, " for name in library.sizes)
     return {"example.c": _c(library, calls, sizes), "CMakeLists.txt": CMAKE.format(name=library.name),
             "example.rs": _rust(library, calls, sizes), f"{library.name}.py": _python(library, calls)}
 
 
-def _c(library: Library, calls: Sequence[Call], sizes: str) -> str:
+def _c(library: Library, calls: Sequence[SampleCall], sizes: str) -> str:
     arrays, texts = [], []
     for call in calls:
         arrays += [f"static {a.element} {call.variable(a)}[{call.count(a)}];" for a in call.arrays]
@@ -174,7 +174,7 @@ def _c(library: Library, calls: Sequence[Call], sizes: str) -> str:
     return C_TEXT.format(name=library.name, arrays="\n".join(arrays), sizes=sizes, load=load, calls="".join(texts))
 
 
-def _rust(library: Library, calls: Sequence[Call], sizes: str) -> str:
+def _rust(library: Library, calls: Sequence[SampleCall], sizes: str) -> str:
     declared, texts = [], []
     for call in calls:
         arrays, names = call.arrays, size_names(call.function.sizes)
@@ -192,7 +192,7 @@ def _rust(library: Library, calls: Sequence[Call], sizes: str) -> str:
                             calls="".join(texts))
 
 
-def _python(library: Library, calls: Sequence[Call]) -> str:
+def _python(library: Library, calls: Sequence[SampleCall]) -> str:
     methods = []
     for call in calls:
         names, arrays = list(size_names(call.function.sizes).values()), call.arrays

@@ -10,9 +10,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from graphc.doors.library.library_memory import TensorFacts
-from graphc.doors.library.making_ir import LENGTH_BYTES, OFFSETS_KEY
 from graphc.ir.types import DTYPES, TensorType, of_numpy
+from graphc.runtime.instances.instance_memory import TensorFacts
+from graphc.runtime.instances.making_ir import LENGTH_BYTES, OFFSETS_KEY
 from graphc.runtime.memory import round_up
 from graphc.schedule.target import ALIGNMENT
 

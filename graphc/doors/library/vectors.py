@@ -11,7 +11,7 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.jit import compile_cached
 from graphc.doors.library.library import Built
 from graphc.doors.library.programs import LibraryProgram, library_program
-from graphc.doors.library.samples import Call, sizes_to_show
+from graphc.doors.library.samples import SampleCall, sizes_to_show
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
 from graphc.ir.dims import bind, static_dim
@@ -29,7 +29,7 @@ def vectors(built: Built) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     shown = sizes_to_show(built)
     for number, function in enumerate(library.functions):
-        call = Call(function, {name: shown[name] for name in function.sizes})
+        call = SampleCall(function, {name: shown[name] for name in function.sizes})
         if sum(map(call.count, call.arrays)) > LARGE:
             continue
         inputs = [_drawn(rng, a.type.dtype.np, [static_dim(bind(d, call.sizes)) for d in a.type.shape])

@@ -5,8 +5,8 @@ from hashlib import sha256
 
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I8, I32, I64, Elements, Global
-from graphc.doors.library.library_memory import TEXT_BYTES, InstanceMemory, Texts
-from graphc.doors.library.status import Status
+from graphc.runtime.instances.instance_memory import TEXT_BYTES, InstanceMemory, Texts
+from graphc.runtime.instances.status import Status
 
 DIGITS = 20                     # of an i64
 ZERO, MINUS = 48, 45            # characters

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr, Size
-from graphc.doors.library.calls_ir import work_need
-from graphc.doors.library.library_memory import (
+from graphc.runtime.instances.calls_ir import work_need
+from graphc.runtime.instances.instance_memory import (
     MAGIC, InstanceMemory, Records, TensorFacts, Tensors, Texts)
-from graphc.doors.library.status import MEMORY, OK, UNALIGNED, UNREADY, WEIGHTS
-from graphc.doors.library.texts_ir import say_words, text
+from graphc.runtime.instances.status import MEMORY, OK, UNALIGNED, UNREADY, WEIGHTS
+from graphc.runtime.instances.texts_ir import say_words, text
 from graphc.runtime.pool_ir import gc_spin
 from graphc.runtime.pool_memory import MASK_BYTES, MASK_WORDS, PoolMemory, PreemptionMemory
 from graphc.runtime.system import I64s, memcmp, memcpy, memset, now

@@ -4,11 +4,11 @@ from __future__ import annotations
 from graphc.codegen.abi import INDEX_BIAS, INDEX_BITS, INDEX_MASK, RETURN_OK, STATUS_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELEASE, Ptr
-from graphc.doors.library.library_memory import MAGIC, FunctionRecord, InstanceMemory, Job
-from graphc.doors.library.status import (
-    ARGUMENT, BUSY, INDEX, MEMORY, NAN, OK, SIZE, UNALIGNED, UNLOADED, UNREADY, WORKER)
-from graphc.doors.library.texts_ir import Texts, append, append_number, failed, length_of
 from graphc.runtime.float_control import gc_run
+from graphc.runtime.instances.instance_memory import MAGIC, FunctionRecord, InstanceMemory, Job
+from graphc.runtime.instances.status import (
+    ARGUMENT, BUSY, INDEX, MEMORY, NAN, OK, SIZE, UNALIGNED, UNLOADED, UNREADY, WORKER)
+from graphc.runtime.instances.texts_ir import Texts, append, append_number, failed, length_of
 from graphc.runtime.pool_ir import run_alone
 from graphc.runtime.pool_memory import TileFunction
 from graphc.runtime.system import I64s, Pointers

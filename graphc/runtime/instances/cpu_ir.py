@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.routines.routine import RoutineBody
-from graphc.codegen.routines.values import I32, I64, Extern, Ptr
 from graphc.codegen.routines.text import bytes_text
+from graphc.codegen.routines.values import I32, I64, Extern, Ptr
 from graphc.schedule.target import Target
 
 CPUID_NAME, XGETBV_NAME = "cpuid", "xgetbv"
