@@ -37,7 +37,8 @@ ARMV7 = Target("armv7", "armv7-unknown-linux-gnueabihf", "+neon,+vfp4", 16, 16, 
 RISCV64 = Target("riscv64", "riscv64-unknown-linux-gnu", "+m,+a,+f,+d,+c", 1, 32, SMALL_CORE, has_threads=False,
                  abi="lp64d")
 WASM32 = Target("wasm32", "wasm32-unknown-unknown", "+simd128,+bulk-memory,+nontrapping-fptoint,+sign-ext", 16, 16,
-                Machine(l2_bytes_per_cycle=12.0, planned_cores=1), pointer_bits=32, has_threads=False)
+                Machine(l2_bytes_per_cycle=12.0, planned_cores=1), pointer_bits=32, has_threads=False,
+                relocation="static")
 CORTEX_M4 = Target("cortex-m4", "thumbv7em-none-unknown-eabihf", "", 1, 16, MICROCONTROLLER, pointer_bits=32,
                    has_threads=False, least_cpu="cortex-m4", relocation="static")
 WINDOWS, MACOS = "x86_64-pc-windows-msvc", "aarch64-apple-macosx11.0.0"

@@ -16,7 +16,8 @@ from graphc.runtime.instances.cpu_ir import chosen_set
 from graphc.runtime.instances.instance_memory import (
     ForFunction, FormulaFunction, FunctionRecord, InstanceMemory, ProgramFacts, Records, Tensors, Texts)
 from graphc.runtime.instances.making_ir import (
-    MAX_THREADS, allocated, begin_instance, bytes_needed, c_free, lay_out, load_image, own_cpus, start_pool)
+    MAX_THREADS, allocated, allocated_by_windows, begin_instance, bytes_needed, c_free, lay_out, load_image, own_cpus,
+    start_pool, windows_free)
 from graphc.runtime.instances.status import CPU, OK
 from graphc.runtime.instances.texts_ir import text
 from graphc.runtime.pool_ir import gc_parallel, run_alone
@@ -77,7 +78,7 @@ class Entries:
         words = [I64] * len(self.library.sizes)
         return [made(self._name("create"), "Makes an instance in memory of the C library.", (*words, I32), Ptr,
                      self._create),
-                made(self._name("free"), "Gives back what create took.", (Ptr,), None, lambda f, n: c_free(f, n))]
+                made(self._name("free"), "Gives back what create took.", (Ptr,), None, lambda f, n: self._frees(f, n))]
 
     def _name(self, what: str) -> str:
         return self.library.symbol(what)
@@ -179,12 +180,21 @@ class Entries:
         # of another object file
         memory, init = (Extern(r.name, r.result, *r.params) for r in (self.memory, self.init))
         nbytes = memory(f, *given)
-        n = allocated(f, nbytes)
+        n = (allocated_by_windows if self._is_windows else allocated)(f, nbytes)
         f.return_if(n.is_null(), None)
         with f.if_(init(f, InstanceMemory.of(n), nbytes, given[-1]) != OK.code):
-            c_free(f, n)
+            self._frees(f, n)
             f.return_(None)
         return n
+
+    @property
+    def _is_windows(self) -> bool:
+        return self.built.platform.object_format == "coff"
+
+    @property
+    def _frees(self) -> Extern:
+        """What gives back memory that `create` took."""
+        return windows_free if self._is_windows else c_free
 
     # ---- what an instance tells and takes
     def _message(self, f: RoutineBody, n: Any) -> Any:

@@ -149,7 +149,8 @@ def _written(library: Library, platforms: Sequence[Platform], folder: Path) -> E
         built = build(library, platform)
         there = folder if len(platforms) == 1 else folder / platform.name
         objects = list(object_files(built))
-        write(there / f"lib{library.name}.a", archive(objects))
+        archived = f"{library.name}.lib" if platform.object_format == "coff" else f"lib{library.name}.a"
+        write(there / archived, archive(objects, platform.object_format))
         if platform.name == HOST:           # the linker of this machine makes code for this machine
             notes += _linked(objects, there / f"lib{library.name}.so", write)
         if platform is platforms[0]:

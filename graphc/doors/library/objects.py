@@ -49,4 +49,5 @@ def _data_text(built: Built, constants: dict[str, bytes]) -> tuple[str, tuple[st
     if not asks:
         return text, tuple(constants)
     asked = (library.symbol(CPUID_NAME), library.symbol(XGETBV_NAME))
-    return text + machine_code(library.name), (*constants, *asked)
+    code = machine_code(library.name, built.platform.object_format == "coff")
+    return text + code, (*constants, *asked)

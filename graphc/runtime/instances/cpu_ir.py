@@ -14,6 +14,9 @@ CPUID_NAME, XGETBV_NAME = "cpuid", "xgetbv"
 # cpuid(leaf, subleaf, four i32 to write to); xgetbv(i32 to write to).
 CPUID = bytes.fromhex("53 4989d0 89f8 89f1 0fa2 418900 41895804 41894808 4189500c 5b c3")
 XGETBV = bytes.fromhex("31c9 0f01d0 8907 c3")
+# the same where arguments are passed as Windows does
+WINDOWS_CPUID = bytes.fromhex("53 4d89c1 89c8 89d1 0fa2 418901 41895904 41894908 4189510c 5b c3")
+WINDOWS_XGETBV = bytes.fromhex("4989c8 31c9 0f01d0 418900 c3")
 
 EAX, EBX, ECX, EDX = range(4)
 BASIC, EXTENDED, AMD = (1, 0), (7, 0), (0x80000001, 0)
@@ -29,11 +32,12 @@ FEATURES = {
 YMM, ZMM = 0x6, 0xE6            # bits of XCR0: registers that the system saves
 
 
-def machine_code(prefix: str) -> str:
+def machine_code(prefix: str, windows: bool = False) -> str:
     """LLVM text of both functions under the library's prefix: bytes that run in place of a function's beginning."""
+    cpuid, xgetbv = (WINDOWS_CPUID, WINDOWS_XGETBV) if windows else (CPUID, XGETBV)
     return (f"define hidden void @{prefix}_{CPUID_NAME}(i32 %leaf, i32 %subleaf, ptr %out) noinline "
-            f"prologue {bytes_text(CPUID)} {{ ret void }}\n"
-            f"define hidden void @{prefix}_{XGETBV_NAME}(ptr %out) noinline prologue {bytes_text(XGETBV)} "
+            f"prologue {bytes_text(cpuid)} {{ ret void }}\n"
+            f"define hidden void @{prefix}_{XGETBV_NAME}(ptr %out) noinline prologue {bytes_text(xgetbv)} "
             "{ ret void }\n")
 
 

@@ -26,6 +26,8 @@ STARTED = Global("started", zeros=8)
 pthread_atfork = Extern("pthread_atfork", I32, Ptr, Ptr, Ptr)
 posix_memalign = Extern("posix_memalign", I32, Ptr, Size, Size)
 c_free = Extern("free", None, Ptr)
+windows_malloc = Extern("_aligned_malloc", Ptr, Size, Size)
+windows_free = Extern("_aligned_free", None, Ptr)
 
 
 # ---- an instance
@@ -83,6 +85,13 @@ def allocated(f: RoutineBody, nbytes: I64) -> Ptr:
     f.return_if(nbytes <= 0, None)
     f.return_if(posix_memalign(f, place, ALIGNMENT, nbytes) != 0, None)
     return place[0].value
+
+
+@routine
+def allocated_by_windows(f: RoutineBody, nbytes: I64) -> Ptr:
+    """The same on Windows."""
+    f.return_if(nbytes <= 0, None)
+    return windows_malloc(f, nbytes, ALIGNMENT)
 
 
 # ---- threads
