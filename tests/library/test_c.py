@@ -102,6 +102,16 @@ def test_examples_compile_without_warnings(compiler, standard, trained):
     assert re.fullmatch(r"step: loss begins with \S+\npredict: result begins with \S+\n", run(["./example"], folder).stdout)
 
 
+@needs("gcc")
+def test_examples_with_sizes_and_with_weights_in_a_file(sized, tmp_path):
+    gc.export(nn.Linear(3), tmp_path, x=gc.f32[4, 2], seed=0, weights="file", targets=networks.here())
+    for folder, name in ((sized, "look"), (tmp_path, "net")):
+        run(["gcc", "-std=c99", *STRICT, "example.c", f"lib{name}.a", *LINK, "-o", "example"], folder)
+        assert run(["./example"], folder).stdout.startswith("run: result begins with")
+    (tmp_path / "net.safetensors").unlink()
+    assert subprocess.run(["./example"], cwd=tmp_path, capture_output=True).returncode == 8
+
+
 @needs("gcc", "nm")
 def test_symbols(parallel, trained):
     """Only names of the library are visible, and it needs a few of the C library's and libm's alone."""
