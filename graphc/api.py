@@ -30,6 +30,7 @@ from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.optim import Optimizer
+from graphc.origin import Origin
 from graphc.report import PlanReport
 from graphc.sized import SizedGraph
 from graphc.specialised import SpecialisedGraph
@@ -85,14 +86,21 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     source = replace(source, function=computing(storing(source.function, store), compute))
     function, graph, needed = source.function, source.graph, entries(source.function)
     given = state if source.state is None else source.state
+    bound = replace(function, graph=graph)
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
-        return CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)))
+        run = CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)))
+        run.origin = Origin(bound)
+        return run
     owner = state_for(function.name, needed, seed, given)
     native = partial(_native, owner, _by_name(owner, needed), threads)
     if graph.dim_names:
         sized = partial(_sized_native, owner, _by_name(owner, needed), threads)
-        return SpecialisedGraph(graph, native, "; give them to gc.compile to see more", sized, source.bounds)
-    return native(graph)
+        named = SpecialisedGraph(graph, native, "; give them to gc.compile to see more", sized, source.bounds)
+        named.origin = Origin(bound, source.bounds, owner)
+        return named
+    run = native(graph)
+    run.origin = Origin(bound, state=owner)
+    return run
 
 
 def _by_name(owner: State | None, needed: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -1,4 +1,4 @@
-"""The command line: graphc demo | run | profile | dump | explain | explore | opt | doctor."""
+"""The command line: graphc demo | run | profile | dump | explain | explore | opt | export | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc import __version__
 from graphc.cli_answers import answered
-from graphc.cli_sources import Source, load_program, load_source, read_array, sizes_of
+from graphc.cli_sources import Source, load_program, load_source, load_thing, read_array, sizes_of
 from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
@@ -31,6 +31,7 @@ from graphc.passes.pipeline import Pass, apply
 from graphc.profile import MOST_RUNS
 from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
+from graphc.schedule.platforms import PLATFORMS
 from graphc.schedule.target import AVX2, TARGETS, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
                                      description="A static-graph compiler for neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(
-        required=True, metavar="demo | run | profile | dump | explain | explore | opt | doctor")
+        required=True, metavar="demo | run | profile | dump | explain | explore | opt | export | doctor")
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"),
@@ -92,9 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(opt)
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
     opt.set_defaults(command=_opt)
+    _add_export(commands.add_parser("export", help="write a C library of a graph or a training step"))
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
     return parser
+
+
+def _add_export(library: argparse.ArgumentParser) -> None:
+    library.add_argument("source", help="module.py:name of what gc.export takes, or a file with the text of a graph")
+    library.add_argument("folder", type=Path)
+    library.add_argument("--name", default="net", help="what the names in C begin with")
+    library.add_argument("--target", action="append", default=[], help="a system, such as " + next(iter(PLATFORMS)))
+    library.add_argument("--weights", choices=("embed", "file"), default="embed")
+    library.add_argument("--no-threads", action="store_true", help="without a thread pool")
+    library.set_defaults(command=_export)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -178,6 +190,13 @@ def _opt(options: argparse.Namespace) -> None:
             raise GraphError(f"there is no pass {name!r}; known: {', '.join(passes)}")
         graph = _after(passes[name], graph)
     print(print_graph(graph))
+
+
+def _export(options: argparse.Namespace) -> None:
+    door = importlib.import_module("graphc.doors.library.export")       # other commands do without its routines
+    made = door.export(load_thing(options.source), options.folder, name=options.name, weights=options.weights,
+                       targets=options.target or next(iter(PLATFORMS)), threads=not options.no_threads)
+    print(made)
 
 
 def _after(each: Pass, graph: Graph) -> Graph:

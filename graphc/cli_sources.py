@@ -79,6 +79,17 @@ def load_program(source: str, types: Mapping[str, str] = MappingProxyType({})) -
     return parse(_text(path), path)
 
 
+def load_thing(source: str) -> object:
+    """What `module.py:name` is, of any kind; else as `load_program`."""
+    path, _, name = source.rpartition(":")
+    if Path(source).exists() or not path.endswith(".py"):
+        return load_program(source)
+    found = vars(_module(path))
+    if name not in found:
+        raise GraphError(f"{path} has no {name!r}")
+    return found[name]
+
+
 def read_array(v: Value, file: str) -> np.ndarray:
     """The array of a .npy file, for the argument `v`."""
     array = _array(v, file)

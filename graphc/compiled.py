@@ -22,6 +22,7 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.usage import Memory
+from graphc.origin import Origin
 from graphc.profile import MOST_RUNS, Profile, measure
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
@@ -40,6 +41,7 @@ class CompiledGraph(partial[Any], Shown):
     executable: Executable
     memory: Memory
     sizes: Mapping[str, int]
+    origin: Origin | None = None        # of what `gc.compile` made
 
     def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
                 lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:

@@ -36,11 +36,16 @@ class Failure:
         loc = inner.loc or node.loc
         return Failure(loc and loc.call or inner.op.name, loc, False, _positions(inner))
 
+    @property
+    def words(self) -> tuple[str, str]:
+        """What the user's function calls its indices, and what they number."""
+        return WORDS.get(self.op, ("index", "positions"))
+
     def error(self, index: int, sizes: Mapping[str, int] = MappingProxyType({})) -> GraphError:
         """Where the names have these sizes."""
         if self.nan:
             return GraphError(f"{self.op} makes NaN, first in element {index} of its result", self.loc)
-        word, many = WORDS.get(self.op, ("index", "positions"))
+        word, many = self.words
         n = None if self.positions is None else evaluate(self.positions, sizes)
         there = "" if n is None else f": there are {n} {many}" + f", 0 … {n - 1}" * (n > 0)
         return GraphError(f"{self.op} got {word} {index}, which is out of range{there}", self.loc)

@@ -74,6 +74,11 @@ class Hyperparameters(MutableMapping[str, Any]):
         return f"{{{', '.join(f'{name!r}: {value!r}' for name, value in self.items())}}}"
 
     @property
+    def numbers(self) -> list[str]:
+        """The names of those that are no schedules, and so may be arrays of the state."""
+        return [name for name, value in self._step.recipe.hyperparameters().items() if not is_schedule(value)]
+
+    @property
     def rates(self) -> list[str]:
         """The names of all learning rates: "lr", and those of groups."""
         return [name for name in self if name.rpartition(".")[2] == RATE]

@@ -26,6 +26,7 @@ from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
 from graphc.memory.usage import Memory
 from graphc.once import recent
+from graphc.origin import Origin
 from graphc.profile import Profile
 from graphc.sized import SizedGraph
 
@@ -82,6 +83,7 @@ class SpecialisedGraph(Shown):
         self._together: OrderedDict[Hashable, Runnable] = OrderedDict()      # by sizes, of the program for all
         self._by_shapes: dict[tuple[object, ...], Runnable] = {}
         self._last: Runnable | None = None
+        self.origin: Origin | None = None       # of what `gc.compile` made
         self.why_not = ""           # each size needs a program of its own; empty where that is not so
 
     def __repr__(self) -> str:

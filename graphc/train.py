@@ -234,7 +234,7 @@ class TrainStep(Trainer, Shown):
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
         the rest stays. GraphError, and nothing changed, if it does not fit."""
         arrays = load_arrays(path)
-        self.hyper.make_live(name for name in self.hyper if self.hyper.saved_as(name) in arrays)
+        self.hyper.make_live(name for name in self.hyper.numbers if self.hyper.saved_as(name) in arrays)
         self.state.load(arrays, str(path), partial=partial)
         self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}
 

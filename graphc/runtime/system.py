@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I1, I32, I64, I8, Cell, Elements, Extern, Ptr, array_of
+from graphc.codegen.routines.values import I1, I32, I64, I8, Cell, Elements, Extern, Ptr, Size, array_of
 
 I64s, Pointers = array_of(I64), array_of(Ptr)
 
@@ -11,7 +11,7 @@ pthread_detach = Extern("pthread_detach", I32, I64)
 sched_getcpu = Extern("sched_getcpu", I32)
 clock_gettime = Extern("clock_gettime", I32, I32, Ptr)
 madvise = Extern("madvise", I32, Ptr, I64, I32)
-memcmp = Extern("memcmp", I32, Ptr, Ptr, I64)
+memcmp = Extern("memcmp", I32, Ptr, Ptr, Size)
 memcpy = Extern("llvm.memcpy.p0.p0.i64", None, Ptr, Ptr, I64, I1)         # to, from, bytes, volatile
 memmove = Extern("llvm.memmove.p0.p0.i64", None, Ptr, Ptr, I64, I1)
 memset = Extern("llvm.memset.p0.i64", None, Ptr, I8, I64, I1)             # with a byte

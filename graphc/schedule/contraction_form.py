@@ -27,12 +27,12 @@ class PaddedCopy:
     """A copy of an operand from which every index reads: element i of axis x is source element i + low[x], or 0
     outside.
 
-    channels_last: the channels, which are not contiguous in the source, are contiguous in the copy.
+    channels: the axis that is contiguous in the copy and not in the source, if there is one.
     """
     shape: Dims
     strides: Dims
     low: Dims
-    channels_last: bool = False
+    channels: int | None = None
 
     @property
     def size(self) -> Dim:
@@ -222,7 +222,7 @@ def _padded_copy(c: Contraction, t: Tensor, uses: Sequence[tuple[Dims, Maps]], c
     step: Dim = 1
     for x in order:
         strides[x], step = step, step * shape[x]
-    return PaddedCopy(tuple(shape), tuple(strides), tuple(low), channels is not None)
+    return PaddedCopy(tuple(shape), tuple(strides), tuple(low), channels)
 
 
 def spread(size: Dim, lanes: int) -> Dim:

@@ -7,6 +7,9 @@ Costs are cycles of one core everywhere; what is known as a duration (the hand-o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+
+MOST_ELEMENTS = 1 << 62             # more than any array has
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,9 @@ class Machine:
 
     @property
     def least_parallel_cycles(self) -> float:
-        """Work that the planned cores do, hand-over included, as fast as one."""
-        return self.handover_cycles * self.planned_cores / (self.planned_cores - 1)
+        """Work that the planned cores do, hand-over included, as fast as one; no work is enough for one core."""
+        others = self.planned_cores - 1
+        return self.handover_cycles * self.planned_cores / others if others else inf
 
     @property
     def long_tile_cycles(self) -> float:
@@ -130,7 +134,7 @@ class Machine:
     def serial_elements(self) -> int:
         """Elements, read and written as f32 numbers, that one thread computes about as fast as several, which wait for
         each other."""
-        return int(self.least_parallel_cycles * self.l3_bytes_per_cycle / 8)
+        return int(min(self.least_parallel_cycles * self.l3_bytes_per_cycle / 8, MOST_ELEMENTS))
 
     def tile_cycles(self, total: float) -> float:
         """Work of one tile of a kernel of `total` cycles: half the planned tiles, none so short that taking it counts,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.schedule.machine import Machine
 
+FUSED = frozenset({"aarch64", "armv7", "riscv64", "thumbv7em"})     # of these all targets multiply and add at once
 LINE_BYTES = 64                     # of the caches of all targets
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
 
@@ -22,9 +23,19 @@ class Target:
     machine: Machine = field(default_factory=Machine)
     # LLVM's names of the CPUs that this entry describes; none: every CPU that has the features
     cpus: tuple[str, ...] = ()
+    pointer_bits: int = 64
+    has_threads: bool = True        # else tiles run one after the other, and nobody else looks at the context meanwhile
+    least_cpu: str = ""             # LLVM's name of the CPU to which the features are added
+    abi: str = ""                   # LLVM's name of the calling convention, where the triple leaves it open
+    relocation: str = "pic"         # "static" where a program lies at a fixed address
 
     def lanes(self, itemsize: int) -> int:
-        return self.vector_bytes // itemsize
+        return max(1, self.vector_bytes // itemsize)
+
+    @property
+    def architecture(self) -> str:
+        """The first part of the triple."""
+        return self.triple.split("-")[0]
 
     def tile_rows(self, vectors: int) -> int:
         """Rows of a register tile so many vectors wide: its sums, a row of columns and a factor fill the registers."""
@@ -49,7 +60,7 @@ class Target:
     @property
     def has_fma(self) -> bool:
         """Whether a fused multiplication and addition is an instruction (else it is a slow call)."""
-        return "+fma" in self.features or self.triple.startswith("aarch64")
+        return self.architecture in FUSED or "+fma" in self.features
 
     @property
     def has_half(self) -> bool:
@@ -60,6 +71,16 @@ class Target:
     def has_bf16_dot(self) -> bool:
         """Whether the products of two pairs of bf16 are added to an f32 in one instruction."""
         return "+avx512bf16" in self.features
+
+    @property
+    def has_rounding(self) -> bool:
+        """Whether rounding to even integers is an instruction, or a function of this system's C library."""
+        return self.architecture not in ("armv7", "thumbv7em")
+
+    @property
+    def can_preserve_registers(self) -> bool:
+        """Whether LLVM has a calling convention in which a function leaves all registers as they are."""
+        return self.architecture in ("x86_64", "aarch64")
 
     @property
     def has_scaling(self) -> bool:

@@ -88,3 +88,24 @@ def test_mistakes_are_named(arguments, message, text, capsys):
 def test_doctor_is_content(capsys):
     assert main(["doctor"]) == 0
     assert "untested: neon" in capsys.readouterr().out
+
+
+STEP = """import graphc as gc
+from graphc import nn, optim
+
+step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2], seed=0)
+"""
+
+
+def test_export_writes_a_library(text, tmp_path, capsys):
+    (tmp_path / "model.py").write_text(STEP)
+    out = tmp_path / "lib"
+    assert main(["export", f"{tmp_path / 'model.py'}:step", str(out), "--name", "small", "--target", "x86_64-linux:avx2",
+                 "--weights", "file", "--no-threads"]) == 0
+    assert "libsmall.a" in capsys.readouterr().out and "int small_step(" in (out / "small.h").read_text()
+    assert main(["export", text, str(out)]) == 0 and "int net_run(" in (out / "net.h").read_text()
+    for arguments, said in ([["export", f"{tmp_path / 'model.py'}:none", str(out)], "has no 'none'"],
+                            [["export", text, str(out), "--target", "vax"], "'vax' is no system"],
+                            [["export", text, str(out), "--name", "for"], "becomes a name in C"]):
+        assert main(arguments) == 1
+        assert said in capsys.readouterr().err

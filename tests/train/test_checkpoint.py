@@ -98,3 +98,14 @@ def test_weights_from_elsewhere_load_in_part(tmp_path):
     save_file({"other": np.zeros(3, np.float32)}, path)
     with pytest.raises(gc.GraphError, match="has none of the arrays of the state; it holds other"):
         step.load(path, partial=True)
+
+
+def test_a_step_with_a_schedule_loads(tmp_path):
+    def scheduled():
+        return gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.AdamW(optim.cosine(0.01, 10)), x=gc.f32[8, 4],
+                             y=gc.f32[8, 2], seed=0)
+    first, second = scheduled(), scheduled()
+    first(X, Y)
+    first.save(tmp_path / "a.safetensors")
+    second.load(tmp_path / "a.safetensors")
+    assert first(X, Y) == second(X, Y)

@@ -67,6 +67,7 @@ class BodyEmitter:
 
     def __init__(self, module: ModuleContext, f: FunctionIR | None = None, parent: BodyEmitter | None = None) -> None:
         self.module, self.f, self.parent = module, f, parent
+        self.ix = f"i{module.target.pointer_bits}"      # the type of indices and sizes
         self.entry: list[str] = []                      # allocas and captured values
         self.scopes = [Scope()]
         self.block = "entry"
@@ -121,7 +122,7 @@ class BodyEmitter:
             parts.append(f"ptr {noalias}%p{k}")
         for k, symbol in enumerate(f.params):
             self._syms[symbol] = f"%n{k}", 0
-            parts.append(f"i64 %n{k}")
+            parts.append(f"{self.ix} %n{k}")
         return ", ".join(parts + ["ptr %scratch"])
 
     # ---- scopes
@@ -169,11 +170,11 @@ class BodyEmitter:
     def sym(self, symbol: Sym) -> tuple[str, int]:
         found = self._syms.get(symbol)
         if found is None:
-            found = self._syms[symbol] = self._capture("i64", lambda parent: parent.sym(symbol)[0]), 0
+            found = self._syms[symbol] = self._capture(self.ix, lambda parent: parent.sym(symbol)[0]), 0
         return found
 
     def value(self, ix: Ix) -> str:
-        """An already resolved index as i64 text."""
+        """An already resolved index as text, of the type `ix`."""
         if not ix.terms:
             return self.number(ix.const)
         total, depth = "", 0
@@ -181,14 +182,19 @@ class BodyEmitter:
             text, at = self.sym(symbol)
             depth = max(depth, at)
             if coefficient != 1:
-                text = self._cached(at, ("mul", text, self.number(coefficient)), "mul nsw i64 %s, %s")
-            total = self._cached(depth, ("add", total, text), "add nsw i64 %s, %s") if total else text
+                text = self._cached(at, ("mul", text, self.number(coefficient)), f"mul nsw {self.ix} %s, %s")
+            total = self._cached(depth, ("add", total, text), f"add nsw {self.ix} %s, %s") if total else text
         if ix.const == 0:
             return total
-        return self._cached(depth, ("add", total, self.number(ix.const)), "add nsw i64 %s, %s")
+        return self._cached(depth, ("add", total, self.number(ix.const)), f"add nsw {self.ix} %s, %s")
+
+    def wide_value(self, ix: Ix) -> str:
+        """An index as i64 text."""
+        text = self.value(self.resolve(ix))
+        return text if self.ix == "i64" or not text.startswith("%") else self.emit(f"sext {self.ix} {text} to i64")
 
     def number(self, size: Dim) -> str:
-        """A size as i64 text; what is no number is known from the function's entry on."""
+        """A size as text, of the type `ix`; what is no number is known from the function's entry on."""
         if isinstance(size, int):
             return str(size)
         found = self._sizes.get(size)
@@ -200,12 +206,12 @@ class BodyEmitter:
         """Read from the table, or made of what is read: LLVM sees then how sizes are related."""
         base, factor, shift = scaled_and_shifted(size)
         if shift:
-            return self._at_entry(f"add nsw i64 {self.number(size - shift)}, {shift}")
+            return self._at_entry(f"add nsw {self.ix} {self.number(size - shift)}, {shift}")
         if factor != 1:
-            return self._at_entry(f"mul nsw i64 {self.number(base)}, {factor}")
+            return self._at_entry(f"mul nsw {self.ix} {self.number(base)}, {factor}")
         at = self._at_entry(f"getelementptr i8, ptr {self._field_at_entry('sizes')}, "
                             f"i64 {8 * self.module.size_slot(base)}")
-        return self._at_entry(f"load i64, ptr {at}, align 8, !invariant.load !4")
+        return self._at_entry(f"load {self.ix}, ptr {at}, align 8, !invariant.load !4")
 
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
         """The pointer to the element at `index`; `element` is its type in memory."""
@@ -221,20 +227,20 @@ class BodyEmitter:
             pointer = self._stepped(depth, pointer, text, at, coefficient, element)
         if size != 0:
             pointer = self._moved(depth, pointer, size, element)
-        return self.emit(f"getelementptr {element}, ptr {pointer}, i64 {number}") if number else pointer
+        return self.emit(f"getelementptr {element}, ptr {pointer}, {self.ix} {number}") if number else pointer
 
     def _stepped(self, depth: int, pointer: str, text: str, at: int, coefficient: Dim, element: str) -> str:
         """The pointer further by so many times `text`, which is known at the depth `at`."""
         if isinstance(coefficient, Poly):
-            text = self._cached(at, ("mul", text, self.number(coefficient)), "mul nsw i64 %s, %s")
-            return self._cached(depth, (element, pointer, text), "getelementptr {}, ptr %s, i64 %s")
+            text = self._cached(at, ("mul", text, self.number(coefficient)), f"mul nsw {self.ix} %s, %s")
+            return self._cached(depth, (element, pointer, text), f"getelementptr {{}}, ptr %s, {self.ix} %s")
         step = element if coefficient == 1 else f"[{abs(coefficient)} x {element}]"
         if coefficient < 0:
-            text = self._cached(at, ("sub", 0, text), "sub nsw i64 %s, %s")
-        return self._cached(depth, (step, pointer, text), "getelementptr {}, ptr %s, i64 %s")
+            text = self._cached(at, ("sub", 0, text), f"sub nsw {self.ix} %s, %s")
+        return self._cached(depth, (step, pointer, text), f"getelementptr {{}}, ptr %s, {self.ix} %s")
 
     def _moved(self, depth: int, pointer: str, size: Dim, element: str) -> str:
-        return self._cached(depth, (element, pointer, self.number(size)), "getelementptr {}, ptr %s, i64 %s")
+        return self._cached(depth, (element, pointer, self.number(size)), f"getelementptr {{}}, ptr %s, {self.ix} %s")
 
     def _cached(self, depth: int, key: Key, template: str) -> str:
         """The instruction `key` stands for, written once, in the scope at `depth`."""
@@ -268,7 +274,7 @@ class BodyEmitter:
     def _scratch(self, root: Root) -> str:
         if root.owner is None and self.parent is not None:
             return self._capture("ptr", lambda parent: parent.root(root))
-        return self._at_entry(f"getelementptr i8, ptr %scratch, i64 {self.number(self.module.offsets[root])}")
+        return self._at_entry(f"getelementptr i8, ptr %scratch, {self.ix} {self.number(self.module.offsets[root])}")
 
     def _buffer(self, root: Root) -> str:
         """Arena and constants are one base each; the others are tables of bases."""
@@ -276,11 +282,11 @@ class BodyEmitter:
             base = self._field_at_entry("arena" if root.kind == "arena" else "consts")
         else:
             table = self._field_at_entry("state" if root.kind == "state" else root.kind + "s")
-            base = self._cached(0, ("slot", table, 8 * root.slot), "getelementptr i8, ptr %s, i64 %s")
+            base = self._cached(0, ("slot", table, 8 * root.slot), f"getelementptr i8, ptr %s, {self.ix} %s")
             base = self._cached(0, ("base", base), "load ptr, ptr %s, align 8, !invariant.load !4")
         if root.offset == 0:
             return base
-        return self._cached(0, ("at", base, self.number(root.offset)), "getelementptr i8, ptr %s, i64 %s")
+        return self._cached(0, ("at", base, self.number(root.offset)), f"getelementptr i8, ptr %s, {self.ix} %s")
 
     def _field_at_entry(self, field: str) -> str:
         cache = self.scopes[0].cache

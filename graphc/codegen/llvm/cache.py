@@ -143,7 +143,8 @@ def make_key(*parts: str | bytes) -> str:
 
 def code_key(text: str, target: Target, options: str) -> str:
     """A key for object code: it depends on the LLVM text, the instruction set and LLVM's version, on no tuning."""
-    return _digest(_versions(), target.triple, target.features, options, text)
+    machine = target.triple, target.least_cpu, target.features, target.abi, target.relocation
+    return _digest(_versions(), *machine, options, text)
 
 
 def _users_folder() -> Path | None:

@@ -7,15 +7,16 @@ from graphc.codegen.llvm.types import type_of
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.loop_ir import CheckIndex, Commit, FailUnless, ReturnIf, Stamp, Val
 
-STATUS = "status"
-RETURNS = {"failed": (STATUS, "eq", abi.RETURN_FAILED), "cancelled": ("cancel", "sle", abi.RETURN_CANCELLED)}
+STATUS, CANCEL = "status", "cancel"
+RETURNS = {"failed": (STATUS, "eq", abi.RETURN_FAILED), "cancelled": (CANCEL, "sle", abi.RETURN_CANCELLED)}
 
 
 def check_index(b: BodyEmitter, s: CheckIndex) -> None:
     value = _as_i64(b, s.value)
-    inside = b.emit(f"icmp ult i64 {value}, {b.value(b.resolve(s.size))}")
+    inside = b.emit(f"icmp ult i64 {value}, {b.wide_value(s.size)}")
     _fail_unless(b, inside, s.node_id, value)
-    b.define(s.symbol, b.emit(f"select i1 {inside}, i64 {value}, i64 0"))
+    found = b.emit(f"select i1 {inside}, i64 {value}, i64 0")
+    b.define(s.symbol, found if b.ix == "i64" else b.emit(f"trunc i64 {found} to {b.ix}"))
 
 
 def fail_unless(b: BodyEmitter, s: FailUnless) -> None:
@@ -26,7 +27,7 @@ def _fail_unless(b: BodyEmitter, holds: str, node_id: Ix | int, value: str) -> N
     """The least code of all failures wins, so the report does not depend on the number of threads."""
     failed, after = b.label(), b.label()
     # before the branch: what it computes may serve later statements too
-    node = b.value(b.resolve(as_ix(node_id)))
+    node = b.wide_value(as_ix(node_id))
     b.line(f"br i1 {holds}, label %{after}, label %{failed}, !prof !2")
     b.begin(failed)
     for beyond, bound in (("slt", -abi.INDEX_BIAS), ("sgt", abi.INDEX_BIAS - 1)):
@@ -35,9 +36,25 @@ def _fail_unless(b: BodyEmitter, holds: str, node_id: Ix | int, value: str) -> N
     field = b.emit(f"and i64 {biased}, {abi.INDEX_MASK}")
     number = b.emit(f"shl i64 {node}, {abi.INDEX_BITS}")
     code = b.emit(f"or i64 {field}, {number}")
-    b.line(f"{b.name()} = atomicrmw umin ptr {b.field('status')}, i64 {code} monotonic, align 8")
+    _keep_least(b, code)
     b.line(f"br label %{after}")
     b.begin(after)
+
+
+def _keep_least(b: BodyEmitter, code: str) -> None:
+    if b.module.target.has_threads:
+        b.line(f"{b.name()} = atomicrmw umin ptr {b.field(STATUS)}, i64 {code} monotonic, align 8")
+        return
+    word = b.field(STATUS)
+    before = _load_shared(b, word)
+    b.line(f"store volatile i64 {b.emit(f'call i64 @llvm.umin.i64(i64 {before}, i64 {code})')}, ptr {word}, align 8")
+
+
+def _load_shared(b: BodyEmitter, word: str) -> str:
+    """A word that others may write: other threads, or where there are none what interrupts this one. Processors
+    without threads may have no atomic instructions of 64 bits."""
+    kind, order = ("atomic", " monotonic") if b.module.target.has_threads else ("volatile", "")
+    return b.emit(f"load {kind} i64, ptr {word}{order}, align 8")
 
 
 def _as_i64(b: BodyEmitter, value: Val) -> str:
@@ -49,7 +66,7 @@ def _as_i64(b: BodyEmitter, value: Val) -> str:
 def return_if(b: BodyEmitter, s: ReturnIf, after: str | None = None) -> None:
     leave, after = b.label(), after or b.label()
     field, good, code = RETURNS[s.reason]
-    word = b.emit(f"load atomic i64, ptr {b.field(field)} monotonic, align 8")
+    word = _load_shared(b, b.field(field))
     b.line(f"br i1 {b.emit(f'icmp {good} i64 {word}, {abi.STATUS_OK if field == STATUS else 0}')}, label %{after}, "
            f"label %{leave}, !prof !2")
     b.begin(leave)
@@ -59,13 +76,19 @@ def return_if(b: BodyEmitter, s: ReturnIf, after: str | None = None) -> None:
 
 def commit(b: BodyEmitter, s: Commit) -> None:
     """From here on the call is not cancelled any more; it returns if it has been before."""
-    pair = b.emit(f"cmpxchg ptr {b.field('cancel')}, i64 0, i64 {abi.COMMITTED} monotonic monotonic, align 8")
-    was = b.emit(f"extractvalue {{ i64, i1 }} {pair}, 0")
+    threads, cancel = b.module.target.has_threads, b.field(CANCEL)
+    if threads:
+        pair = b.emit(f"cmpxchg ptr {cancel}, i64 0, i64 {abi.COMMITTED} monotonic monotonic, align 8")
+        was = b.emit(f"extractvalue {{ i64, i1 }} {pair}, 0")
+    else:
+        was = _load_shared(b, cancel)
     leave, after = b.label(), b.label()
     b.line(f"br i1 {b.emit(f'icmp sle i64 {was}, 0')}, label %{after}, label %{leave}, !prof !2")
     b.begin(leave)
     b.line(f"ret i32 {abi.RETURN_CANCELLED}")
     b.begin(after)
+    if not threads:
+        b.line(f"store volatile i64 {abi.COMMITTED}, ptr {cancel}, align 8")
 
 
 def stamp(b: BodyEmitter, s: Stamp) -> None:

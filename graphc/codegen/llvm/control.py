@@ -46,7 +46,7 @@ def _extremum(name: str) -> Definition:
     def rule(b: BodyEmitter, args: list[Ix]) -> str:
         text = b.value(args[0])
         for other in args[1:]:
-            text = b.emit(f"call i64 @llvm.{name}.i64(i64 {text}, i64 {b.value(other)})")
+            text = b.emit(f"call {b.ix} @llvm.{name}.{b.ix}({b.ix} {text}, {b.ix} {b.value(other)})")
         return text
     return rule
 
@@ -55,23 +55,23 @@ def _quotient(b: BodyEmitter, args: list[Ix]) -> str:
     """Rounded down: the index is moved up to be positive, where unsigned division is cheap."""
     ix, divisor = args
     if at_least(ix, 0):
-        return b.emit(f"udiv i64 {b.value(ix)}, {b.value(divisor)}")
-    q = b.emit(f"sdiv i64 {b.value(ix)}, {b.value(divisor)}")
-    r = b.emit(f"srem i64 {b.value(ix)}, {b.value(divisor)}")
-    return b.emit(f"add i64 {q}, {b.emit(f'ashr i64 {r}, 63')}")
+        return b.emit(f"udiv {b.ix} {b.value(ix)}, {b.value(divisor)}")
+    q = b.emit(f"sdiv {b.ix} {b.value(ix)}, {b.value(divisor)}")
+    r = b.emit(f"srem {b.ix} {b.value(ix)}, {b.value(divisor)}")
+    return b.emit(f"add {b.ix} {q}, {b.emit(f'ashr {b.ix} {r}, {int(b.ix[1:]) - 1}')}")
 
 
 def _remainder(b: BodyEmitter, args: list[Ix]) -> str:
     ix, divisor = args
     if at_least(ix, 0):
-        return b.emit(f"urem i64 {b.value(ix)}, {b.value(divisor)}")
-    r = b.emit(f"srem i64 {b.value(ix)}, {b.value(divisor)}")
-    sign = b.emit(f"ashr i64 {r}, 63")
-    return b.emit(f"add i64 {r}, {b.emit(f'and i64 {sign}, {b.value(divisor)}')}")
+        return b.emit(f"urem {b.ix} {b.value(ix)}, {b.value(divisor)}")
+    r = b.emit(f"srem {b.ix} {b.value(ix)}, {b.value(divisor)}")
+    sign = b.emit(f"ashr {b.ix} {r}, {int(b.ix[1:]) - 1}")
+    return b.emit(f"add {b.ix} {r}, {b.emit(f'and {b.ix} {sign}, {b.value(divisor)}')}")
 
 
 def _product(b: BodyEmitter, args: list[Ix]) -> str:
-    return b.emit(f"mul nsw i64 {b.value(args[0])}, {b.value(args[1])}")
+    return b.emit(f"mul nsw {b.ix} {b.value(args[0])}, {b.value(args[1])}")
 
 
 FOLDS: dict[str, Callable[..., int]] = {
@@ -124,11 +124,11 @@ def _middle(b: BodyEmitter, s: For, lo: Ix, hi: Ix, many: int) -> Ix:
     """Where the last whole chunk ends, computed at run time."""
     trips = b.value(hi - lo + (s.step - 1))
     if s.step > 1:
-        trips = b.emit(f"sdiv i64 {trips}, {s.step}")
-    chunks = b.emit(f"sdiv i64 {trips}, {many}")
-    extent = b.emit(f"mul nsw i64 {chunks}, {many * s.step}")
+        trips = b.emit(f"sdiv {b.ix} {trips}, {s.step}")
+    chunks = b.emit(f"sdiv {b.ix} {trips}, {many}")
+    extent = b.emit(f"mul nsw {b.ix} {chunks}, {many * s.step}")
     middle = Sym("middle", s.symbol.id)
-    b.define(middle, b.emit(f"add nsw i64 {b.value(lo)}, {extent}"))
+    b.define(middle, b.emit(f"add nsw {b.ix} {b.value(lo)}, {extent}"))
     return Ix(0, ((middle, 1),))
 
 
@@ -147,22 +147,22 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
             nexts = _one_trip(b, s, carried)
         else:
             nexts = _copies(b, s, [start + k * s.step for k in range(copies)], carried)
-        following = b.emit(f"add nsw i64 {index}, {copies * s.step}")
+        following = b.emit(f"add nsw {b.ix} {index}, {copies * s.step}")
         if every and not chunk:
             leave_if_cancelled(b)
-        again = b.emit(f"icmp slt i64 {following}, {chunk.end if chunk else last}")
+        again = b.emit(f"icmp slt {b.ix} {following}, {chunk.end if chunk else last}")
         b.line(f"br i1 {again}, label %{header}, label %{chunk.look if chunk else leave}, {b.module.loop_metadata()}")
     end, b.block = b.block, before
     entry = chunk.header if chunk else header
     if certain:
         b.line(f"br label %{entry}")
     else:
-        b.line(f"br i1 {b.emit(f'icmp slt i64 {first}, {last}')}, label %{entry}, label %{leave}")
+        b.line(f"br i1 {b.emit(f'icmp slt {b.ix} {first}, {last}')}, label %{entry}, label %{leave}")
     starts = (before, first, values)
     if chunk:
         starts = chunk.begin(b, s, starts, (following, nexts), last, every // copies * copies * s.step, header)
     b.begin(header)
-    b.line(f"{index} = phi i64 [ {starts[1]}, %{starts[0]} ], [ {following}, %{end} ]")
+    b.line(f"{index} = phi {b.ix} [ {starts[1]}, %{starts[0]} ], [ {following}, %{end} ]")
     for value, name, text, after in zip(s.inits, carried, starts[2], nexts):
         b.line(f"{name} = phi {type_of(value)} [ {text}, %{starts[0]} ], [ {after}, %{end} ]")
     b.append(scope)
@@ -189,18 +189,18 @@ class _Chunk:
         """The outer loop's header; gives what the inner loop starts from: block, index, carried values."""
         before, first, values = starts
         b.begin(self.header)
-        b.line(f"{self.index} = phi i64 [ {first}, %{before} ], [ {following[0]}, %{self.after} ]")
+        b.line(f"{self.index} = phi {b.ix} [ {first}, %{before} ], [ {following[0]}, %{self.after} ]")
         for value, name, text, then in zip(s.inits, self.values, values, following[1]):
             b.line(f"{name} = phi {type_of(value)} [ {text}, %{before} ], [ {then}, %{self.after} ]")
-        far = b.emit(f"add nsw i64 {self.index}, {extent}")
-        b.line(f"{self.end} = call i64 @llvm.smin.i64(i64 {far}, i64 {last})")
+        far = b.emit(f"add nsw {b.ix} {self.index}, {extent}")
+        b.line(f"{self.end} = call {b.ix} @llvm.smin.{b.ix}({b.ix} {far}, {b.ix} {last})")
         b.line(f"br label %{inner}")
         return self.header, self.index, self.values
 
     def finish(self, b: BodyEmitter, following: str, last: str, leave: str) -> str:
         """The look after a chunk; the block that leaves the loop."""
         b.begin(self.look)
-        b.line(f"br i1 {b.emit(f'icmp slt i64 {following}, {last}')}, label %{self.more}, label %{leave}")
+        b.line(f"br i1 {b.emit(f'icmp slt {b.ix} {following}, {last}')}, label %{self.more}, label %{leave}")
         b.begin(self.more)
         leave_if_cancelled(b, self.after)
         b.line(f"br label %{self.header}")
@@ -217,7 +217,7 @@ def _one_trip(b: BodyEmitter, s: For, carried: list[str]) -> list[str]:
 # ---- parallel loops
 def parallel(b: BodyEmitter, s: Parallel) -> None:
     count = b.resolve(s.count)
-    if s.serial or count == 1:
+    if s.serial or count == 1 or not b.module.target.has_threads:
         loop = For(s.symbol, Ix(), s.count, 1, (), (), None)
         loop.body = s.body
         b.module.looks.every[id(loop)] = b.module.looks.every.get(id(s), 0)
@@ -307,24 +307,24 @@ def while_loop(b: BodyEmitter, s: While) -> None:
         run(b, s.body)
         nexts = [b.val(v) for v in s.nexts]
         if every > 1:
-            trips = b.emit(f"and i64 {index}, {(1 << every.bit_length() - 1) - 1}")
+            trips = b.emit(f"and {b.ix} {index}, {(1 << every.bit_length() - 1) - 1}")
             due, on = b.label(), b.label()
-            b.line(f"br i1 {b.emit(f'icmp ne i64 {trips}, 0')}, label %{on}, label %{due}, !prof !2")
+            b.line(f"br i1 {b.emit(f'icmp ne {b.ix} {trips}, 0')}, label %{on}, label %{due}, !prof !2")
             b.begin(due)
             leave_if_cancelled(b)
             b.line(f"br label %{on}")
             b.begin(on)
         elif every:
             leave_if_cancelled(b)
-        following = b.emit(f"add nsw i64 {index}, 1")
+        following = b.emit(f"add nsw {b.ix} {index}, 1")
         b.line(f"br label %{header}, {b.module.loop_metadata()}")
     end, b.block = b.block, before
     b.line(f"br label %{header}")
     b.begin(header)
-    b.line(f"{index} = phi i64 [ 0, %{before} ], [ {following}, %{end} ]")
+    b.line(f"{index} = phi {b.ix} [ 0, %{before} ], [ {following}, %{end} ]")
     for value, name, text, after in zip(s.inits, carried, values, nexts):
         b.line(f"{name} = phi {type_of(value)} [ {text}, %{before} ], [ {after}, %{end} ]")
-    b.line(f"br i1 {b.emit(f'icmp slt i64 {index}, {limit}')}, label %{head}, label %{leave}")
+    b.line(f"br i1 {b.emit(f'icmp slt {b.ix} {index}, {limit}')}, label %{head}, label %{leave}")
     b.begin(head)
     b.append(scope)
     b.begin(leave)
@@ -338,7 +338,7 @@ def call(b: BodyEmitter, s: Call) -> None:
     parts = ["ptr %ctx"]
     for view in s.views:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
-    parts += [f"i64 {b.value(b.resolve(ix))}" for ix in s.ints]
+    parts += [f"{b.ix} {b.value(b.resolve(ix))}" for ix in s.ints]
     b.line(f"call void {function_symbol(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
     look_after(b, s)
 

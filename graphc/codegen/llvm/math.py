@@ -4,17 +4,19 @@ from __future__ import annotations
 from graphc.codegen.llvm import special_functions, vector_math
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.control import run
+from graphc.codegen.llvm.fused import fma
 from graphc.codegen.llvm.lanes import lane_text
 from graphc.codegen.llvm.storage_floats import CONVERSIONS
-from graphc.codegen.llvm.types import REGISTER, vector
+from graphc.codegen.llvm.types import REGISTER, cold_convention, vector
 from graphc.codegen.loops.arithmetic import Arithmetic
 from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
 from graphc.ir.types import DType, f32
 from graphc.schedule.target import Target
 
-ARITY = {"pow": 2}
-F32, F64 = vector_math.F32 | special_functions.F32, vector_math.F64 | special_functions.F64
+ARITY = {"pow": 2, "fma": 3}
+OUT_OF_LINE = frozenset({"fma"})        # of many instructions, in the place of one
+F32, F64 = vector_math.F32 | special_functions.F32 | {"fma": fma}, vector_math.F64 | special_functions.F64
 
 
 class Fragment(Arithmetic):
@@ -40,7 +42,7 @@ def math_text(body: BodyEmitter, name: str, op: str, dtype: DType, lanes: int, t
     run(body, fragment.block)
     body.line(f"ret {ty} {body.val(result)}")
     arguments = ", ".join(f"{ty} %x{o.id}" for o in fragment.operands)
-    return body.text(f"define internal {ty} {name}({arguments}) #1")
+    return body.text(f"define internal {ty} {name}({arguments}) #{0 if op in OUT_OF_LINE else 1}")
 
 
 def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes: int, target: Target) -> str:
@@ -56,7 +58,8 @@ def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes:
 
 
 def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:
-    """result with libm's value in the lanes that are bad; kept out of line, and preserves all registers."""
+    """result with libm's value in the lanes that are bad; kept out of line, and preserves all registers where it
+    can."""
     ty = vector(REGISTER[dtype.name], lanes)
     symbol = body.module.libm(function, dtype, arity)
     result = "%result"
@@ -64,8 +67,8 @@ def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, 
         result = _repair_lane(body, symbol, dtype, lanes, lane, result, arity)
     body.line(f"ret {ty} {result}")
     operands = "".join(f", {ty} %x{k}" for k in range(arity))
-    return body.text(f"define internal preserve_allcc {ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) "
-                     "#2")
+    convention = cold_convention(body.module.target)
+    return body.text(f"define internal {convention}{ty} {name}({vector('i1', lanes)} %bad, {ty} %result{operands}) #2")
 
 
 def _repair_lane(body: BodyEmitter, symbol: str, dtype: DType, lanes: int, lane: int, result: str, arity: int) -> str:

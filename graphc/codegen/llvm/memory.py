@@ -43,6 +43,8 @@ def _load_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: i
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is None:
         return b.emit(f"load {ty}, ptr {pointer}, align {size}")
+    if lanes == 1:
+        return _load_if(b, view, index, mask)
     name = f"@llvm.masked.load.v{lanes}{MANGLED[element]}.p0"
     return b.emit(f"call {ty} {name}(ptr align {size} {pointer}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
 
@@ -60,10 +62,14 @@ def _load_splat(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, m
 def _load_if(b: BodyEmitter, view: View, index: tuple[Ix, ...], condition: str) -> str:
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
     pointer = b.address(view, index, element)
-    mask = b.emit(f"insertelement <1 x i1> poison, i1 {condition}, i64 0")
+    mask = _one_lane(b, "i1", condition)
     one = b.emit(f"call <1 x {element}> @llvm.masked.load.v1{MANGLED[element]}.p0(ptr align {size} {pointer}, "
                  f"<1 x i1> {mask}, <1 x {element}> zeroinitializer)")
     return b.emit(f"extractelement <1 x {element}> {one}, i64 0")
+
+
+def _one_lane(b: BodyEmitter, element: str, scalar: str) -> str:
+    return b.emit(f"insertelement <1 x {element}> poison, {element} {scalar}, i64 0")
 
 
 def _splat(b: BodyEmitter, ty: str, element: str, scalar: str, lanes: int) -> str:
@@ -100,16 +106,16 @@ def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int
 
 def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> str:
     offsets = _lane_offsets(b, view.strides[-1], lanes)
-    return b.emit(f"getelementptr {element}, ptr {b.address(view, index, element)}, <{lanes} x i64> {offsets}")
+    return b.emit(f"getelementptr {element}, ptr {b.address(view, index, element)}, <{lanes} x {b.ix}> {offsets}")
 
 
 def _lane_offsets(b: BodyEmitter, stride: Dim, lanes: int) -> str:
     """0, 1, 2, … times the stride."""
     if isinstance(stride, int):
-        return lanes_constant("i64", [k * stride for k in range(lanes)])
-    ty = vector("i64", lanes)
-    strides = _splat(b, ty, "i64", b.number(stride), lanes)
-    return b.emit(f"mul nsw {ty} {strides}, {lanes_constant('i64', range(lanes))}")
+        return lanes_constant(b.ix, [k * stride for k in range(lanes)])
+    ty = vector(b.ix, lanes)
+    strides = _splat(b, ty, b.ix, b.number(stride), lanes)
+    return b.emit(f"mul nsw {ty} {strides}, {lanes_constant(b.ix, range(lanes))}")
 
 
 # ---- stores
@@ -121,6 +127,8 @@ def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: 
         return
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is not None:
+        if lanes == 1:
+            ty, text, mask = f"<1 x {element}>", *[_one_lane(b, t, x) for t, x in ((element, text), ("i1", mask))]
         b.line(f"call void @llvm.masked.store.v{lanes}{MANGLED[element]}.p0({ty} {text}, ptr align {size} {pointer}, "
                f"<{lanes} x i1> {mask})")
     elif hint == "nontemporal":

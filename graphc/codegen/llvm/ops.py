@@ -13,13 +13,13 @@ from graphc.codegen.llvm.integers import (
     int_abs, int_div, int_neg, int_not, int_rem, mulhi_u, unsigned_div, unsigned_rem)
 from graphc.codegen.llvm.lanes import any_lane, build_vector, lane_text, part_of_lanes, select_text
 from graphc.codegen.llvm.types import (
-    KIND, MEMORY, REGISTER, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
+    KIND, MEMORY, REGISTER, cold_convention, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError
-from graphc.ir.types import f16, u32
+from graphc.ir.types import f16, f32, u32
 
 Rule = Callable[[BodyEmitter, Compute, list[str]], str]
 Conversion = Callable[[BodyEmitter, Compute, str], str]
@@ -39,8 +39,8 @@ INSTRUCTIONS = {
 
 # (operation, kind) -> intrinsic overloaded on its operand type
 INTRINSICS = {
-    ("fma", "f"): "llvm.fma", ("sqrt", "f"): "llvm.sqrt", ("floor", "f"): "llvm.floor", ("ceil", "f"): "llvm.ceil",
-    ("round", "f"): "llvm.roundeven", ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs",
+    ("sqrt", "f"): "llvm.sqrt", ("floor", "f"): "llvm.floor", ("ceil", "f"): "llvm.ceil",
+    ("trunc", "f"): "llvm.trunc", ("abs", "f"): "llvm.fabs",
     ("copysign", "f"): "llvm.copysign",
     ("min", "i"): "llvm.smin", ("max", "i"): "llvm.smax", ("min", "u"): "llvm.umin", ("max", "u"): "llvm.umax",
 }
@@ -62,6 +62,19 @@ def compute(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     return rule(e, s, args)
 
 
+def fused(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    """One instruction, or a function of ours; of f64 C's."""
+    if s.dst.dtype is f32 and not e.module.target.has_fma:
+        return math_call(e, s, args)
+    return intrinsic(e, "llvm.fma", s, args)
+
+
+def rounded(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    """To the nearest integer, and to even ones between two. Where that is no instruction LLVM calls C's function of
+    that name, which older libraries lack; they have rint, which does the same."""
+    return intrinsic(e, "llvm.roundeven" if e.module.target.has_rounding else "llvm.rint", s, args)
+
+
 # ---- functions
 def math_call(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     ty = type_of(s.dst)
@@ -75,7 +88,8 @@ def repair(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     lanes, ty = s.dst.lanes, type_of(s.dst)
     slow = e.module.libm_repair(s.attr, s.dst.dtype, lanes, len(operands))
     actual = ", ".join([f"{vector('i1', lanes)} {bad}", f"{ty} {result}"] + [f"{ty} {o}" for o in operands])
-    return e.cold_path(any_lane(e, bad, lanes), f"call preserve_allcc {ty} {slow}({actual})", ty, result)
+    return e.cold_path(any_lane(e, bad, lanes), f"call {cold_convention(e.module.target)}{ty} {slow}({actual})",
+                       ty, result)
 
 
 def libm_call(e: BodyEmitter, s: Compute, args: list[str]) -> str:
@@ -222,14 +236,16 @@ def _combine(e: BodyEmitter, op: str, like: Val, a: str, b: str) -> str:
 def tail_mask(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     """iota < count, in integers as wide as the lanes are likely to be: AVX2 masks have the width of the data."""
     lanes, count = s.dst.lanes, e.resolve(s.attr)
+    if lanes == 1:                          # of a target without vectors
+        return e.emit(f"icmp sgt {e.ix} {e.value(count)}, 0")
     if count.is_const and isinstance(count.const, int):
         return lanes_constant("i1", ["true" if i < count.const else "false" for i in range(lanes)])
-    element = "i64" if lanes <= 4 else "i32"
-    if not (at_least(count, -(1 << 31)) and at_most(count, (1 << 31) - 1)):
+    element = e.ix if lanes <= 4 else "i32"
+    if e.ix == "i64" and not (at_least(count, -(1 << 31)) and at_most(count, (1 << 31) - 1)):
         element = "i64"
     number = e.value(count)
-    if element == "i32":
-        number = e.emit(f"trunc i64 {number} to i32")
+    if element != e.ix:
+        number = e.emit(f"trunc {e.ix} {number} to {element}")
     ty = f"<{lanes} x {element}>"
     one = e.emit(f"insertelement {ty} poison, {element} {number}, i64 0")
     counts = e.emit(f"shufflevector {ty} {one}, {ty} poison, <{lanes} x i32> zeroinitializer")
@@ -237,7 +253,7 @@ def tail_mask(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 
 def index_value(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    return e.value(e.resolve(s.attr))
+    return e.wide_value(s.attr)
 
 
 def is_aligned(e: BodyEmitter, s: Compute, args: list[str]) -> str:
@@ -249,6 +265,7 @@ def is_aligned(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 # operation, or (operation, kind of the operands) -> rule
 IRREGULAR: dict[str | tuple[str, str], Rule] = {
+    ("fma", "f"): fused, ("round", "f"): rounded,
     ("min", "f"): float_extremum, ("max", "f"): float_extremum, ("rem", "f"): float_rem,
     ("div", "i"): int_div, ("rem", "i"): int_rem, ("abs", "i"): int_abs,
     ("div", "u"): unsigned_div, ("rem", "u"): unsigned_rem, ("abs", "u"): lambda e, s, args: args[0],

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.codegen.loops.loop_ir import Val
 from graphc.ir.types import DTYPES, PACKED, DType
+from graphc.schedule.target import Target
 
 
 def _register(dtype: DType) -> str:
@@ -77,6 +78,12 @@ def frame_bytes(ty: str) -> int:
         return 8
     lanes, element = ty.strip("<>").split(" x ")
     return -(-int(lanes) * ELEMENT_BYTES[element] // 8) * 8
+
+
+def cold_convention(target: Target) -> str:
+    """The calling convention of functions that are rarely called, as it is written before a type: they leave all
+    registers as they are where LLVM can do that; elsewhere it stops the process when asked to."""
+    return "preserve_allcc " if target.can_preserve_registers else ""
 
 
 def function_symbol(name: str) -> str:

@@ -308,7 +308,7 @@ class LoopFunction(FunctionIR, Arithmetic, Indices):
             raise InternalError(f"{len(index)} indices for {view.name} of {len(view.shape)} dimensions", "loops")
         if lanes > 1 and not index or hint not in HINTS:
             raise InternalError(f"access to {view.name}: lanes {lanes}, hint {hint!r}", "loops")
-        if mask is not None and (mask.dtype is not bool_ or mask.lanes != lanes or lanes == 1):
+        if mask is not None and (mask.dtype is not bool_ or mask.lanes != lanes):
             raise InternalError(f"mask {mask.type_text} for {lanes} lanes of {view.name}", "loops")
         return tuple([i if isinstance(i, Ix) else as_ix(i) for i in index])
 

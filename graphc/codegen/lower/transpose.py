@@ -51,9 +51,11 @@ def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
 
 
 def _transposed_blocks(f: LoopFunction, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
-    """`block` rows (2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a
+    """`block` rows (1, 2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a
     vector.
     """
+    if block == 1:
+        return list(rows)
     if block == 2:
         return [f.shuffle(rows[0], rows[1], _unpack(lanes, block, 1, half)) for half in (0, 1)]
     upper, lower = ([f.shuffle(x, y, _unpack(lanes, block, 1, half)) for half in (0, 1)]

@@ -281,10 +281,14 @@ class RoutineBody:
 
     def syscall(self, name: str, *values: object) -> I64:
         """The system call of that name; what it gives back, which is -1 for an error."""
+        if name not in self.architecture.syscalls:
+            raise self.error(f"no system call {name} on {self.architecture.name}")
         return self.call(SYSCALL, (self.architecture.syscalls[name], *values))
 
     def pause(self) -> None:
         """Tells the CPU that this thread waits in a loop."""
+        if self.architecture.pause is None:
+            raise self.error(f"no threads on {self.architecture.name}")
         self.call(*self.architecture.pause)
 
     # ---- helpers

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from graphc.codegen.routines.architecture import Architecture
 from graphc.codegen.routines.routine import Branch, Callee, Instruction, Repeat, Routine, RoutineBody, StatementList
-from graphc.codegen.routines.values import VOLATILE, Extern, Global, Ptr, Typed
+from graphc.codegen.routines.values import VOLATILE, Extern, Global, Ptr, Size, Typed
 from graphc.errors import InternalError
 
 Replaced = Mapping[Routine, Routine]            # routines, and those that stand in their place
@@ -15,6 +15,7 @@ ARITHMETIC = ("add", "sub", "mul", "udiv", "urem", "and", "or", "xor", "shl", "l
 COMPARISONS = ("eq", "ne", "slt", "sle", "sgt", "sge")
 CONVERSIONS = ("zext", "sext", "trunc", "ptrtoint")
 UPDATES = tuple([f"atomicrmw {op}" for op in ("xchg", "add", "sub", "and")])
+BACKSLASH = chr(92)             # begins a byte in hexadecimal digits
 # How an operation is written: t are operands with their types, v without.
 PATTERNS = {
     **dict.fromkeys(ARITHMETIC, "{op} {t[0]}, {v[1]}"),
@@ -32,7 +33,7 @@ def module_text(routines: Iterable[Routine], architecture: Architecture,
     exported = {r.name for r in routines}
     others = {thing.name: thing for b in bodies.values()
               for thing in b.mentioned if isinstance(thing, (Extern, Global))}
-    parts = [_declaration(thing) for thing in others.values()]
+    parts = [_declaration(thing, architecture) for thing in others.values()]
     parts += [f"declare i64 @llvm.{op}.i64(i64, i64)" for op in ("smin", "smax")]
     parts += [_FunctionText(body, replaced).function(name in exported) for name, body in bodies.items()]
     return "\n".join(parts) + "\n"
@@ -57,21 +58,28 @@ def routine_bodies(routines: Iterable[Routine], architecture: Architecture,
     return bodies
 
 
-def _declaration(thing: Extern | Global) -> str:
+def _declaration(thing: Extern | Global, architecture: Architecture) -> str:
     if isinstance(thing, Extern):
-        return f"declare {_type(thing.result)} @{thing.name}({_params(thing)})"
+        return f"declare {_type(thing.result)} @{thing.name}({_params(thing, architecture)})"
+    if thing.zeros:
+        return f"@{thing.name} = internal global [{thing.zeros} x i8] zeroinitializer, align 64"
     if thing.content is None:
         return f"@{thing.name} = external global i8"
-    content = "".join([f"\\{byte:02X}" for byte in thing.content])
-    return f'@{thing.name} = private constant [{len(thing.content)} x i8] c"{content}"'
+    return f"@{thing.name} = private constant {bytes_text(thing.content)}, align 8"
+
+
+def bytes_text(content: bytes) -> str:
+    """An array of bytes, as LLVM writes its type and value."""
+    return f"[{len(content)} x i8] c\"{BACKSLASH if content else ''}{content.hex(BACKSLASH)}\""
 
 
 def _type(kind: type[Typed] | None) -> str:
     return kind.llvm if kind else "void"
 
 
-def _params(callee: Callee) -> str:
-    return ", ".join([p.llvm for p in callee.params] + ["..."] * callee.variadic)
+def _params(callee: Callee, architecture: Architecture) -> str:
+    words = [f"i{architecture.pointer_bits}" if p is Size else p.llvm for p in callee.params]
+    return ", ".join(words + ["..."] * callee.variadic)
 
 
 class _FunctionText:
@@ -91,6 +99,11 @@ class _FunctionText:
         scope, inline = "" if exported else "internal ", " alwaysinline" * owner.inline
         head = f"define {scope}{_type(owner.result)} @{owner.name}({params}) nounwind{inline} {{"
         return "\n".join([f"\n; {owner.doc}", head, "entry:", *self._entry, *self._lines, "}"])
+
+    @property
+    def _alone(self) -> bool:
+        """Without threads, what is atomic elsewhere needs no instructions of its own."""
+        return self.body.architecture.pause is None
 
     def _block(self, block: StatementList) -> None:
         for statement in block.statements:
@@ -123,6 +136,8 @@ class _FunctionText:
         self._ends.pop()
 
     def _instruction(self, s: Instruction) -> str:
+        if self._alone and s.op in UPDATES:
+            return self._update_alone(s)
         given = "  " if s.result is None else f"  {s.result.text} = "
         values = [o.text for o in s.operands]
         typed = [f"{o.llvm} {o.text}" for o in s.operands]
@@ -131,28 +146,58 @@ class _FunctionText:
             return given + pattern.format(op=s.op, t=typed, v=values, kind=kind, how=s.how)
         return given + getattr(self, f"_{s.op}")(s, typed)
 
+    def _update_alone(self, s: Instruction) -> str:
+        """What was there, and the new value in its place."""
+        (place, by), name, op = s.operands, s.made, s.op.removeprefix("atomicrmw ")
+        lines = [f"  {name.text} = load {name.llvm}, ptr {place.text}"]
+        if op != "xchg":
+            lines.append(f"  {name.text}.new = {op} {name.llvm} {name.text}, {by.text}")
+        return "\n".join([*lines, f"  store {name.llvm} {by.text if op == 'xchg' else f'{name.text}.new'}, "
+                                   f"ptr {place.text}"])
+
     def _alloca(self, s: Instruction, typed: list[str]) -> str:
         return f"alloca i8, {typed[0]}, align 8" if typed else f"alloca [{s.how} x i8], align 8"
 
     def _load(self, s: Instruction, typed: list[str]) -> str:
-        if s.how in (None, VOLATILE):
-            return f"load {s.how or ''} {s.made.llvm}, {typed[0]}"
+        if s.how in (None, VOLATILE) or self._alone:
+            return f"load {'volatile' if s.how else ''} {s.made.llvm}, {typed[0]}"
         return f"load atomic {s.made.llvm}, {typed[0]} {s.how}, align {s.made.bytes}"
 
     def _store(self, s: Instruction, typed: list[str]) -> str:
-        if s.how is None:
+        if s.how is None or self._alone:
             return f"store {typed[1]}, {typed[0]}"
         return f"store atomic {typed[1]}, {typed[0]} {s.how}, align {s.operands[1].bytes}"
 
     def _cmpxchg(self, s: Instruction, typed: list[str]) -> str:
         """LLVM's instruction gives a pair."""
+        if self._alone:
+            place, expected, new = typed
+            name, value = s.made.text, s.operands[1].text
+            self._lines += [f"  {name}.was = load {s.made.llvm}, {place}",
+                            f"  {name}.is = icmp eq {s.made.llvm} {name}.was, {value}",
+                            f"  {name}.next = select i1 {name}.is, {new}, {s.made.llvm} {name}.was",
+                            f"  store {s.made.llvm} {name}.next, {place}"]
+            return f"select i1 true, {s.made.llvm} {name}.was, {s.made.llvm} {name}.was"
         self._lines.append(f"  {s.made.text}.pair = cmpxchg {', '.join(typed)} {s.how} monotonic")
         return f"extractvalue {{ {s.made.llvm}, i1 }} {s.made.text}.pair, 0"
 
     def _call(self, s: Instruction, typed: list[str]) -> str:
         callee = self._replaced.get(s.how, s.how)
-        kind = f"{_type(callee.result)} ({_params(callee)})" if callee.variadic else _type(callee.result)
+        architecture = self.body.architecture
+        params = _params(callee, architecture)
+        kind = f"{_type(callee.result)} ({params})" if callee.variadic else _type(callee.result)
+        typed = [self._narrowed(text) if p is Size else text for p, text in zip(callee.params, typed)] \
+            + typed[len(callee.params):]
         return f"call {kind} {callee.text if isinstance(callee, Ptr) else f'@{callee.name}'}({', '.join(typed)})"
+
+    def _narrowed(self, typed: str) -> str:
+        """An i64 as wide as pointers are."""
+        bits, value = self.body.architecture.pointer_bits, typed.split(" ", 1)[1]
+        if bits == 64 or not value.startswith("%"):
+            return f"i{bits} {value}"
+        name = f"%narrow{len(self._lines)}"
+        self._lines.append(f"  {name} = trunc i64 {value} to i{bits}")
+        return f"i{bits} {name}"
 
     def _break(self, s: Instruction, typed: list[str]) -> str:
         return f"br label %{self._ends[-1]}"

@@ -106,6 +106,14 @@ class I64(Int):
     def at_least(self, other: I64 | int) -> I64: return self._with("smax", other)
 
 
+class Size(I64):
+    """In the parameters of functions of C: its size_t, which is as wide as a pointer. Routines count in I64."""
+
+    @classmethod
+    def takes(cls, value: object) -> bool:
+        return isinstance(value, I64)
+
+
 class Ptr(Typed):
     """An address; the constant None is null. Its subclasses know what is there, and are taken where a mere address is
     wanted."""
@@ -278,7 +286,8 @@ class Extern:
 
 
 class Global:
-    """Memory with a name: `content`, or (None) another library's."""
+    """Memory with a name: constant `content`, or `zeros` bytes to write to, which begin at a cache line, or (neither)
+    another module's."""
 
-    def __init__(self, name: str, content: bytes | None = None):
-        self.name, self.content = name, content
+    def __init__(self, name: str, content: bytes | None = None, zeros: int = 0):
+        self.name, self.content, self.zeros = name, content, zeros

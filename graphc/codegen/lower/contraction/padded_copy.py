@@ -35,9 +35,11 @@ class _PadCopy:
 
     def run(self) -> None:
         f, copy = self.f, self.copy
-        axes = tuple(sorted(range(len(copy.shape)), key=lambda x: (-copy.strides[x], x)))
+        # of equal strides are those of a single channel and of the axis around it
+        order = {x: (-copy.strides[x], x == copy.channels, x) for x in range(len(copy.shape))}
+        axes = tuple(sorted(order, key=order.__getitem__))
         padded = [p for p, x in enumerate(axes) if copy.low[x] != 0 or copy.shape[x] != self.source.shape[x]]
-        start = min(padded[-1:] + [len(axes) - 2] * copy.channels_last)
+        start = min(padded[-1:] + [len(axes) - 2] * (copy.channels is not None))
         rows, row = axes[:start], axes[start:]
         count = product_of(copy.shape[x] for x in rows)
         row_bytes = typical(product_of(copy.shape[x] for x in row)) * self.source.dtype.itemsize

@@ -1,0 +1,1 @@
+"""Instances of exported libraries: their memory, their statuses, and the routines that all libraries have."""

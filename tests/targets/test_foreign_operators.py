@@ -1,0 +1,59 @@
+"""Operators on processors that are not this one, against their numpy references: a share of all samples, each operator
+on each machine."""
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from machines import MACHINES, run_on
+
+
+sys.path[:0] = [str(Path(__file__).parent.parent / folder) for folder in ("ops", "native")]
+from samples import SAMPLES  # noqa: E402
+from test_operators import check, graph_of  # noqa: E402
+
+GROUPS = 4
+NAMES = sorted({s.op.name for s in SAMPLES})
+TINY = np.finfo(np.float32).tiny
+
+
+def runs_on(machine, sample):
+    """Whether the machine has what the sample needs."""
+    return machine.libm or sample.op.name != "lgamma" and not any(np.asarray(a).dtype == np.float64 for a in (*sample.arrays, *sample.expected()))
+
+
+def flushed(array):
+    """The array with f32's subnormals as zeros of their signs."""
+    if array.dtype != np.float32:
+        return array
+    return np.where(np.abs(array) < TINY, np.copysign(np.float32(0), array), array)
+
+
+def share_of(machine, group):
+    """One ordinary sample of every operator in the group, and one of special numbers."""
+    chosen = []
+    for name in NAMES[group::GROUPS]:
+        samples = [s for s in SAMPLES if s.op.name == name and runs_on(machine, s)]
+        chosen += samples[:1] + [s for s in samples[1:] if s.tag == "special"][:1]
+    return chosen if machine.subnormals else [replace(s, arrays=tuple(map(flushed, s.arrays))) for s in chosen]
+
+
+def check_on(machine, samples):
+    found = run_on(machine, graph_of(samples), [a for s in samples for a in s.arrays])
+    results = iter(found.outputs)
+    for s in samples:
+        for expected in s.expected():
+            actual, expected = next(results), np.asarray(expected)
+            check(s, *((actual, expected) if machine.subnormals else map(flushed, (actual, expected))))
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize("platform", MACHINES)
+def test_operators_are_their_references(platform, group):
+    machine = MACHINES[platform]
+    if lacking := machine.lacks():
+        pytest.skip(f"{lacking} not installed")
+    check_on(machine, share_of(machine, group))
