@@ -29,6 +29,11 @@ class Target:
     abi: str = ""                   # LLVM's name of the calling convention, where the triple leaves it open
     relocation: str = "pic"         # "static" where a program lies at a fixed address
 
+    @property
+    def reach_bytes(self) -> int:
+        """Memory that signed indices as wide as a pointer reach."""
+        return 1 << self.pointer_bits - 1
+
     def lanes(self, itemsize: int) -> int:
         return max(1, self.vector_bytes // itemsize)
 
