@@ -145,7 +145,7 @@ NOT_CALLED = {                                              # what else is publi
     "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
     "GraphError", "InternalError",
     "import_module", "set_compiler", "set_renderer",        # wiring inside the package
-    "batches", "check_gradients", "compile", "draw", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
+    "batches", "check_gradients", "compile", "draw", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
     "train_step",
     "value_and_grad", "vjp", "vmap", "windows",             # on whole graphs: test_kinds_graphs.py
 }

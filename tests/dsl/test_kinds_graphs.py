@@ -28,7 +28,8 @@ def scaled(x: gc.f32[3]):
 NET = nn.Linear(2) >> nn.relu
 TOKENS = nn.Embedding(7, 4) >> nn.LSTM(4, batch_first=True) >> nn.Linear(7)
 OPTIMIZER = optim.SGD(0.1)
-FILE = os.path.join(tempfile.mkdtemp(), "weights")
+FOLDER = tempfile.mkdtemp()
+FILE = os.path.join(FOLDER, "weights")
 SERIES = np.arange(12.0).reshape(6, 2)
 CALLED = {
     "batches": lambda: {"size": 2},
@@ -37,6 +38,7 @@ CALLED = {
     "windows": lambda: {"series": SERIES, "length": 2, "ahead": 1},
     "check_gradients": lambda: {"f": square, "B": 2, "samples": 1, "directions": 1, "wrt": ["x"]},
     "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square},
+    "export": lambda: {"what": NET, "folder": FOLDER, "x": gc.f32[3, 4], "seed": 0, "targets": "x86_64-linux:sse2"},
     "grad": lambda: {"f": square, "wrt": "x"},
     "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0},
     "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
@@ -80,7 +82,7 @@ def test_functions(name):
         for value in VALUES:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 continue
-            if argument in ("f", "loss", "model", "trainable") and callable(value):
+            if argument in ("f", "what", "loss", "model", "trainable") and callable(value):
                 continue                                        # what a function of the user's raises is the user's
             if argument in COUNTED and isinstance(value, (int, np.integer)) and 100 < value < 2 ** 63:
                 continue                                        # right, and takes as long as it says

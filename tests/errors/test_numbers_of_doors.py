@@ -47,7 +47,7 @@ OPTIONAL = ("seed", "capacity", "top_k", "stop")           # None leaves them ou
 def test_every_door_with_threads_is_here():
     doors = {name for name in dir(gc) for value in [getattr(gc, name)]
              if callable(value) and not isinstance(value, type(gc)) and "threads" in _parameters(value)}
-    assert doors == set(DOORS)
+    assert doors == set(DOORS) | {"export"}         # where it is a switch
 
 
 def _parameters(value) -> set[str]:

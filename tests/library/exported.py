@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,13 @@ class Instance:
 
     def state(self, nbytes: int) -> bytes:
         return ctypes.string_at(self.of("state", POINTER, self.pointer), nbytes)
+
+    def array(self, folder: Path, macro: str, dtype, shape) -> np.ndarray:
+        """An array of the state where it lies; `macro`: the end of the name of that which says where."""
+        at = int(re.search(rf"_STATE_{macro} (\d+)", (folder / f"{self.name}.h").read_text())[1])
+        start = self.of("state", POINTER, self.pointer) - self.memory.ctypes.data + at
+        count = int(np.prod(shape, dtype=int))
+        return self.memory[start:start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
     def load(self, file: bytes) -> int:
         return self.of("load", INT, self.pointer, ctypes.c_char_p(file), WORD(len(file)))

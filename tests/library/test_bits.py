@@ -12,7 +12,7 @@ from graphc.checkpoint import load_arrays
 from graphc.doors.library.linking import linker
 
 import networks
-from exported import Instance
+from exported import POINTER, Instance
 
 pytestmark = pytest.mark.skipif(not linker(), reason="there is no C compiler to link a shared library")
 
@@ -58,6 +58,13 @@ def test_training(name, steps, largest, tmp_path):
     ("lenet", 100, ()), ("lstm", 100, (11,)), ("gpt", 100, (3,)), ("digits", 100, ()), ("resnet18", 4, ())])
 def test_long_training(name, steps, largest, tmp_path):
     trains_alike(getattr(networks, name)(), tmp_path, steps, largest)
+
+
+@pytest.mark.slow
+def test_size(tmp_path):
+    """A training library of LeNet for all instruction sets, without weights."""
+    gc.export(networks.lenet().step, tmp_path, weights="file")
+    assert (tmp_path / "libnet.a").stat().st_size < 300_000 and (tmp_path / "libnet.so").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize("target", ["sse2", "avx2"])
@@ -107,11 +114,34 @@ def test_a_written_state_is_seen(tmp_path):
     out = np.zeros((16, 3), np.float32)
     assert n.call("predict", [x], [out]) == 0
     case.step.state["0.weight"] = case.step.state["0.weight"] * 2
-    image = bytearray(n.state(state_bytes(tmp_path)))
-    (tmp_path / "s").write_bytes(image)
-    case.step.save(tmp_path / "s")
-    assert n.load((tmp_path / "s").read_bytes()) == 0
+    n.array(tmp_path, "0_WEIGHT", np.float32, (32, 5))[...] *= 2
+    assert n.of("state", POINTER, n.pointer)
     assert n.call("predict", [x], [out]) == 0 and out.tobytes() == case.predict(x).tobytes()
+
+
+def test_learning_rates_can_be_written(tmp_path):
+    case = networks.mlp()
+    case.step.lr = 0.5
+    gc.export(case.step, tmp_path, targets=networks.here())
+    n, loss = Instance(tmp_path), np.zeros((), np.float32)
+    rate = n.array(tmp_path, "OPTIM_LR", np.float64, ())
+    assert rate == 0.5
+    for new, (_, (x, y)) in zip((0.25, 0.01), case.batches(2)):
+        case.step.lr = new
+        rate[...] = new
+        assert n.call("step", [x, y], [loss]) == 0 and float(loss) == case.step(x, y)
+    other = networks.mlp().step
+    other.save(tmp_path / "s")                  # which has no rate: it stays
+    assert n.load((tmp_path / "s").read_bytes()) == 0 and rate == 0.01
+
+
+def test_weights_kept_in_16_bits(tmp_path):
+    case = networks.mlp()
+    small = gc.compile(case.step.model, x=gc.f32[16, 5], store="bf16")
+    gc.export(small, tmp_path, targets=networks.here())
+    n, (_, (x, _)) = Instance(tmp_path), next(case.batches(1))
+    out = np.zeros((16, 3), np.float32)
+    assert n.call("run", [x], [out]) == 0 and out.tobytes() == small(x).tobytes() != case.predict(x).tobytes()
 
 
 def test_several_types_and_results(tmp_path):

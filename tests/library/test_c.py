@@ -190,6 +190,13 @@ def test_python_sample(trained):
     assert said.startswith("True\nargument 0")
 
 
+def test_zig_links(tmp_path, monkeypatch):
+    pytest.importorskip("ziglang", reason="there is no ziglang (the extra `export`)")
+    monkeypatch.setattr(linking, "COMPILERS", ())
+    made = door.export(nn.Linear(3), tmp_path, x=gc.f32[4, 2], seed=0, targets=networks.here())
+    assert not made.notes and (tmp_path / "libnet.so").exists()
+
+
 def test_without_a_linker(tmp_path, monkeypatch):
     """The objects are there, and what to do with them."""
     monkeypatch.setattr(linking, "COMPILERS", ())

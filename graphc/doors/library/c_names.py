@@ -23,7 +23,7 @@ KEYWORDS = frozenset("""
     namespace new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast
     requires restrict return short signed sizeof static static_assert static_cast struct switch template this
     thread_local throw true try typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while
-    xor xor_eq errno stdin stdout stderr NULL EOF linux unix I""".split())
+    xor xor_eq errno stdin stdout stderr NULL EOF linux unix I""".split()) | set(TYPES.values())
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)
 # what the library itself has
 OWN = frozenset(("memory", "init", "create", "free", "message", "index", "parallel", "state", "load", "task", "loop",
@@ -66,6 +66,12 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def macro_word(name: str, taken: Iterable[str]) -> str:
+    """The end of a macro's name, which none of those taken have."""
+    word = re.sub(r"[^A-Za-z0-9]+", "_", name).upper()
+    return next(w for w in chain([word], (f"{word}_{n}" for n in count(1))) if w not in taken)
+
+
 def identifier(name: str, taken: Iterable[str]) -> str:
     """A name in C for what is called so in the graph, which none of those taken have."""
     word = re.sub(r"[^A-Za-z0-9_]", "_", name)
@@ -78,7 +84,7 @@ def size_names(names: Sequence[str]) -> dict[str, str]:
     """Of named sizes in C."""
     found: dict[str, str] = {}
     for name in names:
-        found[name] = identifier(name, found.values())
+        found[name] = identifier(name, {*found.values(), "instance", "threads"})
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from textwrap import wrap
 
-from graphc.doors.library.c_names import CParameter, parameters, size_names
+from graphc.doors.library.c_names import CParameter, macro_word, parameters, size_names
 from graphc.doors.library.library import Built, Library
 from graphc.doors.library.programs import LibraryFunction, LibraryProgram
 from graphc.ir.open import MOST, Bounds
@@ -42,7 +42,7 @@ LOAD = """Takes every array of the state from a safetensors file in memory: a ch
     step.save in Python, or {name}.safetensors. {upper}_WEIGHTS, and nothing changed, where one is missing, has another
     type, or ends early.{before}"""
 STATE = """The state: {upper}_STATE_BYTES bytes which, as they lie there, are a safetensors file. A checkpoint is one
-    fwrite between two calls, and step.load in Python reads it.{writing}"""
+    fwrite between two calls, and step.load in Python reads it. Macros say at which bytes its arrays begin.{writing}"""
 WRITING = """ Whoever writes to its arrays calls this again afterwards, so that what was made from them is made anew."""
 MESSAGE = """What was wrong with the last call, with the line that declared the operator; "" if nothing was."""
 INDEX = """The index, label or position that the last {upper}_INDEX or {upper}_NAN was about."""
@@ -108,10 +108,15 @@ def _statuses(words: Mapping[str, str]) -> str:
 
 
 def _macros(library: Library) -> str:
-    """Sizes as macros: bytes of the state, and of each array the dimensions that are numbers."""
-    upper, rows = library.name.upper(), []
+    """Sizes as macros: bytes of the state, where its arrays are, and of each parameter the dimensions that are
+    numbers."""
+    upper, rows, taken = library.name.upper(), [], {"BYTES"}
     if library.image.arrays:
         rows.append(f"#define {upper}_STATE_BYTES {library.image.nbytes}")
+    for array, offset in zip(library.image.arrays, library.image.offsets):
+        word = macro_word(array.name, taken)
+        taken.add(word)
+        rows.append(f"#define {upper}_STATE_{word} {offset}    /* {comment_text(array.name)}: {array.type} */")
     for function in library.functions:
         for p in _parameters(function):
             for axis, size in enumerate(p.type.shape):
@@ -144,8 +149,13 @@ def _bounds_text(bounds: Bounds) -> str:
     return f"a size from {bounds.low} to {bounds.high}"
 
 
+def comment_text(text: str) -> str:
+    """What may stand in a comment."""
+    return text.replace("*/", "* /").replace("/*", "/ *")
+
+
 def _comment(text: str, words: Mapping[str, str]) -> str:
     """A comment of C: a paragraph for each of the text's."""
     lines = [" ".join(part.split()) for part in (text.format(**words) if words else text).split("\n\n")]
-    rows = [row for line in lines for row in wrap(line.replace("*/", "* /"), WIDTH - 3, subsequent_indent="  ")]
+    rows = [row for line in lines for row in wrap(comment_text(line), WIDTH - 3, subsequent_indent="  ")]
     return "/* " + "\n   ".join(rows) + " */"
