@@ -70,7 +70,7 @@ class Target:
     @property
     def has_half(self) -> bool:
         """Whether f16 to f32 and back are instructions."""
-        return "+f16c" in self.features or self.triple.startswith("aarch64")
+        return "+f16c" in self.features or "+vfp4" in self.features or self.architecture == "aarch64"
 
     @property
     def has_rounding(self) -> bool:
