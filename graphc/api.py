@@ -226,10 +226,10 @@ def _origin(name: str, needed: Sequence[Entry], seed: int | None,
     if seed is not None:
         seed = integer(seed, "seed", 0, MOST_I64, user_loc())
     if state is None:
-        if needed and seed is None:
+        if seed is None and not all(e.is_given for e in needed):
             raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0",
                              user_loc())
-        return seed, None, "seed"
+        return seed or 0, None, "seed"
     if isinstance(state, Mapping):
         return None, state, "state"
     if not isinstance(state, str | os.PathLike):

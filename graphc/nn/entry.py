@@ -28,6 +28,11 @@ class Entry:
         """Parameters that this one is a copy of, the nearest first."""
         return getattr(self.key, "originals", tuple)()
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the first value is there already, as that of a model's file: nothing has to be drawn."""
+        return bool(getattr(self.key, "is_given", False))
+
     def initial(self, seed: int, known: Mapping[Hashable, str] | None = None) -> np.ndarray:
         """The first value: by the owner's initializer, (seed, 0) for the random key, zeros otherwise. A copy of a
         parameter starts with the value of the one that it is a copy of, if that is among those `known` by name."""

@@ -134,6 +134,11 @@ class Module:
         inner ones take."""
         return frozenset(list(argument_names(self.forward))[1:])
 
+    def declared_inputs(self) -> Mapping[str, TensorType]:
+        """The inputs that the layer says itself, by name, so that nobody else need: those of an imported model. None of
+        most layers."""
+        return {}
+
     @property
     def kind(self) -> str:
         """What the layer is called in a summary."""
@@ -244,6 +249,9 @@ class Sequential(Module):
 
     def takes(self):
         return frozenset().union(*(item.takes() for item in self.items))
+
+    def declared_inputs(self) -> Mapping[str, TensorType]:
+        return self.items[0].declared_inputs() if self.items else {}
 
     def children(self):
         return ((str(i), item) for i, item in enumerate(self.items))

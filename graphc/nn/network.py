@@ -49,18 +49,20 @@ def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mappin
                kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
     """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an
     array type, or another of the kinds that only inputs have, is an input of that name. Then inputs stand in the
-    order of f's arguments, those that it does not name last. Options become what the function's annotations say."""
+    order of f's arguments, those that it does not name last; inputs that the network declares itself stand
+    first. Options become what the function's annotations say."""
     function = inspect.unwrap(function)
     given = {name: value for name, value in options.items() if isinstance(value, kinds)}
     options = converted_options(function, {name: function.__kwdefaults__[name] if name in given else value
                                            for name, value in options.items()})
-    if not given:
-        return options, dict(inputs)
     net = getattr(f, "net", f)          # of step.model
+    declared = dict(net.declared_inputs()) if isinstance(net, Module) else {}
+    if not given:
+        return options, declared | dict(inputs)
     root = as_module(net) if callable(net) else None
     order = () if root is None else argument_names(root.function if isinstance(root, Function) else root.forward)
     places = {name: i for i, name in enumerate(order)}
-    ordered = sorted((given | dict(inputs)).items(), key=lambda item: places.get(item[0], len(places)))
+    ordered = sorted((declared | given | dict(inputs)).items(), key=lambda item: places.get(item[0], len(places)))
     return options, dict(ordered)
 
 

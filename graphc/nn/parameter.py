@@ -46,6 +46,11 @@ class Parameter:
                 yield layer._parameters[name]
             layer = layer._original
 
+    @property
+    def is_given(self) -> bool:
+        """Whether it starts with an array that is there, and not with random or constant numbers."""
+        return isinstance(self.init, Value)
+
     def __deepcopy__(self, memo: dict) -> Parameter:
         return Parameter(self.type, copy.deepcopy(self.init, memo), self.trainable)
 
