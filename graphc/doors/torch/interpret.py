@@ -17,10 +17,11 @@ from graphc.ir.types import TensorType
 
 @dataclass(frozen=True)
 class Problem:
-    """A step that cannot be taken: which operator, why, and where the user wrote it."""
+    """A step that cannot be taken: which operator, why, where the user wrote it, and the name of its result."""
     target: str
     reason: str
     loc: Loc | None
+    step: str = ""
 
 
 def interpret(program: Program, values: Mapping[str, Any], problems: list[Problem] | None = None) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def interpret(program: Program, values: Mapping[str, Any], problems: list[Proble
         except GraphError as error:
             if problems is None:
                 raise error.at(step.loc or user_loc()) from None
-            problems.append(Problem(step.target, error.text, step.loc))
+            problems.append(Problem(step.target, error.text, step.loc, step.name))
             env[step.name] = _stand_in(step)
     _noted(call, env)
     return env
