@@ -1,5 +1,5 @@
-"""PyTorch's own samples of its operators (torch.testing._internal) through `gc.from_torch`: results in f32, gradients and
-second gradients in f64, each counted by sample.
+"""PyTorch's own samples of its operators (torch.testing._internal) through `gc.from_torch`: results in f32, gradients
+and second gradients in f64, each counted by sample.
 
 Forward results come from native code; derivatives from numpy's reference of the same graph, whose kernels other tests
 hold to it.
@@ -30,8 +30,8 @@ from graphc.state import initial_values
 KINDS = {"forward": torch.float32, "gradient": torch.float64, "second": torch.float64}
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-6, atol=1e-6)}
 # results that differ from call to call, or that are not defined
-RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal", "uniform", "exponential", "cauchy", "geometric", "empty",
-          "gumbel", "rrelu", "log_normal")
+RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal", "uniform", "exponential", "cauchy", "geometric",
+          "empty", "gumbel", "rrelu", "log_normal")
 
 
 class Called(torch.nn.Module):

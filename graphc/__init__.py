@@ -73,7 +73,8 @@ _LATER = {                                              # loaded at the first us
     "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
-    "from_torch": "graphc.doors.torch.entry", "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
+    "from_torch": "graphc.doors.torch.entry", "to_torch": "graphc.doors.torch.transfer",
+    "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -25,13 +25,13 @@ class TorchNetwork(Module):
     def __init__(self, program: Callable[[bool], Program], training: bool = False):
         """`training`: the mode in which it is read first."""
         super().__init__()
-        self._program = program
+        self.program = program
         self._keys: dict[int, Parameter] = {}
         self._inputs = dict(program(training).inputs)
 
     @property
     def kind(self) -> str:
-        return self._program(False).name
+        return self.program(False).name
 
     def __repr__(self) -> str:
         return f"{self.kind}({', '.join(f'{name}: {type}' for name, type in self._inputs.items())})"
@@ -44,9 +44,9 @@ class TorchNetwork(Module):
 
     def forward(self, *arrays: gc.Array, **options: gc.Array) -> Any:
         """The program on these arrays, in the mode of the trace."""
-        program = self._program(self.training)
+        program = self.program(self.training)
         given = _bound(program, arrays, options)
-        owned = {own.ref: self._state(own) for own in program.own}
+        owned = {own.ref: self._state(own) for own in program.used()}
         env = interpret(program, {**given, **owned})
         for ref, value in updates(program, env):
             own = next(o for o in program.own if o.ref == ref)
@@ -55,7 +55,7 @@ class TorchNetwork(Module):
 
     def check(self) -> None:
         """GraphError with everything that cannot be taken, in the mode in which it was read."""
-        program = self._program(False)
+        program = self.program(False)
         problems: list[Problem] = []
         with Trace("check") as trace, rooted(self):
             values = {name: trace.input(name, type) for name, type in program.inputs.items()}
@@ -71,7 +71,7 @@ class TorchNetwork(Module):
                 if own.key in self._keys}
 
     def _known(self, training: bool) -> tuple[OwnTensor, ...]:
-        return self._program(training).own
+        return self.program(training).own
 
     def _state(self, own: OwnTensor) -> gc.Array:
         return self._array(own.name, self._parameter(own))

@@ -1,7 +1,7 @@
 """A program of PyTorch as plain data: what `read` makes of one, and `interpret` runs on arrays of a graph."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,3 +56,18 @@ class Program:
     given: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     updates: tuple[tuple[str, Any], ...] = ()
+
+    def used(self) -> tuple[OwnTensor, ...]:
+        """The parameters and buffers that a result or an update depends on."""
+        steps = [(s.args, tuple(s.kwargs.values())) for s in self.steps]
+        read = {r.name for r in refs((steps, list(self.outputs.values()), list(self.updates)))}
+        return tuple(own for own in self.own if own.ref in read or own.ref in dict(self.updates))
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """All that a value of a program refers to."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, tuple | list):
+        for v in value:
+            yield from refs(v)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import linecache
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from graphc.doors.torch.program import OwnTensor, Program, Ref, Step
+from graphc.doors.torch.program import OwnTensor, Program, Ref, Step, refs
 from graphc.doors.torch.rules.table import CHECKS, RULES
 from graphc.errors import GraphError, Loc
 from graphc.ir.dim_text import parse_dim
@@ -27,6 +27,8 @@ TYPES: dict[torch.dtype, DType] = {
     torch.uint32: u32, torch.uint64: u64}
 # arguments that say where and how an array lies, which is graphc's business
 PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
+# what reads a tensor by its place in memory
+BY_PLACE = frozenset({"as_strided.default", "sym_stride.int", "sym_storage_offset.default", "_reshape_alias.default"})
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
@@ -105,6 +107,8 @@ class Reader:
         scope, kind = _scope(node)
         try:
             type, target = self.tensor_type(node.meta.get("val")), target_name(node.target)
+            if target in BY_PLACE:
+                _check_place(node)
         except GraphError as error:
             type, target = None, f"{target_name(node.target)} ({error.text})"
         return Step(node.name, target, tuple(map(self.argument, node.args)),
@@ -163,6 +167,13 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
     return Program(name, inputs, steps, outputs, tuple(own), given, constants, updates)
 
 
+def _check_place(node: Node) -> None:
+    """GraphError where a tensor that is read by its place in memory does not lie there row by row: arrays here do."""
+    value = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], Node) else None
+    if isinstance(value, torch.Tensor) and not (value.is_contiguous() and value.storage_offset() == 0):
+        raise GraphError("a view by places in memory of a tensor that does not lie row by row: call contiguous() first")
+
+
 def _owned(exported: ExportedProgram, spec: Any) -> OwnTensor:
     tensor = exported.state_dict[spec.target] if spec.target in exported.state_dict else exported.constants[spec.target]
     array = array_of(tensor)
@@ -199,21 +210,13 @@ def _key_text(key: Any) -> str:
 
 def _used(steps: tuple[Step, ...], wanted: list[Any]) -> tuple[Step, ...]:
     """The steps that what is wanted depends on; PyTorch keeps others for their checks."""
-    alive = {r.name for r in _refs(wanted)}
+    alive = {r.name for r in refs(wanted)}
     kept = []
     for step in reversed(steps):
         if step.name in alive:
             kept.append(step)
-            alive |= {r.name for r in _refs((step.args, tuple(step.kwargs.values())))}
+            alive |= {r.name for r in refs((step.args, tuple(step.kwargs.values())))}
     return tuple(reversed(kept))
-
-
-def _refs(value: Any) -> Iterator[Ref]:
-    if isinstance(value, Ref):
-        yield value
-    elif isinstance(value, tuple | list):
-        for v in value:
-            yield from _refs(v)
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
@@ -250,6 +253,3 @@ def _scope(node: Node) -> tuple[str, str]:
 
 def _path_text(path: str) -> str:
     return re.sub(r"L\['?self'?\]\.?|^L__self___?", "", path)
-
-
-Exporter = Callable[[bool], Program]

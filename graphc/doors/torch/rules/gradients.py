@@ -1,5 +1,5 @@
-"""The operators that PyTorch's own backward passes call: vector-Jacobian products of rules of other tables, and of norms,
-whose forward pass left its statistics, their formulas."""
+"""The operators that PyTorch's own backward passes call: vector-Jacobian products of rules of other tables, and of
+norms, whose forward pass left its statistics, their formulas."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from graphc.doors.torch.rules import layers, products, shapes
 from graphc.doors.torch.rules.promotion import as_type
 from graphc.dsl.array import emit
 from graphc.dsl.context import current_trace
+from graphc.errors import GraphError
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -137,6 +138,8 @@ def _log_softmax(g: Array, y: Array, dim: int, dtype: Any = None) -> Array:
 
 def _attention(g: Array, q: Array, k: Array, v: Array, out: Array, sums: Array, dropout: float, causal: bool, *,
                attn_mask: Array | None = None, scale: float | None = None) -> tuple[Array, ...]:
+    if dropout:
+        raise GraphError("attention with dropout, whose mask its backward pass would have to know")
     return pulled(lambda a, b, c: products.attention(a, b, c, attn_mask, 0.0, causal, scale=scale), g, q, k, v)
 
 

@@ -281,8 +281,8 @@ def _bernoulli(x: Array, p: Any = None, **_: Any) -> Array:
 
 
 RULES: dict[str, Rule] = {
-    **{f"{name}.{form}": _softmax(function) for form in ("default", "int") for names, function in (
-        (("softmax", "_softmax"), gc.softmax), (("log_softmax", "_log_softmax"), gc.log_softmax)) for name in names},
+    **{f"{prefix}softmax.{form}": _softmax(gc.softmax) for prefix, form in (("", "int"), ("_", "default"))},
+    **{f"{prefix}log_softmax.{form}": _softmax(gc.log_softmax) for prefix, form in (("", "int"), ("_", "default"))},
     "special_softmax.default": _softmax(gc.softmax), "special_log_softmax.default": _softmax(gc.log_softmax),
     "_safe_softmax.default": _safe_softmax, "layer_norm.default": _layer_norm,
     "native_layer_norm.default": _native_layer_norm, "rms_norm.default": _rms_norm,
@@ -296,13 +296,14 @@ RULES: dict[str, Rule] = {
     **{f"max_pool{n}d.default": _max_pool(n, False) for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices.default": _max_pool(n, True) for n in (1, 2, 3)},
     **{f"avg_pool{n}d.default": _average_pool(n) for n in (1, 2, 3)},
-    **{f"{name}adaptive_avg_pool{n}d.default": _adaptive_pool(n, ADAPTIVE) for n in (1, 2, 3) for name in ("", "_")},
+    **{f"{name}adaptive_avg_pool{n}d.default": _adaptive_pool(n, ADAPTIVE) for name, n in (
+        ("", 1), ("", 2), ("", 3), ("_", 2), ("_", 3))},
     **{f"adaptive_max_pool{n}d.default": _adaptive_pool(n, ADAPTIVE_MAX, return_indices=True) for n in (1, 2, 3)},
     "max_unpool2d.default": _max_unpool(2), "max_unpool3d.default": _max_unpool(3),
     "grid_sampler_2d.default": _grid, "grid_sampler_3d.default": _grid, "grid_sampler.default": _grid,
     **{f"upsample_{name}.{form}": _upsample(mode, corners) for form in ("vec", "default") for name, mode, corners in (
         ("nearest1d", "nearest", False), ("nearest2d", "nearest", False), ("nearest3d", "nearest", False),
-        ("_nearest_exact1d", "nearest-exact", False), ("linear1d", "linear", True), ("bilinear2d", "bilinear", True),
+        ("linear1d", "linear", True), ("bilinear2d", "bilinear", True),
         ("trilinear3d", "trilinear", True), ("bicubic2d", "bicubic", True))},
     **{f"_upsample_nearest_exact{n}d.{form}": _upsample("nearest-exact", False) for n in (1, 2, 3)
        for form in ("vec", "default")},

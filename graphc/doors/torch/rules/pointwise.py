@@ -258,7 +258,8 @@ RULES: dict[str, Rule] = {
     **{f"fmod.{form}": of_common(gc.fmod) for form in ("Tensor", "Scalar")},
     "maximum.default": of_common(gc.maximum), "minimum.default": of_common(gc.minimum),
     "fmax.default": _not_nan(gc.maximum), "fmin.default": _not_nan(gc.minimum),
-    "atan2.default": of_floats(gc.atan2), "hypot.default": of_floats(gc.hypot),
+    "atan2.default": of_floats(gc.atan2),
+    "atan2.out": lambda y, x, *, out: gc.atan2(*floating(y, x)), "hypot.default": of_floats(gc.hypot),
     "logaddexp.default": of_floats(gc.logaddexp), "copysign.Tensor": _copysign, "copysign.Scalar": _copysign,
     "logaddexp2.default": of_floats(lambda x, y: gc.logaddexp(x * 0.6931471805599453, y * 0.6931471805599453)
                                     / 0.6931471805599453),
@@ -294,8 +295,7 @@ RULES: dict[str, Rule] = {
     "prims.convert_element_type.default": _cast,
     **{name: (lambda x, *_, **__: x) for name in (
         "clone.default", "alias.default", "contiguous.default", "lift_fresh_copy.default", "lift_fresh.default",
-        "_unsafe_view_identity.default", "view_of.default", "prims.view_of.default", "lift.default",
-        "_reshape_alias_identity.default")},
+        "prims.view_of.default", "lift.default")},
     "detach.default": gc.stop_gradient, "detach_.default": gc.stop_gradient,
     "fill.Scalar": lambda x, value: gc.full(x.shape, value, x.dtype),
     "fill.Tensor": lambda x, value: gc.broadcast_to(value.astype(x.dtype), x.shape),

@@ -10,7 +10,7 @@ from graphc import nn
 from graphc.doors.torch.rules.promotion import as_type, promoted
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.errors import GraphError
-from graphc.ir.types import bool_, i32, i64
+from graphc.ir.types import bool_, i32
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -102,13 +102,46 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None, dropout: 
 def _flash(q: Array, k: Array, v: Array, dropout: float = 0.0, causal: bool = False, *, attn_mask: Array | None = None,
            scale: float | None = None) -> tuple[Array, Array]:
     """What attention decomposes to on a CPU: the result, and the logarithms of the sums of its softmax."""
-    y = attention(q, k, v, attn_mask, dropout, causal, scale=scale)
+    if dropout:
+        raise GraphError("attention with dropout, whose mask its backward pass would have to know")
+    y = attention(q, k, v, attn_mask, 0.0, causal, scale=scale)
     scores = (q @ k.mT) * (1 / sqrt(q.shape[-1]) if scale is None else scale)
     if causal:
         shape = scores.shape[-2:]
         scores = gc.where(gc.iota(shape, 1) <= gc.iota(shape, 0), scores, as_type(-float("inf"), scores.dtype))
     scores = scores if attn_mask is None else scores + attn_mask.astype(scores.dtype)
     return y, gc.logsumexp(scores, -1)
+
+
+def _encoder_layer(x: Array, width: int, heads: int, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array,
+                   use_gelu: bool, norm_first: bool, eps: float, *weights: Any) -> Array:
+    """nn.TransformerEncoderLayer as PyTorch calls it in inference, [B, T, width]."""
+    gamma1, beta1, gamma2, beta2, w1, b1, w2, b2 = weights[:8]
+    mask, kind = (*weights[8:], None, None)[:2]
+
+    def attended(y: Array) -> Array:
+        q, k, v = gc.split(linear(y, w_qkv, b_qkv).reshape((*y.shape[:-1], 3 * heads, width // heads)).swapaxes(-2, -3),
+                           3, axis=-3)
+        found = attention(q, k, v, _seen(mask, kind, y))
+        return linear(found.swapaxes(-2, -3).reshape(y.shape), w_out, b_out)
+
+    def fed(y: Array) -> Array:
+        return linear((gc.gelu if use_gelu else gc.relu)(linear(y, w1, b1)), w2, b2)
+    if norm_first:
+        x = x + attended(gc.layer_norm(x, gamma1, beta1, eps=eps))
+        return x + fed(gc.layer_norm(x, gamma2, beta2, eps=eps))
+    x = gc.layer_norm(x + attended(x), gamma1, beta1, eps=eps)
+    return gc.layer_norm(x + fed(x), gamma2, beta2, eps=eps)
+
+
+def _seen(mask: Array | None, kind: int | None, x: Array) -> Array | None:
+    """The mask as attention takes it: in PyTorch's, True hides. kind 0: [T, T], 1: [B, T], 2: [B, heads, T, T]."""
+    if mask is None:
+        return None
+    if mask.dtype is not bool_:
+        raise GraphError("this mask is added to scores; give one of bools")
+    shown = gc.logical_not(mask)
+    return shown.reshape((x.shape[0], 1, 1, x.shape[1])) if kind == 1 else shown
 
 
 # recurrent layers
@@ -285,6 +318,7 @@ RULES: dict[str, Rule] = {
     **{f"conv{n}d.{form}": _conv for n in (1, 2, 3) for form in ("default", "padding")},
     "conv_transpose1d.default": _conv_transposed, "conv_transpose2d.input": _conv_transposed,
     "conv_transpose3d.input": _conv_transposed,
+    "_transformer_encoder_layer_fwd.default": _encoder_layer,
     "scaled_dot_product_attention.default": lambda q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, **named:
     attention(q, k, v, attn_mask, dropout_p, is_causal, **named),
     "_scaled_dot_product_flash_attention_for_cpu.default": _flash,
@@ -307,5 +341,5 @@ RULES: dict[str, Rule] = {
     "pairwise_distance.default": lambda x, y, p=2.0, eps=1e-6, keepdim=False: gc.pairwise_distance(
         x, y, p, eps, keepdim),
     "_euclidean_dist.default": lambda x, y: gc.cdist(x, y, 2.0),
-    "_int_mm.default": lambda a, b: gc.matmul(a, b, dtype=i32), "_one_hot.default": lambda x, n: gc.one_hot(x, n, i64),
+    "_int_mm.default": lambda a, b: gc.matmul(a, b, dtype=i32),
 }
