@@ -1,6 +1,7 @@
 """`gc.from_torch`."""
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ except ImportError as absent:
 
 from graphc.doors.torch.network import TorchNetwork
 from graphc.doors.torch.program import Program
+from graphc.doors.torch.recurrent import WholeLayers
 from graphc.doors.torch.read import decomposed, program_of
 
 Dynamic = Mapping[str, Any]
@@ -95,8 +97,9 @@ class Source:
         shapes = {name: {axis: dims.setdefault(size, torch.export.Dim(size)) for axis, size in axes.items()}
                   for name, axes in self.dynamic.items()}
         try:
-            return torch.export.export(self.module, self.args, self.kwargs,
-                                       dynamic_shapes=self._spec(shapes) if shapes else None, strict=False)
+            with WholeLayers():
+                return torch.export.export(self.module, self.args, self.kwargs,
+                                           dynamic_shapes=self._spec(shapes) if shapes else None, strict=False)
         except GraphError:
             raise
         except Exception as error:
@@ -104,10 +107,10 @@ class Source:
 
     def _spec(self, shapes: Mapping[str, Any]) -> dict[str, Any]:
         """What torch.export wants: an entry for each argument."""
-        names = list(torch.export._trace._get_forward_arg_names(self.module, self.args, self.kwargs))
-        if unknown := sorted(shapes.keys() - set(names)):
-            raise GraphError(f"dynamic= names {unknown[0]}; the example arguments are {', '.join(names)}", user_loc())
-        return {name: shapes.get(name) for name in names}
+        given = inspect.signature(self.module.forward).bind(*self.args, **self.kwargs).arguments
+        if unknown := sorted(shapes.keys() - given.keys()):
+            raise GraphError(f"dynamic= names {unknown[0]}; the example arguments are {', '.join(given)}", user_loc())
+        return {name: shapes[name] if name in shapes else _unnamed(value) for name, value in given.items()}
 
 
 @contextmanager
@@ -135,6 +138,13 @@ def _symbols(exported: torch.export.ExportedProgram, dynamic: Dynamic) -> dict[s
                 if not isinstance(size, int) and axis in dynamic.get(node.name, {}):
                     names[str(size.node.expr)] = dynamic[node.name][axis]
     return names
+
+
+def _unnamed(value: Any) -> Any:
+    """What torch.export is told of an argument whose sizes are fixed: nothing, for each of several."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_unnamed, value))
+    return {name: _unnamed(v) for name, v in value.items()} if isinstance(value, dict) else None
 
 
 def _tensors(value: Any) -> Any:

@@ -9,7 +9,6 @@ import graphc as gc
 from graphc.doors.torch.rules.products import _per_axis
 from graphc.doors.torch.rules.promotion import as_type, size_array
 from graphc.doors.torch.rules.shapes import axis_of
-from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_, f32, f64, i64
 
 Array = gc.Array
@@ -34,6 +33,7 @@ def _safe_softmax(x: Array, dim: int, dtype: DType | None = None) -> Array:
 
 def _layer_norm(x: Array, shape: Sequence[Any], weight: Array | None = None, bias: Array | None = None,
                 eps: float = 1e-5, *_: Any) -> Array:
+    weight = gc.ones(tuple(shape), x.dtype) if weight is None and bias is not None else weight
     return gc.layer_norm(x, weight, bias, axes=len(shape), eps=eps)
 
 
@@ -172,6 +172,16 @@ def _max_pool(axes: int, indices: bool) -> Rule:
     return rule
 
 
+def _around(size: Any, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
+    """The zeros around an axis so that windows end where ceil_mode has them: the last one begins inside."""
+    rest = size + 2 * padding - kernel
+    if not ceil_mode or rest % stride == 0:
+        return padding, padding
+    last = -(-rest // stride)
+    last -= last * stride >= size + padding
+    return padding, padding + max(last * stride - rest, 0)
+
+
 def _average_pool(axes: int) -> Rule:
     def rule(x: Array, kernel: Any, stride: Any = (), padding: Any = 0, ceil_mode: bool = False,
              count_include_pad: bool = True, divisor_override: int | None = None) -> Array:
@@ -181,10 +191,9 @@ def _average_pool(axes: int) -> Rule:
         if divisor_override is None:
             return _batched(AVERAGE[axes], axes, x, kernel, stride, padding, ceil_mode=ceil_mode,
                             count_include_pad=count_include_pad)
-        if ceil_mode:
-            raise GraphError("avg_pool with divisor_override and ceil_mode has no counterpart")
-        y = _batched(AVERAGE[axes], axes, x, kernel, stride, padding, count_include_pad=True)
-        return y * (prod(kernel) / divisor_override)
+        around = [_around(*walk, ceil_mode) for walk in zip(x.shape[-axes:], kernel, stride, padding)]
+        x = gc.pad(x, [(0, 0)] * (x.ndim - axes) + around)
+        return _batched(AVERAGE[axes], axes, x, kernel, stride) * (prod(kernel) / divisor_override)
     return rule
 
 

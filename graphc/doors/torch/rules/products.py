@@ -200,6 +200,14 @@ def _recurrent(make: Callable[[int], Any], gates: int, carries: int) -> Rule:
     return rule
 
 
+def _elman(activation: str) -> Callable[[int], Any]:
+    return lambda hidden: nn.RNN(hidden, activation=activation)
+
+
+LAYERS = {"lstm": _recurrent(nn.LSTM, 4, 2), "gru": _recurrent(nn.GRU, 3, 1),
+          "rnn_tanh": _recurrent(_elman("tanh"), 1, 1), "rnn_relu": _recurrent(_elman("relu"), 1, 1)}
+
+
 def _cell(make: Callable[[int], Any], carries: int) -> Rule:
     def rule(x: Array, hx: Any, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None) -> Any:
         carry = tuple(hx) if carries > 1 else (hx,)
@@ -214,10 +222,6 @@ def _static(size: Any) -> int:
     if not isinstance(size, int):
         raise GraphError(f"a recurrent layer needs a known number of features, got {size}")
     return size
-
-
-def _elman(activation: str) -> Callable[[int], Any]:
-    return lambda hidden: nn.RNN(hidden, activation=activation)
 
 
 # linear algebra
@@ -322,8 +326,7 @@ RULES: dict[str, Rule] = {
     "scaled_dot_product_attention.default": lambda q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, **named:
     attention(q, k, v, attn_mask, dropout_p, is_causal, **named),
     "_scaled_dot_product_flash_attention_for_cpu.default": _flash,
-    "lstm.input": _recurrent(nn.LSTM, 4, 2), "gru.input": _recurrent(nn.GRU, 3, 1),
-    "rnn_tanh.input": _recurrent(_elman("tanh"), 1, 1), "rnn_relu.input": _recurrent(_elman("relu"), 1, 1),
+    **{name: rule for layer, rule in LAYERS.items() for name in (f"{layer}.input", f"graphc.{layer}.default")},
     "lstm_cell.default": _cell(nn.LSTM, 2), "gru_cell.default": _cell(nn.GRU, 1),
     "rnn_tanh_cell.default": _cell(_elman("tanh"), 1), "rnn_relu_cell.default": _cell(_elman("relu"), 1),
     "linalg_cholesky_ex.default": _cholesky, "cholesky.default": lambda x, upper=False: _cholesky(x, upper=upper)[0],

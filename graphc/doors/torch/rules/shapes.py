@@ -216,6 +216,18 @@ def _select_scatter(x: Array, source: Array, dim: int, index: int) -> Array:
     return _slice_scatter(x, gc.expand_dims(source, axis), axis, at, at + 1)
 
 
+def _diagonal_scatter(x: Array, source: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
+    first, second = axis_of(dim1, x.ndim), axis_of(dim2, x.ndim)
+    moved = gc.moveaxis(x, (first, second), (x.ndim - 2, x.ndim - 1))
+    rows, columns = (gc.iota(moved.shape[-2:], a) for a in (0, 1))
+    count, top, left = source.shape[-1], max(-offset, 0), max(offset, 0)
+    placed = _pad(gc.expand_dims(source, source.ndim), (0, moved.shape[-1] - 1, top, moved.shape[-2] - top - count))
+    shifted = gc.take_along_axis(placed, gc.broadcast_to(gc.expand_dims(gc.iota((moved.shape[-1],)) * 0, 0),
+                                                         placed.shape), -1)
+    found = gc.where(gc.equal(columns - rows, left - top), shifted.astype(x.dtype), moved)
+    return gc.moveaxis(found, (x.ndim - 2, x.ndim - 1), (first, second))
+
+
 def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
     return gc.diagonal(x, offset, axis_of(dim1, x.ndim), axis_of(dim2, x.ndim))
 
@@ -302,9 +314,10 @@ RULES: dict[str, Rule] = {
     "fliplr.default": gc.fliplr, "flipud.default": gc.flipud, "rot90.default": lambda x, k=1, dims=(0, 1): gc.rot90(
         x, k, tuple(dims)),
     **{f"reflection_pad{n}d.default": _mirror("reflect") for n in (1, 2, 3)},
-    **{f"replication_pad{n}d.default": _mirror("replicate") for n in (1, 2, 3)},
+    **{f"replication_pad{n}d.default": _mirror("edge") for n in (1, 2, 3)},
     "roll.default": _roll, "slice_scatter.default": _slice_scatter, "select_scatter.default": _select_scatter,
-    "diagonal.default": _diagonal, "diag_embed.default": _diag_embed, "as_strided.default": _as_strided,
+    "diagonal.default": _diagonal, "diagonal_scatter.default": _diagonal_scatter,
+    "diag_embed.default": _diag_embed, "as_strided.default": _as_strided,
     "unfold.default": _unfold,
     "resize_.default": lambda x, size, **_: view(x, size) if prod(size) == prod(x.shape) else
     x.flatten()[:prod(size)].reshape(tuple(size)),
