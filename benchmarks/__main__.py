@@ -9,13 +9,13 @@ from pathlib import Path
 
 from benchmarks import (
     attention, compiling, elementwise, examples, generation, machine, matmul, rows, scaling, sizes, small, sweep, table,
-    trees)
+    torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
-NETWORKS, TREES, SWEEP, SIZES, ONNX = "networks", "trees", "sweep", "sizes", "onnx"
+NETWORKS, TREES, SWEEP, SIZES, ONNX, TORCH = "networks", "trees", "sweep", "sizes", "onnx", "torch"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
@@ -35,10 +35,11 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [NETWORKS, TREES, SWEEP, SIZES, ONNX, *sorted(BENCHMARKS)]
+    names = [NETWORKS, TREES, SWEEP, SIZES, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
-    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
-                        "for onnx: " + ", ".join(ONNX_PARTS))
+    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; for "
+                        f"onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by its own "
+                        "options")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT",
@@ -59,7 +60,12 @@ def main() -> None:
     drawn.add_argument("--problems", type=int, default=25, help="of each family and mode")
     drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
-    options = parser.parse_args()
+    options, rest = parser.parse_known_args()
+    if options.name == TORCH and options.old in torch_door.PARTS:
+        torch_door.main(options, rest)
+        return
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.name == ONNX:
         if options.old not in ONNX_PARTS:
             parser.error("onnx takes one of: " + ", ".join(ONNX_PARTS))

@@ -69,11 +69,11 @@ class State(Mapping):
             state.add(entry, value)
         return state
 
-    def add(self, entry: Entry, value: np.ndarray) -> None:
+    def add(self, entry: Entry, value: np.ndarray, mapped: bool = False) -> None:
         if entry.name in self._arrays:
             raise _called_twice(entry.name)
         self._names[entry.key] = entry.name
-        self._arrays[entry.name] = aligned_copy(value)
+        self._arrays[entry.name] = value if mapped else aligned_copy(value)
 
     def join(self, entries: Sequence[Entry], seed: int, step: object) -> None:
         """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to

@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+import graphc as gc
 from graphc import optim
 from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
@@ -24,6 +27,7 @@ from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
+from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
@@ -125,6 +129,8 @@ class TrainStep(Trainer, Shown):
         self._kept: dict[str, np.ndarray] = {}          # where the run was that the file loaded last is of
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
         self._become(recipe, function)
+        if recipe.optimizer.start is not None:
+            recipe.optimizer.start(self)
         self.version = self.state.lock.version
         names = {e.key: e.name for e in entries(function) if isinstance(e.key, Parameter)}
         self.share = Share(names, trained, {c.path: c.kind for c in function.calls})
@@ -167,6 +173,14 @@ class TrainStep(Trainer, Shown):
     def graph(self) -> Graph:
         """Forward, backward and update, before any optimisation."""
         return self._function.graph
+
+    def entries(self) -> tuple[Entry, ...]:
+        """What the step reads and writes, by the names that it has in the state."""
+        return tuple(replace(e, name=self.state.name(e.key) or e.name) for e in entries(self._function))
+
+    def to_torch(self, module: Any) -> None:
+        """Parameters and buffers of the network that `gc.from_torch` made of `module`, back into the module."""
+        gc.to_torch(self, module)
 
     @property
     def traced(self) -> GraphFunction:

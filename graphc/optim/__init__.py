@@ -27,6 +27,7 @@ _LATER = {name: f"graphc.optim.{file}" for file, names in {           # loaded a
     "adaptive": "Adadelta Adafactor Adagrad Muon", "corrected": "Adamax LAMB NAdam RAdam",
     "schedule_free": "ScheduleFreeAdamW ScheduleFreeSGD averages",
     "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
+_LATER["from_torch"] = "graphc.doors.torch.optimizer"
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ Schedule = Callable
 Where = Callable[[str, tuple], bool]
 Scalars = Mapping[str, object]
 # options that are those of a whole step, not of a group
-OF_ALL = frozenset({"groups", "clip_norm", "clip_value", "accumulate", "maximize"})
+OF_ALL = frozenset({"groups", "clip_norm", "clip_value", "accumulate", "maximize", "start"})
 
 
 @formed
@@ -88,6 +88,7 @@ class Optimizer(Converted):
     `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint
     2-norm is at most this; `clip_value`: each element is limited to [-clip_value, clip_value]. `accumulate`: the mean
     gradient of so many calls is applied at the last of them. `maximize`: the objective is to grow, not to fall.
+    `start`: called with each new training step, whose state it may give other first values than zeros.
 
     One of your own is a dataclass with options that defines `update`, and `slots` for what it remembers
     (docs/extending.md).
@@ -100,6 +101,7 @@ class Optimizer(Converted):
     clip_value: float | None = None
     accumulate: int = 1
     maximize: bool = False
+    start: Callable | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         if not is_rate(self.lr):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import re
 
 import numpy as np
@@ -191,3 +192,38 @@ def test_what_is_called_in_one_place_is_inlined_but_not_into_main():
     text = jit.optimised(ONCE, runtime_target())
     assert "only one" not in text
     assert text.count("call i32 @kernel") == 1 and text.count("call i32 @shared") == 2
+
+
+DATA = """
+@table = private constant [2 x double] [double 2.5, double 4.0], align 16
+@counter = internal global i64 5, align 8
+@pointer = internal global ptr @counter, align 8
+declare double @pow(double, double)
+define double @gc_main(ptr %ctx) nounwind {
+  %at = load ptr, ptr @pointer
+  %n = load i64, ptr %at
+  %m = add i64 %n, 1
+  store i64 %m, ptr @counter
+  %base = load double, ptr @table
+  %f = sitofp i64 %m to double
+  %r = call double @pow(double %base, double %f)
+  ret double %r
+}
+"""
+
+
+def test_code_with_data_of_its_own_and_functions_of_others():
+    loaded = jit.load_object(jit.compile_object(DATA, runtime_target()))
+    run = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p)(loaded.address("gc_main"))
+    assert [run(None), run(None)] == [2.5 ** 6, 2.5 ** 7]
+
+
+def test_sections_lie_together_where_memory_is_scattered():
+    """Small holes near other memory and the rest far away, as in a process with many large libraries: LLVM's own linker
+    ends such a process."""
+    holes = [mmap.mmap(-1, 3 << 12, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(64)]
+    far = mmap.mmap(-1, 5 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=0)      # nothing is taken
+    for hole in holes[::2]:
+        hole.close()
+    test_code_with_data_of_its_own_and_functions_of_others()
+    far.close()

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from graphc.codegen.abi import ENTRIES, MAIN
-from graphc.codegen.llvm import cache
+from graphc.codegen.llvm import cache, elf
 from graphc.codegen.llvm.lazy import gives_back, llvm, llvm_all_targets
 from graphc.errors import InternalError
 from graphc.schedule.target import Target
@@ -98,7 +98,9 @@ def assembly(text: str, target: Target, opt: int = OPT) -> str:
 def load_object(code: bytes, names: tuple[str, ...] = (MAIN,),
                 imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
     """Link object code into this process; `imports` are addresses of symbols, all others are libc's and libm's. No code
-    is generated here."""
+    is generated here. LLVM links what is not of x86-64 (see `elf`)."""
+    if elf.is_loadable(code):
+        return Loaded(*elf.load(code, names, imports))
     builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         builder.export_symbol(name)

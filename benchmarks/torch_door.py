@@ -1,0 +1,12 @@
+"""python -m benchmarks torch opinfo | zoo | speed: PyTorch's models through graphc."""
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+PARTS = {"opinfo": "benchmarks.torch_opinfo", "zoo": "benchmarks.torch_zoo", "speed": "benchmarks.torch_speed"}
+
+
+def main(options: argparse.Namespace, rest: list[str]) -> None:
+    """Runs one of the parts with its own options."""
+    import_module(PARTS[options.old]).main(rest)

@@ -1,0 +1,185 @@
+"""Object code (ELF of x86-64) into this process.
+
+LLVM's linker asks the system for memory section by section. References between sections reach 2 GB, and in a process
+with many large libraries the memory of two sections may lie further apart; LLVM then ends the process. Here all
+sections lie in one block, behind them a stub for each function of another library.
+"""
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache as once
+from typing import Any
+
+import numpy as np
+
+from graphc.errors import InternalError
+
+MAGIC = b"\x7fELF\x02"           # of 64 bits
+X86_64, RELOCATABLE = 62, 1
+SYMBOLS, RELOCATIONS, NO_BITS = 2, 4, 8         # kinds of sections
+WRITE, ALLOC = 1, 2                             # flags of sections
+PAGE = mmap.PAGESIZE
+STUB = b"\xff\x25\x00\x00\x00\x00"              # jmp *(next 8 bytes)
+STUB_BYTES = 16
+SECTION = np.dtype([("name", "<u4"), ("kind", "<u4"), ("flags", "<u8"), ("address", "<u8"), ("offset", "<u8"),
+                    ("size", "<u8"), ("link", "<u4"), ("info", "<u4"), ("align", "<u8"), ("entry", "<u8")])
+SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
+                   ("size", "<u8")])
+RELOCATION = np.dtype([("offset", "<u8"), ("kind", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
+ABSOLUTE, OUTSIDE = 0xFFF1, 0                   # sections of symbols
+ABS64, PC32, PLT32, GOT_PC32 = 1, 2, 4, (9, 41, 42)
+
+
+def is_loadable(code: bytes) -> bool:
+    """Whether this is relocatable code of x86-64."""
+    return len(code) >= 64 and code.startswith(MAGIC) and struct.unpack_from("<HH", code, 16) == (RELOCATABLE, X86_64)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Code in this process, and where it lies; unmapped with the last reference."""
+    memory: mmap.mmap
+    address: int
+
+
+def load(code: bytes, names: tuple[str, ...], imports: Mapping[str, int]) -> tuple[Block, dict[str, int]]:
+    """The code, ready to run, and the addresses of its symbols `names`. `imports`: addresses of symbols of others; all
+    the rest are those of the process. InternalError for damaged code, or what is missing."""
+    try:
+        return _Object(code).loaded(names, imports)
+    except (ValueError, IndexError, struct.error) as error:
+        raise InternalError(f"the object code is damaged: {error}", "load") from error
+
+
+class _Object:
+    """The tables of an object file."""
+
+    def __init__(self, code: bytes):
+        self.code = np.frombuffer(code, np.uint8)
+        start, = struct.unpack_from("<Q", code, 40)
+        count, = struct.unpack_from("<H", code, 60)
+        self.sections = np.frombuffer(code, SECTION, count, start)
+        table = self.sections[np.flatnonzero(self.sections["kind"] == SYMBOLS)[0]]
+        self.symbols = self._rows(table, SYMBOL)
+        texts = self.sections[table["link"]]
+        self.texts = code[texts["offset"]:texts["offset"] + texts["size"]]
+
+    def _rows(self, section: Any, dtype: np.dtype[Any]) -> np.ndarray:
+        return np.frombuffer(self.code, dtype, int(section["size"]) // dtype.itemsize, int(section["offset"]))
+
+    def _name(self, symbol: Any) -> str:
+        start = int(symbol["name"])
+        return self.texts[start:self.texts.index(b"\0", start)].decode()
+
+    def loaded(self, names: tuple[str, ...], imports: Mapping[str, int]) -> tuple[Block, dict[str, int]]:
+        """Memory with the sections in it, relocated and no longer writable, but for the data that is written."""
+        outside = [i for i in range(1, len(self.symbols)) if self.symbols["section"][i] == OUTSIDE
+                   and self.symbols["name"][i]]
+        given = {i: _address(self._name(self.symbols[i]), imports) for i in outside}
+        places, stubs, written, size = self._layout(len(outside))
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        view = np.frombuffer(memory, np.uint8)
+        for section, place in zip(self.sections, places):
+            if place >= 0 and section["kind"] != NO_BITS:
+                begin, length = int(section["offset"]), int(section["size"])
+                view[place:place + length] = self.code[begin:begin + length]
+        values = self._values(base, places)
+        jumps = dict.fromkeys(outside, 0)
+        for number, i in enumerate(outside):
+            jumps[i] = stubs + number * STUB_BYTES
+            view[jumps[i]:jumps[i] + 14] = np.frombuffer(STUB + given[i].to_bytes(8, "little"), np.uint8)
+            values[i] = given[i]
+        self._relocate(view, base, places, values, jumps)
+        _protect(base, written, mmap.PROT_READ | mmap.PROT_EXEC)
+        found = {self._name(s): int(values[i]) for i, s in enumerate(self.symbols) if s["section"] != OUTSIDE
+                 and self._name(s) in names}
+        if missing := [name for name in names if name not in found]:
+            raise InternalError(f"the code defines no {', '.join(missing)}", "load")
+        return Block(memory, base), found
+
+    def _layout(self, outside: int) -> tuple[np.ndarray, int, int, int]:
+        """Where each section lies in the block (-1: nowhere), where stubs begin, where what is written begins, and the
+        size of all."""
+        places = np.full(len(self.sections), -1, np.int64)
+        at = 0
+
+        def placed(wanted: Callable[[int], bool]) -> None:
+            nonlocal at
+            for i, section in enumerate(self.sections):
+                flags = int(section["flags"])
+                if flags & ALLOC and wanted(flags):
+                    at = _up(at, max(int(section["align"]), 1))
+                    places[i] = at
+                    at += int(section["size"])
+        placed(lambda flags: not flags & WRITE)
+        stubs = at = _up(at, STUB_BYTES)
+        at = written = _up(at + outside * STUB_BYTES, PAGE)
+        placed(lambda flags: bool(flags & WRITE))
+        return places, stubs, written, max(_up(at, PAGE), PAGE)
+
+    def _values(self, base: int, places: np.ndarray) -> np.ndarray:
+        """The address of each symbol; 0 of those of others."""
+        inside = (self.symbols["section"] != OUTSIDE) & (self.symbols["section"] != ABSOLUTE)
+        values = self.symbols["value"].astype(np.int64)
+        sections = np.where(inside, self.symbols["section"], 0)
+        return values + np.where(inside, base + places[sections], 0)
+
+    def _relocate(self, view: np.ndarray, base: int, places: np.ndarray, values: np.ndarray,
+                  jumps: Mapping[int, int]) -> None:
+        """Writes what each reference refers to."""
+        stubs = np.zeros(len(values), np.int64)
+        stubs[list(jumps)] = list(jumps.values())
+        for section in self.sections[self.sections["kind"] == RELOCATIONS]:
+            target = places[section["info"]]
+            if target < 0:
+                continue
+            rows = self._rows(section, RELOCATION)
+            kinds, symbols = rows["kind"], rows["symbol"]
+            at = target + rows["offset"].astype(np.int64)
+            refers = values[symbols]
+            refers = np.where((kinds == PLT32) & (stubs[symbols] > 0), base + stubs[symbols], refers)
+            slots = np.isin(kinds, GOT_PC32)
+            if (slots & (stubs[symbols] == 0)).any() or not np.isin(kinds, (ABS64, PC32, PLT32, *GOT_PC32)).all():
+                raise InternalError(f"no rule for relocations {sorted(set(kinds.tolist()))}", "load")
+            refers = np.where(slots, base + stubs[symbols] + len(STUB), refers)      # the stub's address is the slot
+            whole = refers + rows["addend"] - np.where(kinds == ABS64, 0, base + at)
+            near = kinds != ABS64
+            if (np.abs(whole[near]) >= 1 << 31).any():
+                raise InternalError("a reference reaches further than 2 GB", "load")
+            for byte in range(8):
+                chosen = slice(None) if byte < 4 else ~near
+                view[at[chosen] + byte] = (whole[chosen] >> 8 * byte) & 255
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def _address(name: str, imports: Mapping[str, int]) -> int:
+    """Of a symbol of the process, libm's included."""
+    if name in imports:
+        return imports[name]
+    for library in _libraries():
+        try:
+            found = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        except AttributeError:
+            continue
+        if found:
+            return found
+    raise InternalError(f"nothing here is called {name}", "load")
+
+
+@once
+def _libraries() -> tuple[ctypes.CDLL, ...]:
+    """The process itself, and libm, which it may lack."""
+    return ctypes.CDLL(None), ctypes.CDLL("libm.so.6")
+
+
+def _protect(base: int, size: int, protection: int) -> None:
+    if size and _libraries()[0].mprotect(ctypes.c_void_p(base), ctypes.c_size_t(size), protection):
+        raise InternalError("the system does not let this process run new code", "load")

@@ -1,0 +1,151 @@
+"""`gc.from_torch`."""
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
+from graphc.nn.module import Module
+
+try:
+    import torch
+except ImportError as absent:
+    raise ImportError("this needs PyTorch: pip install 'graphc[torch]'") from absent
+
+from graphc.doors.torch.network import TorchNetwork
+from graphc.doors.torch.program import Program
+from graphc.doors.torch.recurrent import WholeLayers
+from graphc.doors.torch.read import decomposed, program_of
+
+Dynamic = Mapping[str, Any]
+
+
+def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *example_args: Any,
+               dynamic: Dynamic | None = None, **example_kwargs: Any) -> Module:
+    """A PyTorch module, or a program that torch.export made, as a network: `gc.compile(net)`, `gc.train_step(net,
+    loss=…, optimizer=…, y=…)`, `gc.plan`, `>>`.
+
+    The module is read with torch.export on the example arguments (tensors, numpy arrays, or what the module takes
+    beside arrays, which stays as given). Their sizes are those of the network; `dynamic={"x": {0: "B", 1: "T"}}` names
+    the axes of arguments that may have any size. Parameters and buffers keep their names of `state_dict` and start
+    with the values that the module has when the network is compiled; `step.to_torch(module)` writes them back. What
+    buffers a forward pass changes (running statistics) are state. A training step runs the module as in
+    `module.train()`, or as it is if it is in training mode already; `gc.compile` as in `module.eval()`, or as it is if
+    it is not. An ExportedProgram has the one mode in which it was exported.
+
+    Results: an array, a tuple, or a dict by the names of the module's own result. Random numbers (dropout) are drawn by
+    graphc, so that masks differ from PyTorch's.
+
+    Raises GraphError with everything that graphc cannot take, each with the line of the module; ImportError without
+    PyTorch.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        if example_args or example_kwargs or dynamic:
+            raise GraphError("an ExportedProgram has its arguments already: give the program alone", user_loc())
+        read = Fixed(module)
+        net = TorchNetwork(read)
+    elif isinstance(module, torch.nn.Module):
+        source = Source(module, example_args, example_kwargs, dynamic or {})
+        net = TorchNetwork(source, module.training)
+    else:
+        raise GraphError(f"from_torch takes a torch.nn.Module or an ExportedProgram, got {type(module).__name__}",
+                         user_loc())
+    net.check()
+    return net
+
+
+class Fixed:
+    """An exported program, which is the same in both modes."""
+
+    def __init__(self, exported: torch.export.ExportedProgram):
+        self.program = program_of(decomposed(exported), "program", _symbols(exported, {}))
+
+    def __call__(self, training: bool) -> Program:
+        return self.program
+
+
+class Source:
+    """A module with example arguments, read in the mode that is asked for, once each."""
+
+    def __init__(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Dynamic):
+        self.module, self.dynamic = module, dynamic
+        self.args = tuple(map(_tensors, args))
+        self.kwargs = {name: _tensors(value) for name, value in kwargs.items()}
+        self.known: dict[bool, Program] = {}
+
+    def __call__(self, training: bool) -> Program:
+        if training not in self.known:
+            with in_mode(self.module, training), warnings.catch_warnings():
+                warnings.simplefilter("ignore")             # of PyTorch about itself
+                exported = self._exported()
+                self.known[training] = program_of(decomposed(exported), type(self.module).__name__,
+                                                  _symbols(exported, self.dynamic))
+        return self.known[training]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Source:
+        """Copies of a network read the same module."""
+        return self
+
+    def _exported(self) -> torch.export.ExportedProgram:
+        dims: dict[str, Any] = {}
+        shapes = {name: {axis: dims.setdefault(size, torch.export.Dim(size)) for axis, size in axes.items()}
+                  for name, axes in self.dynamic.items()}
+        try:
+            with WholeLayers():
+                return torch.export.export(self.module, self.args, self.kwargs,
+                                           dynamic_shapes=self._spec(shapes) if shapes else None, strict=False)
+        except GraphError:
+            raise
+        except Exception as error:
+            raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}", user_loc()) from error
+
+    def _spec(self, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        """What torch.export wants: an entry for each argument."""
+        given = inspect.signature(self.module.forward).bind(*self.args, **self.kwargs).arguments
+        if unknown := sorted(shapes.keys() - given.keys()):
+            raise GraphError(f"dynamic= names {unknown[0]}; the example arguments are {', '.join(given)}", user_loc())
+        return {name: shapes[name] if name in shapes else _unnamed(value) for name, value in given.items()}
+
+
+@contextmanager
+def in_mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """The module in a mode: as it is where it is in that mode already, however its parts are; else as `train()` or
+    `eval()` make it, until the end."""
+    if module.training == training:
+        yield
+        return
+    modes = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _symbols(exported: torch.export.ExportedProgram, dynamic: Dynamic) -> dict[str, str]:
+    """Names for the symbolic sizes of the inputs: the user's, else PyTorch's own."""
+    names = {}
+    for node in exported.graph_module.graph.nodes:
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor):
+            for axis, size in enumerate(node.meta["val"].shape):
+                if not isinstance(size, int) and axis in dynamic.get(node.name, {}):
+                    names[str(size.node.expr)] = dynamic[node.name][axis]
+    return names
+
+
+def _unnamed(value: Any) -> Any:
+    """What torch.export is told of an argument whose sizes are fixed: nothing, for each of several."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_unnamed, value))
+    return {name: _unnamed(v) for name, v in value.items()} if isinstance(value, dict) else None
+
+
+def _tensors(value: Any) -> Any:
+    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,119 @@
+"""A program of PyTorch as a network of graphc."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import graphc as gc
+from graphc.doors.torch.interpret import Problem, explained, interpret, results, updates
+from graphc.doors.torch.program import OwnTensor, Program
+from graphc.dsl.context import current_trace, user_loc
+from graphc.dsl.trace import Trace
+from graphc.errors import GraphError
+from graphc.ir.dims import Dim, Poly
+from graphc.ir.types import TensorType
+from graphc.nn.module import Module
+from graphc.nn.parameter import Parameter, Value
+from graphc.nn.path import rooted
+
+
+class TorchNetwork(Module):
+    """What `gc.from_torch` gives. `program(training)`: the program in training mode or for inference, read when it is
+    first asked for."""
+    hands_on = True
+
+    def __init__(self, program: Callable[[bool], Program], training: bool = False):
+        """`training`: the mode in which it is read first."""
+        super().__init__()
+        self.program = program
+        self._keys: dict[int, Parameter] = {}
+        self._inputs = dict(program(training).inputs)
+
+    @property
+    def kind(self) -> str:
+        return self.program(False).name
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({', '.join(f'{name}: {type}' for name, type in self._inputs.items())})"
+
+    def declared_inputs(self) -> Mapping[str, TensorType]:
+        return self._inputs
+
+    def takes(self) -> frozenset[str]:
+        return frozenset(list(self._inputs)[1:])
+
+    def forward(self, *arrays: gc.Array, **options: gc.Array) -> Any:
+        """The program on these arrays, in the mode of the trace."""
+        program = self.program(self.training)
+        given = _bound(program, arrays, options)
+        owned = {own.ref: self._state(own) for own in program.used()}
+        env = interpret(program, {**given, **owned})
+        for ref, value in updates(program, env):
+            own = next(o for o in program.own if o.ref == ref)
+            current_trace().update_state(self._parameter(own), gc.stop_gradient(value))
+        return results(program, env)
+
+    def check(self) -> None:
+        """GraphError with everything that cannot be taken, in the mode in which it was read."""
+        program = self.program(False)
+        problems: list[Problem] = []
+        with Trace("check") as trace, rooted(self):
+            values = {name: trace.input(name, type) for name, type in program.inputs.items()}
+            owned = {own.ref: trace.input(own.ref, own.type) for own in program.own if own.ref not in values}
+            interpret(program, {**values, **owned}, problems)
+        if problems:
+            raise explained(program.name, problems).at(user_loc())
+
+    def names(self) -> dict[str, Parameter]:
+        """The parameters that have been made, by the name that PyTorch's `state_dict` gives them; one that has several
+        names by each."""
+        return {own.name: self._keys[own.key] for training in (False, True) for own in self._known(training)
+                if own.key in self._keys}
+
+    def _known(self, training: bool) -> tuple[OwnTensor, ...]:
+        return self.program(training).own
+
+    def _state(self, own: OwnTensor) -> gc.Array:
+        return self._array(own.name, self._parameter(own))
+
+    def _parameter(self, own: OwnTensor) -> Parameter:
+        """A tensor with several names is one parameter, under the first of them."""
+        if own.key not in self._keys:
+            made = Parameter(own.type, Value(own.value), own.trained)
+            self._keys[own.key] = self._parameters[own.name] = made
+        return self._keys[own.key]
+
+
+def _bound(program: Program, arrays: tuple[gc.Array, ...], options: Mapping[str, gc.Array]) -> dict[str, gc.Array]:
+    """The inputs by name. GraphError for what is missing or does not fit the sizes that the program was read for."""
+    names = list(program.inputs)
+    if len(arrays) > len(names):
+        raise GraphError(f"{program.name} takes {', '.join(names)}, got {len(arrays)} arrays")
+    given = dict(zip(names, arrays))
+    for name, array in options.items():
+        if name not in names or name in given:
+            raise GraphError(f"{program.name} {'got ' + name + ' twice' if name in given else 'has no input ' + name}; "
+                             f"it takes {', '.join(names)}")
+        given[name] = array
+    if missing := [name for name in names if name not in given]:
+        raise GraphError(f"{program.name} needs {missing[0]}: {program.inputs[missing[0]]}; it was read with "
+                         f"{', '.join(names)}")
+    sizes: dict[str, Dim] = {}
+    for name, array in given.items():
+        _check(program, name, array.type, sizes)
+    return given
+
+
+def _check(program: Program, name: str, found: TensorType, sizes: dict[str, Dim]) -> None:
+    """The array has the type that the program was read for, with any sizes for its named dimensions."""
+    wanted = program.inputs[name]
+    fits = found.dtype is wanted.dtype and len(found.shape) == len(wanted.shape)
+    for size, dim in zip(found.shape, wanted.shape):
+        if isinstance(dim, Poly):
+            known = sizes.setdefault(str(dim), size)
+            fits = fits and (known == size or str(dim) not in dim.names)
+        else:
+            fits = fits and size == dim
+    if not fits:
+        raise GraphError(f"{program.name} was read for {name}: {wanted}, got {found}; a size that may change is given "
+                         f'a name: gc.from_torch(module, …, dynamic={{"{name}": {{0: "B"}}}})')

@@ -1,0 +1,73 @@
+"""A program of PyTorch as plain data: what `read` makes of one, and `interpret` runs on arrays of a graph."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.errors import Loc
+from graphc.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The result of the step, input or parameter of this name."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of an operator. `target`: its overload, as "add.Tensor"; of other libraries with the library's name.
+    `args` and `kwargs` hold arrays as `Ref`, other programs as `Program`, types as graphc's. `type`: what PyTorch says
+    of the result: a type, None where it is no array, or a tuple of these. `scope`, `kind`: the module that called it.
+    """
+    name: str
+    target: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    type: Any = None
+    loc: Loc | None = None
+    scope: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class OwnTensor:
+    """A parameter or buffer: its name in `state_dict`, its name in the program, and how it starts. `trained`: PyTorch
+    asks for its gradient. Two that are one tensor have the same `key`."""
+    name: str
+    ref: str
+    type: TensorType
+    value: Any
+    trained: bool
+    key: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """`inputs`: arrays by name, with dimensions that may be named; `given`: arguments that are no arrays. `constants`:
+    arrays of the program itself. `updates`: of buffers, (name in the program, new value). `outputs`: by the names that
+    the result has ("" for the only one, "0", "1" … of a tuple)."""
+    name: str
+    inputs: Mapping[str, TensorType]
+    steps: tuple[Step, ...]
+    outputs: Mapping[str, Any]
+    own: tuple[OwnTensor, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    updates: tuple[tuple[str, Any], ...] = ()
+
+    def used(self) -> tuple[OwnTensor, ...]:
+        """The parameters and buffers that a result or an update depends on."""
+        steps = [(s.args, tuple(s.kwargs.values())) for s in self.steps]
+        read = {r.name for r in refs((steps, list(self.outputs.values()), list(self.updates)))}
+        return tuple(own for own in self.own if own.ref in read or own.ref in dict(self.updates))
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """All that a value of a program refers to."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, tuple | list):
+        for v in value:
+            yield from refs(v)

@@ -1,0 +1,255 @@
+"""PyTorch's exported programs as plain data."""
+from __future__ import annotations
+
+import linecache
+import operator
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram, default_decompositions
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from graphc.doors.torch.program import OwnTensor, Program, Ref, Step, refs
+from graphc.doors.torch.rules.table import CHECKS, RULES
+from graphc.errors import GraphError, Loc
+from graphc.ir.dim_text import parse_dim
+from graphc.ir.types import DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
+from graphc.runtime.dlpack import from_dlpack
+
+TYPES: dict[torch.dtype, DType] = {
+    torch.float32: f32, torch.float64: f64, torch.float16: f16, torch.bfloat16: bf16, torch.bool: bool_,
+    torch.int8: i8, torch.int16: i16, torch.int32: i32, torch.int64: i64, torch.uint8: u8, torch.uint16: u16,
+    torch.uint32: u32, torch.uint64: u64}
+# arguments that say where and how an array lies, which is graphc's business
+PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
+# what reads a tensor by its place in memory
+BY_PLACE = frozenset({"as_strided.default", "sym_stride.int", "sym_storage_offset.default", "_reshape_alias.default"})
+PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
+NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
+
+
+def decomposed(exported: ExportedProgram) -> ExportedProgram:
+    """The same program in operators that have rules, as far as PyTorch can decompose the others."""
+    _keep_no_grad(exported.graph_module)
+    table = default_decompositions()
+    for overload in list(table.keys()):
+        if target_name(overload) in RULES:
+            table.pop(overload)
+    return exported.run_decompositions(table)
+
+
+def _keep_no_grad(module: GraphModule) -> None:
+    """Marks what torch.no_grad() gives, since decomposing forgets it."""
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.target is NO_GRAD and node.args[0] is False:
+            inner = getattr(module, node.args[1].target)
+            output = next(n for n in inner.graph.nodes if n.op == "output")
+            with inner.graph.inserting_before(output):
+                def detached(value: Node) -> Node:
+                    made = inner.graph.call_function(torch.ops.aten.detach.default, (value,))
+                    made.meta = dict(value.meta)
+                    return made
+                output.args = torch.fx.map_arg(output.args, detached)
+            inner.recompile()
+
+
+def target_name(target: Any) -> str:
+    """The name of an operator: "add.Tensor" of ATen, "operator.mul" of sizes."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target).removeprefix("aten.")
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"
+    name = getattr(target, "__name__", str(target))
+    if target is operator.getitem or getattr(target, "__module__", "") == "_operator":
+        return f"operator.{name}"
+    return f"math.{name}" if getattr(target, "__module__", "") == "math" else name
+
+
+class Reader:
+    """Reads the graph of one program. `symbols`: names for PyTorch's symbolic sizes."""
+
+    def __init__(self, module: GraphModule, symbols: Mapping[str, str]):
+        self.module, self.symbols = module, dict(symbols)
+
+    def tensor_type(self, value: Any) -> Any:
+        """What a value of the graph is: a type; a tuple of these; None of what is no array or has another type."""
+        if isinstance(value, tuple | list):
+            return tuple(self.tensor_type(v) for v in value)
+        if not isinstance(value, torch.Tensor):
+            return None
+        if value.dtype not in TYPES:
+            raise GraphError(f"an array of {value.dtype}, which graphc has not")
+        try:
+            return TensorType(TYPES[value.dtype], tuple(self.dim(s) for s in value.shape))
+        except GraphError:
+            return None
+
+    def dim(self, size: Any) -> Any:
+        """A size, or PyTorch's formula of one, as a dimension."""
+        if isinstance(size, int):
+            return size
+        text = re.sub(r"\b[su]\d+\b", lambda m: self.symbols.get(m[0], m[0]), str(size.node.expr))
+        return parse_dim(text)
+
+    def steps(self) -> Iterator[Step]:
+        """All calls of operators, those that only check left out."""
+        for node in self.module.graph.nodes:
+            if node.op == "call_function" and target_name(node.target) not in CHECKS:
+                yield self.step(node)
+
+    def step(self, node: Node) -> Step:
+        """One call."""
+        scope, kind = _scope(node)
+        try:
+            type, target = self.tensor_type(node.meta.get("val")), target_name(node.target)
+            if target in BY_PLACE:
+                _check_place(node)
+        except GraphError as error:
+            type, target = None, f"{target_name(node.target)} ({error.text})"
+        return Step(node.name, target, tuple(map(self.argument, node.args)),
+                    {k: self.argument(v) for k, v in node.kwargs.items() if k not in PLACES}, type,
+                    place(node), scope, kind)
+
+    def argument(self, value: Any) -> Any:
+        """An argument as plain data."""
+        if isinstance(value, Node):
+            return self.region(value) if value.op == "get_attr" else Ref(value.name)
+        if isinstance(value, tuple | list):
+            return tuple(map(self.argument, value))
+        return TYPES.get(value, value) if isinstance(value, torch.dtype) else value
+
+    def region(self, node: Node) -> Any:
+        """A program inside the program, or an array that it holds."""
+        inner = getattr(self.module, str(node.target))
+        if isinstance(inner, torch.Tensor):
+            return Ref(node.name)
+        return Reader(inner, self.symbols).body()
+
+    def body(self) -> Program:
+        """The whole graph as a program without parameters."""
+        nodes = self.module.graph.nodes
+        inputs = {n.name: self.tensor_type(n.meta.get("val")) for n in nodes if n.op == "placeholder"}
+        output = next(n for n in nodes if n.op == "output")
+        flat = pytree.tree_leaves(output.args[0])
+        constants = {n.name: array_of(getattr(self.module, str(n.target))) for n in nodes if n.op == "get_attr"
+                     and isinstance(getattr(self.module, str(n.target)), torch.Tensor)}
+        return Program("region", inputs, tuple(self.steps()), {str(i): self.argument(v) for i, v in enumerate(flat)},
+                       constants=constants)
+
+
+def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str]) -> Program:
+    """A whole program with its parameters."""
+    reader = Reader(exported.graph_module, symbols)
+    values = {n.name: n.meta.get("val") for n in exported.graph_module.graph.nodes if n.op == "placeholder"}
+    inputs, given, constants, own = {}, {}, {}, []
+    for spec in exported.graph_signature.input_specs:
+        ref = spec.arg.name
+        if isinstance(spec.arg, ConstantArgument):
+            given[ref] = spec.arg.value
+        elif spec.kind is InputKind.USER_INPUT:
+            if not isinstance(values[ref], torch.Tensor):
+                raise GraphError(f"{name}: {ref} is a number that may change from call to call; give an array, or fix "
+                                 "it with functools.partial")
+            inputs[ref] = reader.tensor_type(values[ref])
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            own.append(_owned(exported, spec))
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            constants[ref] = array_of(exported.constants[spec.target])
+        else:
+            raise GraphError(f"{name} has an input of the kind {spec.kind.name}, which is no array")
+    outputs, updates = _outputs(exported, reader)
+    steps = _used(tuple(reader.steps()), [*outputs.values(), *(v for _, v in updates)])
+    return Program(name, inputs, steps, outputs, tuple(own), given, constants, updates)
+
+
+def _check_place(node: Node) -> None:
+    """GraphError where a tensor that is read by its place in memory does not lie there row by row: arrays here do."""
+    value = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], Node) else None
+    if isinstance(value, torch.Tensor) and not (value.is_contiguous() and value.storage_offset() == 0):
+        raise GraphError("a view by places in memory of a tensor that does not lie row by row: call contiguous() first")
+
+
+def _owned(exported: ExportedProgram, spec: Any) -> OwnTensor:
+    tensor = exported.state_dict[spec.target] if spec.target in exported.state_dict else exported.constants[spec.target]
+    array = array_of(tensor)
+    type = TensorType(TYPES[tensor.dtype], tuple(tensor.shape))
+    trained = spec.kind is InputKind.PARAMETER and tensor.requires_grad and tensor.dtype.is_floating_point
+    key = hash((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()))
+    return OwnTensor(spec.target, spec.arg.name, type, array, trained and not type.dtype.is_storage,
+                     key if tensor.numel() else id(tensor))
+
+
+def _outputs(exported: ExportedProgram, reader: Reader) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
+    """Results by name, and updates of buffers by the buffer's name in the graph."""
+    buffers = {s.target: s.arg.name for s in exported.graph_signature.input_specs if s.target is not None}
+    found: list[Any] = []
+    updates = []
+    for spec in exported.graph_signature.output_specs:
+        value = spec.arg.value if isinstance(spec.arg, ConstantArgument) else Ref(spec.arg.name)
+        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+            updates.append((buffers[spec.target], value))
+        elif spec.kind is OutputKind.USER_OUTPUT:
+            found.append(value)
+        elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+            raise GraphError(f"it writes into its argument {spec.target}: arrays that a graph is given stay as they "
+                             "are; clone it first")
+    tree = pytree.tree_unflatten(range(len(found)), exported.call_spec.out_spec)
+    names = {leaf: ".".join(map(_key_text, path)) for path, leaf in pytree.tree_flatten_with_path(tree)[0]}
+    return {names[i]: value for i, value in enumerate(found) if value is not None}, tuple(updates)
+
+
+def _key_text(key: Any) -> str:
+    return str(key.idx if isinstance(key, pytree.SequenceKey) else key.key if isinstance(key, pytree.MappingKey)
+               else key.name)
+
+
+def _used(steps: tuple[Step, ...], wanted: list[Any]) -> tuple[Step, ...]:
+    """The steps that what is wanted depends on; PyTorch keeps others for their checks."""
+    alive = {r.name for r in refs(wanted)}
+    kept = []
+    for step in reversed(steps):
+        if step.name in alive:
+            kept.append(step)
+            alive |= {r.name for r in refs((step.args, tuple(step.kwargs.values())))}
+    return tuple(reversed(kept))
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """The numbers of a tensor, on its own memory where that is contiguous."""
+    plain = tensor.detach().cpu().contiguous()
+    return from_dlpack(plain)
+
+
+def place(node: Node) -> Loc | None:
+    """The innermost line of the user's code that led to a node."""
+    for frame in reversed(PLACE.findall(node.meta.get("stack_trace") or "")):
+        file, line, _ = frame
+        if not _library(file):
+            return Loc(file, int(line), linecache.getline(file, int(line)).strip())
+    return None
+
+
+ROOT = str(torch.__path__[0])
+
+
+def _library(file: str) -> bool:
+    return file.startswith((ROOT, "<", "torch/"))
+
+
+def _scope(node: Node) -> tuple[str, str]:
+    """Path and class of the innermost module that called it."""
+    stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    for path, kind in reversed(list(stack.values())):
+        if not path.startswith("_"):
+            kind = kind if isinstance(kind, str) else kind.__qualname__
+            return _path_text(path), kind.rpartition(".")[2]
+    return "", ""
+
+
+def _path_text(path: str) -> str:
+    return re.sub(r"L\['?self'?\]\.?|^L__self___?", "", path)

@@ -1,0 +1,297 @@
+"""Sums, extrema and their like, running sums, order."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, prod
+from typing import Any
+
+import graphc as gc
+from graphc.doors.torch.rules.promotion import as_type, floating, size_array
+from graphc.doors.torch.rules.shapes import axes_of, axis_of
+from graphc.errors import GraphError
+from graphc.ir.types import DType, bool_, f32, i64
+
+Array = gc.Array
+Rule = Callable[..., Any]
+
+
+def _counted(x: Array, dtype: DType | None) -> Array:
+    """What a sum or product is computed in: integers and bools in i64."""
+    return x.astype(dtype or (x.dtype if x.dtype.is_float else i64))
+
+
+def _over(function: Callable[..., Array], prepare: Callable[[Array, DType | None], Array]) -> Rule:
+    def rule(x: Array, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Array:
+        x = prepare(x, dtype)
+        return function(x, axes_of(dim, x.ndim), keepdim) if x.ndim else x
+    return rule
+
+
+def _floats(x: Array, dtype: DType | None) -> Array:
+    return x.astype(dtype or (x.dtype if x.dtype.is_float else f32))
+
+
+def _all_of(function: Callable[..., Array], prepare: Callable[[Array, DType | None], Array]) -> Rule:
+    """The form without dimensions."""
+    over = _over(function, prepare)
+    return lambda x, *, dtype=None: over(x, None, False, dtype=dtype)
+
+
+def _same(x: Array, dtype: DType | None) -> Array:
+    return x
+
+
+def _truth(x: Array, dtype: DType | None) -> Array:
+    return x.astype(bool_)
+
+
+def _extreme(values: Callable[..., Array], places: Callable[..., Array]) -> Rule:
+    """The largest or smallest along one axis, with its place (of equals the first)."""
+    def rule(x: Array, dim: int, keepdim: bool = False) -> tuple[Array, Array]:
+        if not x.ndim:
+            return x, gc.zeros((), i64)
+        axis = axis_of(dim, x.ndim)
+        at = places(x.astype(gc.i32) if x.dtype is bool_ else x, axis, keepdims=True)
+        found = gc.take_along_axis(x, at, axis)
+        return (found, at) if keepdim else (found.squeeze(axis), at.squeeze(axis))
+    return rule
+
+
+def _place(function: Callable[..., Array]) -> Rule:
+    def rule(x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
+        if not x.ndim:
+            return gc.zeros((), i64)
+        return function(x, None if dim is None else axis_of(dim, x.ndim), keepdims=keepdim)
+    return rule
+
+
+def _spread(x: Array, dim: Any, correction: float) -> tuple[Array, tuple[int, ...], Any]:
+    x, = floating(x)
+    axes = axes_of(dim, x.ndim)
+    return x, axes, prod(x.shape[a] for a in axes)
+
+
+def variance(x: Array, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+             correction: float | None = None) -> Array:
+    """sum((x - mean)²) / max(n - correction, 0): torch.var, whose correction is 1 unless given."""
+    lost = (1 if unbiased in (None, True) else 0) if correction is None else correction
+    x, axes, n = _spread(x, dim, lost)
+    if isinstance(lost, float) and not lost.is_integer():
+        mean = gc.mean(x, axes, True)
+        return gc.sum((x - mean) ** 2, axes, keepdim) / max(n - lost, 0)
+    lost = int(lost)
+    return gc.var(x, axes, ddof=lost, keepdims=keepdim) if x.ndim else gc.var(x.reshape(1), (0,), ddof=lost)
+
+
+def _deviation(*args: Any, **named: Any) -> Array:
+    return gc.sqrt(variance(*args, **named))
+
+
+def _with_mean(rule: Rule) -> Rule:
+    def both(x: Array, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+             correction: float | None = None) -> tuple[Array, Array]:
+        x, = floating(x)
+        mean = gc.mean(x, axes_of(dim, x.ndim), keepdim) if x.ndim else x
+        return rule(x, dim, unbiased, keepdim, correction=correction), mean
+    return both
+
+
+def _cumulative(function: Callable[..., Array]) -> Rule:
+    def rule(x: Array, dim: int, *, dtype: DType | None = None) -> Array:
+        x = _counted(x, dtype)
+        return function(x, axis_of(dim, x.ndim)) if x.ndim else x
+    return rule
+
+
+def _running_extreme(keep: Callable[[Array, Array], Array]) -> Rule:
+    """cummax and cummin: values, and the last place of each so far."""
+    def rule(x: Array, dim: int) -> tuple[Array, Array]:
+        if not x.ndim:
+            return x, gc.zeros((), i64)
+        axis = axis_of(dim, x.ndim)
+        rows = gc.moveaxis(x, axis, 0)
+        size = rows.shape[0]
+
+        def body(carry: tuple[Array, Array], item: tuple[Array, Array]) -> tuple[Any, Any]:
+            best, at = carry
+            value, place = item
+            wins = keep(value, best)
+            best, at = gc.where(wins, value, best), gc.where(wins, place, at)
+            return (best, at), (best, at)
+        start = (rows[0], gc.zeros(rows.shape[1:], i64))
+        places = gc.broadcast_to(gc.iota((size,), 0).reshape((size, *(1,) * (x.ndim - 1))), rows.shape)
+        _, (values, found) = gc.scan(body, start, (rows, places))
+        return gc.moveaxis(values, 0, axis), gc.moveaxis(found, 0, axis)
+    return rule
+
+
+def _log_cumsum(x: Array, dim: int) -> Array:
+    if not x.ndim:
+        return x
+    axis = axis_of(dim, x.ndim)
+    rows = gc.moveaxis(x, axis, 0)
+
+    def body(total: Array, row: Array) -> tuple[Array, Array]:
+        total = gc.logaddexp(total, row)
+        return total, total
+    _, sums = gc.scan(body, gc.full(rows.shape[1:], -inf, x.dtype), rows)
+    return gc.moveaxis(sums, 0, axis)
+
+
+def _sort(x: Array, *args: Any, stable: bool | None = None, dim: int | None = None,
+          descending: bool | None = None) -> tuple[Array, Array]:
+    given = [a for a in args if a is not None]
+    dim = next((a for a in given if not isinstance(a, bool)), -1) if dim is None else dim
+    descending = next((a for a in given if isinstance(a, bool)), False) if descending is None else descending
+    if not x.ndim:
+        return x, gc.zeros((), i64)
+    axis = axis_of(dim, x.ndim)
+    at = gc.argsort(x, axis, descending=bool(descending))
+    return gc.take_along_axis(x, at, axis), at
+
+
+def _topk(x: Array, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Array, Array]:
+    if not x.ndim:
+        return x, gc.zeros((), i64)
+    axis = axis_of(dim, x.ndim)
+    if largest:
+        values, at = gc.topk(x, k, axis)
+        return values, at
+    at = gc.argsort(x, axis)
+    key: list[Any] = [slice(None)] * x.ndim
+    key[axis] = slice(0, k)
+    at = at[tuple(key)]
+    return gc.take_along_axis(x, at, axis), at
+
+
+def _kth(x: Array, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Array, Array]:
+    if not x.ndim:
+        return x, gc.zeros((), i64)
+    axis = axis_of(dim, x.ndim)
+    order = gc.argsort(x, axis)
+    key: list[Any] = [slice(None)] * x.ndim
+    key[axis] = slice(k - 1, k)
+    at = order[tuple(key)]
+    found = gc.take_along_axis(x, at, axis)
+    return (found, at) if keepdim else (found.squeeze(axis), at.squeeze(axis))
+
+
+def _median(x: Array, dim: int, keepdim: bool = False) -> tuple[Array, Array]:
+    size: Any = x.shape[axis_of(dim, x.ndim)] if x.ndim else 1
+    return _kth(x, (size - 1) // 2 + 1, dim, keepdim)
+
+
+def _log_sum_exp(x: Array, dim: Any, keepdim: bool = False) -> Array:
+    x, = floating(x)
+    return gc.logsumexp(x, axes_of(dim, x.ndim), keepdim) if x.ndim else x
+
+
+def vector_norm(x: Array, ord: float = 2, dim: Any = None, keepdim: bool = False, *,
+                dtype: DType | None = None) -> Array:
+    """(sum |x|^ord)^(1/ord), with PyTorch's meanings of 0 and the infinities."""
+    x = _floats(x, dtype)
+    axes = axes_of(dim, x.ndim)
+    if not x.ndim:
+        return gc.not_equal(x, 0).astype(x.dtype) if ord == 0 else gc.abs(x)
+    if ord == 2:
+        total = gc.sum(x * x, axes, keepdim)
+        return gc.where(gc.equal(total, 0), as_type(0, x.dtype), gc.sqrt(gc.where(gc.equal(total, 0), 1.0, total)))
+    if ord in (inf, -inf):
+        return (gc.max if ord > 0 else gc.min)(gc.abs(x), axes, keepdim)
+    if ord == 0:
+        return gc.sum(gc.not_equal(x, 0).astype(x.dtype), axes, keepdim)
+    if ord == 1:
+        return gc.sum(gc.abs(x), axes, keepdim)
+    return gc.sum(gc.abs(x) ** float(ord), axes, keepdim) ** (1 / ord)
+
+
+def _norm(x: Array, p: float | None = 2, dim: Any = None, keepdim: bool = False, *,
+          dtype: DType | None = None) -> Array:
+    return vector_norm(x, 2 if p is None else p, dim, keepdim, dtype=dtype)
+
+
+def _nan_sum(x: Array, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Array:
+    x = _counted(x, dtype)
+    x = gc.where(gc.isnan(x), as_type(0, x.dtype), x) if x.dtype.is_float else x
+    return gc.sum(x, axes_of(dim, x.ndim), keepdim) if x.ndim else x
+
+
+def _count_nonzero(x: Array, dim: Any = None) -> Array:
+    return gc.sum(gc.not_equal(x, 0).astype(i64), axes_of(dim, x.ndim)) if x.ndim else gc.not_equal(x, 0).astype(i64)
+
+
+def _min_max(x: Array, *, dim: int | None = None, keepdim: bool = False) -> tuple[Array, Array]:
+    axes = axes_of(dim, x.ndim)
+    return (gc.min(x, axes, keepdim), gc.max(x, axes, keepdim)) if x.ndim else (x, x)
+
+
+def _bincount(x: Array, weights: Array | None = None, minlength: int = 0) -> Array:
+    raise GraphError("bincount has a size that depends on values: use torch.zeros(n).scatter_add(0, x, weights)")
+
+
+def _bucketize(x: Any, boundaries: Array, *, out_int32: bool = False, right: bool = False) -> Array:
+    x = as_type(x, boundaries.dtype)
+    found = gc.searchsorted(boundaries, x.flatten() if x.ndim else x.reshape(1), side="right" if right else "left")
+    return found.reshape(x.shape).astype(gc.i32 if out_int32 else i64)
+
+
+def _searchsorted(sequence: Array, x: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None,
+                  sorter: Array | None = None) -> Array:
+    right = right or side == "right"
+    sequence = sequence if sorter is None else gc.take_along_axis(sequence, sorter, -1)
+    x = as_type(x, sequence.dtype)
+    if sequence.ndim == 1:
+        return _bucketize(x, sequence, out_int32=out_int32, right=right)
+    compared = (gc.less_equal if right else gc.less)(gc.expand_dims(sequence, -2), gc.expand_dims(x, x.ndim))
+    return gc.sum(compared.astype(gc.i32 if out_int32 else i64), -1)
+
+
+def _trapezoid(y: Array, dim: int = -1, *, dx: float = 1) -> Array:
+    axis = axis_of(dim, y.ndim)
+    key: list[Any] = [slice(None)] * y.ndim
+    first, last = list(key), list(key)
+    first[axis], last[axis] = slice(0, y.shape[axis] - 1), slice(1, None)
+    return gc.sum((y[tuple(first)] + y[tuple(last)]) * (dx / 2), axis)
+
+
+def _einsum(equation: str, operands: Sequence[Array], *, path: Any = None) -> Array:
+    return gc.einsum(equation, *operands)
+
+
+RULES: dict[str, Rule] = {
+    "sum.default": _all_of(gc.sum, _counted), "sum.dim_IntList": _over(gc.sum, _counted),
+    "mean.default": _all_of(gc.mean, _floats), "mean.dim": _over(gc.mean, _floats),
+    "prod.default": _all_of(gc.prod, _counted), "prod.dim_int": _over(gc.prod, _counted),
+    "nansum.default": _nan_sum, "amax.default": _over(gc.max, _same), "amin.default": _over(gc.min, _same),
+    "max.default": _all_of(gc.max, _same), "min.default": _all_of(gc.min, _same),
+    "max.dim": _extreme(gc.max, gc.argmax), "min.dim": _extreme(gc.min, gc.argmin), "aminmax.default": _min_max,
+    **{f"any.{form}": _over(gc.any, _truth) for form in ("default", "dim", "dims")},
+    **{f"all.{form}": _over(gc.all, _truth) for form in ("default", "dim", "dims")},
+    "argmax.default": _place(gc.argmax), "argmin.default": _place(gc.argmin),
+    "var.correction": variance, "var.dim": variance,
+    "var.default": lambda x, unbiased=True: variance(x, None, unbiased),
+    "std.correction": _deviation, "std.dim": _deviation,
+    "std.default": lambda x, unbiased=True: _deviation(x, None, unbiased),
+    "var_mean.correction": _with_mean(variance), "std_mean.correction": _with_mean(_deviation),
+    "cumsum.default": _cumulative(gc.cumsum), "cumprod.default": _cumulative(gc.cumprod),
+    "cummax.default": _running_extreme(gc.greater_equal), "cummin.default": _running_extreme(gc.less_equal),
+    "logcumsumexp.default": _log_cumsum,
+    "sort.default": _sort, "sort.stable": _sort,
+    "argsort.default": lambda x, *args, **named: _sort(x, *args, **named)[1],
+    "argsort.stable": lambda x, *args, **named: _sort(x, *args, **named)[1], "msort.default": lambda x: _sort(x, 0)[0],
+    "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median,
+    "median.default": lambda x: _median(x.reshape(-1), 0)[0], "logsumexp.default": _log_sum_exp,
+    "linalg_vector_norm.default": vector_norm, "norm.ScalarOpt_dim": _norm, "norm.Scalar": _norm,
+    "norm.ScalarOpt_dim_dtype": _norm, "count_nonzero.default": _count_nonzero,
+    "count_nonzero.dim_IntList": _count_nonzero,
+    "bincount.default": _bincount, "bucketize.Tensor": _bucketize, "bucketize.Scalar": _bucketize,
+    "searchsorted.Tensor": _searchsorted, "searchsorted.Scalar": _searchsorted, "trapezoid.dx": _trapezoid,
+    "trace.default": gc.trace, "einsum.default": _einsum,
+    "nanmedian.default": lambda x: _nan_median(x),
+}
+
+
+def _nan_median(x: Array) -> Array:
+    flat = x.reshape(-1)
+    last = gc.sum(gc.logical_not(gc.isnan(flat)).astype(i64)) if flat.dtype.is_float else size_array(flat.shape[0])
+    return gc.take(gc.sort(flat), gc.maximum(last - 1, 0) // 2, 0)

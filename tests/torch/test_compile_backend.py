@@ -1,0 +1,141 @@
+"""`torch.compile(model, backend="graphc")` against eager PyTorch."""
+from __future__ import annotations
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.peers
+T, F = torch.nn, torch.nn.functional
+
+
+@pytest.fixture(autouse=True)
+def backend():
+    from graphc.doors.torch.backend import graphc
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    return graphc
+
+
+def cnn():
+    return T.Sequential(T.Conv2d(1, 4, 3), T.BatchNorm2d(4), T.ReLU(), T.MaxPool2d(2), T.Flatten(), T.Linear(4 * 3 * 3, 5))
+
+
+def encoder():
+    return T.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+
+MODELS = {"cnn": (cnn, lambda: torch.randn(3, 1, 8, 8)), "encoder": (encoder, lambda: torch.randn(2, 5, 8)),
+          "mlp": (lambda: T.Sequential(T.Linear(4, 8), T.GELU(), T.LayerNorm(8), T.Linear(8, 2)), lambda: torch.randn(3, 4))}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_inference_sees_parameters_that_change(name):
+    make, inputs = MODELS[name]
+    model, x = make().eval(), inputs()
+    run = torch.compile(model, backend="graphc")
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(run(x), model(x), rtol=1e-4, atol=1e-5)
+            for p in model.parameters():
+                p.mul_(1.1)
+        for p in model.parameters():                        # other memory altogether
+            p.data = p.data.clone() + 0.01
+        torch.testing.assert_close(run(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training(name):
+    make, inputs = MODELS[name]
+    model = make().train()
+    other, x = copy.deepcopy(model), inputs()
+    run = torch.compile(model, backend="graphc")
+    optimizers = [torch.optim.SGD(m.parameters(), 0.05) for m in (model, other)]
+    for _ in range(4):
+        losses = []
+        for f, optimizer in zip((run, other), optimizers):
+            loss = (f(x) ** 3).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+    for a, b in zip(model.state_dict().values(), other.state_dict().values()):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_symbolic_sizes_compile_once():
+    model, made = T.Sequential(T.Linear(4, 8), T.ReLU(), T.Linear(8, 2)).eval(), []
+    from graphc.doors.torch.backend import graphc
+
+    def counted(module, inputs):
+        made.append(1)
+        return graphc(module, inputs)
+    run = torch.compile(model, backend=counted, dynamic=True)
+    with torch.no_grad():
+        for rows in (3, 5, 8):
+            x = torch.randn(rows, 4)
+            torch.testing.assert_close(run(x), model(x), rtol=1e-5, atol=1e-6)
+    assert len(made) == 1
+
+
+def test_what_is_not_supported_runs_eagerly_with_one_warning():
+    class Odd(T.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = T.Linear(4, 4)
+
+        def forward(self, x):
+            y = torch.relu(self.first(x)) + 1
+            a = torch.special.bessel_j0(y)
+            b = torch.special.bessel_j0(a * 2)
+            return F.softmax(b + y, -1)
+    model, x = Odd().eval(), torch.randn(3, 4)
+    with warnings.catch_warnings(record=True) as found, torch.no_grad():
+        warnings.simplefilter("always")
+        torch.testing.assert_close(torch.compile(model, backend="graphc")(x), model(x), rtol=1e-5, atol=1e-6)
+    said = [str(w.message) for w in found if "graphc does not take" in str(w.message)]
+    assert len(said) == 1 and "special_bessel_j0.default, 2 times" in said[0] and "test_compile_backend.py" in said[0]
+
+
+def test_inputs_that_are_written_and_results_that_are_views():
+    def f(x, y):
+        x.add_(1)
+        z = x * 2
+        return z.t(), x[0], y
+    run = torch.compile(f, backend="graphc")
+    a, b, y = torch.ones(2, 3), torch.ones(2, 3), torch.zeros(2)
+    left, right = run(a, y), f(b, y)
+    torch.testing.assert_close(a, b)
+    for p, q in zip(left, right):
+        torch.testing.assert_close(p, q)
+    left[1].zero_()                                         # a view of the argument
+    assert a[0].sum() == 0 and left[2] is y
+
+
+def test_masks_of_dropout_are_those_of_the_forward_pass():
+    x = torch.ones(64, 64, requires_grad=True)
+    y = torch.compile(lambda x: F.dropout(x, 0.25), backend="graphc")(x)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())
+    assert 0.15 < float((y == 0).float().mean()) < 0.35
+
+
+def test_second_derivatives_raise_and_are_not_wrong():
+    model = torch.compile(T.Sequential(T.Linear(3, 3), T.Tanh()), backend="graphc")
+    x = torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        first, = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        torch.autograd.grad(first.sum(), x)
+
+
+def test_tensors_that_do_not_lie_row_by_row_and_other_types():
+    model = torch.compile(lambda x, i: (x.t() @ x, i + 1, x.to(torch.bfloat16) * 2), backend="graphc")
+    x, i = torch.randn(4, 6).t(), torch.arange(3, dtype=torch.int32)
+    for a, b in zip(model(x, i), (x.t() @ x, i + 1, x.to(torch.bfloat16) * 2)):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert np.array_equal(i, [0, 1, 2])

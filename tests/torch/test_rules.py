@@ -1,0 +1,146 @@
+"""The rules of ATen's operators against numpy, without PyTorch. tests/torch/test_from_torch.py compares with PyTorch."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from programs import applied
+
+import graphc as gc
+from graphc.doors.torch.rules.table import RULES
+from graphc.errors import GraphError
+
+R = np.random.default_rng(0)
+X = R.standard_normal((3, 4)).astype(np.float32)
+Y = R.standard_normal((3, 4)).astype(np.float32)
+I = np.array([[4, -3, 2, 7], [1, 5, -6, 2], [3, 3, 8, -1]])
+B = X > 0
+IMAGE = R.standard_normal((2, 3, 6, 5)).astype(np.float32)
+
+
+def softmax(x, axis):
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+ROWS = [
+    ("add.Tensor", (X, Y), {"alpha": 2}, X + 2 * Y), ("add.Tensor", (X, I), {}, X + I.astype(np.float32)),
+    ("add.Tensor", (B, B), {}, B), ("add.Scalar", (I, 2), {}, I + 2), ("sub.Tensor", (X, 1.5), {}, X - np.float32(1.5)),
+    ("rsub.Scalar", (X, 1), {}, 1 - X), ("mul.Tensor", (I, 2.5), {}, I.astype(np.float32) * np.float32(2.5)),
+    ("div.Tensor", (I, I), {}, np.ones_like(X)), ("div.Tensor_mode", (I, 2), {"rounding_mode": "floor"}, I // 2),
+    ("div.Tensor_mode", (I, 2), {"rounding_mode": "trunc"}, np.trunc(I / 2).astype(np.int64)),
+    ("pow.Tensor_Scalar", (X, 2), {}, X * X), ("pow.Tensor_Scalar", (I, 3), {}, I ** 3),
+    ("remainder.Scalar", (I, 4), {}, I % 4), ("fmod.Scalar", (I, 4), {}, np.fmod(I, 4)),
+    ("where.self", (B, X, 0.0), {}, np.where(B, X, np.float32(0))), ("clamp.default", (X, -0.5, 0.5), {}, X.clip(-.5, .5)),
+    ("eq.Scalar", (I, 3), {}, I == 3), ("logical_not.default", (I,), {}, I == 0), ("sin.default", (I,), {}, np.sin(I).astype(np.float32)),
+    ("floor.default", (I,), {}, I), ("_to_copy.default", (X,), {"dtype": gc.i64}, X.astype(np.int64)),
+    ("view.default", (X, (2, -1)), {}, X.reshape(2, 6)), ("expand.default", (X[:1], (2, 3, -1)), {}, np.broadcast_to(X[:1], (2, 3, 4))),
+    ("permute.default", (IMAGE, (0, -1, 1, 2)), {}, IMAGE.transpose(0, 3, 1, 2)), ("select.int", (X, 1, -1), {}, X[:, -1]),
+    ("slice.Tensor", (X, 1, -3, 9223372036854775807, 2), {}, X[:, -3::2]), ("slice.Tensor", (X, 0, 2, 1), {}, X[2:1]),
+    ("split.Tensor", (X, 3, 1), {}, (X[:, :3], X[:, 3:])), ("cat.default", ((X, I), -1), {}, np.concatenate([X, I.astype(np.float32)], -1)),
+    ("squeeze.dims", (X[None], (0, 1)), {}, X), ("repeat.default", (X, (2, 1, 3)), {}, np.tile(X, (2, 1, 3))),
+    ("constant_pad_nd.default", (X, (1, -1, 0, 2), 7), {}, np.pad(X[:, :3], ((0, 2), (1, 0)), constant_values=7)),
+    ("flip.default", (X, (0, -1)), {}, X[::-1, ::-1]), ("roll.default", (X, (1,), (1,)), {}, np.roll(X, 1, 1)),
+    ("as_strided.default", (X, (2, 3), (1, 4), 1), {}, np.lib.stride_tricks.as_strided(X.ravel()[1:], (2, 3), (4, 16))),
+    ("slice_scatter.default", (X, Y[:, :2], 1, 1, 3), {}, np.concatenate([X[:, :1], Y[:, :2], X[:, 3:]], 1)),
+    ("select_scatter.default", (X, Y[0], 0, -1), {}, np.stack([X[0], X[1], Y[0]])), ("tril.default", (X, 1), {}, np.tril(X, 1)),
+    ("arange.start_step", (1, 8, 3), {}, np.arange(1, 8, 3)), ("arange.default", (5,), {"dtype": gc.f32}, np.arange(5, dtype=np.float32)),
+    ("full.default", ((2, 3), 1.5), {}, np.full((2, 3), 1.5, np.float32)), ("full.default", ((2,), True), {}, np.array([True, True])),
+    ("sum.dim_IntList", (I, (1,), True), {}, I.sum(1, keepdims=True)), ("mean.dim", (X, (0,)), {}, X.mean(0)),
+    ("var.correction", (X, (1,)), {"correction": 1}, X.var(1, ddof=1)), ("amax.default", (X, (-1,)), {}, X.max(-1)),
+    ("max.dim", (X, 1), {}, (X.max(1), X.argmax(1))), ("any.dim", (I > 6, 0), {}, (I > 6).any(0)),
+    ("cumsum.default", (I, 1), {}, I.cumsum(1)), ("cummax.default", (X, 1), {}, (np.maximum.accumulate(X, 1), None)),
+    ("sort.default", (X, 1, True), {}, (-np.sort(-X, 1), np.argsort(-X, 1))), ("topk.default", (X, 2, 1, False), {}, (np.sort(X, 1)[:, :2], np.argsort(X, 1)[:, :2])),
+    ("linalg_vector_norm.default", (X, 2, (1,)), {}, np.linalg.norm(X, axis=1)), ("mm.default", (X, Y.T), {}, X @ Y.T),
+    ("addmm.default", (Y[:, :3], X, Y.T), {"beta": 0.5, "alpha": 2}, 0.5 * Y[:, :3] + 2 * (X @ Y.T)),
+    ("linear.default", (X, Y, X[:, 0]), {}, X @ Y.T + X[:, 0]), ("_softmax.default", (X, 1, False), {}, softmax(X, 1)),
+    ("native_layer_norm.default", (X, (4,), None, None, 1e-5), {}, ((X - X.mean(1, keepdims=True)) / np.sqrt(X.var(1, keepdims=True) + 1e-5), X.mean(1, keepdims=True), 1 / np.sqrt(X.var(1, keepdims=True) + 1e-5))),
+    ("index.Tensor", (X, (np.array([0, 2]), np.array([[1], [3]]))), {}, X[np.array([0, 2]), np.array([[1], [3]])]),
+    ("index.Tensor", (IMAGE, (np.array([0, 1]), None, np.array([2, 5]))), {}, IMAGE[np.array([0, 1]), :, np.array([2, 5])]),
+    ("gather.default", (X, 1, np.array([[3, 0], [1, 1]])), {}, np.take_along_axis(X[:2], np.array([[3, 0], [1, 1]]), 1)),
+    ("masked_fill.Scalar", (X, B, 9), {}, np.where(B, np.float32(9), X)), ("embedding.default", (X, np.array([2, 0]), 0), {}, X[[2, 0]]),
+    ("masked_scatter.default", (X, B, Y), {}, np.array([Y.ravel()[B.ravel()[:i].sum()] if B.ravel()[i] else X.ravel()[i] for i in range(12)], np.float32).reshape(3, 4)),
+    ("scatter.value", (I, 1, np.array([[1], [0], [3]]), 5), {}, np.array([[4, 5, 2, 7], [5, 5, -6, 2], [3, 3, 8, 5]])),
+    ("mse_loss.default", (X, Y, 2), {}, np.float32(((X - Y) ** 2).sum())), ("scalar_tensor.default", (3,), {}, np.array(3)),
+]
+
+
+@pytest.mark.parametrize("target, args, kwargs, wanted", ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)])
+def test_rule_against_numpy(target, args, kwargs, wanted):
+    found = applied(target, *args, **kwargs)
+    for a, b in zip(found if isinstance(wanted, tuple) else (found,), wanted if isinstance(wanted, tuple) else (wanted,)):
+        if b is not None:
+            assert a.dtype == np.asarray(b).dtype and a.shape == np.shape(b)
+            np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
+
+
+def test_index_put_is_numpys_assignment():
+    i, j = np.array([0, 5]), np.array([[2], [4]])
+    wanted = IMAGE.copy()
+    wanted[:, :, i, j] = 3.0
+    values = np.full((2, 3, 2, 2), 3, np.float32)
+    np.testing.assert_array_equal(applied("index_put.default", IMAGE, (None, None, i, j), values), wanted)
+    wanted = IMAGE.copy()
+    new = R.standard_normal((2, 2, 6)).astype(np.float32)
+    wanted[np.array([1, 0]), :2, :, np.array([2, 3])] = new             # apart: their axes come first
+    found = applied("index_put.default", IMAGE[:, :2], (np.array([1, 0]), None, None, np.array([2, 3])), new)
+    np.testing.assert_array_equal(found, wanted[:, :2])
+
+
+def test_batch_norm_gives_new_running_statistics():
+    mean, var = np.zeros(3, np.float32), np.ones(3, np.float32)
+    y, _, _, new_mean, new_var = applied("_native_batch_norm_legit_functional.default", IMAGE, None, None, mean, var, True,
+                                         0.1, 1e-5)
+    batch, spread = IMAGE.mean((0, 2, 3)), IMAGE.var((0, 2, 3), ddof=1)
+    np.testing.assert_allclose(new_mean, 0.1 * batch, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(new_var, 0.9 + 0.1 * spread, rtol=1e-5)
+    np.testing.assert_allclose(y.mean((0, 2, 3)), 0, atol=1e-5)
+
+
+GRADIENTS = {                       # of linear forward rules: <backward(g), x> = <g, forward(x)> for any x
+    "avg_pool2d_backward.default": ("avg_pool2d.default", IMAGE, ((2, 2),), lambda g: (g, IMAGE, (2, 2), (2, 2), 0, False, True, None)),
+    "upsample_bilinear2d_backward.default": ("upsample_bilinear2d.default", IMAGE, ((9, 7), True, None, None),
+                                             lambda g: (g, (9, 7), (2, 3, 6, 5), True, None, None)),
+    "reflection_pad2d_backward.default": ("reflection_pad2d.default", IMAGE, ((1, 2, 0, 1),), lambda g: (g, IMAGE, (1, 2, 0, 1))),
+    "_adaptive_avg_pool2d_backward.default": ("_adaptive_avg_pool2d.default", IMAGE, ((3, 2),), lambda g: (g, IMAGE)),
+}
+
+
+@pytest.mark.parametrize("target", GRADIENTS)
+def test_gradient_rule_is_the_transpose(target):
+    forward, x, more, arguments = GRADIENTS[target]
+    y = applied(forward, x, *more)
+    g = R.standard_normal(y.shape).astype(np.float32)
+    dx = applied(target, *arguments(g))
+    np.testing.assert_allclose((dx * x).sum(), (g * y).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_max_pool_hands_gradients_to_the_largest():
+    y, at = applied("max_pool2d_with_indices.default", IMAGE, (2, 2))
+    g = np.ones_like(y)
+    dx = applied("max_pool2d_with_indices_backward.default", g, IMAGE, (2, 2), (2, 2), (0, 0), (1, 1), False, at)
+    assert dx.sum() == g.sum()
+    np.testing.assert_array_equal(np.sort(IMAGE[dx > 0]), np.sort(y.ravel()))
+
+
+@pytest.mark.parametrize("target", ["nonzero.default", "masked_select.default", "_local_scalar_dense.default"])
+def test_sizes_that_depend_on_values_are_refused_with_what_would_be_right(target):
+    with pytest.raises(GraphError, match="size that depends on values"):
+        RULES[target](X, B)
+
+
+def test_promotion_follows_categories():
+    small, scalar = X.astype(np.float16), np.array(2.0, np.float64)
+    assert applied("add.Tensor", small, scalar).dtype == np.float16         # a scalar of the same category adapts
+    assert applied("add.Tensor", I.astype(np.int8), scalar).dtype == np.float64
+    assert applied("add.Tensor", I.astype(np.int8), 2).dtype == np.int8
+    assert applied("add.Tensor", I.astype(np.int8), 2.5).dtype == np.float32
+    assert applied("mul.Tensor", I.astype(np.int8), I.astype(np.uint8)).dtype == np.int16
+
+
+def test_nothing_here_imports_pytorch():
+    code = ("import sys, graphc, graphc.doors.torch.network, graphc.doors.torch.rules.table; "
+            "assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
