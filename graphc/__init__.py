@@ -73,6 +73,7 @@ _LATER = {                                              # loaded at the first us
     "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
+    "from_pretrained": "graphc.doors.pretrained.folder",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 

@@ -155,13 +155,12 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> Trace
     if isinstance(f, Graph | GraphFunction):
         function = (GraphFunction(f) if isinstance(f, Graph) else f).in_mode(training)
         return TracedFunction(function, _sizes(function, bindings), _bounds(function, bindings))
-    if isinstance(f, Model):
-        return TracedFunction(trace_network(f.net, training, **bindings), state=f.state)
-    if not callable(f):
+    net, state = (f.net, f.state) if isinstance(f, Model) else (f, None)
+    if not callable(net):
         raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
     types, sizes = _parted(bindings)
-    function = trace_network(f, training, **types)
-    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes))
+    function = trace_network(net, training, **types)
+    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes), state)
 
 
 def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:

@@ -161,14 +161,18 @@ class Decoding:
         rows = gc.embedding(table, gc.minimum(self._place(), table.shape[0] - 1))
         return rows.reshape(self.batch.size, *(1,) * (rank - 2), width)
 
-    def visible(self, rank: int) -> Array:
+    def visible(self, rank: int, within: int | None = None) -> Array:
         """bool, `rank` axes, broadcasts to [B, …, 1, window]: the slots that a token sees: those of its sequence up
-        to its own."""
+        to its own, of the last `within` places alone where that is given."""
         slots = gc.iota((self.window,), dtype=i64)
         seen = slots <= self.slot
         if not self.batch.ragged:
-            return seen
-        seen = seen & ((slots < gc.expand_dims(self.lengths, 1)) | (slots >= self.longest))
+            return seen if within is None else seen & (slots > self.slot - within)
+        lengths = gc.expand_dims(self.lengths, 1)
+        seen = seen & ((slots < lengths) | (slots >= self.longest))
+        if within is not None:
+            places = gc.where(slots < self.longest, slots, slots - self.longest + lengths)
+            seen = seen & (places > gc.expand_dims(self._place(), 1) - within)
         return seen.reshape(self.batch.size, *(1,) * (rank - 2), self.window)
 
     def by_distance(self, table: Array) -> Array:
@@ -220,10 +224,10 @@ def check_recurrent(layer, batch) -> None:
         raise GraphError(f"generation takes ids [batch, time]: make this {name} with batch_first=True")
 
 
-def attended(layer, own: bool, k: Array, v: Array, mask: Array | None,
-             lengths: Array | None) -> tuple[Array, Array, Array | None, bool]:
+def attended(layer, own: bool, k: Array, v: Array, mask: Array | None, lengths: Array | None,
+             within: int | None = None) -> tuple[Array, Array, Array | None, bool]:
     """(keys, values, mask, causal) for an attention layer with k and v [B, …, T, D]; `own`: a sequence attends to
-    itself.
+    itself, to the last `within` places alone where that is given (the layer's own mask says so of whole sequences).
 
     As they are, except in generation: then a sequence's own keys and values are those of all its tokens. GraphError
     where that cannot be.
@@ -239,4 +243,4 @@ def attended(layer, own: bool, k: Array, v: Array, mask: Array | None,
     if mask is not None or lengths is not None:
         raise GraphError(f"{name}: generation makes its own masks; give the prompts' lengths to gc.generate")
     keys, values = now.appended(layer, "keys", k), now.appended(layer, "values", v)
-    return (k, v, None, True) if now.first else (keys, values, now.visible(len(k.shape)), False)
+    return (k, v, None, True) if now.first else (keys, values, now.visible(len(k.shape), within), False)
