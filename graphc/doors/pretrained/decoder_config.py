@@ -1,6 +1,7 @@
 """The configs of Llama, Mistral, Qwen and Gemma as shapes of a decoder."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import sqrt
 
@@ -59,7 +60,7 @@ def _gemma(shape: DecoderShape) -> DecoderShape:
     return replace(shape, offset=True, embedding_scale=float(np.float32(sqrt(shape.width))))
 
 
-def _shape(fields: Fields, activation: str, biases: tuple[bool, bool, bool], windows: dict[int, int | None],
+def _shape(fields: Fields, activation: str, biases: tuple[bool, bool, bool], windows: Mapping[int, int | None],
            default: str = "silu") -> DecoderShape:
     """What all have. `windows`: of the layers that do not see all places."""
     width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")

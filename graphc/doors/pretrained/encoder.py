@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import graphc as gc
 from graphc import nn
@@ -96,11 +97,12 @@ class Encoder(nn.Module):
         types = dict(token_type_embeddings=Table(shape.segments, shape.width)) if shape.segments else {}
         self.embeddings = Holder(**words, **types, LayerNorm=nn.LayerNorm(eps=shape.eps))
         block = DISTIL_BLOCK if not shape.segments else BERT_BLOCK
-        blocks = Holder(layer=[EncoderBlock(shape, block) for _ in range(shape.layers)])
+        blocks = Holder()
+        vars(blocks)["layer"] = [EncoderBlock(shape, block) for _ in range(shape.layers)]
         vars(self)["encoder" if shape.segments else "transformer"] = blocks
 
     def forward(self, input_ids: gc.Array, attention_mask: gc.Array | None = None,
-                token_type_ids: gc.Array | None = None) -> gc.Array:
+                token_type_ids: gc.Array | None = None) -> Any:
         parts = vars(self.embeddings)
         x = parts["word_embeddings"](input_ids) + parts["position_embeddings"](self._places(input_ids))
         if self.shape.segments:
@@ -131,6 +133,6 @@ class PooledEncoder(Encoder):
         self.pooler = Holder(dense=Projection(shape.width))
 
     def forward(self, input_ids: gc.Array, attention_mask: gc.Array | None = None,
-                token_type_ids: gc.Array | None = None) -> dict[str, gc.Array]:
+                token_type_ids: gc.Array | None = None) -> Any:
         x = super().forward(input_ids, attention_mask, token_type_ids)
         return {"last_hidden_state": x, "pooler_output": nn.tanh(vars(self.pooler)["dense"](x[:, 0]))}

@@ -148,7 +148,7 @@ def _chosen(path: Path, config: Mapping[str, Any], architecture: str | None) -> 
                          f"{', '.join(FAMILIES)}", user_loc())
     named = config.get("architectures") or []
     name = architecture or (named[0] if isinstance(named, list) and len(named) == 1 else None)
-    if name not in family.architectures:
+    if name is None or name not in family.architectures:
         raise GraphError((f"{path}: architecture {name} is not supported" if name else f"{path} names no architecture")
                          + f"; give architecture= one of {', '.join(family.architectures)}", user_loc())
     return family, name
