@@ -15,6 +15,7 @@ from graphc.doors.pretrained.families import FAMILIES, Family
 from graphc.doors.pretrained.fields import Fields
 from graphc.doors.pretrained.parts import matrices
 from graphc.doors.pretrained.safetensors_map import json_file, mapped_folder
+from graphc.doors.pretrained.stored import Whole
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
@@ -124,7 +125,7 @@ def bound_model(net: nn.Module, arrays: Named, where: str, widened: bool) -> Mod
     for name, layer in matrices(net):
         found = of_numpy(arrays[name].dtype) if name in arrays else None
         if found is not None and found.is_storage and not widened:
-            layer.stored = found
+            layer.stored = Whole(found)
     function = trace_network(net, input_ids=i64["B", "T"])
     state = State.create(entries(function), None, arrays, where, mapped=True)
     arrays.check_rest(where)

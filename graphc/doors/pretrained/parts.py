@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import graphc as gc
 from graphc import nn
+from graphc.doors.pretrained.stored import Storage, Whole
 from graphc.errors import GraphError
-from graphc.ir.types import DType, f32
-from graphc.nn.parameter import ZEROS, Normal
+from graphc.nn.parameter import ZEROS
 
 ACTIVATIONS: dict[str, Callable[[gc.Array], gc.Array]] = {
     "gelu": nn.gelu, "gelu_python": nn.gelu, "relu": nn.relu, "silu": nn.silu, "swish": nn.silu, "tanh": nn.tanh,
@@ -55,15 +55,8 @@ def plant(root: nn.Module, path: str, layer: nn.Module) -> None:
 
 
 class Matrix(nn.Module):
-    """Base of layers with one matrix, `weight`, which stays in the type that its file has: of 16 bits, it is read so
-    and widened in registers. f32 can be trained."""
-    stored: DType = f32
-
-    def matrix(self, rows: int, columns: int) -> gc.Array:
-        """weight as f32 [rows, columns]."""
-        if self.stored is f32:
-            return self.parameter("weight", (rows, columns), Normal(0.02))
-        return self.buffer("weight", (rows, columns), ZEROS, self.stored).astype(f32)
+    """Base of layers with one matrix, which is kept as `stored` says."""
+    stored: Storage = Whole()
 
 
 class Projection(Matrix):
@@ -74,8 +67,10 @@ class Projection(Matrix):
         self.features, self.biased, self.turned = features, bias, turned
 
     def forward(self, x: gc.Array) -> gc.Array:
-        width = int(x.shape[-1])
-        y = x @ (self.matrix(width, self.features) if self.turned else self.matrix(self.features, width).T)
+        if self.turned:
+            y = x @ self.stored.matrix(self, int(x.shape[-1]), self.features)
+        else:
+            y = self.stored.product(self, x, self.features)
         return y + self.parameter("bias", (self.features,), ZEROS) if self.biased else y
 
 
@@ -89,10 +84,10 @@ class Table(Matrix):
     def forward(self, ids: gc.Array) -> gc.Array:
         if not ids.dtype.is_int:
             raise GraphError(f"tokens are integers, got {ids.dtype}; convert with ids.astype(gc.i32)")
-        return gc.embedding(self.matrix(self.count, self.features), ids)
+        return self.stored.rows(self, ids, self.count, self.features)
 
     def scores(self, x: gc.Array) -> gc.Array:
-        return self.within(lambda: x @ self.matrix(self.count, self.features).T)
+        return self.within(lambda: self.stored.product(self, x, self.count))
 
 
 class Bias(nn.Module):
