@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from graphc.state import Model, State
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 STORES = (f32, bf16, f16)
+PANEL = 64                          # rows of a matrix whose integers lie side by side: four vectors of f32
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,14 @@ def _names(file: GgufFile) -> Mapping[str, str]:
 
 
 def _blocks(array: Quantised) -> tuple[Blocks, dict[str, np.ndarray]]:
-    """How a matrix [N, K] is kept, and its arrays: each row's blocks lie apart, so that all rows' first blocks stand
-    side by side."""
+    """How a matrix [N, K] is kept, and its arrays (see `Blocks`)."""
     rows, count = array.scale.shape
-    codes = np.ascontiguousarray(array.codes.reshape(rows, count, array.block).transpose(1, 2, 0))
-    scales = {"scale": array.scale, "minimum": array.minimum}
-    parts = {name: np.ascontiguousarray(a.T) for name, a in scales.items() if a is not None}
-    storage = Blocks(array.block, _float_type(array.scale), array.minimum is not None)
-    return storage, {"codes": codes, **parts}
+    panel = gcd(rows, PANEL)
+    codes = array.codes.reshape(rows // panel, panel, count, array.block).transpose(0, 2, 3, 1)
+    scales = {name: a.reshape(rows // panel, panel, count).transpose(0, 2, 1)
+              for name, a in (("scale", array.scale), ("minimum", array.minimum)) if a is not None}
+    storage = Blocks(array.block, panel, _float_type(array.scale), array.minimum is not None)
+    return storage, {name: np.ascontiguousarray(a) for name, a in {"codes": codes, **scales}.items()}
 
 
 def _float_type(array: np.ndarray) -> DType:

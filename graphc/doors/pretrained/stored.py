@@ -43,45 +43,51 @@ class Whole:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Integers and a scale for each block of `size` of a row: W[n, g * size + k] = codes[g, k, n] * scale[g, n] +
-    minimum[g, n]. weight.codes i8 [columns / size, size, rows], weight.scale and weight.minimum [columns / size, rows].
+    """Integers and a scale for each block of `size` of a row, the rows in panels of `panel`, so that what is read
+    together lies together: W[p * panel + l, g * size + k] = codes[p, g, k, l] * scale[p, g, l] + minimum[p, g, l].
+    weight.codes is i8 [rows / panel, columns / size, size, panel], weight.scale and weight.minimum are without `size`.
 
     One token's product reads the integers themselves: for each block, the product of x with them, in f32, times the
     scale; and minima times the sum of x. That rounds in another order than the product with W as f32, which whole
     sequences take: W is made and packed once.
     """
     size: int
+    panel: int
     dtype: DType
     shifted: bool
 
     def matrix(self, layer: nn.Module, rows: int, columns: int) -> gc.Array:
         codes, scale, minimum = self._parts(layer, rows, columns)
-        w = codes.astype(f32) * gc.expand_dims(scale, 1)
-        w = w if minimum is None else w + gc.expand_dims(minimum, 1)
-        return w.reshape(columns, rows).T
+        w = codes.astype(f32) * gc.expand_dims(scale, 2)
+        w = w if minimum is None else w + gc.expand_dims(minimum, 2)
+        return w.transpose(1, 2, 0, 3).reshape(columns, rows).T
 
     def product(self, layer: nn.Module, x: gc.Array, rows: int) -> gc.Array:
         columns = int(x.shape[-1])
         if stepping() is None:
             return x @ self.matrix(layer, rows, columns).T
         codes, scale, minimum = self._parts(layer, rows, columns)
-        lead, count = x.shape[:-1], columns // self.size
-        parts = x.reshape(-1, count, self.size).transpose(1, 0, 2)
-        y = gc.sum((parts @ codes.astype(f32)) * gc.expand_dims(scale, 1), axis=0)
+        parts = x.reshape(-1, columns // self.size, self.size).transpose(1, 0, 2)
+        y = (gc.expand_dims(parts, 0) @ codes.astype(f32)) * gc.expand_dims(scale, 2)
         if minimum is not None:
-            y = y + gc.sum(parts, axis=2).T @ minimum
-        return y.reshape(*lead, rows)
+            y = y + gc.sum(parts, axis=2, keepdims=True) * gc.expand_dims(minimum, 2)
+        return gc.sum(y, axis=1).transpose(1, 0, 2).reshape(*x.shape[:-1], rows)
 
     def rows(self, layer: nn.Module, ids: gc.Array, rows: int, columns: int) -> gc.Array:
         codes, scale, minimum = self._parts(layer, rows, columns)
-        w = gc.take(codes, ids, axis=2).astype(f32) * gc.expand_dims(gc.take(scale, ids, axis=1), 1)
-        w = w if minimum is None else w + gc.expand_dims(gc.take(minimum, ids, axis=1), 1)
-        w = w.reshape(columns, *ids.shape)
-        return w.transpose(*range(1, w.ndim), 0)
+        count, ids = columns // self.size, gc.expand_dims(ids.astype(gc.i64), -1)
+        place = ids // self.panel * count + gc.iota((count,), dtype=gc.i64)             # of each block, [..., count]
+        lane = ids % self.panel
+        inner = gc.expand_dims(place * self.size, -1) + gc.iota((self.size,), dtype=gc.i64)
+        w = gc.take(codes.reshape(-1), inner * self.panel + gc.expand_dims(lane, -1)).astype(f32)
+        scale, minimum = (None if a is None else gc.expand_dims(gc.take(a.reshape(-1), place * self.panel + lane), -1)
+                          for a in (scale, minimum))
+        w = w * scale if minimum is None else w * scale + minimum
+        return w.reshape(*ids.shape[:-1], columns)
 
     def _parts(self, layer: nn.Module, rows: int, columns: int) -> tuple[gc.Array, gc.Array, gc.Array | None]:
-        count = columns // self.size
-        scales = {name: layer.buffer(f"weight.{name}", (count, rows), ZEROS, self.dtype).astype(f32)
+        panels, count = rows // self.panel, columns // self.size
+        scales = {name: layer.buffer(f"weight.{name}", (panels, count, self.panel), ZEROS, self.dtype).astype(f32)
                   for name in ("scale", "minimum")[:1 + self.shifted]}
-        return layer.integers("weight.codes", (count, self.size, rows), i8), scales["scale"], scales.get("minimum")
-
+        codes = layer.integers("weight.codes", (panels, count, self.size, self.panel), i8)
+        return codes, scales["scale"], scales.get("minimum")

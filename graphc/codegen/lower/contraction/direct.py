@@ -195,6 +195,6 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         for k in product(*map(range, sizes)):
             for j in range(len(sums)):
                 index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
-                a, b = (source.term(index_of_term) for source in sources)
+                a, b = (f.cast(source.term(index_of_term), self.dtype) for source in sources)
                 sums[j] = multiply_add(f, a, b, sums[j], self.fused)
         return sources, sums
