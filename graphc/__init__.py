@@ -74,7 +74,8 @@ _LATER = {                                              # loaded at the first us
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "from_pretrained": "graphc.doors.pretrained.folder",
-    "from_gguf": "graphc.doors.gguf.model", "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
+    "from_gguf": "graphc.doors.gguf.model", "generate": "graphc.generation",
+    "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -30,6 +30,7 @@ from graphc.runtime.lock import StateLock
 from graphc.schedule.target import AVX2, TARGETS, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
+COMMANDS = "demo | run | profile | dump | explain | opt | chat | doctor"
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
 
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphc",
                                      description="A static-graph compiler for neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="demo | run | profile | dump | explain | opt | chat | doctor")
+    commands = parser.add_subparsers(required=True, metavar=COMMANDS)
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"),
@@ -81,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(opt)
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
     opt.set_defaults(command=_opt)
-    chat = commands.add_parser("chat", help="talk to a language model in a GGUF file (extra: llm)")
+    _add_chat(commands.add_parser("chat", help="talk to a language model in a GGUF file (extra: llm)"))
+    doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
+    doctor.set_defaults(command=lambda options: report())
+    return parser
+
+
+def _add_chat(chat: argparse.ArgumentParser) -> None:
     chat.add_argument("model", type=Path, help="a GGUF file")
     chat.add_argument("--prompt", help="one question; without it the lines of the terminal, or of stdin")
     chat.add_argument("--system", help="what the model is told first")
@@ -91,9 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--seed", type=int, default=0)
     chat.add_argument("--store", choices=("f32", "bf16", "f16"), help="make all matrices numbers of this type")
     chat.set_defaults(command=_chat)
-    doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
-    doctor.set_defaults(command=lambda options: report())
-    return parser
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

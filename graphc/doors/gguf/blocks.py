@@ -1,5 +1,5 @@
-"""The number types of GGUF: whole numbers, or integers of few bits in blocks with a scale and perhaps a minimum. Layouts
-and formulas are those of ggml (ggml-quants.c)."""
+"""The number types of GGUF: whole numbers, or integers of few bits in blocks with a scale and perhaps a minimum.
+Layouts and formulas are those of ggml (ggml-quants.c)."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Quantised:
 
 
 @dataclass(frozen=True)
-class Kind:
+class NumberKind:
     """A number type: elements and bytes of a block, and what its blocks [n, bytes] are; `read` None: whole numbers of
     the type `dtype`."""
     name: str
@@ -107,8 +107,8 @@ def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 KINDS = {
-    0: Kind("F32", 1, 4, dtype=np.dtype(np.float32)), 1: Kind("F16", 1, 2, dtype=np.dtype(np.float16)),
-    30: Kind("BF16", 1, 2, dtype=np.dtype(ml_dtypes.bfloat16)),
-    2: Kind("Q4_0", 32, 18, _q4_0), 3: Kind("Q4_1", 32, 20, _q4_1), 8: Kind("Q8_0", 32, 34, _q8_0),
-    12: Kind("Q4_K", LONG, 144, _q4_k), 13: Kind("Q5_K", LONG, 176, _q5_k), 14: Kind("Q6_K", LONG, 210, _q6_k)}
+    0: NumberKind("F32", 1, 4, dtype=np.dtype(np.float32)), 1: NumberKind("F16", 1, 2, dtype=np.dtype(np.float16)),
+    30: NumberKind("BF16", 1, 2, dtype=np.dtype(ml_dtypes.bfloat16)),
+    2: NumberKind("Q4_0", 32, 18, _q4_0), 3: NumberKind("Q4_1", 32, 20, _q4_1), 8: NumberKind("Q8_0", 32, 34, _q8_0),
+    12: NumberKind("Q4_K", LONG, 144, _q4_k), 13: NumberKind("Q5_K", LONG, 176, _q5_k), 14: NumberKind("Q6_K", LONG, 210, _q6_k)}
 """By the numbers that files give the types."""

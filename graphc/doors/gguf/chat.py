@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.doors.gguf.model import GgufModel, from_gguf
-from graphc.errors import GraphError
+from graphc.doors.gguf.model import from_gguf
 from graphc.generation import Generator
 
 if TYPE_CHECKING:
@@ -19,20 +17,10 @@ if TYPE_CHECKING:
 BROKEN = "\ufffd"                               # where a token ends within a letter
 
 
-def text_of(model: GgufModel) -> ModelText:
-    """What makes text of its tokens. GraphError where the extra `llm` is not installed."""
-    try:
-        module = importlib.import_module("graphc.doors.gguf.text")
-    except ImportError as error:
-        raise GraphError(f"text needs the packages tokenizers and jinja2 ({error.name} is missing): "
-                         "pip install 'graphc[llm]'") from None
-    return module.ModelText(model.file.fields, str(model.file.path))
-
-
 def chat(options: argparse.Namespace) -> None:
     """Answers each question in turn; the model sees all of the conversation."""
     model = from_gguf(options.model, store=options.store)
-    text, generator = text_of(model), Generator(model)
+    text, generator = model.text, Generator(model)
     messages = [{"role": "system", "content": options.system}] if options.system else []
     for question in [options.prompt] if options.prompt is not None else _questions():
         messages.append({"role": "user", "content": question})

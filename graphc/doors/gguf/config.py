@@ -66,6 +66,9 @@ def _gemma(shape: DecoderShape, fields: Fields, kind: str) -> DecoderShape:
 
 def _layers(fields: Fields, file: GgufFile, kind: str, head: int) -> tuple[DecoderLayer, ...]:
     count, window = fields.integer("block_count"), fields.optional("attention.sliding_window", fields.integer)
+    there = len({name.split(".")[1] for name in file.tensors if name.startswith("blk.")})
+    if count != there:
+        raise GraphError(f"{fields.where}: block_count is {count}, the file has arrays of {there} layers", user_loc())
     period = PERIODS.get(kind)
     fields.only("attention.sliding_window_pattern", *([period] if period else []))
     turning = _turning(fields, file, head, kind)

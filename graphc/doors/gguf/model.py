@@ -4,8 +4,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from math import gcd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,14 +17,18 @@ from graphc.doors.gguf.config import ROPE_FACTORS, gguf_shape, network_names
 from graphc.doors.gguf.read import GgufFile, read_gguf
 from graphc.doors.pretrained.decoder import DecoderLanguage
 from graphc.doors.pretrained.parts import matrices
-from graphc.doors.pretrained.stored import Blocks, Whole
+from graphc.doors.pretrained.stored import BlockStorage, WholeStorage
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.given import shown
 from graphc.ir.types import BY_NAME, DType, bf16, f16, f32, i64, of_numpy
 from graphc.nn.network import entries, trace_network
+from graphc.once import once_property
 from graphc.state import Model, State
+
+if TYPE_CHECKING:
+    from graphc.doors.gguf.text import ModelText
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 STORES = (f32, bf16, f16)
@@ -33,6 +39,17 @@ PANEL = 64                          # rows of a matrix whose integers lie side b
 class GgufModel(Model):
     """A language model and the file that it is from."""
     file: GgufFile
+
+    @once_property
+    def text(self) -> ModelText:
+        """`model.text.encode("…")`, `decode(ids)`, `chat(messages)`: text as the model's tokens. GraphError where the
+        extra `llm` is not installed."""
+        try:
+            module = import_module("graphc.doors.gguf.text")
+        except ImportError as error:
+            raise GraphError(f"text needs the packages tokenizers and jinja2 ({error.name} is missing): "
+                             "pip install 'graphc[llm]'", user_loc()) from None
+        return module.ModelText(self.file.fields, str(self.file.path))
 
 
 @formed
@@ -77,7 +94,7 @@ def _loaded(path: Path, store: DType | None) -> GgufModel:
         else:
             whole = array.whole() if isinstance(array, Quantised) else array
             arrays[ours] = whole if store is None else whole.astype(store.np, copy=False)
-            layers[ours].stored = Whole(_float_type(arrays[ours]))
+            layers[ours].stored = WholeStorage(_float_type(arrays[ours]))
     function = trace_network(net, input_ids=i64["B", "T"])
     needed = entries(function)
     if unused := sorted(arrays.keys() - {e.name for e in needed}):
@@ -91,25 +108,24 @@ def _names(file: GgufFile) -> Mapping[str, str]:
     inner = network_names(file.fields["general.architecture"])
     found = {}
     for name in file.tensors:
-        *outer, part, kind = name.split(".")
-        if name == ROPE_FACTORS:
-            continue
-        ours = (f"model.layers.{outer[1]}.{inner[part]}" if len(outer) == 2 and outer[0] == "blk" and part in inner
-                else OUTER.get(part) if not outer else None)
-        if ours is None:
-            raise GraphError(f"{file.path} has {name}, which is not known", user_loc())
-        found[f"{ours}.{kind}"] = name
+        match name.split("."):
+            case ["blk", layer, part, kind] if part in inner:
+                found[f"model.layers.{layer}.{inner[part]}.{kind}"] = name
+            case [part, kind] if part in OUTER:
+                found[f"{OUTER[part]}.{kind}"] = name
+            case _ if name != ROPE_FACTORS:
+                raise GraphError(f"{file.path} has {name}, which is not known", user_loc())
     return found
 
 
-def _blocks(array: Quantised) -> tuple[Blocks, dict[str, np.ndarray]]:
-    """How a matrix [N, K] is kept, and its arrays (see `Blocks`)."""
+def _blocks(array: Quantised) -> tuple[BlockStorage, dict[str, np.ndarray]]:
+    """How a matrix [N, K] is kept, and its arrays (see `BlockStorage`)."""
     rows, count = array.scale.shape
     panel = gcd(rows, PANEL)
     codes = array.codes.reshape(rows // panel, panel, count, array.block).transpose(0, 2, 3, 1)
     scales = {name: a.reshape(rows // panel, panel, count).transpose(0, 2, 1)
               for name, a in (("scale", array.scale), ("minimum", array.minimum)) if a is not None}
-    storage = Blocks(array.block, panel, _float_type(array.scale), array.minimum is not None)
+    storage = BlockStorage(array.block, panel, _float_type(array.scale), array.minimum is not None)
     return storage, {name: np.ascontiguousarray(a) for name, a in {"codes": codes, **scales}.items()}
 
 

@@ -62,7 +62,7 @@ class _Cursor:
 
     def __init__(self, data: np.ndarray):
         self.data, self.at = data, 0
-        self.bytes = memoryview(data)
+        self.bytes = data.data
 
     def take(self, count: int) -> bytes:
         if count > len(self.bytes) - self.at:
@@ -116,7 +116,9 @@ def _tensor(data: np.ndarray, at: int, name: str, kind: int, shape: tuple[int, .
     if kind not in size_of:
         raise ValueError(f"{name} has the type number {kind}, which is not supported")
     elements, nbytes = size_of[kind]
-    if shape and shape[-1] % elements:
+    if 0 in shape or not shape:
+        raise ValueError(f"{name} has no elements")
+    if shape[-1] % elements:
         raise ValueError(f"the rows of {name} are {shape[-1]} long, no multiple of {elements}")
     size = math.prod(shape) // elements * nbytes
     if at + size > data.size:

@@ -49,8 +49,8 @@ class ModelText:
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, with the one that begins it, if the file says so. Names of control tokens, such as
         <|im_start|>, are these."""
-        begin = self._fields.get("ggml.bos_token_id")
-        adds = begin is not None and self._fields.get("ggml.add_bos_token", self._needed("ggml.model") == "llama")
+        begin: int = self._fields.get("ggml.bos_token_id", -1)
+        adds = begin >= 0 and self._fields.get("ggml.add_bos_token", self._needed("ggml.model") == "llama")
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [begin, *ids] if adds and ids[:1] != [begin] else ids
 
@@ -67,7 +67,8 @@ class ModelText:
         names = {f"{name}_token": self.tokens[i] if i is not None else ""
                  for name in ("bos", "eos") for i in [self._fields.get(f"ggml.{name}_token_id")]}
         try:
-            text = environment.from_string(template).render(messages=list(messages), add_generation_prompt=True, **names)
+            made = environment.from_string(template)
+            text = made.render(messages=list(messages), add_generation_prompt=True, **names)
         except jinja2.TemplateError as error:
             raise GraphError(f"{self._where}: its template for conversations fails: {error}", user_loc()) from None
         return self.encode(text)

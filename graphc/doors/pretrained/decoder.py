@@ -61,6 +61,9 @@ class GroupedAttention(nn.Module):
         super().__init__()
         if shape.heads % shape.groups:
             raise GraphError(f"{shape.heads} heads of queries do not share {shape.groups} of keys equally")
+        if shape.head < 2 or shape.head % 2:
+            raise GraphError(f"{shape.width} features of {shape.heads} heads: rotary positions turn pairs of a head's "
+                             f"features, it has {shape.head}")
         self.shape, self.layer, inner, (bias, out_bias, _) = shape, layer, shape.heads * shape.head, shape.biases
         self.q_proj = Projection(inner, bias=bias)
         self.k_proj, self.v_proj = (Projection(shape.groups * shape.head, bias=bias) for _ in range(2))

@@ -15,7 +15,7 @@ from graphc.doors.pretrained.families import FAMILIES, Family
 from graphc.doors.pretrained.fields import Fields
 from graphc.doors.pretrained.parts import matrices
 from graphc.doors.pretrained.safetensors_map import json_file, mapped_folder
-from graphc.doors.pretrained.stored import Whole
+from graphc.doors.pretrained.stored import WholeStorage
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
@@ -75,10 +75,10 @@ def _loaded(path: Path, architecture: str | None, widened: bool, ignore: Sequenc
     net = family.architectures[name](shape, _labels(config), tied)
     arrays = mapped_folder(path)
     _check_doubles(path, arrays, tied)
-    return bound_model(net, Named(arrays, family), str(path), widened)
+    return bound_model(net, NamedArrays(arrays, family), str(path), widened)
 
 
-class Named(Mapping[str, np.ndarray]):
+class NamedArrays(Mapping[str, np.ndarray]):
     """The arrays of a file under the names of the network: with or without what names of the inner network begin with,
     and older names of norms."""
 
@@ -120,12 +120,12 @@ class Named(Mapping[str, np.ndarray]):
                     yield whole.removesuffix(new) + old
 
 
-def bound_model(net: nn.Module, arrays: Named, where: str, widened: bool) -> Model:
+def bound_model(net: nn.Module, arrays: NamedArrays, where: str, widened: bool) -> Model:
     """The network on these arrays, in their types where it can read them. GraphError for what is missing."""
     for name, layer in matrices(net):
         found = of_numpy(arrays[name].dtype) if name in arrays else None
         if found is not None and found.is_storage and not widened:
-            layer.stored = Whole(found)
+            layer.stored = WholeStorage(found)
     function = trace_network(net, input_ids=i64["B", "T"])
     state = State.create(entries(function), None, arrays, where, mapped=True)
     arrays.check_rest(where)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import graphc as gc
 from graphc import nn
-from graphc.doors.pretrained.stored import Storage, Whole
+from graphc.doors.pretrained.stored import Storage, WholeStorage
 from graphc.errors import GraphError
 from graphc.nn.parameter import ZEROS
 
@@ -56,7 +56,7 @@ def plant(root: nn.Module, path: str, layer: nn.Module) -> None:
 
 class Matrix(nn.Module):
     """Base of layers with one matrix, which is kept as `stored` says."""
-    stored: Storage = Whole()
+    stored: Storage = WholeStorage()
 
 
 class Projection(Matrix):

@@ -25,7 +25,7 @@ class Storage(Protocol):
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeStorage:
     """One array `weight`, in f32, which can be trained, or in 16 bits: read so, and widened in registers."""
     dtype: DType = f32
 
@@ -42,7 +42,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class BlockStorage:
     """Integers and a scale for each block of `size` of a row, the rows in panels of `panel`, so that what is read
     together lies together: W[p * panel + l, g * size + k] = codes[p, g, k, l] * scale[p, g, l] + minimum[p, g, l].
     weight.codes is i8 [rows / panel, columns / size, size, panel], weight.scale and weight.minimum are without `size`.
@@ -80,10 +80,11 @@ class Blocks:
         lane = ids % self.panel
         inner = gc.expand_dims(place * self.size, -1) + gc.iota((self.size,), dtype=gc.i64)
         w = gc.take(codes.reshape(-1), inner * self.panel + gc.expand_dims(lane, -1)).astype(f32)
-        scale, minimum = (None if a is None else gc.expand_dims(gc.take(a.reshape(-1), place * self.panel + lane), -1)
-                          for a in (scale, minimum))
-        w = w * scale if minimum is None else w * scale + minimum
-        return w.reshape(*ids.shape[:-1], columns)
+
+        def of_blocks(a: gc.Array) -> gc.Array:
+            return gc.expand_dims(gc.take(a.reshape(-1), place * self.panel + lane), -1)
+        w = w * of_blocks(scale)
+        return (w if minimum is None else w + of_blocks(minimum)).reshape(*ids.shape[:-1], columns)
 
     def _parts(self, layer: nn.Module, rows: int, columns: int) -> tuple[gc.Array, gc.Array, gc.Array | None]:
         panels, count = rows // self.panel, columns // self.size
