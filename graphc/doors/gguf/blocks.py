@@ -110,5 +110,6 @@ KINDS = {
     0: NumberKind("F32", 1, 4, dtype=np.dtype(np.float32)), 1: NumberKind("F16", 1, 2, dtype=np.dtype(np.float16)),
     30: NumberKind("BF16", 1, 2, dtype=np.dtype(ml_dtypes.bfloat16)),
     2: NumberKind("Q4_0", 32, 18, _q4_0), 3: NumberKind("Q4_1", 32, 20, _q4_1), 8: NumberKind("Q8_0", 32, 34, _q8_0),
-    12: NumberKind("Q4_K", LONG, 144, _q4_k), 13: NumberKind("Q5_K", LONG, 176, _q5_k), 14: NumberKind("Q6_K", LONG, 210, _q6_k)}
+    12: NumberKind("Q4_K", LONG, 144, _q4_k), 13: NumberKind("Q5_K", LONG, 176, _q5_k),
+    14: NumberKind("Q6_K", LONG, 210, _q6_k)}
 """By the numbers that files give the types."""
