@@ -76,7 +76,8 @@ _LATER = {                                              # loaded at the first us
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
     "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx", "to_onnx": "graphc.doors.onnx_out.entry",
     "export": "graphc.doors.library.export", "from_torch": "graphc.doors.torch.entry",
-    "to_torch": "graphc.doors.torch.transfer"}
+    "to_torch": "graphc.doors.torch.transfer",
+    "from_pretrained": "graphc.doors.pretrained.folder", "from_gguf": "graphc.doors.gguf.model"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -62,9 +62,10 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     "encoder#1", "encoder#2". Gradients have the names of the graph that they are of: `gc.compile(gc.grad(f, "x"),
     outputs=["features.3"])`.
 
-    `store`: "bf16" or "f16": the f32 parameters with two axes (weights of linear and recurrent layers, attention,
-    tables of embeddings) are rounded to this type, kept so and read so, while the network computes in f32. Where memory
-    must deliver the weights anew in each call, that is up to twice as fast. The state itself stays as it is.
+    `store`: "bf16", "f16" or "int8": the f32 parameters with two axes (weights of linear and recurrent layers,
+    attention, tables of embeddings) are rounded, kept so and read so, while the network computes in f32: to this type,
+    or to integers from -127 to 127 times a scale for each row. Where memory must deliver the weights anew in each call,
+    that is up to two or four times as fast. The state itself stays as it is.
 
     `compute`: "bf16": the factors of f32 products (matmul, einsum; not convolutions) are rounded to bf16, their sums
     stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves
@@ -170,13 +171,12 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> Trace
     if isinstance(f, Graph | GraphFunction):
         function = (GraphFunction(f) if isinstance(f, Graph) else f).in_mode(training)
         return TracedFunction(function, _sizes(function, bindings), _bounds(function, bindings))
-    if isinstance(f, Model):
-        return TracedFunction(trace_network(f.net, training, **bindings), state=f.state)
-    if not callable(f):
+    net, state = (f.net, f.state) if isinstance(f, Model) else (f, None)
+    if not callable(net):
         raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
     types, sizes = _parted(bindings)
-    function = trace_network(f, training, **types)
-    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes))
+    function = trace_network(net, training, **types)
+    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes), state)
 
 
 def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:

@@ -1,4 +1,4 @@
-"""The command line: graphc demo | run | profile | dump | explain | explore | opt | export | doctor."""
+"""The command line: graphc demo | run | profile | dump | explain | explore | opt | export | chat | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -35,6 +35,7 @@ from graphc.schedule.platforms import PLATFORMS
 from graphc.schedule.target import AVX2, TARGETS, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
+COMMANDS = "demo | run | profile | dump | explain | explore | opt | export | chat | doctor"
 SOURCE = ("a file with the text of a graph, an ONNX model (.onnx), or module.py:name for a @gc.graph function, a "
           "training step or a network")
 
@@ -52,8 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphc",
                                      description="A static-graph compiler for neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
-    commands = parser.add_subparsers(
-        required=True, metavar="demo | run | profile | dump | explain | explore | opt | export | doctor")
+    commands = parser.add_subparsers(required=True, metavar=COMMANDS)
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
     demo.add_argument("--out", type=Path, default=Path("graphc-demo"),
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
     opt.set_defaults(command=_opt)
     _add_export(commands.add_parser("export", help="write a C library of a graph or a training step"))
+    _add_chat(commands.add_parser("chat", help="talk to a language model in a GGUF file (extra: llm)"))
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
     return parser
@@ -109,6 +110,18 @@ def _add_export(library: argparse.ArgumentParser) -> None:
     library.set_defaults(command=_export)
 
 
+def _add_chat(chat: argparse.ArgumentParser) -> None:
+    chat.add_argument("model", type=Path, help="a GGUF file")
+    chat.add_argument("--prompt", help="one question; without it the lines of the terminal, or of stdin")
+    chat.add_argument("--system", help="what the model is told first")
+    chat.add_argument("--tokens", type=_positive, default=512, help="of an answer, at most")
+    chat.add_argument("--temperature", type=float, default=0.0, help="0, the default: the likeliest token each time")
+    chat.add_argument("--top-p", type=float, help="draw from the fewest tokens that have this probability together")
+    chat.add_argument("--seed", type=int, default=0)
+    chat.add_argument("--store", choices=("f32", "bf16", "f16"), help="make all matrices numbers of this type")
+    chat.set_defaults(command=_chat)
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("graph", help=SOURCE)
     parser.add_argument("--bind", action="append", default=[], metavar="NAME=SIZE",
@@ -121,6 +134,10 @@ def _demo(options: argparse.Namespace) -> None:
     demo = importlib.import_module("graphc.demo")       # needs the extra `demo`, which other commands do without
     options.out.mkdir(parents=True, exist_ok=True)      # before the training, after which it would be a pity
     demo.main(options.epochs, options.out)
+
+
+def _chat(options: argparse.Namespace) -> None:
+    importlib.import_module("graphc.doors.gguf.chat").chat(options)     # with layers, which other commands do without
 
 
 def _run(options: argparse.Namespace) -> None:

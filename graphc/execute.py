@@ -53,11 +53,12 @@ def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, 
 
 
 def sized_executable(graph: Graph, bounds: Mapping[str, Bounds], threads: int, state: Sequence[np.ndarray] = (),
-                     lock: StateLock | None = None) -> SizedGraph:
-    """One program for all sizes of the named dimensions, on these arrays. Unsized where there is none."""
+                     lock: StateLock | None = None, quiet: bool = False) -> SizedGraph:
+    """One program for all sizes of the named dimensions, on these arrays. Unsized where there is none. `quiet`: see
+    `runtime.executable`."""
     if config().oracle:
         raise Unsized("the oracle takes each size by itself")
-    return SizedGraph(graph, bounds, threads, state, lock)
+    return SizedGraph(graph, bounds, threads, state, lock, quiet)
 
 
 def on_state(function: GraphFunction, state: State, threads: int, graph: Graph) -> Runnable:

@@ -50,7 +50,7 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
     name, arrays: `source=` of nn.Seq2Seq, whose prompt is the start token. temperature 0 takes the likeliest token each
     time; otherwise tokens are drawn as by `nn.sample`, by `seed` (0 unless given). After the token `stop` a sequence is
     filled with it; all having stopped, the result ends. `capacity`: tokens that the caches hold.
-    `store`: "bf16" or "f16", in which weights are kept, as in `gc.compile`.
+    `store`: "bf16", "f16" or "int8", in which weights are kept, as in `gc.compile`.
 
     The network looks back only by causal attention, recurrent layers and Collapse; a layer of your own keeps what it
     needs by `nn.decoding`. `gc.Generator(model).check(prompt)` says whether all is kept.

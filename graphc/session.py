@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
-from graphc.execute import Runnable, make_executable
+from graphc.execute import Runnable, make_executable, sized_executable
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
+from graphc.ir.open import Bounds
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.elementwise import ADD
 from graphc.ir.types import TensorType, f32, i64
@@ -23,14 +27,19 @@ from graphc.nn.generate import sample
 from graphc.nn.module import Function, Module, argument_names
 from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
+from graphc.once import once_property
 from graphc.prompts import grown, padded_size, resized
+from graphc.runtime.memory import round_up
+from graphc.sized import SizedGraph
 from graphc.specialised import Specialised
 from graphc.state import State
 from graphc.weight_storage import storing
 
-KEPT_PROMPTS = 3                    # programs for prompts of different lengths
+KEPT_PROMPTS = 3                    # programs for prompts of different lengths, where there is none for all
 KEPT_STEPS = 32                     # programs of a token: all, since each window is twice as large as the one before
 WINDOW = 512                        # a token looks at so many slots of the caches, or at twice, four times … as many
+STRIDE = 64                         # where one program serves all windows: at a multiple of so many
+KEPT_SIZES = 256                    # of which what a call needs is kept
 SLOT, LONGEST, LENGTHS = (Kept(None, name) for name in ("slot", "longest", "lengths"))
 
 
@@ -64,15 +73,54 @@ class SessionPlan:
     store: str | None = None
 
 
+class Programs:
+    """One program for all sizes of a dimension, where the network and the compiler can make it, else one for each size
+    that is asked for."""
+
+    def __init__(self, trace: Callable[[Dim], GraphFunction], load: Callable[[GraphFunction, Mapping], Any], name: str,
+                 capacity: int, most: int, single: bool = False):
+        """`trace(size)`: the graph for an int, or for the dimension `name`, of up to `capacity`; `load(function,
+        bounds)`: its code. `most`: programs kept. `single`: all sizes are rounded to the same one."""
+        self._single = single
+        self._trace, self._load, self._name, self._bounds = trace, load, name, {name: Bounds(1, capacity)}
+        self._apart: Specialised[Runnable] = Specialised(lambda size: load(trace(size), {}), most)
+        self._together: Specialised[Runnable] = Specialised(lambda size: self.sized.at(**{name: size}), KEPT_SIZES)
+        self.last: Runnable | None = None
+
+    @once_property
+    def sized(self) -> SizedGraph | None:
+        """The program for all sizes, unless sizes are rounded to a single one anyway."""
+        if self._single:
+            return None
+        try:
+            return self._load(self._trace(as_dim(self._name)), self._bounds)
+        except GraphError:          # should it be another mistake, the graph of one size has it too
+            return None
+
+    def at(self, size: int, rounded: int) -> tuple[Runnable, int]:
+        """The code for arrays of `size`, and it; of `rounded`, where sizes have programs of their own."""
+        sized = self.sized
+        if sized is not None and sized.serves({self._name: size}):
+            self.last = self._together.at(size=size)
+            return self.last, size
+        self.last = self._apart.at(size=rounded)
+        return self.last, rounded
+
+    @property
+    def kept(self) -> tuple[Runnable, ...]:
+        return self._apart.kept + self._together.kept
+
+
 class Session:
     """The programs of one plan, and the arrays that are kept between their calls."""
 
     def __init__(self, root: Module, plan: SessionPlan, owner: Callable[[Sequence[Entry]], State | None], threads: int):
         """`owner` gives the state that has the parameters it is called with."""
         self.root, self.plan, self.owner, self.threads, self.own = root, plan, owner, threads, State()
-        self.prompts: Specialised[Runnable] = Specialised(lambda size: self._executable(self._prompted(size)),
-                                                          KEPT_PROMPTS)
-        self.steps: Specialised[Runnable] = Specialised(self._step, KEPT_STEPS)
+        capacity = plan.batch.capacity
+        self.prompts = Programs(self._prompted, self._executable, "T", capacity, KEPT_PROMPTS)
+        self.steps = Programs(self._stepped, self._executable, "W", capacity, KEPT_STEPS, capacity <= WINDOW)
+        self.slots = np.arange(capacity)
         self.structures: dict = {}
         self.places: int | None = None
         self.last: Runnable | None = None
@@ -82,8 +130,7 @@ class Session:
                knobs: Sequence[np.ndarray], needed: int, seed: int) -> Iterator[np.ndarray]:
         """Arrays of tokens [B], of which all but the last fill `needed` slots together with the prompts."""
         longest, capacity = int(lengths.max()), self.plan.batch.capacity
-        size = min(padded_size(longest), capacity)
-        first = self.prompts.at(size=size)
+        first, size = self.prompts.at(longest, min(padded_size(longest), capacity))
         if self.places is not None and needed > self.places:
             raise GraphError(f"the network knows {self.places} places, prompt and tokens need {needed}: give a larger "
                              "length to LearnedPosition", user_loc())
@@ -94,21 +141,16 @@ class Session:
         if self.lasting:
             for step in self.steps.kept:
                 step.renew()
-        window = 0
+        window, seen = 0, ()
         for slot in range(longest, needed):
             if slot >= window:
-                window = min(grown(slot + 1, WINDOW), capacity)
-                self.last = self.steps.at(window=window)
-            token = self.last(token, *knobs)
+                most = [min(n, capacity) for n in (round_up(slot + 1, STRIDE), grown(slot + 1, WINDOW))]
+                self.last, window = self.steps.at(*most)
+                seen = (self.slots[:window],) if self.steps.sized else ()
+            token = self.last(token, *seen, *knobs)
             yield token
 
-    def _step(self, window: int) -> Runnable:
-        """The program that takes a token and gives the next, looking at the first `window` slots of the caches."""
-        function = self._stepped(window)
-        self.lasting = _reads_prompt(function)
-        return self._executable(function)
-
-    def _executable(self, function: GraphFunction) -> Runnable:
+    def _executable(self, function: GraphFunction, bounds: Mapping[str, Bounds]) -> Runnable | SizedGraph:
         function = storing(function, self.plan.store)
         needed = entries(function)
         owner = self.owner([e for e in needed if not _is_own(e)])
@@ -116,10 +158,13 @@ class Session:
             if _is_own(entry) and entry.name not in self.own:
                 self.own.add(entry, entry.initial(0))
         arrays = [(self.own if _is_own(e) else owner).array(e) for e in needed]
-        return make_executable(function.graph, arrays, (owner or self.own).lock, self.threads, quiet=True)
+        lock = (owner or self.own).lock
+        if bounds:
+            return sized_executable(function.graph, bounds, self.threads, arrays, lock, quiet=True)
+        return make_executable(function.graph, arrays, lock, self.threads, quiet=True)
 
     @contained
-    def _prompted(self, size: int) -> GraphFunction:
+    def _prompted(self, size: Dim) -> GraphFunction:
         """The graph that takes prompts of `size` tokens and gives the first token."""
         root, plan = self.root, self.plan
         with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
@@ -131,18 +176,22 @@ class Session:
             for key, value in (kept | {Kept("input", name): x for name, x in inputs.items()}).items():
                 _kept(trace, key, value.type)
                 trace.update_state(key, value)
-            return self._chosen(trace, Decoding(plan.batch, lengths, longest, None, 0, self.structures), ids, inputs)
+            return self._chosen(trace, Decoding(plan.batch, lengths, longest, structures=self.structures), ids, inputs)
 
     @contained
-    def _stepped(self, window: int) -> GraphFunction:
+    def _stepped(self, window: Dim) -> GraphFunction:
+        """The graph that takes a token and gives the next, looking at the first `window` slots of the caches."""
         root, plan = self.root, self.plan
         with Trace(f"token_{network_name(root)}") as trace, rooted(root):
             ids = trace.input("token", plan.ids)
+            slots = None if isinstance(window, int) else trace.input("slots", i64[window])
             slot, longest = _kept(trace, SLOT, i64[()]), _kept(trace, LONGEST, i64[()])
             lengths = _kept(trace, LENGTHS, i64[plan.batch.size])
             inputs = {name: _kept(trace, Kept("input", name), type) for name, type in plan.inputs}
-            now = Decoding(plan.batch, lengths, longest, slot, window, self.structures)
-            return self._chosen(trace, now, ids.reshape(-1, 1), inputs)
+            now = Decoding(plan.batch, lengths, longest, slot, window, slots, self.structures)
+            function = self._chosen(trace, now, ids.reshape(-1, 1), inputs)
+        self.lasting = _reads_prompt(function)
+        return function
 
     def _chosen(self, trace: Trace, now: Decoding, ids: Array, inputs: Mapping[str, Array]) -> GraphFunction:
         """The graph from ids to the next token."""

@@ -61,12 +61,13 @@ class State(Mapping):
 
     @staticmethod
     def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None,
-               where: str = "state") -> "State":
+               where: str = "state", mapped: bool = False) -> "State":
         """With values of `arrays`, which came from `where`, or fresh ones: such a value depends on the seed and the
-        entry's name only, not on the order."""
+        entry's name only, not on the order. `mapped`: the arrays are views of a file that may be written to, and become
+        the state's own without a copy."""
         state = State()
         for entry, value in zip(entries, initial_values(entries, seed, arrays, where)):
-            state.add(entry, value)
+            state.add(entry, value, mapped)
         return state
 
     def add(self, entry: Entry, value: np.ndarray, mapped: bool = False) -> None:

@@ -19,6 +19,7 @@ from graphc.dsl.context import current_trace
 from graphc.dsl.form import formed
 from graphc.dsl.tree import Structure, flatten, tree_map, unflatten
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType, i64
 from graphc.nn.path import parameter_path
 
@@ -72,7 +73,7 @@ class Decoding:
     A token's *slot* is where a cache has it: that in the padded prompt, and from `longest` on for what is generated.
     Its *place* is how many tokens of its own sequence precede it. They differ where prompts differ in length. `slot`
     is None in the first call, else that of the token, which looks at the first `window` slots: all that are filled
-    are among them.
+    are among them. Where `window` is a name, `slots` are their numbers, i64 [window].
     `structures`: of the values that are kept whole, filled by the first trace and read by the second. `places`: how
     many the network knows.
     """
@@ -80,7 +81,8 @@ class Decoding:
     lengths: Array
     longest: Array
     slot: Array | None = None
-    window: int = 0
+    window: Dim = 0
+    slots: Array | None = None
     structures: dict[Kept, tuple[Structure, tuple[TensorType, ...]]] = field(default_factory=dict)
     places: int | None = None
     _calls: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -142,14 +144,16 @@ class Decoding:
 
     # where tokens are
 
-    def learned(self, weight: Array, length: int) -> Array:
+    def learned(self, weight: Array, length: Dim) -> Array:
         """The rows of weight [places, W] for the tokens of this call; the network knows no more places than that."""
         places = weight.shape[0]
         self.places = min(places, self.places or places)
         if not self.first:
             return self.rows(weight, 3)
-        # the prompts are padded, too
-        return weight[:length] if length <= places else gc.pad(weight, ((0, length - places), (0, 0)))
+        most = length if isinstance(length, int) else self.batch.capacity
+        if most > places:           # the prompts are padded, too
+            weight = gc.pad(weight, ((0, most - places), (0, 0)))
+        return weight[:length]
 
     def rows(self, table: Array | np.ndarray, rank: int) -> Array:
         """The row of table [places, W] for the place of each token, as an array of `rank` axes that broadcasts to [B,
@@ -161,14 +165,18 @@ class Decoding:
         rows = gc.embedding(table, gc.minimum(self._place(), table.shape[0] - 1))
         return rows.reshape(self.batch.size, *(1,) * (rank - 2), width)
 
-    def visible(self, rank: int) -> Array:
+    def visible(self, rank: int, within: int | None = None) -> Array:
         """bool, `rank` axes, broadcasts to [B, …, 1, window]: the slots that a token sees: those of its sequence up
-        to its own."""
-        slots = gc.iota((self.window,), dtype=i64)
+        to its own, of the last `within` places alone where that is given."""
+        slots = gc.iota((self.window,), dtype=i64) if self.slots is None else self.slots
         seen = slots <= self.slot
         if not self.batch.ragged:
-            return seen
-        seen = seen & ((slots < gc.expand_dims(self.lengths, 1)) | (slots >= self.longest))
+            return seen if within is None else seen & (slots > self.slot - within)
+        lengths = gc.expand_dims(self.lengths, 1)
+        seen = seen & ((slots < lengths) | (slots >= self.longest))
+        if within is not None:
+            places = gc.where(slots < self.longest, slots, slots - self.longest + lengths)
+            seen = seen & (places > gc.expand_dims(self._place(), 1) - within)
         return seen.reshape(self.batch.size, *(1,) * (rank - 2), self.window)
 
     def by_distance(self, table: Array) -> Array:
@@ -220,10 +228,10 @@ def check_recurrent(layer, batch) -> None:
         raise GraphError(f"generation takes ids [batch, time]: make this {name} with batch_first=True")
 
 
-def attended(layer, own: bool, k: Array, v: Array, mask: Array | None,
-             lengths: Array | None) -> tuple[Array, Array, Array | None, bool]:
+def attended(layer, own: bool, k: Array, v: Array, mask: Array | None, lengths: Array | None,
+             within: int | None = None) -> tuple[Array, Array, Array | None, bool]:
     """(keys, values, mask, causal) for an attention layer with k and v [B, …, T, D]; `own`: a sequence attends to
-    itself.
+    itself, to the last `within` places alone where that is given (the layer's own mask says so of whole sequences).
 
     As they are, except in generation: then a sequence's own keys and values are those of all its tokens. GraphError
     where that cannot be.
@@ -239,4 +247,4 @@ def attended(layer, own: bool, k: Array, v: Array, mask: Array | None,
     if mask is not None or lengths is not None:
         raise GraphError(f"{name}: generation makes its own masks; give the prompts' lengths to gc.generate")
     keys, values = now.appended(layer, "keys", k), now.appended(layer, "values", v)
-    return (k, v, None, True) if now.first else (keys, values, now.visible(len(k.shape)), False)
+    return (k, v, None, True) if now.first else (keys, values, now.visible(len(k.shape), within), False)

@@ -14,7 +14,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.mentioned import in_same_file, mentioned_variables
-from graphc.nn.parameter import Initializer, Parameter
+from graphc.nn.parameter import ZEROS, Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
 from graphc.nn.substitution import PARAMS, substitute, substituted
 
@@ -178,6 +178,11 @@ class Module:
     def buffer(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32):
         """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
         return self.parameter(name, shape, init, dtype, trainable=False)
+
+    def integers(self, name: str, shape: tuple, dtype: DType):
+        """Like `buffer`, for integers of any type (a buffer of an integer type is f32, since types mostly follow the
+        input)."""
+        return self._array(name, self._own(name, dtype[tuple(shape)], ZEROS, trainable=False))
 
     def update(self, name: str, value) -> None:
         """`value` becomes the buffer's value after the run."""

@@ -90,7 +90,14 @@ def test_conversions_go_into_products_lookups_and_loops():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+def as_integers(a: np.ndarray) -> np.ndarray:
+    scale = np.maximum(np.abs(a).max(axis=1, keepdims=True), np.float32(1e-30)) / np.float32(127)
+    return np.rint(a / scale).astype(np.int8) * scale
+
+
 def rounded(state, store: str) -> dict[str, np.ndarray]:
+    if store == "int8":
+        return {n: as_integers(a) if a.ndim == 2 and a.dtype == np.float32 else a for n, a in state.items()}
     return {n: a.astype(BY_NAME[store].np).astype(np.float32) if a.ndim == 2 and a.dtype == np.float32 else a for n, a in state.items()}
 
 
@@ -103,7 +110,7 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("store", ["bf16", "f16"])
+@pytest.mark.parametrize("store", ["bf16", "f16", "int8"])
 @pytest.mark.parametrize("name", NETS)
 def test_the_network_is_that_of_the_rounded_weights(name, store):
     net, types = NETS[name]
@@ -116,6 +123,21 @@ def test_the_network_is_that_of_the_rounded_weights(name, store):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     weights = sum(a.nbytes for a in state.values() if a.ndim == 2)
     assert kept.memory.state + kept.memory.derived < 0.6 * weights + sum(a.nbytes for a in state.values() if a.ndim != 2) + 8192
+
+
+@pytest.mark.parametrize("form", [
+    lambda w, x: x @ w, lambda w, x: x @ w.T, lambda w, x: w @ x.T, lambda w, x: w.T @ x.T, lambda w, x: w @ x[0],
+    lambda w, x: w.T @ x[0], lambda w, x: x[0] @ w, lambda w, x: gc.stack([x, -x]) @ w.T, lambda w, x: w @ gc.stack([x.T, x.T]),
+    lambda w, x: w.T @ gc.stack([x.T, x.T]), lambda w, x: w @ w, lambda w, x: w.T @ w + x[:1] @ w, lambda w, x: gc.sum(w * 2, axis=0) + x,
+    lambda w, x: gc.embedding(w, gc.argmax(x, axis=1)), lambda w, x: gc.take(w, gc.argmax(x, axis=1), axis=1)])
+def test_integers_in_every_place_of_a_product(form):
+    class One(nn.Module):
+        def forward(self, x):
+            return form(self.parameter("w", (12, 12), nn.Normal(1.0)), x)
+    w, x = numbers((12, 12), "f32") * np.float32(10) ** np.arange(12, dtype=np.float32)[:, None] / 1e6, numbers((3, 12), "f32")
+    w[5] = 0
+    kept, full = (gc.compile(One(), x=gc.f32[3, 12], state={"w": a}, store=store) for a, store in ((w, "int8"), (as_integers(w), None)))
+    np.testing.assert_allclose(kept(x), full(x), rtol=1e-4, atol=1e-5 * np.abs(full(x)).max())
 
 
 def flat(result):
@@ -163,10 +185,10 @@ def test_named_sizes():
 
 @pytest.mark.parametrize("store", ["f32", "i8", "half", 16, gc.f32])
 def test_other_types_are_no_storage(store):
-    with pytest.raises(gc.GraphError, match="store= keeps weights as f16 or bf16, got") as info:
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16 or int8, got") as info:
         gc.compile(nn.Linear(8), seed=0, store=store, x=gc.f32[1, 4])
     assert info.value.loc.file == __file__
-    with pytest.raises(gc.GraphError, match="store= keeps weights as f16 or bf16, got"):
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16 or int8, got"):
         gc.Generator(nn.Linear(8), store=store)
 
 

@@ -1,0 +1,115 @@
+"""The number types of GGUF: whole numbers, or integers of few bits in blocks with a scale and perhaps a minimum.
+Layouts and formulas are those of ggml (ggml-quants.c)."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from graphc.doors.gguf.read import GgufTensor
+from graphc.doors.pretrained.safetensors_map import typed_view
+
+LONG = 256                          # elements of a K-block
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An array [..., K] as integers i8 of the same shape, a scale of each block, [..., K / size], and None or what is
+    added to its elements: codes * scale + minimum, in f32."""
+    codes: np.ndarray
+    scale: np.ndarray
+    minimum: np.ndarray | None = None
+
+    @property
+    def block(self) -> int:
+        return self.codes.shape[-1] // self.scale.shape[-1]
+
+    def whole(self) -> np.ndarray:
+        """The numbers that are meant, f32."""
+        blocks = (*self.scale.shape, self.block)
+        y = self.codes.reshape(blocks) * self.scale.astype(np.float32)[..., None]
+        y = y if self.minimum is None else y + self.minimum.astype(np.float32)[..., None]
+        return y.reshape(self.codes.shape)
+
+
+@dataclass(frozen=True)
+class NumberKind:
+    """A number type: elements and bytes of a block, and what its blocks [n, bytes] are; `read` None: whole numbers of
+    the type `dtype`."""
+    name: str
+    elements: int
+    nbytes: int
+    read: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+    dtype: np.dtype | None = None
+
+
+def decoded(tensor: GgufTensor) -> np.ndarray | Quantised:
+    """An array of the file: mapped, if it has whole numbers."""
+    kind = KINDS[tensor.kind]
+    if kind.read is None:
+        assert kind.dtype is not None
+        return typed_view(tensor.data, kind.dtype, tensor.shape)
+    parts = kind.read(tensor.data.reshape(-1, kind.nbytes))
+    codes, *rest = parts
+    rows = tensor.shape[:-1]
+    return Quantised(codes.reshape(tensor.shape), *(a.reshape(*rows, -1) for a in rest))
+
+
+def _halves(blocks: np.ndarray, at: int, count: int = 1) -> np.ndarray:
+    return np.ascontiguousarray(blocks[:, at:at + 2 * count]).view(np.float16)
+
+
+def _nibbles(packed: np.ndarray) -> np.ndarray:
+    """u8 [..., n] as [..., 2, n]: the low four bits of all, then the high ones."""
+    return np.stack([packed & 15, packed >> 4], axis=-2)
+
+
+def _q8_0(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    return np.ascontiguousarray(blocks[:, 2:]).view(np.int8), _halves(blocks, 0)
+
+
+def _q4_0(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    return _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8), _halves(blocks, 0)
+
+
+def _q4_1(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    return _nibbles(blocks[:, 4:]).view(np.int8), _halves(blocks, 0), _halves(blocks, 2)
+
+
+def _k_scales(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and minima, f32 [n, 8] each, of Q4_K and Q5_K: two halves, and 6 bits of each in 12 bytes."""
+    whole, least = (_halves(blocks, at).astype(np.float32) for at in (0, 2))
+    a, b, c = (blocks[:, 4 + 4 * i:8 + 4 * i] for i in range(3))
+    scale = np.concatenate([a & 63, (c & 15) | (a >> 6 << 4)], axis=1)
+    minimum = np.concatenate([b & 63, (c >> 4) | (b >> 6 << 4)], axis=1)
+    return whole * scale.astype(np.float32), -(least * minimum.astype(np.float32))
+
+
+def _q4_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    packed = blocks[:, 16:].reshape(-1, 4, 32)
+    return _nibbles(packed).view(np.int8), *_k_scales(blocks)
+
+
+def _q5_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    low = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
+    high = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    return (low | high << 4).view(np.int8), *_k_scales(blocks)
+
+
+def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([0, 4], np.uint8)[:, None] & 15
+    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    codes = low.reshape(-1, LONG) | high.reshape(-1, LONG) << 4
+    scale = _halves(blocks, 208).astype(np.float32) * np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
+    return codes.view(np.int8) - np.int8(32), scale
+
+
+KINDS = {
+    0: NumberKind("F32", 1, 4, dtype=np.dtype(np.float32)), 1: NumberKind("F16", 1, 2, dtype=np.dtype(np.float16)),
+    30: NumberKind("BF16", 1, 2, dtype=np.dtype(ml_dtypes.bfloat16)),
+    2: NumberKind("Q4_0", 32, 18, _q4_0), 3: NumberKind("Q4_1", 32, 20, _q4_1), 8: NumberKind("Q8_0", 32, 34, _q8_0),
+    12: NumberKind("Q4_K", LONG, 144, _q4_k), 13: NumberKind("Q5_K", LONG, 176, _q5_k),
+    14: NumberKind("Q6_K", LONG, 210, _q6_k)}
+"""By the numbers that files give the types."""

@@ -1,0 +1,135 @@
+"""`gc.from_gguf`: a language model from one file."""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphc.contained import contained
+from graphc.doors.gguf.blocks import KINDS, Quantised, decoded
+from graphc.doors.gguf.config import ROPE_FACTORS, gguf_shape, network_names
+from graphc.doors.gguf.read import GgufFile, read_gguf
+from graphc.doors.pretrained.decoder import DecoderLanguage
+from graphc.doors.pretrained.parts import matrices
+from graphc.doors.pretrained.stored import BlockStorage, WholeStorage
+from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
+from graphc.errors import GraphError
+from graphc.given import shown
+from graphc.ir.types import BY_NAME, DType, bf16, f16, f32, i64, of_numpy
+from graphc.nn.network import entries, trace_network
+from graphc.once import once_property
+from graphc.state import Model, State
+
+if TYPE_CHECKING:
+    from graphc.doors.gguf.text import ModelText
+
+OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+STORES = (f32, bf16, f16)
+PANEL = 64                          # rows of a matrix whose integers lie side by side: four vectors of f32
+
+
+@dataclass(frozen=True)
+class GgufModel(Model):
+    """A language model and the file that it is from."""
+    file: GgufFile
+
+    @once_property
+    def text(self) -> ModelText:
+        """`model.text.encode("…")`, `decode(ids)`, `chat(messages)`: text as the model's tokens. GraphError where the
+        extra `llm` is not installed."""
+        try:
+            module = import_module("graphc.doors.gguf.text")
+        except ImportError as error:
+            raise GraphError(f"text needs the packages tokenizers and jinja2 ({error.name} is missing): "
+                             "pip install 'graphc[llm]'", user_loc()) from None
+        return module.ModelText(self.file.fields, str(self.file.path))
+
+
+@formed
+def from_gguf(path: str | os.PathLike[str], *, store: DType | str | None = None) -> GgufModel:
+    """The language model of a GGUF file: for gc.generate, gc.Generator, gc.compile; `graphc chat path` talks to it.
+
+    Known are the architectures Llama (Mistral, SmolLM …), Qwen 2 and 3, Gemma 1 to 3, and the types F32, F16, BF16,
+    Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K. The network takes input_ids, integers [B, T], and gives the logits of the
+    next token [B, T, vocabulary]. Parameters are called as in transformers ("model.layers.0.mlp.up_proj.weight").
+
+    The file is mapped, whole numbers stay so. Integers of few bits become i8 without a loss, and one token's products
+    read these, with f32 sums; whole sequences (prompts, and whatever gc.compile makes) multiply by the same weights as
+    f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now; bf16 and f16
+    round.
+
+    Raises GraphError for a file that is damaged, or has types or fields that are not known.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise GraphError(f"from_gguf takes the path of a file, got {shown(path)}", user_loc())
+    name = store.name if isinstance(store, DType) else store
+    if name is not None and name not in [d.name for d in STORES]:
+        raise GraphError(f"store= is {', '.join(d.name for d in STORES)}, or None: as the file has them; got "
+                         f"{shown(store)}", user_loc())
+    return _loaded(Path(path), BY_NAME[name] if name else None)
+
+
+@contained
+def _loaded(path: Path, store: DType | None) -> GgufModel:
+    file = read_gguf(path, {number: (kind.elements, kind.nbytes) for number, kind in KINDS.items()})
+    shape = gguf_shape(file)
+    names = _names(file)
+    net = DecoderLanguage(shape, tied="output.weight" not in file.tensors)
+    arrays: dict[str, np.ndarray] = {}
+    layers = dict(matrices(net))
+    for ours, theirs in names.items():
+        array = decoded(file.tensors[theirs])
+        if ours not in layers:
+            arrays[ours] = array.whole() if isinstance(array, Quantised) else array
+        elif isinstance(array, Quantised) and store is None:
+            layers[ours].stored, parts = _blocks(array)
+            arrays |= {f"{ours}.{part}": a for part, a in parts.items()}
+        else:
+            whole = array.whole() if isinstance(array, Quantised) else array
+            arrays[ours] = whole if store is None else whole.astype(store.np, copy=False)
+            layers[ours].stored = WholeStorage(_float_type(arrays[ours]))
+    function = trace_network(net, input_ids=i64["B", "T"])
+    needed = entries(function)
+    if unused := sorted(arrays.keys() - {e.name for e in needed}):
+        raise GraphError(f"{path} has {names.get(unused[0], unused[0])}, for which the network has no place",
+                         user_loc())
+    return GgufModel(net, State.create(needed, None, arrays, str(path), mapped=True), file)
+
+
+def _names(file: GgufFile) -> Mapping[str, str]:
+    """The names of the file's arrays, by those of the network."""
+    inner = network_names(file.fields["general.architecture"])
+    found = {}
+    for name in file.tensors:
+        match name.split("."):
+            case ["blk", layer, part, kind] if part in inner:
+                found[f"model.layers.{layer}.{inner[part]}.{kind}"] = name
+            case [part, kind] if part in OUTER:
+                found[f"{OUTER[part]}.{kind}"] = name
+            case _ if name != ROPE_FACTORS:
+                raise GraphError(f"{file.path} has {name}, which is not known", user_loc())
+    return found
+
+
+def _blocks(array: Quantised) -> tuple[BlockStorage, dict[str, np.ndarray]]:
+    """How a matrix [N, K] is kept, and its arrays (see `BlockStorage`)."""
+    rows, count = array.scale.shape
+    panel = gcd(rows, PANEL)
+    codes = array.codes.reshape(rows // panel, panel, count, array.block).transpose(0, 2, 3, 1)
+    scales = {name: a.reshape(rows // panel, panel, count).transpose(0, 2, 1)
+              for name, a in (("scale", array.scale), ("minimum", array.minimum)) if a is not None}
+    storage = BlockStorage(array.block, panel, _float_type(array.scale), array.minimum is not None)
+    return storage, {name: np.ascontiguousarray(a) for name, a in {"codes": codes, **scales}.items()}
+
+
+def _float_type(array: np.ndarray) -> DType:
+    found = of_numpy(array.dtype)
+    assert found is not None
+    return found

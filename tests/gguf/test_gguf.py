@@ -1,0 +1,149 @@
+"""GGUF files: their number types, and the networks that they hold."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from gguf_files import NUMBER, fields_of, from_names_of_transformers, random_blocks, whole, write
+from graphc import GraphError
+from graphc.doors.gguf.blocks import KINDS, Quantised, decoded
+from graphc.doors.gguf.read import GgufTensor
+from pretrained.folders import arrays_of, config_of, saved
+
+QUANTISED = [kind.name for kind in KINDS.values() if kind.read is not None]
+IDS = np.array([[5, 9, 11, 3, 60], [7, 8, 33, 21, 2]])
+WIDTH, HEADS, GROUPS, HIDDEN, COUNT = 256, 4, 2, 256, 96
+
+
+def quantised_file(path, kind: str):
+    """A Llama of one layer whose matrices are of a type."""
+    shapes = {"token_embd": (COUNT, WIDTH), "output": (COUNT, WIDTH), "blk.0.attn_q": (WIDTH, WIDTH),
+              "blk.0.attn_k": (WIDTH // 2, WIDTH), "blk.0.attn_v": (WIDTH // 2, WIDTH),
+              "blk.0.attn_output": (WIDTH, WIDTH), "blk.0.ffn_gate": (HIDDEN, WIDTH), "blk.0.ffn_up": (HIDDEN, WIDTH),
+              "blk.0.ffn_down": (WIDTH, HIDDEN)}
+    norms = {name: whole(np.ones(WIDTH)) for name in ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")}
+    tensors = {f"{name}.weight": random_blocks(kind, shape, i, 0.2) for i, (name, shape) in enumerate(shapes.items())}
+    return write(path, fields_of("llama", WIDTH, 1, HEADS, GROUPS, HIDDEN), tensors | norms)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_numbers_are_those_of_the_package_gguf(kind):
+    quants = pytest.importorskip("gguf.quants")
+    number, known = NUMBER[kind], KINDS[NUMBER[kind]]
+    shape = (6, 3 * known.elements)
+    _, _, raw = random_blocks(kind, shape, 5)
+    data = np.frombuffer(raw, np.uint8)
+    found = decoded(GgufTensor(number, shape, data))
+    assert isinstance(found, Quantised) and found.codes.dtype == np.int8
+    wanted = quants.dequantize(data.reshape(6, -1), quants.GGMLQuantizationType(number))
+    np.testing.assert_array_equal(found.whole(), wanted)
+
+
+# of a block that `block_of` makes: sums of the package gguf's numbers, each times its place
+SUMS = {'Q4_0': -2093.5, 'Q4_1': 23471.0, 'Q8_0': -2712.0, 'Q4_K': 30695660.0, 'Q5_K': 86584340.0, 'Q6_K': 6316348.0}
+
+
+def block_of(kind: str) -> GgufTensor:
+    """Two rows of blocks whose bytes count up, with scales of 0.5 and 0.25."""
+    known = KINDS[NUMBER[kind]]
+    raw = (np.arange(4 * known.nbytes) * 7 % 256).astype(np.uint8).reshape(4, -1)
+    for at in {"Q4_0": (0,), "Q8_0": (0,), "Q4_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[kind]:
+        raw[:, at:at + 2] = np.array([0.5, 0.25, 0.5, 0.25], np.float16)[:, None].view(np.uint8)
+    return GgufTensor(NUMBER[kind], (2, 2 * known.elements), raw.reshape(-1))
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_numbers_of_a_block(kind):
+    found = decoded(block_of(kind))
+    assert float((found.whole() * np.arange(found.codes.size).reshape(found.codes.shape)).sum(dtype=np.float64)) == SUMS[kind]
+
+
+@pytest.mark.parametrize("case, more", [
+    ("llama_yarn", {}), ("qwen2", {}), ("qwen3", {"attention.key_length": 24, "attention.value_length": 24}),
+    ("gemma2", {"attention.key_length": 16, "attention.sliding_window": 4, "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 1.0})])
+def test_networks_are_those_of_transformers(case, more, tmp_path):
+    config = config_of(case)
+    kind = config["model_type"]
+    for name in ("rope_parameters", "use_sliding_window", "query_pre_attn_scalar"):
+        config.pop(name, None)
+    if kind == "gemma2":
+        config["query_pre_attn_scalar"] = config["head_dim"]
+    (tmp_path / "hf").mkdir()
+    arrays = arrays_of(config)
+    theirs = gc.from_pretrained(saved(tmp_path / "hf", config, arrays))
+    path = write(tmp_path / "m.gguf", fields_of(kind, 32, 2, 4, 2, 48, **more),
+                 from_names_of_transformers(kind, arrays, 4, 2))
+    ours = gc.from_gguf(path)
+    a, b = (gc.compile(m, input_ids=gc.i64[2, 5])(IDS) for m in (ours, theirs))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_quantised_networks_compute_what_their_numbers_say(kind, tmp_path):
+    path = quantised_file(tmp_path / "m.gguf", kind)
+    kept, wide = gc.from_gguf(path), gc.from_gguf(path, store="f32")
+    assert kept.state._arrays["model.layers.0.mlp.up_proj.weight.codes"].dtype == np.int8
+    assert sum(a.nbytes for a in kept.state._arrays.values()) < 0.5 * sum(a.nbytes for a in wide.state._arrays.values())
+    a, b = (gc.compile(m, input_ids=gc.i64[2, 5])(IDS) for m in (kept, wide))
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+    if kind in ("Q4_1", "Q6_K"):                            # with minima, and with other blocks
+        for prompt in (IDS[0].tolist(), [IDS[0].tolist(), [3, 4]]):
+            assert gc.generate(kept, prompt, 10).tolist() == gc.generate(wide, prompt, 10).tolist()
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_whole_numbers_stay_as_the_file_has_them(kind, tmp_path):
+    model = gc.from_gguf(quantised_file(tmp_path / "m.gguf", kind))
+    array = model.state._arrays["model.layers.0.mlp.up_proj.weight"]
+    assert array.dtype.itemsize == 2 and not array.flags.owndata
+    assert np.isfinite(gc.compile(model, input_ids=gc.i64[2, 5])(IDS)).all()
+
+
+def test_stores(tmp_path):
+    path = quantised_file(tmp_path / "m.gguf", "Q8_0")
+    assert gc.from_gguf(path, store=gc.bf16).state._arrays["lm_head.weight"].dtype.name == "bfloat16"
+    with pytest.raises(GraphError, match="store= is f32, bf16, f16"):
+        gc.from_gguf(path, store="int2")
+    with pytest.raises(GraphError, match="takes the path of a file"):
+        gc.from_gguf(3)
+    with pytest.raises(GraphError, match="there is no file"):
+        gc.from_gguf(tmp_path / "other.gguf")
+
+
+def test_damaged_files_are_refused(tmp_path):
+    whole_file = quantised_file(tmp_path / "m.gguf", "Q4_0").read_bytes()
+    for size in [*range(0, 600, 23), 2000, len(whole_file) // 2, len(whole_file) - 40]:
+        (tmp_path / "m.gguf").write_bytes(whole_file[:size])
+        with pytest.raises(GraphError, match="cannot be read|can be read"):
+            gc.from_gguf(tmp_path / "m.gguf")
+    rng = np.random.default_rng(0)
+    for _ in range(40):                                     # a wrong byte in the header: refused, or of no consequence
+        data = bytearray(whole_file)
+        data[rng.integers(0, 900)] ^= 1 << int(rng.integers(8))
+        (tmp_path / "m.gguf").write_bytes(data)
+        try:
+            gc.from_gguf(tmp_path / "m.gguf")
+        except GraphError:
+            pass
+
+
+@pytest.mark.parametrize("fields, text", [
+    ({"general.architecture": "mamba"}, "the architecture 'mamba' is not supported"),
+    ({"llama.expert_count": 8}, "expert_count = 8 is not supported"),
+    ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type = 'yarn' is not supported"),
+    ({"llama.twist": 1.5}, "the field twist = 1.5 is not supported"),
+    ({"llama.rope.dimension_count": 32}, "rope.dimension_count = 32 is not supported, only 64"),
+    ({"llama.block_count": 2}, "block_count is 2, the file has arrays of 1 layers"), ({"llama.feed_forward_length": 128}, "the network wants"),
+])
+def test_fields_that_do_not_fit_are_refused(fields, text, tmp_path):
+    own = fields_of("llama", WIDTH, 1, HEADS, GROUPS, HIDDEN) | fields
+    tensors = {}
+    path = quantised_file(tmp_path / "m.gguf", "Q4_0")
+    model = gc.from_gguf(path)
+    for name, tensor in model.file.tensors.items():
+        tensors[name] = KINDS[tensor.kind].name, tensor.shape, tensor.data.tobytes()
+    with pytest.raises(GraphError, match=text):
+        gc.from_gguf(write(tmp_path / "n.gguf", own, tensors))
