@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 
+import graphc as gc
 from graphc import optim
 from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
@@ -15,8 +16,8 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
-from graphc.execute import Runnable, on_state, sized_on_state
-from graphc.fitting.trainer import Trainer
+from graphc.execute import Runnable
+from graphc.fitting.trainer import Trainer, check_shards
 from graphc.given import integer
 from graphc.hyper import Hyperparameters
 from graphc.ir.convert import is_sequence, real, shown
@@ -26,10 +27,11 @@ from graphc.ir.types import TensorType
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
-from graphc.specialised import SpecialisedGraph
+from graphc.shards import ALONE, Ranks, ShardedProgram, step_program
 from graphc.state import Model, Own, State
 from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
 
+MOST_SHARDS = 1 << 16
 FIT = "fit/"                        # begins the names of what a checkpoint keeps of a run of `fit`
 
 
@@ -37,7 +39,7 @@ FIT = "fit/"                        # begins the names of what a checkpoint keep
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
                seed: int = 0, threads: int | str = 0, state: State | str | None = None,
                report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
-               **types: TensorType) -> "TrainStep":
+               shards: int | None = None, comm: Any = None, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
     Short form: `train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[64, 784], y=gc.i32[64])`;
@@ -57,11 +59,17 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     "param_norm" (before the update) and "update_ratio", 2-norms over all that is trained; `outputs`, names of
     intermediate values as of `gc.compile`. `ema`, a decay such as 0.999: an exponential average of the parameters,
     ema = decay ema + (1 - decay) p after each update (the first begins it), which `step.averaged` is bound to.
+
+    `shards`: the batch is cut along its first axis into so many parts; one compiled function gives the gradients of
+    each, a fixed tree adds them, one update follows. Loss, gradients and what is reported are means of the shards'
+    weighted by their rows (with `ignore_index` of a loss, too); each shard draws its own random numbers, and batch
+    norms take the statistics of a shard. `comm`, a communicator of mpi4py: its ranks share the shards, and have the
+    same bytes of state as one process; see `gc.distributed`.
     """
     options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
-               "report": report, "outputs": outputs, "ema": ema}
+               "report": report, "outputs": outputs, "ema": ema, "shards": shards, "comm": comm}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state, report, outputs, ema = options.values()
+    loss, trainable, seed, threads, state, report, outputs, ema, shards, comm = options.values()
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
                          user_loc())
@@ -77,8 +85,10 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
                          "y=gc.i32[…]", user_loc())
     seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                    outputs=_outputs(outputs), ema=_decay(ema))
-    return TrainStep(recipe, seed, threads, state)
+                    outputs=_outputs(outputs), ema=_decay(ema),
+                    shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
+    step = TrainStep(recipe, seed, threads, state)
+    return step if comm is None else gc.distributed(step, comm)
 
 
 def _reports(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -117,6 +127,7 @@ class TrainStep(Trainer, Shown):
         function, trained = recipe.function()
         self._threads, self._seed, self.made = threads, seed, user_loc()
         self._kept: dict[str, np.ndarray] = {}          # where the run was that the file loaded last is of
+        self._ranks: Ranks = ALONE
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
         self._become(recipe, function)
         self.version = self.state.lock.version
@@ -125,6 +136,8 @@ class TrainStep(Trainer, Shown):
 
     def _become(self, recipe: Recipe, function: GraphFunction) -> None:
         """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
+        if recipe.shards is not None:
+            check_shards(function)
         self.state.join(entries(function), self._seed, self)
         self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
@@ -133,18 +146,17 @@ class TrainStep(Trainer, Shown):
         """Without native code: as made, and as copied or pickled."""
         super()._forget()
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
-        self._programs = SpecialisedGraph(
-            self.graph, partial(on_state, self._function, self.state, self._threads),
-            make_sized=partial(sized_on_state, self._function, self.state, self._threads))
-        self._fixed: Runnable | None = None
+        self._programs = step_program(self._recipe, self._function, self.state, self._threads, self._ranks)
+        self._fixed: Runnable | ShardedProgram | None = None
         self._called = False
 
     def __getstate__(self) -> dict:
-        made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called")
+        made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called", "_ranks")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, values: dict) -> None:
         vars(self).update(values)
+        self._ranks = ALONE
         self._forget()
         self.own = True                     # a copy of a step is apart from it on purpose
 
@@ -265,7 +277,7 @@ class TrainStep(Trainer, Shown):
         recipe = self._recipe
         return int(self.state[self.state.name(Own(recipe.key, STEP)) or STEP])
 
-    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
+    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable | ShardedProgram:
         """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
         not come here."""
         self._begin()

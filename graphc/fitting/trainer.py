@@ -19,7 +19,7 @@ from graphc.dsl.form import formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.evaluation import Evaluation, evaluation_program, prediction_program
-from graphc.execute import Runnable, on_state, sized_on_state
+from graphc.execute import Runnable
 from graphc.fitting.data import (
     Batch, Examples, Stream, check_first_axes, class_weights, epoch_order, source, weights_of)
 from graphc.fitting.history import History
@@ -31,6 +31,8 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.metrics.metric import Metric
 from graphc.nn.module import Function
 from graphc.nn.parameter import Parameter
+from graphc.shards import Ranks, ShardedProgram, step_program
+from graphc.sharded_graph import batch_dim
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
 from graphc.training_graph import Recipe
@@ -49,6 +51,7 @@ class Trainer:
     _threads: int
     _seed: int
     _kept: dict[str, np.ndarray]
+    _ranks: Ranks
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         raise NotImplementedError
@@ -73,8 +76,8 @@ class Trainer:
             partial(evaluation_program, objective, self.state, self._seed, self._threads))
         self._predictions: Specialised[Runnable] = Specialised(
             partial(prediction_program, objective.root, self.state, self._seed, self._threads))
-        self._variants: Specialised[SpecialisedGraph] = Specialised(
-            partial(_variant, self._recipe, self.state, self._threads))
+        self._variants: Specialised[SpecialisedGraph | ShardedProgram] = Specialised(
+            partial(_variant, self._recipe, self.state, self._threads, self._ranks))
         self._run: FitRun | None = None
 
     def fit(self, *data: Any, epochs: int = 1, batch: int | None = None, validation: Any = None,
@@ -256,6 +259,16 @@ def time_first(function: GraphFunction) -> tuple[str, str] | None:
     return None
 
 
+def check_shards(function: GraphFunction) -> None:
+    """GraphError for a step whose batches cannot be cut into shards along the first axis of its inputs."""
+    batch_dim(function.inputs)
+    taken = time_first(function)
+    if taken:
+        layer, name = taken
+        raise GraphError(f"{layer} takes {name} as [time, batch, …], and shards= cuts arrays along the first axis, as "
+                         "examples: make the layers with batch_first=True", user_loc())
+
+
 def as_metrics(given: Any) -> dict[str, Any]:
     """Metrics by name: of a dict, or a list of names, metrics and functions."""
     if isinstance(given, Mapping):
@@ -298,17 +311,18 @@ def _given_type(declared: TensorType, array: np.ndarray) -> TensorType:
 
 
 @contained
-def _variant(recipe: Recipe, state: State, threads: int, rows: int | None, weighted: bool) -> SpecialisedGraph:
+def _variant(recipe: Recipe, state: State, threads: int, ranks: Ranks, rows: int | None,
+             weighted: bool) -> SpecialisedGraph | ShardedProgram:
     """The step on batches of so many rows, with weights or without."""
+    recipe = recipe.for_batches(rows, weighted)
     try:
-        function, _ = recipe.for_batches(rows, weighted).function()
+        function, _ = recipe.function()
     except GraphError as error:
         if rows is None:
             raise
         raise GraphError(f"a batch of {rows} rows does not fit this step ({error.text}): declare a name for the size "
                          "of the batch, gc.f32[\"B\", …], or give drop_last=True", user_loc()) from None
-    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads),
-                            make_sized=partial(sized_on_state, function, state, threads))
+    return step_program(recipe, function, state, threads, ranks)
 
 
 def _check(plan: FitPlan) -> None:
