@@ -70,7 +70,7 @@ __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
     "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
-    "train_step": "graphc.train", "metrics": "graphc", "callbacks": "graphc",
+    "train_step": "graphc.train", "distributed": "graphc.doors.mpi", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation"}

@@ -66,8 +66,8 @@ def batch_dim(types: Mapping[str, TensorType]) -> Dim:
     firsts = {name: type.shape[0] for name, type in types.items() if type.rank}
     if len(set(firsts.values())) != 1:
         shown = ", ".join(f"{name}: {type}" for name, type in types.items())
-        raise GraphError("shards= cuts a batch along the first axis of its arrays, which must be the examples in all of "
-                         f"them; got {shown}", user_loc())
+        raise GraphError("shards= cuts a batch along the first axis of its arrays, which must be the examples in all "
+                         f"of them; got {shown}", user_loc())
     return next(iter(firsts.values()))
 
 
@@ -141,8 +141,8 @@ def _sorted_states(trace: Trace, new: Sequence[State]) -> tuple[list[State], lis
     moving = [state for state in new if trace.value(state[2]) in batch]
     wrong = next((v for _, v, _ in moving if not v.type.dtype.is_float), None)
     if wrong is not None:
-        raise GraphError(f"{wrong.name}: {wrong.type} changes with the data of a batch, and of shards only means can be "
-                         "taken: keep it as f32, or make the step without shards=", user_loc())
+        raise GraphError(f"{wrong.name}: {wrong.type} changes with the data of a batch, and of shards only means can "
+                         "be taken: keep it as f32, or make the step without shards=", user_loc())
     return moving, [state for state in new if trace.value(state[2]) not in batch]
 
 

@@ -6,12 +6,11 @@ bytes of the state depend neither on their number nor on that of threads.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from threading import Lock, get_ident
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
 from graphc.training_graph import Recipe
 
+T = TypeVar("T")
 Result = np.ndarray | dict[str, np.ndarray]
 TRIES = 3                           # of a step whose state others write meanwhile
 
@@ -43,22 +43,33 @@ class Ranks(Protocol):
     subtree."""
     rank: int
     count: int
+    origin: int                     # the version that the state had when they came together
 
-    def gathered(self, numbers: Sequence[float], error: Exception | None = None) -> np.ndarray:
-        """f64 [count, n]: the numbers of all ranks. Raises on all of them what went wrong on any of them."""
+    def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
+        """f64 [count, n]: the numbers of all ranks, which all do `what`. Raises on all of them what went wrong on any
+        of them."""
 
     def reduced(self, flats: Sequence[np.ndarray]) -> None:
         """Each becomes its sum over the ranks, added as the tree does."""
 
+    def part(self, rows: int, shards: int) -> slice:
+        """The rows of a batch of so many that this rank has."""
+
     def joined(self, array: np.ndarray) -> np.ndarray:
         """The arrays of all ranks, one behind the other along the first axis."""
+
+    def from_first(self, make: Callable[[], T], what: str) -> T:
+        """What `make` gives on rank 0, on all ranks."""
+
+    def dealt(self, arrays: Sequence[Any], shards: int) -> Sequence[Any]:
+        """Rank 0 has a batch; each rank gets the rows of its shards."""
 
 
 class Alone:
     """One rank that has all shards."""
-    rank, count = 0, 1
+    rank, count, origin = 0, 1, 0
 
-    def gathered(self, numbers: Sequence[float], error: Exception | None = None) -> np.ndarray:
+    def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
         if error is not None:
             raise error
         return np.array([numbers], np.float64)
@@ -66,8 +77,17 @@ class Alone:
     def reduced(self, flats: Sequence[np.ndarray]) -> None:
         """They are the sums."""
 
+    def part(self, rows: int, shards: int) -> slice:
+        return slice(0, rows)
+
     def joined(self, array: np.ndarray) -> np.ndarray:
         return array
+
+    def from_first(self, make: Callable[[], T], what: str) -> T:
+        return make()
+
+    def dealt(self, arrays: Sequence[Any], shards: int) -> Sequence[Any]:
+        return arrays
 
 
 ALONE = Alone()
@@ -83,6 +103,13 @@ def shard_rows(rows: int, shards: int) -> list[int]:
     return [rows // shards + (number < rows % shards) for number in range(shards)]
 
 
+def rank_ends(rows: int, shards: int, count: int) -> list[int]:
+    """Where the rows of each rank end in a batch of so many."""
+    sizes = shard_rows(rows, shards)
+    own = shards // count
+    return list(accumulate(sum(sizes[start:start + own]) for start in range(0, shards, own)))
+
+
 class Sums:
     """Arrays of these types in one flat block for each dtype, so that they can be added, and sent, as a whole."""
 
@@ -92,7 +119,7 @@ class Sums:
         for type in types:
             dtype = np.dtype(type.dtype.np)
             places.append((dtype, ends.get(dtype, 0)))
-            ends[dtype] = ends.get(dtype, 0) + round_up(type.nbytes) // dtype.itemsize
+            ends[dtype] = ends.get(dtype, 0) + round_up(static_dim(type.nbytes)) // dtype.itemsize
         self.types = tuple(types)
         self.flats = {dtype: aligned_empty(end, dtype) for dtype, end in ends.items()}
         self.clear()
@@ -127,7 +154,8 @@ class ShardedProgram:
         self.name = "train_" + network_name(recipe.objective.root)
         self.types: Mapping[str, TensorType] = recipe.types         # of the rows of this rank
         if isinstance(self._batch, int):
-            self.types = with_rows(recipe.types, sum(shard_rows(self._batch, self.shards)[self.first:self.first + self.own]))
+            own = ranks.part(self._batch, self.shards)
+            self.types = with_rows(recipe.types, own.stop - own.start)
         self._graphs: Specialised[ShardGraph] = Specialised(lambda rows: shard_graph(recipe, rows, whole))
         self._programs: Specialised[SpecialisedGraph] = Specialised(self._native)
         self._update: Runnable | None = None
@@ -187,14 +215,14 @@ class ShardedProgram:
                 self._owner = 0
 
     def _step(self, arrays: Sequence[np.ndarray]) -> Result:
-        batch = Batch(self, arrays)
+        batch = ShardedBatch(self, arrays)
         total: Sums | None = None
         error: Exception | None = None
         try:
             total = self._summed(batch)
-        except Exception as found:      # of whatever kind: the other ranks wait for what this one found
-            error = found
-        self.ranks.gathered((), error)
+        except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
+            error = wrong
+        self.ranks.gathered((), "the sum of a step", error)
         assert total is not None
         self.ranks.reduced(list(total.flats.values()))
         graph = self.graph()
@@ -202,13 +230,13 @@ class ShardedProgram:
         averaged = dict(zip((LOSS, *graph.means), (total.arrays[0], *total.arrays[moved:])))
         found = {name: np.array(value) for name, value in averaged.items()}
         found |= {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
-        norms = self.update(*total.arrays[1:moved])
+        norms: Any = self.update(*total.arrays[1:moved])
         self._give_back(total)
         self.weight = batch.weight
         found |= {name: value for name, value in norms.items() if name != STEPS}
         return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
 
-    def _summed(self, batch: "Batch") -> Sums:
+    def _summed(self, batch: "ShardedBatch") -> Sums:
         """The sums over the shards of this rank."""
         for _ in range(TRIES):
             version = self.state.lock.version
@@ -219,7 +247,7 @@ class ShardedProgram:
         raise GraphError("the state was written again and again while a step with shards computed its gradients: let "
                          "other threads write it between two steps", user_loc())
 
-    def _tree(self, batch: "Batch", low: int, high: int) -> Sums:
+    def _tree(self, batch: "ShardedBatch", low: int, high: int) -> Sums:
         """The sums over the shards low … high - 1."""
         if high - low == 1:
             sums = self._free.pop() if self._free and self._free[-1].types == batch.summed else Sums(batch.summed)
@@ -247,14 +275,12 @@ class ShardedProgram:
     @property
     def memory(self) -> Memory | None:
         """Bytes of both programs, and of the sums, which count as arena."""
-        parts = [self.gradients().memory, self.update.memory]
-        if parts[0] is None or parts[1] is None:
+        first, second = self.gradients().memory, self.update.memory
+        if first is None or second is None:             # of the oracle
             return None
-        first, second = parts
-        both = {f.name: getattr(first, f.name) + getattr(second, f.name) for f in fields(Memory)}
-        return replace(Memory(**both), arena=first.arena + second.arena + self.buffers, state=self.state.nbytes,
-                       scratch=max(first.scratch, second.scratch), inputs=first.inputs * self.own,
-                       outputs=first.outputs - second.inputs + second.outputs)
+        return Memory(first.arena + second.arena + self.buffers, first.scratch + second.scratch,
+                      first.consts + second.consts, self.state.nbytes, first.inputs * self.own, second.outputs,
+                      first.derived + second.derived)
 
     def dump(self, stage: str = "graph") -> str:
         """The text of a stage of both programs."""
@@ -266,11 +292,11 @@ class ShardedProgram:
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of the gradients of the first shard goes."""
-        batch = _Batch(self, arrays)
+        batch = ShardedBatch(self, arrays)
         return self.gradients(batch.sizes[0]).profile(*batch.inputs(self.first), runs=runs)
 
 
-class Batch:
+class ShardedBatch:
     """One batch: the rows that this rank has of it, cut into shards."""
 
     def __init__(self, program: ShardedProgram, arrays: Sequence[np.ndarray]):
@@ -279,11 +305,18 @@ class Batch:
         try:
             self.arrays = self._checked(arrays)
             rows = next(len(a) for a in self.arrays if a.ndim)
-        except GraphError as found:
-            error = found
-        every = [int(n) for n, in program.ranks.gathered((rows,), error)]
+        except GraphError as wrong:
+            error = wrong
+        written = program.state.lock.version - program.ranks.origin
+        header = program.ranks.gathered((rows, written), "a step", error)
+        every, versions = header[:, 0].astype(int).tolist(), header[:, 1]
+        if odd := next((rank for rank, version in enumerate(versions) if version != versions[0]), 0):
+            raise GraphError(f"the state was written {int(versions[odd])} times on rank {odd}, and {int(versions[0])} "
+                             "times on rank 0: what is written on one rank (an array, a hyperparameter) is to be "
+                             "written on all", user_loc())
         self.sizes = shard_rows(sum(every), program.shards)
-        own = [sum(self.sizes[i:i + program.own]) for i in range(0, program.shards, program.own)]
+        ends = rank_ends(sum(every), program.shards, program.ranks.count)
+        own = [end - start for start, end in zip([0, *ends], ends)]
         if every != own:
             raise GraphError(f"the ranks gave batches of {', '.join(map(str, every))} rows; of {sum(every)} rows in "
                              f"{program.shards} shards they have {', '.join(map(str, own))}", user_loc())
@@ -299,7 +332,8 @@ class Batch:
         found = [bind_argument(ArraySpec(name, type if type.is_static else TensorType(type.dtype, np.shape(a))), a,
                                program.name) for (name, type), a in zip(types.items(), arrays, strict=True)]
         try:
-            solve_dims([(name, type, TensorType(dtype_of(a), a.shape)) for (name, type), a in zip(types.items(), found)])
+            solve_dims([(name, type, TensorType(dtype_of(a), a.shape))
+                        for (name, type), a in zip(types.items(), found)])
         except GraphError as error:
             raise error.at(user_loc()) from None
         return found
@@ -321,7 +355,7 @@ class Batch:
             first = self.program.first
             own = [float(self._part(self.arrays[-1], number).sum(dtype=np.float64))
                    for number in range(first, first + self.program.own)]
-            weights = self.program.ranks.gathered(own).reshape(-1).tolist()
+            weights = self.program.ranks.gathered(own, "the weights of a step").reshape(-1).tolist()
         total = sum(weights)
         return total, [weight / total if total else 0.0 for weight in weights]
 

@@ -70,6 +70,17 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
                "report": report, "outputs": outputs, "ema": ema, "shards": shards, "comm": comm}
     options, types = sorted_out(f, train_step, options, types)
     loss, trainable, seed, threads, state, report, outputs, ema, shards, comm = options.values()
+    _check(optimizer, loss, state, types)
+    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
+    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
+                    outputs=_outputs(outputs), ema=_decay(ema),
+                    shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
+    step = TrainStep(recipe, seed, threads, state)
+    return step if comm is None else gc.distributed(step, comm)
+
+
+def _check(optimizer: object, loss: object, state: object, types: Mapping[str, TensorType]) -> None:
+    """GraphError for options that are not what they are called."""
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
                          user_loc())
@@ -83,12 +94,6 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
-    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
-    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                    outputs=_outputs(outputs), ema=_decay(ema),
-                    shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
-    step = TrainStep(recipe, seed, threads, state)
-    return step if comm is None else gc.distributed(step, comm)
 
 
 def _reports(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -197,6 +202,32 @@ class TrainStep(Trainer, Shown):
     def lr(self, value: float) -> None:
         self.hyper["lr"] = value
 
+    @property
+    def ranks(self) -> Ranks:
+        """Those who share the shards: `rank` of `count`; one rank has all of them."""
+        return self._ranks
+
+    @property
+    def sharded(self) -> ShardedProgram:
+        """The native code of a step with shards."""
+        if not isinstance(self._programs, ShardedProgram):
+            raise GraphError("this step has no shards: make it with shards=8, say", user_loc())
+        return self._programs
+
+    def join(self, ranks: Ranks, threads: int) -> None:
+        """From now on the ranks share the shards, each with so many threads unless the step was made with others."""
+        ranks.origin = self.state.lock.version
+        self._ranks, self._threads = ranks, self._threads or threads
+        self._forget()
+
+    def part(self, rows: int) -> slice:
+        """Which rows of a batch of so many this rank gives: all, if there is one rank."""
+        return self._ranks.part(rows, self._recipe.shards or 1)
+
+    def scatter(self, *arrays: Any) -> float | dict:
+        """One step on a batch that rank 0 gives, in the order of the inputs; the other ranks give nothing."""
+        return self(*self._ranks.dealt(arrays, self._recipe.shards or 1))
+
     def remade(self, recipe: Recipe) -> None:
         """The step does from now on what `recipe` says, on the state that it has."""
         function, _ = recipe.function()
@@ -227,14 +258,15 @@ class TrainStep(Trainer, Shown):
 
     def save(self, path: str | os.PathLike) -> None:
         """The whole state as safetensors; training resumes from it bit for bit. While `fit` runs, with the place where
-        it is."""
+        it is. All ranks of a distributed step call it, and rank 0 writes."""
         run = {} if self._run is None else {FIT + name: array for name, array in self._run.arrays().items()}
-        save_arrays(path, run | self.state.saved())
+        arrays = run | self.state.saved()
+        self._ranks.from_first(lambda: save_arrays(path, arrays), "step.save")
 
     def load(self, path: str | os.PathLike, partial: bool = False) -> None:
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
-        the rest stays. GraphError, and nothing changed, if it does not fit."""
-        arrays = load_arrays(path)
+        the rest stays. GraphError, and nothing changed, if it does not fit. Of a distributed step rank 0 reads it."""
+        arrays = self._ranks.from_first(lambda: load_arrays(path), "step.load")
         self.hyper.make_live(name for name in self.hyper if self.hyper.saved_as(name) in arrays)
         self.state.load(arrays, str(path), partial=partial)
         self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}

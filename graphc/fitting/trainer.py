@@ -52,6 +52,7 @@ class Trainer:
     _seed: int
     _kept: dict[str, np.ndarray]
     _ranks: Ranks
+    _programs: SpecialisedGraph | ShardedProgram
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         raise NotImplementedError
@@ -114,7 +115,8 @@ class Trainer:
             weights = weights_of(sample_weight, given.count)
         plan = FitPlan(given, self._batch_size(batch, BATCH), integer(epochs, "epochs", 0, loc=where), seed,
                     self._steps_done(), flag(shuffle, "shuffle"), flag(drop_last, "drop_last"), weights=weights,
-                    metrics=as_metrics(metrics), progress=progress)
+                    metrics=as_metrics(metrics), progress=progress,
+                    part=partial(self._ranks.part, shards=self._recipe.shards or 1))
         self._split(plan, validation)
         self._weigh(plan, class_weight)
         _check(plan)
@@ -168,7 +170,7 @@ class Trainer:
     def _fitted(self, run: FitRun, resume: bool | str | os.PathLike[str]) -> History:
         for callback in run.callbacks:
             callback.on_fit_begin(run)
-        if not isinstance(resume, bool) and Path(resume).exists():
+        if not isinstance(resume, bool) and self._ranks.from_first(lambda: Path(resume).exists(), "step.fit"):
             self.load(resume)
         kept = self._kept if resume else {}
         if resume is True and not kept:
@@ -228,16 +230,24 @@ class Trainer:
         arrays = self.state.copy()
         return {name: arrays[name] for name in self.state.names_of(Parameter)}
 
-    def run_batch(self, arrays: Batch, weighted: bool) -> Mapping[str, Any]:
-        """One step on a batch of any number of rows; with `weighted` its last array weighs the examples."""
+    def run_batch(self, arrays: Batch, weighted: bool) -> tuple[Mapping[str, Any], float]:
+        """One step on a batch of any number of rows, of which this rank gives its own; with `weighted` its last array
+        weighs the examples. What the step reports, and the weight of the batch: its rows, or the sum of their weights.
+        """
         declared = next(iter(self._types.values())).shape[0] if isinstance(arrays[0], np.ndarray) else None
-        rows = len(arrays[0]) if isinstance(declared, int) and declared != len(arrays[0]) else None
-        if not weighted and rows is None:
-            result = self(*arrays)
-        else:
-            self._begin()
-            result = self._variants.at(rows=rows, weighted=weighted)(*arrays)
-        return result if isinstance(result, dict) else {"loss": result}
+        count, rows = len(arrays[0]), None
+        if isinstance(declared, int):
+            if self._ranks.count > 1:
+                count = int(self._ranks.gathered((count,), "a batch of fit").sum())
+            rows = count if declared != count else None
+        run = self if not weighted and rows is None else self._variants.at(rows=rows, weighted=weighted)
+        self._begin()
+        result = run(*arrays)
+        program = self._programs if run is self else run
+        weight = float(arrays[-1].sum(dtype=np.float64)) if weighted else float(count)
+        if isinstance(program, ShardedProgram):
+            weight = program.weight
+        return result if isinstance(result, dict) else {"loss": result}, weight
 
     def _batch_size(self, given: int | None, default: int) -> int:
         """Rows of a batch: those asked for, else those declared."""
