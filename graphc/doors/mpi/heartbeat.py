@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import sys
 import time
 from threading import Event, Thread
 
 import numpy as np
 
+from graphc.doors.mpi.last_word import LastWord
 from graphc.doors.mpi.wires import MPI
 
 BEAT = 1.0                          # seconds between two beats
@@ -31,10 +33,14 @@ class Heartbeat:
         self._saying: list[tuple[MPI.Request, np.ndarray]] = []     # beats that are on their way
         self._leaves = Event()
         self._thread: Thread | None = None
-        if self.count > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
-            self._thread = Thread(target=self._run, name="graphc watch", daemon=True)
-            self._thread.start()
+        if self.count > 1:
+            job = np.frombuffer(secrets.token_bytes(8), np.uint8).copy()
+            comm.Bcast((job, MPI.BYTE))
+            self._last_word = LastWord(self.rank, self.count, job.tobytes().hex())
             atexit.register(self._leave)        # runs before MPI is finalized, which is done later
+        if self.count > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
+            self._thread = Thread(target=self._run, name="graphc heartbeat", daemon=True)
+            self._thread.start()
 
     def alarm(self) -> None:
         """Called while this rank waits for others: ends the job when the one before has left."""
@@ -69,8 +75,10 @@ class Heartbeat:
         self._leaves.set()
         if self._thread is not None:
             self._thread.join()
-        self._say(LEFT)
+            self._say(LEFT)
+        self._last_word.goodbye()
 
     def _end(self, text: str) -> None:
+        self._last_word.silence()
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"graphc: {text}; the job ends\n".encode())
         self.comm.Abort(STATUS)
