@@ -44,3 +44,11 @@ def test_a_killed_job_goes_on_with_fewer_ranks(job, tmp_path):
 def test_a_rank_sends_less_than_twice_the_gradients(job):
     found = lines(job(4, "sent.py"))
     assert all(line["gradients"] < line["sent"] < 2 * line["gradients"] for line in found)
+
+
+def test_the_example(job):
+    words = ["digits", "--epochs", 1]
+    one, two = (job(ranks, "../../../examples/data_parallel.py", *words) for ranks in (1, 2))
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    digests = [done.stdout.split("state ")[1].split(",")[0] for done in (one, two)]
+    assert digests[0] == digests[1] and "2 ranks" in two.stdout

@@ -60,6 +60,7 @@ def distributed(step: TrainStep, comm: MPI.Intracomm | None = None, *, timeout: 
         step.join(ranks, threads_of_rank(ranks))
         agree(ranks, step.sharded)
     except GraphError as found:
+        heartbeat.leave()
         raise found.at(user_loc()) from None
     return step
 

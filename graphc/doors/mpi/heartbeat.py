@@ -37,7 +37,7 @@ class Heartbeat:
             job = np.frombuffer(secrets.token_bytes(8), np.uint8).copy()
             comm.Bcast((job, MPI.BYTE))
             self._last_word = LastWord(self.rank, self.count, job.tobytes().hex())
-            atexit.register(self._leave)        # runs before MPI is finalized, which is done later
+            atexit.register(self.leave)         # runs before MPI is finalized, which is done later
         if self.count > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             self._thread = Thread(target=self._run, name="graphc heartbeat", daemon=True)
             self._thread.start()
@@ -70,8 +70,10 @@ class Heartbeat:
         self._saying = [(request, sent) for request, sent in self._saying if not request.Test()]
         self._saying.append((self.comm.Isend((message, MPI.BYTE), self.after), message))
 
-    def _leave(self) -> None:
-        """The program ends."""
+    def leave(self) -> None:
+        """The program ends, or nothing came of the step."""
+        if self._leaves.is_set() or self.count == 1:
+            return
         self._leaves.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,7 +1,7 @@
 """What is said of a rank that is killed: by then launchers have killed the others too, and name a process, no rank.
 
-A shell beside each rank reads from it. When the rank ends without having said goodbye, the first such shell of a machine
-says which rank it was: a killed process closes its pipe before the launcher learns of it.
+A shell beside each rank reads from it. When the rank ends without having said goodbye, the first such shell of a
+machine says which rank it was: a killed process closes its pipe before the launcher learns of it.
 """
 from __future__ import annotations
 
