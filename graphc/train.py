@@ -27,7 +27,8 @@ from graphc.ir.types import TensorType
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
-from graphc.shards import ALONE, Ranks, ShardedProgram, step_program
+from graphc.ranks import ALONE, Ranks
+from graphc.shards import ShardedProgram, step_program
 from graphc.state import Model, Own, State
 from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
 

@@ -31,7 +31,8 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.metrics.metric import Metric
 from graphc.nn.module import Function
 from graphc.nn.parameter import Parameter
-from graphc.shards import Ranks, ShardedProgram, step_program
+from graphc.ranks import Ranks
+from graphc.shards import ShardedProgram, step_program
 from graphc.sharded_graph import batch_dim
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State

@@ -8,7 +8,7 @@ import sys
 import pytest
 from mpi.conftest import HERE, launcher
 
-NAMES = ("cnn", "lstm", "transformer")
+NAMES = ("cnn", "lstm", "transformer", "synced")
 
 
 def lines(done: subprocess.CompletedProcess) -> list[dict]:
@@ -26,7 +26,7 @@ def alone():
 
 
 @pytest.mark.parametrize("ranks, threads, names", [(2, 2, NAMES), (4, 1, NAMES), (1, 2, ("cnn",)),
-                         *(pytest.param(n, t, NAMES, marks=pytest.mark.slow) for n, t in ((8, 1), (8, 2), (1, 1)))])
+                         pytest.param(8, 2, NAMES, marks=pytest.mark.slow)])
 def test_bytes_do_not_depend_on_ranks_and_threads(job, alone, ranks, threads, names):
     """Digests after calls, a scattered batch, fit with weights, validation and a smaller last batch, and gc.batches."""
     found = lines(job(ranks, "train.py", threads, 4, *names))

@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.shards import middle, rank_ends, shard_rows
+from graphc.shard_tree import middle, rank_ends, shard_rows
 
 DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(24, 6)).astype("f4"), DRAW.integers(0, 3, 24).astype("i4")
@@ -74,6 +74,39 @@ def test_batch_norm_takes_the_statistics_of_shards():
     for _ in range(3):
         counting(X, Y)
     assert counting.state["0.num_batches_tracked"] == 3
+
+
+@pytest.mark.parametrize("shards, rows", [(2, 24), (7, "B")])
+def test_synchronised_batch_norm_is_that_of_the_whole_batch(shards, rows):
+    """Two of them behind each other, also where shards are of unequal sizes."""
+    def step(shards, sync):
+        net = (nn.Linear(5) >> nn.BatchNorm1d(sync=sync) >> nn.relu >> nn.Linear(4)
+               >> nn.BatchNorm1d(sync=sync, momentum=None) >> nn.Linear(3))
+        return gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[rows, 6], y=gc.i32[rows],
+                             seed=1, shards=shards, outputs=["1"])
+    whole, cut = step(None, False), step(shards, True)
+    for _ in range(4):
+        expected, found = whole(X, Y), cut(X, Y)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    close(whole, cut)
+    assert len(cut.sharded.stages()) == 9 and cut.memory and cut.profile(X, Y)
+
+
+def test_sums_over_shards_are_for_whoever_wants_a_mean_over_the_batch():
+    """Of the targets that count, of which shards have different numbers."""
+    targets = np.where(np.arange(24) < 7, Y, -1).astype("i4")
+
+    def loss(x, y):
+        scores, counts = mlp()(x), (y >= 0).astype(gc.f32)
+        losses = nn.cross_entropy(scores, gc.maximum(y, 0), reduction="none")
+        # a step takes the mean over the shards, so each gives its sum as many times as there are shards
+        return gc.sum(losses * counts) * gc.shard_sum(gc.ones(())) / gc.shard_sum(gc.sum(counts))
+    whole, cut = (gc.train_step(loss, optimizer=optim.SGD(0.1), x=gc.f32[24, 6], y=gc.i32[24], seed=1, shards=shards)
+                  for shards in (None, 4))
+    for _ in range(3):
+        assert cut(X, targets) == pytest.approx(whole(X, targets), rel=1e-5)
+    close(whole, cut)
 
 
 def test_what_is_reported():

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.doors.mpi.wires import MPI, Wires
 from graphc.errors import GraphError
-from graphc.shards import rank_ends
+from graphc.shard_tree import rank_ends
 
 T = TypeVar("T")
 WIDTH = 8                           # numbers that one message of each rank has room for

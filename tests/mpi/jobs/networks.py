@@ -51,6 +51,13 @@ def transformer(**options):
                          optimizer=optim.AdamW(optim.cosine(1e-2, 40), weight_decay=0.1), **options)
 
 
+def synced(**options):
+    """Batch norm over all shards."""
+    net = nn.Linear(6) >> nn.BatchNorm1d(sync=True) >> nn.tanh >> nn.Dropout(0.2) >> nn.Linear(3)
+    return gc.train_step(net, loss=nn.cross_entropy, x=gc.f32[ROWS, 5], y=gc.i32[ROWS], seed=3,
+                         optimizer=optim.Adam(1e-2), **options)
+
+
 def data(name, rows=ROWS * 3):
     """x and y of a network, by its name."""
     draw = np.random.default_rng(7)
@@ -58,10 +65,12 @@ def data(name, rows=ROWS * 3):
         return draw.normal(size=(rows, 1, 8, 8)).astype("f4"), draw.integers(0, 10, rows).astype("i4")
     if name == "lstm":
         return draw.normal(size=(rows, 5, 3)).astype("f4"), draw.integers(0, 3, rows).astype("i4")
+    if name == "synced":
+        return draw.normal(size=(rows, 5)).astype("f4"), draw.integers(0, 3, rows).astype("i4")
     return draw.integers(0, 11, (rows, 8)).astype("i4"), draw.integers(0, 11, (rows, 8)).astype("i4")
 
 
-NETWORKS = {"cnn": cnn, "lstm": lstm, "transformer": transformer}
+NETWORKS = {"cnn": cnn, "lstm": lstm, "transformer": transformer, "synced": synced}
 
 
 def digest(step, *more):
