@@ -82,6 +82,10 @@ class CompiledGraph(partial[Any], Shown):
                                                   user_loc, profile=table))
         return measure(run, table, timed.build.sites, arrays, runs)
 
+    def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Runs on arrays that have exactly the types of the graph and are C-contiguous; not checked."""
+        self.executable.run(inputs, outputs)
+
     def renew(self) -> None:
         """See `Executable.renew`."""
         self.executable.renew()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from graphc.ir.convert import flag, integer
 
 @formed
 def batches(*arrays: Any, size: int, seed: int | None = None, epoch: int = 0,
-            drop_last: bool = False) -> Iterator[tuple[np.ndarray, ...]]:
+            drop_last: bool = False, step: Any = None) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of `size` rows of the arrays, which have one row for each example; the last has what is left, unless
-    `drop_last`. With `seed` in an order that seed and epoch decide, else as they are. Nothing is converted."""
+    `drop_last`. With `seed` in an order that seed and epoch decide, else as they are. Nothing is converted. `step`: a
+    distributed training step, of whose batches each rank reads its own rows."""
     size, epoch = integer(size, "batches: size", 1, loc=user_loc()), integer(epoch, "batches: epoch", 0)
     rows = Examples(tuple(as_numpy(a, "an array of batches") for a in arrays))
     lengths = {a.shape[:1] for a in rows.arrays}
@@ -27,8 +29,8 @@ def batches(*arrays: Any, size: int, seed: int | None = None, epoch: int = 0,
         raise GraphError("batches takes arrays with one row for each example, got "
                          + ", ".join(str(list(a.shape)) for a in rows.arrays), user_loc())
     order = None if seed is None else epoch_order(rows.count, integer(seed, "batches: seed", 0), epoch)
-    whole = rows.batches(size, order)
-    return (b for b in whole if len(b[0]) == size) if flag(drop_last, "batches: drop_last") else whole
+    whole = rows.batches(size, order) if step is None else rows.batches(size, order, part=step.part)
+    return islice(whole, rows.count // size) if flag(drop_last, "batches: drop_last") else whole
 
 
 @formed

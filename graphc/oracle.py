@@ -48,6 +48,13 @@ class OracleExecutable:
         new = [np.ascontiguousarray(value, array.dtype) for array, value in zip(kept, results[count:], strict=True)]
         return tuple(results[:count]) if not kept or self.lock.write(kept, new, version) else None
 
+    def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """As a call, of which the results are copied to `outputs`."""
+        found = self(*inputs)
+        results = found.values() if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
+        for array, result in zip(outputs, results, strict=True):
+            array[...] = result
+
     def renew(self) -> None:
         """Nothing is derived."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
-from graphc.execute import Runnable, on_state, sized_on_state
-from graphc.fitting.trainer import Trainer
+from graphc.execute import Runnable
+from graphc.fitting.trainer import Trainer, check_shards
 from graphc.given import integer
 from graphc.hyper import Hyperparameters
 from graphc.ir.convert import is_sequence, real, shown
@@ -32,10 +31,12 @@ from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.product_types import compute_name
-from graphc.specialised import SpecialisedGraph
+from graphc.ranks import ALONE, Ranks
+from graphc.shards import ShardedProgram, step_program
 from graphc.state import Model, Own, State
 from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
 
+MOST_SHARDS = 1 << 16
 FIT = "fit/"                        # begins the names of what a checkpoint keeps of a run of `fit`
 
 
@@ -43,7 +44,7 @@ FIT = "fit/"                        # begins the names of what a checkpoint keep
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
                seed: int = 0, threads: int | str = 0, state: State | str | None = None,
                report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
-               compute: str | DType | None = None,
+               compute: str | DType | None = None, shards: int | None = None, comm: Any = None,
                **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
@@ -67,11 +68,29 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
 
     `compute`: "bf16": factors of products, forward and backward, are rounded to bf16, as of gc.compile; parameters,
     gradients and the update stay f32.
+
+    `shards`: the batch is cut along its first axis into so many parts; one compiled function gives the gradients of
+    each, a fixed tree adds them, one update follows. Loss, gradients and what is reported are means of the shards'
+    weighted by their rows (with `ignore_index` of a loss, too); each shard draws its own random numbers, and batch
+    norms take the statistics of a shard. `comm`, a communicator of mpi4py: its ranks share the shards, and have the
+    same bytes of state as one process; see `gc.distributed`.
     """
     options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
-               "report": report, "outputs": outputs, "ema": ema, "compute": compute_name(compute)}
+               "report": report, "outputs": outputs, "ema": ema, "compute": compute_name(compute),
+               "shards": shards, "comm": comm}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state, report, outputs, ema, compute = options.values()
+    loss, trainable, seed, threads, state, report, outputs, ema, compute, shards, comm = options.values()
+    _check(optimizer, loss, state, types)
+    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
+    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
+                    outputs=_outputs(outputs), ema=_decay(ema), compute=compute,
+                    shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
+    step = TrainStep(recipe, seed, threads, state)
+    return step if comm is None else gc.distributed(step, comm)
+
+
+def _check(optimizer: object, loss: object, state: object, types: Mapping[str, TensorType]) -> None:
+    """GraphError for options that are not what they are called."""
     if not isinstance(optimizer, optim.Optimizer):
         raise GraphError(f"optimizer= takes one of graphc.optim, for example optim.AdamW(1e-3), got {optimizer!r}",
                          user_loc())
@@ -85,10 +104,6 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
-    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
-    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                    outputs=_outputs(outputs), ema=_decay(ema), compute=compute)
-    return TrainStep(recipe, seed, threads, state)
 
 
 def _reports(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -127,6 +142,7 @@ class TrainStep(Trainer, Shown):
         function, trained = recipe.function()
         self._threads, self._seed, self.made = threads, seed, user_loc()
         self._kept: dict[str, np.ndarray] = {}          # where the run was that the file loaded last is of
+        self._ranks: Ranks = ALONE
         self.state, self.own = (state if isinstance(state, State) else State()), state == "own"
         self._become(recipe, function)
         if recipe.optimizer.start is not None:
@@ -137,6 +153,8 @@ class TrainStep(Trainer, Shown):
 
     def _become(self, recipe: Recipe, function: GraphFunction) -> None:
         """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
+        if recipe.shards is not None:
+            check_shards(function)
         self.state.join(entries(function), self._seed, self)
         self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
@@ -145,18 +163,17 @@ class TrainStep(Trainer, Shown):
         """Without native code: as made, and as copied or pickled."""
         super()._forget()
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
-        self._programs = SpecialisedGraph(
-            self.graph, partial(on_state, self._function, self.state, self._threads),
-            make_sized=partial(sized_on_state, self._function, self.state, self._threads))
-        self._fixed: Runnable | None = None
+        self._programs = step_program(self._recipe, self._function, self.state, self._threads, self._ranks)
+        self._fixed: Runnable | ShardedProgram | None = None
         self._called = False
 
     def __getstate__(self) -> dict:
-        made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called")
+        made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called", "_ranks")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, values: dict) -> None:
         vars(self).update(values)
+        self._ranks = ALONE
         self._forget()
         self.own = True                     # a copy of a step is apart from it on purpose
 
@@ -210,6 +227,32 @@ class TrainStep(Trainer, Shown):
     def lr(self, value: float) -> None:
         self.hyper["lr"] = value
 
+    @property
+    def ranks(self) -> Ranks:
+        """Those who share the shards: `rank` of `count`; one rank has all of them."""
+        return self._ranks
+
+    @property
+    def sharded(self) -> ShardedProgram:
+        """The native code of a step with shards."""
+        if not isinstance(self._programs, ShardedProgram):
+            raise GraphError("this step has no shards: make it with shards=8, say", user_loc())
+        return self._programs
+
+    def join(self, ranks: Ranks, threads: int) -> None:
+        """From now on the ranks share the shards, each with so many threads unless the step was made with others."""
+        ranks.origin = self.state.lock.version
+        self._ranks, self._threads = ranks, self._threads or threads
+        self._forget()
+
+    def part(self, rows: int) -> slice:
+        """Which rows of a batch of so many this rank gives: all, if there is one rank."""
+        return self._ranks.part(rows, self._recipe.shards or 1)
+
+    def scatter(self, *arrays: Any) -> float | dict:
+        """One step on a batch that rank 0 gives, in the order of the inputs; the other ranks give nothing."""
+        return self(*self._ranks.dealt(arrays, self._recipe.shards or 1))
+
     def remade(self, recipe: Recipe) -> None:
         """The step does from now on what `recipe` says, on the state that it has."""
         function, _ = recipe.function()
@@ -240,14 +283,15 @@ class TrainStep(Trainer, Shown):
 
     def save(self, path: str | os.PathLike) -> None:
         """The whole state as safetensors; training resumes from it bit for bit. While `fit` runs, with the place where
-        it is."""
+        it is. All ranks of a distributed step call it, and rank 0 writes."""
         run = {} if self._run is None else {FIT + name: array for name, array in self._run.arrays().items()}
-        save_arrays(path, run | self.state.saved())
+        arrays = run | self.state.saved()
+        self._ranks.from_first(lambda: save_arrays(path, arrays), "step.save")
 
     def load(self, path: str | os.PathLike, partial: bool = False) -> None:
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
-        the rest stays. GraphError, and nothing changed, if it does not fit."""
-        arrays = load_arrays(path)
+        the rest stays. GraphError, and nothing changed, if it does not fit. Of a distributed step rank 0 reads it."""
+        arrays = self._ranks.from_first(lambda: load_arrays(path), "step.load")
         self.hyper.make_live(name for name in self.hyper.numbers if self.hyper.saved_as(name) in arrays)
         self.state.load(arrays, str(path), partial=partial)
         self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}
@@ -295,7 +339,7 @@ class TrainStep(Trainer, Shown):
         recipe = self._recipe
         return int(self.state[self.state.name(Own(recipe.key, STEP)) or STEP])
 
-    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable:
+    def _first(self, arrays: Sequence[np.ndarray]) -> Runnable | ShardedProgram:
         """The native code for these arrays. It is `_fixed` from now on if it is that for all, so that later calls do
         not come here."""
         self._begin()

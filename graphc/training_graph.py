@@ -65,8 +65,8 @@ class Objective:
 class Recipe:
     """All that the graph of a training step is made from. `key`: what the arrays of the step alone belong to; recipes
     that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state.
-    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`, `compute`: as of
-    train_step."""
+    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`, `compute`, `shards`:
+    as of train_step."""
     objective: Objective
     types: Mapping[str, TensorType]
     optimizer: optim.Optimizer
@@ -77,6 +77,7 @@ class Recipe:
     outputs: tuple[str, ...] = ()
     ema: float | None = None
     compute: str | None = None
+    shards: int | None = None
     key: object = field(default_factory=object)
 
     @contained
@@ -86,25 +87,28 @@ class Recipe:
         with Trace("train_" + network_name(root), training=True) as trace, rooted(root):
             chosen = Chosen.by(self.trainable)
             trace.trains = None if self.trainable is None else chosen.layer
-            loss, values = self._loss(inputs(trace, self.types))
-            if not isinstance(loss, Array) or loss.shape or not loss.dtype.is_float:
-                got = loss.type if isinstance(loss, Array) else repr(loss)
-                raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
-                                 user_loc())
-            trained, norms = self._descend(trace, loss, chosen)
+            loss, values = self.loss(inputs(trace, self.types))
+            grads = self.gradients(trace, loss, chosen)
+            norms = self.descend(trace, grads)
             if twice := values.keys() & norms.keys():
                 raise GraphError(f"the function reports {min(twice)!r}, and report= asks for the one of that name",
                                  user_loc())
             named = {"loss": loss, **values, **norms}
             function = finish(trace, named if len(named) > 1 or self.outputs else loss, user_loc())
             function = with_outputs(function, self.outputs) if self.outputs else function
-            return computing(function, self.compute), trained
+            return computing(function, self.compute), frozenset(key for key, _, _ in grads)
 
-    def _loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        if not self.weighted:
-            return self.objective(arrays, {})
-        *names, last = arrays
-        return self.objective.weighted({name: arrays[name] for name in names}, arrays[last]), {}
+    def loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The loss of a batch, a float scalar, and what else is reported."""
+        if self.weighted:
+            *names, last = arrays
+            return self.objective.weighted({name: arrays[name] for name in names}, arrays[last]), {}
+        loss, values = self.objective(arrays, {})
+        if not isinstance(loss, Array) or loss.shape or not loss.dtype.is_float:
+            got = loss.type if isinstance(loss, Array) else repr(loss)
+            raise GraphError(f"the loss must be a float scalar, got {got}; reduce it with gc.mean or gc.sum",
+                             user_loc())
+        return loss, values
 
     def for_batches(self, rows: int | None, weighted: bool) -> Recipe:
         """The same step on batches of `rows` examples (None: as declared), with weights as a last input or without."""
@@ -115,30 +119,39 @@ class Recipe:
             types[WEIGHTS if WEIGHTS not in types else f"{WEIGHTS}_of_examples"] = f32[first]
         return replace(self, types=types, weighted=weighted)
 
-    def _descend(self, trace: Trace, loss: Array,
-                 chosen: "Chosen") -> tuple[frozenset[Parameter], dict[str, Array]]:
-        """Appends the gradients and the update to the trace; what it updates, and what is reported of it."""
+    def gradients(self, trace: Trace, loss: Array, chosen: Chosen,
+                  share: Array | None = None) -> list[tuple[Parameter, str, Array]]:
+        """Appends the gradients to the trace: what is trained, by owner and name, with the gradient of each. `share`: a
+        factor of the loss, 1 by default."""
         known = chosen.among([(key, v) for key, v in trace.state_values.items()
                               if isinstance(key, Parameter) and key.trainable])
         b = trace.builder
-        one = b.constant(1, loss.dtype)
+        one = b.constant(1, loss.dtype) if share is None else trace.value(share)
         grads = backward(b, tuple(b.nodes), {trace.value(loss): one}, [v for _, v in known])
-        moved = []
-        for (key, v), g in zip(known, grads):
-            if g is not None:
-                parameter, slots = trace.state(key, v.name, v.type), _Slots(trace, self.key, key, v.name)
-                moved.append((key, optim.Item(v.name, parameter, Array(g, trace), slots)))
-        if not moved:
+        found = [(key, v.name, Array(g, trace)) for (key, v), g in zip(known, grads) if g is not None]
+        if not found:
             raise GraphError("there is nothing to train: the loss depends on no trainable parameter", user_loc())
-        counter = Own(self.key, STEP)
-        step = trace.state(counter, STEP, i64[()])
-        new = optim.apply(self.optimizer, [item for _, item in moved], step, partial(self._live, trace))
-        for (key, item), value in zip(moved, new):
+        return found
+
+    def descend(self, trace: Trace, grads: Sequence[tuple[Parameter, str, Array]]) -> dict[str, Array]:
+        """Appends the update by these gradients to the trace; what is reported of it."""
+        items = []
+        for key, name, g in grads:
+            slots = _Slots(trace, self.key, key, name)
+            items.append(optim.Item(name, trace.state(key, name, key.type), g, slots))
+        step = trace.state(self.counter, STEP, i64[()])
+        new = optim.apply(self.optimizer, items, step, partial(self._live, trace))
+        for (key, name, _), value in zip(grads, new):
             trace.update_state(key, value)
             if self.ema is not None:
-                self._average(_Slots(trace, self.key, key, item.name), value, step)
-        trace.update_state(counter, step + 1)
-        return frozenset(key for key, _ in moved), self._norms([item for _, item in moved], new)
+                self._average(_Slots(trace, self.key, key, name), value, step)
+        trace.update_state(self.counter, step + 1)
+        return self._norms(items, new)
+
+    @property
+    def counter(self) -> Own:
+        """The owner of the number of steps done."""
+        return Own(self.key, STEP)
 
     def _average(self, slots: "_Slots", value: Array, step: Array) -> None:
         """The exponential average of a parameter after its update: the first update begins it."""

@@ -13,13 +13,15 @@ from graphc.replacing import write_file
 @formed
 class CSVLog(Callback):
     """A table with a line for each epoch: its number, then the numbers of the row. A run that resumes goes on in the
-    file."""
+    file. Of a distributed step rank 0 writes it."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
         """The whole table again: rows may have got columns, and a run that resumes may repeat an epoch."""
+        if run.step.ranks.rank:
+            return
         text, names = StringIO(), run.history.names
         table = csv.writer(text)
         table.writerow(["epoch", *names])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, as_float, common_dtype, divide, emit, is_weak, power
+from graphc.dsl.context import current_trace
 from graphc.dsl.form import formed
 from graphc.dsl.literal import as_dtype, numbers
 from graphc.errors import GraphError
@@ -320,6 +321,17 @@ def cast(x: Operand, dtype: object) -> Array:
 def stop_gradient(x: Operand) -> Array:
     """x itself, through which no gradient flows (torch's detach)."""
     return emit("stop_gradient", x)
+
+
+@formed
+def shard_sum(x: Operand) -> Array:
+    """The sum of x over the shards of the batch of a training step (`shards=`), x itself anywhere else: with
+    gc.shard_sum(gc.sum(x)) / gc.shard_sum(count) a mean is that of the whole batch. It stands outside of loops."""
+    x, trace = as_float(x), current_trace()
+    if trace.parent is not None and trace.root.shard is not None:
+        raise GraphError("gc.shard_sum cannot stand inside scan, cond or while_loop: shards would wait for each other "
+                         "in every round; take the sum outside")
+    return emit("shard_sum", x)
 
 
 @formed

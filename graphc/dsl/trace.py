@@ -22,6 +22,7 @@ RANDOM_KEY_TYPE = i64[2]
 Trains = Callable[[object, list[str]], bool]
 # 2^32 over the golden ratio: multiples by step stay far apart, so step * this + round is new each time
 ROUNDS = 0x9E3779B9
+SHARDS = 0x9E3779B97F4A7C15 - (1 << 64)     # the same of 2^64, for seeds: no shard draws what another one draws
 
 
 class Trace:
@@ -42,6 +43,7 @@ class Trace:
         self.mode_matters = False
         self.derived = False                            # whether a derivative was inlined
         self.in_training = training
+        self.shard: Array | None = None                 # of a batch, its number, i64: each draws its own numbers
         self.captured: dict[Value, Value] = {}
         self.outer: list[Array] = []
         self.keys: dict[Hashable, Array] = {}
@@ -151,7 +153,7 @@ class Trace:
         if fresh:
             b = self.builder
             b.update(key.value, b.add(key.value, b.constant([0, 1], i64)))
-        return key
+        return key if self.shard is None else key + self.shard * as_array([SHARDS, 0])
 
     def next_stream(self, what: str) -> int:
         """A 32-bit number for a random operator: a hash of the layer's path and a count within it, stable between

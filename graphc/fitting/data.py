@@ -25,11 +25,14 @@ class Examples:
     def count(self) -> int:
         return len(self.arrays[0])
 
-    def batches(self, size: int, order: np.ndarray | None = None, skip: int = 0) -> Iterator[Batch]:
-        """Batches of `size` rows, the last with what is left, from batch number `skip` on."""
+    def batches(self, size: int, order: np.ndarray | None = None, skip: int = 0,
+                part: Callable[[int], slice] = lambda rows: slice(0, rows)) -> Iterator[Batch]:
+        """Batches of `size` rows, the last with what is left, from batch number `skip` on. `part`: which rows of a
+        batch of so many are wanted."""
         for start in range(skip * size, self.count, size):
-            part = slice(start, start + size)
-            rows = part if order is None else order[part]
+            wanted = part(min(size, self.count - start))
+            own = slice(start + wanted.start, start + wanted.stop)
+            rows = own if order is None else order[own]
             yield tuple(a[rows] for a in self.arrays)
 
     def rows(self, chosen: np.ndarray) -> "Examples":

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +24,9 @@ Values = Mapping[str, Any]
 
 class Trainable(Protocol):
     """What the loop asks of a training step."""
-    def run_batch(self, arrays: Batch, weighted: bool) -> Values: ...
+    ranks: Any
+
+    def run_batch(self, arrays: Batch, weighted: bool) -> tuple[Values, float]: ...
 
     def evaluated(self, data: Examples | Stream, batch: int, metrics: Mapping[str, Any]) -> dict[str, Any]: ...
 
@@ -32,7 +35,7 @@ class Trainable(Protocol):
 class FitPlan:
     """How a run is to be. `batch`: rows of a batch of `data`, if that is arrays; `seed` and `start`, the number of
     steps before, decide the order of examples together with the epoch; `weights`, one for each example, or
-    `class_weight` for streams."""
+    `class_weight` for streams; `part`: which rows of a batch of so many this process has."""
     data: Examples | Stream
     batch: int
     epochs: int
@@ -45,6 +48,7 @@ class FitPlan:
     weights: np.ndarray | None = None
     class_weight: Mapping[Any, float] | None = None
     progress: bool | None = None
+    part: Callable[[int], slice] = lambda rows: slice(0, rows)
 
     @property
     def weighted(self) -> bool:
@@ -65,9 +69,7 @@ class FitPlan:
             return
         order = epoch_order(self.data.count, self.seed, self.start, epoch) if self.shuffle else None
         arrays = self.data.arrays if self.weights is None else (*self.data.arrays, self.weights)
-        for batch in Examples(arrays).batches(self.batch, order, skip):
-            if len(batch[0]) == self.batch or not self.drop_last:
-                yield batch
+        yield from islice(Examples(arrays).batches(self.batch, order, skip, self.part), (self.length or 0) - skip)
 
     @property
     def length(self) -> int | None:
@@ -117,8 +119,7 @@ class FitRun:
         batches: Any = self.plan.batches(self.epoch, self.batches)
         bar = Progress(batches, f"epoch {self.epoch + 1}/{self.epochs}", self.plan.batch, total=self.plan.length)
         for arrays in bar if shown else batches:
-            values = self.step.run_batch(arrays, self.plan.weighted)
-            loss = self._count(arrays, values)
+            loss = self._count(*self.step.run_batch(arrays, self.plan.weighted))
             bar.loss(loss)
             self.batches += 1
             self._tell(lambda c: c.on_batch_end(self, loss))
@@ -135,11 +136,11 @@ class FitRun:
 
     @property
     def _shows(self) -> bool:
-        return sys.stderr.isatty() if self.plan.progress is None else self.plan.progress
+        wanted = sys.stderr.isatty() if self.plan.progress is None else self.plan.progress
+        return wanted and self.step.ranks.rank == 0
 
-    def _count(self, arrays: Batch, values: Values) -> float:
+    def _count(self, values: Values, weight: float) -> float:
         """Adds the values of a batch to those of the epoch, by its examples or their weights; the loss."""
-        weight = float(arrays[-1].sum(dtype=np.float64)) if self.plan.weighted else float(len(arrays[0]))
         for name, value in values.items():
             if np.ndim(value) == 0:
                 sums = self._sums.setdefault(name, [0.0, 0.0])

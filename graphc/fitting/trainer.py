@@ -19,7 +19,7 @@ from graphc.dsl.form import formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.evaluation import Evaluation, evaluation_program, prediction_program
-from graphc.execute import Runnable, on_state, sized_on_state
+from graphc.execute import Runnable
 from graphc.fitting.data import (
     Batch, Examples, Stream, check_first_axes, class_weights, epoch_order, source, weights_of)
 from graphc.fitting.history import History
@@ -31,6 +31,9 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.metrics.metric import Metric
 from graphc.nn.module import Function
 from graphc.nn.parameter import Parameter
+from graphc.ranks import Ranks
+from graphc.shards import ShardedProgram, step_program
+from graphc.sharded_graph import batch_dim
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
 from graphc.training_graph import Recipe
@@ -49,6 +52,8 @@ class Trainer:
     _threads: int
     _seed: int
     _kept: dict[str, np.ndarray]
+    _ranks: Ranks
+    _programs: SpecialisedGraph | ShardedProgram
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         raise NotImplementedError
@@ -73,8 +78,8 @@ class Trainer:
             partial(evaluation_program, objective, self.state, self._seed, self._threads))
         self._predictions: Specialised[Runnable] = Specialised(
             partial(prediction_program, objective.root, self.state, self._seed, self._threads))
-        self._variants: Specialised[SpecialisedGraph] = Specialised(
-            partial(_variant, self._recipe, self.state, self._threads))
+        self._variants: Specialised[SpecialisedGraph | ShardedProgram] = Specialised(
+            partial(_variant, self._recipe, self.state, self._threads, self._ranks))
         self._run: FitRun | None = None
 
     def fit(self, *data: Any, epochs: int = 1, batch: int | None = None, validation: Any = None,
@@ -111,7 +116,8 @@ class Trainer:
             weights = weights_of(sample_weight, given.count)
         plan = FitPlan(given, self._batch_size(batch, BATCH), integer(epochs, "epochs", 0, loc=where), seed,
                     self._steps_done(), flag(shuffle, "shuffle"), flag(drop_last, "drop_last"), weights=weights,
-                    metrics=as_metrics(metrics), progress=progress)
+                    metrics=as_metrics(metrics), progress=progress,
+                    part=partial(self._ranks.part, shards=self._recipe.shards or 1))
         self._split(plan, validation)
         self._weigh(plan, class_weight)
         _check(plan)
@@ -165,7 +171,7 @@ class Trainer:
     def _fitted(self, run: FitRun, resume: bool | str | os.PathLike[str]) -> History:
         for callback in run.callbacks:
             callback.on_fit_begin(run)
-        if not isinstance(resume, bool) and Path(resume).exists():
+        if not isinstance(resume, bool) and self._ranks.from_first(lambda: Path(resume).exists(), "step.fit"):
             self.load(resume)
         kept = self._kept if resume else {}
         if resume is True and not kept:
@@ -225,16 +231,24 @@ class Trainer:
         arrays = self.state.copy()
         return {name: arrays[name] for name in self.state.names_of(Parameter)}
 
-    def run_batch(self, arrays: Batch, weighted: bool) -> Mapping[str, Any]:
-        """One step on a batch of any number of rows; with `weighted` its last array weighs the examples."""
+    def run_batch(self, arrays: Batch, weighted: bool) -> tuple[Mapping[str, Any], float]:
+        """One step on a batch of any number of rows, of which this rank gives its own; with `weighted` its last array
+        weighs the examples. What the step reports, and the weight of the batch: its rows, or the sum of their weights.
+        """
         declared = next(iter(self._types.values())).shape[0] if isinstance(arrays[0], np.ndarray) else None
-        rows = len(arrays[0]) if isinstance(declared, int) and declared != len(arrays[0]) else None
-        if not weighted and rows is None:
-            result = self(*arrays)
-        else:
-            self._begin()
-            result = self._variants.at(rows=rows, weighted=weighted)(*arrays)
-        return result if isinstance(result, dict) else {"loss": result}
+        count, rows = len(arrays[0]), None
+        if isinstance(declared, int):
+            if self._ranks.count > 1:
+                count = int(self._ranks.gathered((count,), "a batch of fit").sum())
+            rows = count if declared != count else None
+        run = self if not weighted and rows is None else self._variants.at(rows=rows, weighted=weighted)
+        self._begin()
+        result = run(*arrays)
+        program = self._programs if run is self else run
+        weight = float(arrays[-1].sum(dtype=np.float64)) if weighted else float(count)
+        if isinstance(program, ShardedProgram):
+            weight = program.weight
+        return result if isinstance(result, dict) else {"loss": result}, weight
 
     def _batch_size(self, given: int | None, default: int) -> int:
         """Rows of a batch: those asked for, else those declared."""
@@ -254,6 +268,16 @@ def time_first(function: GraphFunction) -> tuple[str, str] | None:
         if not batch_first and origin in function.graph.inputs:
             return layer, origin.name
     return None
+
+
+def check_shards(function: GraphFunction) -> None:
+    """GraphError for a step whose batches cannot be cut into shards along the first axis of its inputs."""
+    batch_dim(function.inputs)
+    taken = time_first(function)
+    if taken:
+        layer, name = taken
+        raise GraphError(f"{layer} takes {name} as [time, batch, …], and shards= cuts arrays along the first axis, as "
+                         "examples: make the layers with batch_first=True", user_loc())
 
 
 def as_metrics(given: Any) -> dict[str, Any]:
@@ -298,17 +322,18 @@ def _given_type(declared: TensorType, array: np.ndarray) -> TensorType:
 
 
 @contained
-def _variant(recipe: Recipe, state: State, threads: int, rows: int | None, weighted: bool) -> SpecialisedGraph:
+def _variant(recipe: Recipe, state: State, threads: int, ranks: Ranks, rows: int | None,
+             weighted: bool) -> SpecialisedGraph | ShardedProgram:
     """The step on batches of so many rows, with weights or without."""
+    recipe = recipe.for_batches(rows, weighted)
     try:
-        function, _ = recipe.for_batches(rows, weighted).function()
+        function, _ = recipe.function()
     except GraphError as error:
         if rows is None:
             raise
         raise GraphError(f"a batch of {rows} rows does not fit this step ({error.text}): declare a name for the size "
                          "of the batch, gc.f32[\"B\", …], or give drop_last=True", user_loc()) from None
-    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads),
-                            make_sized=partial(sized_on_state, function, state, threads))
+    return step_program(recipe, function, state, threads, ranks)
 
 
 def _check(plan: FitPlan) -> None:

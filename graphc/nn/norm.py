@@ -5,6 +5,7 @@ from math import prod
 
 import graphc as gc
 from graphc.dsl.array import Array
+from graphc.dsl.context import current_trace
 from graphc.errors import GraphError
 from graphc.nn.module import Module
 from graphc.nn.parameter import ONES, ZEROS
@@ -18,11 +19,15 @@ class BatchNorm(Module):
     Training: running = (1 - momentum) * running + momentum * batch, the variance unbiased, as in torch; momentum None:
     the mean over all batches. State: weight, bias, running_mean, running_var [C]; with momentum None
     num_batches_tracked [].
+
+    sync: in a training step with shards the statistics are those of the whole batch, as torch.nn.SyncBatchNorm's;
+    without it those of each shard, whose means the running ones take.
     """
 
     def __init__(self, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True):
+                 track_running_stats: bool = True, sync: bool = False):
         super().__init__()
+        self.sync = sync
         self.eps, self.momentum, self.affine = eps, momentum, affine
         self.track_running_stats = track_running_stats
 
@@ -32,16 +37,29 @@ class BatchNorm(Module):
         shape = (x.shape[1],)
         gamma, beta = self._scale(x, shape)
         if not self.track_running_stats:
-            return gc.batch_norm(x, gamma, beta, eps=self.eps)[0]
+            return self._normalised(x, gamma, beta)[0]
         mean, var = self.buffer("running_mean", shape, ZEROS, x.dtype), self.buffer("running_var", shape, ONES, x.dtype)
         if not self.training or self.frozen:
             return gc.batch_norm_inference(x, gamma, beta, mean=mean, var=var, eps=self.eps)
-        y, batch_mean, batch_var = gc.batch_norm(x, gamma, beta, eps=self.eps)
+        y, batch_mean, batch_var, unbiased = self._normalised(x, gamma, beta)
         share = self._share(x)
         for name, running, batch in (("running_mean", mean, batch_mean),
-                                     ("running_var", var, batch_var * _unbiased(x))):
+                                     ("running_var", var, batch_var * unbiased)):
             self.update(name, running * (1 - share) + gc.stop_gradient(batch) * share)
         return y
+
+    def _normalised(self, x: Array, gamma: Array, beta: Array):
+        """(y, mean, variance, what makes the variance unbiased) of the batch, or of the shard."""
+        if not self.sync or current_trace().root.shard is None:
+            return *gc.batch_norm(x, gamma, beta, eps=self.eps), _unbiased(x)
+        axes, channels = (0, *range(2, x.ndim)), (x.shape[1], *(1,) * (x.ndim - 2))
+        count = gc.shard_sum(gc.sum(gc.ones((x.shape[0] * prod(x.shape[2:]),), x.dtype)))
+        mean = gc.shard_sum(gc.sum(x, axis=axes)) / count
+        centred = x - mean.reshape(*channels)
+        var = gc.shard_sum(gc.sum(centred * centred, axis=axes)) / count
+        y = centred * gc.rsqrt(var + self.eps).reshape(*channels)
+        return (y * gamma.reshape(*channels) + beta.reshape(*channels), mean, var,
+                count / gc.maximum(count - 1, 1))
 
     def _scale(self, x: Array, shape: tuple[int, ...]):
         if not self.affine:

@@ -15,7 +15,7 @@ from graphc.ir.op import Opcode
 from graphc.ir.ops import conv
 from graphc.ir.ops.constant import Constant, splat
 from graphc.ir.ops.control import Scan, WhileLoop
-from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, StopGradient
+from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, ShardSum, StopGradient
 from graphc.ir.ops.reduce import Max, Min, Prod, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.passes.pipeline import Pass
@@ -124,7 +124,7 @@ def _transpose_transpose(w, node, ins):
     return inner and w.transpose(inner["x"], perm=tuple(ins[0].node.op.perm[p] for p in node.op.perm))
 
 
-def _stop_gradient(w, node, ins):
+def _operand(w, node, ins):
     return ins[0]
 
 
@@ -164,7 +164,7 @@ RULES: dict[Opcode, tuple[Rule, ...]] = {
     Reshape: (_same_type, _reshape_reshape),
     BroadcastTo: (_same_type,),
     Transpose: (_transpose_identity, _transpose_transpose),
-    StopGradient: (_stop_gradient,),
+    **dict.fromkeys((StopGradient, ShardSum), (_operand,)),
     **dict.fromkeys((op for op in conv.OPS if op.is_contraction), (_of_nothing,)),
     **dict.fromkeys((Sum, Max, Min, Prod), (_sum_of_one,)),
 }

@@ -331,6 +331,7 @@ def _substitute(dims: tuple[int, ...], dim: int, new: tuple[int, ...]) -> tuple[
 RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast,
     elementwise.StopGradient: Space.broadcast,
+    elementwise.ShardSum: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     **dict.fromkeys((constant.Constant, constant.Iota, constant.Dimension), Space.leaf),

@@ -18,7 +18,7 @@ IMAGES = {1: ROW, 2: IMAGE, 3: VOLUME}
 UNARY = """fliplr flipud norm corrcoef count_nonzero cov diag diagonal diff isinf median nan_to_num nanmean nansum ptp reciprocal rot90 trace trunc
     normalize pdist celu glu hardshrink hardsigmoid hardswish hardtanh logsigmoid mish relu6 selu softmin softshrink softsign tanhshrink
     abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
-    logical_not neg ones_like relu round rsqrt sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
+    logical_not neg ones_like relu round rsqrt shard_sum sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
     clip erfc erfinv lgamma digamma i0 i1 sinc exp2 log2 log10 cbrt""".split()
 BINARY = """allclose fmod hypot inner isclose tensordot vdot kron cdist cosine_similarity pairwise_distance add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor

@@ -293,7 +293,7 @@ UNARY = [
     row("sinc", "ab", np.sinc), row("exp2", "ab", np.exp2), row("log2", "ab", np.log2, low=0.2),
     row("log10", "ab", np.log10, low=0.2), row("cbrt", "ab", np.cbrt, low=0.2),
     row("logical_not", "ab", np.logical_not, kinds=ANY), row("bitwise_not", "ab", np.invert, kinds=INT + BOOL),
-    row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False),
+    row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False), row("shard_sum", "ab", lambda x: x),
     row("cast", "ab", lambda x: x.astype(np.float64), gc.f64, kinds=ANY),
     row("cast", "ab", lambda x: x.astype(np.int32), gc.i32, special=False, kinds=ANY),
     row("name", "ab", lambda x: x * 2, call=lambda x: gc.name(x * 2, "h")),

@@ -50,6 +50,7 @@ def elementwise() -> Iterator[Case]:
     yield Case("integers", op("floordiv"), (i32["B", "2*T + 1"], i32[()]), positions={1: 9})
     yield Case("cast", op("cast", dtype=f64), (i64["B", 5],))
     yield Case("stop", op("stop_gradient"), (f32["B"],))
+    yield Case("sum over shards", op("shard_sum"), (f32["B"],))
     yield Case("gelu", op("gelu"), (f32["B", 64],))
     yield Case("other order", op("add"), (f32["B", "T"], f32["B", "T"]), orders={1: (1, 0)})
     yield Case("image order", op("mul"), (f32["B", 3, "T", "C"], f32["B", 3, "T", "C"]),

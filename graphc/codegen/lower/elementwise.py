@@ -102,4 +102,5 @@ RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {
     elementwise.Elementwise: _row,
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
     elementwise.StopGradient: lambda f, op, args: args[0],
+    elementwise.ShardSum: lambda f, op, args: args[0],
 }

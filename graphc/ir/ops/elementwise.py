@@ -152,6 +152,28 @@ class StopGradient(Op):
         return (None,)
 
 
+class ShardSum(Op):
+    """The sum of an array over the shards of a batch, which a training step cuts; the array itself of a batch that is
+    whole. The gradient towards one shard is the sum of those of all shards.
+
+    Compiled alone it is the array itself: a step with shards is compiled in parts, between which the sums are taken.
+    """
+    name: ClassVar[str] = "shard_sum"
+    is_elementwise = True
+    linear_in = (ALL,)
+
+    def infer(self, x: TensorType) -> TensorType:
+        if not x.dtype.is_float:
+            raise GraphError(f"shard_sum takes floats, got {x}")
+        return x
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        return (b.shard_sum(gs[0]),)
+
+
 def _hint(row: Row, dtype: DType) -> str:
     return "; convert it with .astype(f32)" if row.kinds == FLOAT and dtype.kind == "int" else ""
 
@@ -282,4 +304,4 @@ COPY, NEG, EXP, SIGMOID, BITNOT, WHERE = map(Elementwise, ("copy", "neg", "exp",
 LT, LE, GT, GE = map(Elementwise, ("lt", "le", "gt", "ge"))
 
 OPS = {name: (lambda op=Elementwise(name): op) for name in ROWS}
-CLASSES = (Elementwise, Cast, StopGradient)
+CLASSES = (Elementwise, Cast, StopGradient, ShardSum)

@@ -1,0 +1,76 @@
+"""The entry: a step whose shards are those of several ranks."""
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+
+from graphc.config import config
+from graphc.doors.mpi.agreement import BEGIN, agree
+from graphc.doors.mpi.communicator import Communicator, ranks_allowed
+from graphc.doors.mpi.heartbeat import Heartbeat
+from graphc.doors.mpi.wires import MPI
+from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
+from graphc.errors import GraphError
+from graphc.ir.convert import real
+from graphc.runtime.pool import default_threads
+from graphc.train import TrainStep
+
+TIMEOUT = 20.0                      # seconds of silence
+
+
+@formed
+def distributed(step: TrainStep, comm: MPI.Intracomm | None = None, *, timeout: float = TIMEOUT) -> TrainStep:
+    """The ranks of `comm` (all of the job by default) share the shards of `step`, which each of them has made by the
+    same lines: rank r of n computes the gradients of its block of the shards, all are added in the tree that one
+    process has, and each rank makes the same update. Gives the step, which has the same bytes of state for any number
+    of ranks and threads:
+
+        step = gc.distributed(gc.train_step(net, …, x=gc.f32[64, 784], y=gc.i32[64], shards=8))
+        step.fit(x, y)                  # each rank reads its rows of each batch
+        step(x[rows], y[rows])          # a rank gives its rows, rows = step.part(64)
+        step.scatter(x, y)              # rank 0 gives all rows, the others call step.scatter()
+
+    n is a power of two that divides the shards into equal blocks. All ranks make the same calls in the same order, and
+    return the same. `step.save`: rank 0 writes; `step.load`: it reads, and all get what it read. Where `threads=` does
+    not say it, ranks of one machine share its cores.
+
+    GraphError where the ranks differ in graph, state, shards, versions or the CPU that code is made for. A rank that
+    dies, or ends its program, ends the others: with a message after `timeout` seconds of silence, or when the launcher
+    notices.
+    """
+    if not isinstance(step, TrainStep) or step.recipe.shards is None:
+        raise GraphError("gc.distributed takes a training step with shards: gc.train_step(…, shards=8)", user_loc())
+    if comm is not None and not isinstance(comm, MPI.Intracomm):
+        raise GraphError(f"comm= takes a communicator of mpi4py such as MPI.COMM_WORLD, got {type(comm).__name__}",
+                         user_loc())
+    comm = comm or MPI.COMM_WORLD
+    counts, seconds = ranks_allowed(step.recipe.shards), real(timeout, "timeout")
+    if comm.Get_size() & (comm.Get_size() - 1):
+        raise GraphError(f"{comm.Get_size()} ranks cannot share a tree: their number is a power of two", user_loc())
+    heartbeat = Heartbeat(comm, seconds)
+    ranks = Communicator(comm, heartbeat.alarm)
+    wrong = None
+    if ranks.count not in counts:
+        wrong = GraphError(f"{step.recipe.shards} shards cannot be divided among {ranks.count} ranks: "
+                           f"{' or '.join(map(str, counts))} can share them", user_loc())
+    try:
+        ranks.gathered((), BEGIN, wrong)
+        step.join(ranks, threads_of_rank(ranks))
+        agree(ranks, step.sharded)
+    except GraphError as found:
+        heartbeat.leave()
+        raise found.at(user_loc()) from None
+    return step
+
+
+def threads_of_rank(ranks: Communicator) -> int:
+    """Threads of a rank whose machine other ranks share: of each core that it may use as much as is its own."""
+    if config().threads:
+        return config().threads
+    cpus = sorted(os.sched_getaffinity(0))
+    every = ranks.objects((socket.gethostname(), cpus), "the cores of the ranks")
+    sharing = Counter(cpu for host, known in every for cpu in known if host == socket.gethostname())
+    own = sum(1 / sharing[cpu] for cpu in cpus)
+    return max(1, int(default_threads() * own / len(cpus)))

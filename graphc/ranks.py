@@ -1,0 +1,64 @@
+"""Who computes the shards of a training step."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Ranks(Protocol):
+    """Those who share the shards of a step: `rank` of `count`, a power of two, has a block of the shards that is a
+    subtree."""
+    rank: int
+    count: int
+    origin: int                     # the version that the state had when they came together
+
+    def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
+        """f64 [count, n]: the numbers of all ranks, which all do `what`. Raises on all of them what went wrong on any
+        of them."""
+
+    def reduced(self, flats: Sequence[np.ndarray]) -> None:
+        """Each becomes its sum over the ranks, added as the tree does."""
+
+    def part(self, rows: int, shards: int) -> slice:
+        """The rows of a batch of so many that this rank has."""
+
+    def joined(self, array: np.ndarray) -> np.ndarray:
+        """The arrays of all ranks, one behind the other along the first axis."""
+
+    def from_first(self, make: Callable[[], T], what: str) -> T:
+        """What `make` gives on rank 0, on all ranks."""
+
+    def dealt(self, arrays: Sequence[Any], shards: int) -> Sequence[Any]:
+        """Rank 0 has a batch; each rank gets the rows of its shards."""
+
+
+class Alone:
+    """One rank that has all shards."""
+    rank, count, origin = 0, 1, 0
+
+    def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
+        if error is not None:
+            raise error
+        return np.array([numbers], np.float64)
+
+    def reduced(self, flats: Sequence[np.ndarray]) -> None:
+        """They are the sums."""
+
+    def part(self, rows: int, shards: int) -> slice:
+        return slice(0, rows)
+
+    def joined(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def from_first(self, make: Callable[[], T], what: str) -> T:
+        return make()
+
+    def dealt(self, arrays: Sequence[Any], shards: int) -> Sequence[Any]:
+        return arrays
+
+
+ALONE = Alone()

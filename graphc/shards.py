@@ -1,0 +1,223 @@
+"""A training step whose batch is cut into shards: one compiled function gives the gradients of each shard, a fixed
+binary tree adds them, one update follows.
+
+The tree belongs to the number of shards. Several ranks compute subtrees of it and add what is above together, so the
+bytes of the state depend neither on their number nor on that of threads.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from threading import Lock, get_ident
+from typing import Any
+
+import numpy as np
+
+from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction
+from graphc.errors import GraphError
+from graphc.execute import Runnable, on_state, sized_on_state
+from graphc.ir.dims import Dim, static_dim
+from graphc.ir.types import TensorType
+from graphc.memory.usage import Memory
+from graphc.profile import Profile
+from graphc.runtime.fork import renew_after_fork
+from graphc.nn.network import network_name
+from graphc.ranks import ALONE, Ranks
+from graphc.runtime.memory import round_up
+from graphc.shard_batch import ShardedBatch
+from graphc.shard_stages import ShardStage, stages
+from graphc.shard_tree import Sums, middle, shard_rows, tree_sum
+from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
+from graphc.specialised import Specialised, SpecialisedGraph
+from graphc.state import State
+from graphc.training_graph import Recipe
+
+Result = np.ndarray | dict[str, np.ndarray]
+TRIES = 3                           # of a step whose state others write meanwhile
+
+
+class ShardedProgram:
+    """The native code of a step of `recipe`, which has shards, on the state; called with the rows of this rank, of all
+    batches or of batches of the declared size."""
+    static = True                   # it is asked for once, and serves all sizes
+
+    def __init__(self, recipe: Recipe, whole: Mapping[str, TensorType], state: State, threads: int,
+                 ranks: Ranks = ALONE):
+        """`whole`: what the step reports of a whole batch, by name."""
+        self.recipe, self.state, self.ranks = recipe, state, ranks
+        self.shards = recipe.shards or 1
+        self._whole, self._threads, self._batch = whole, threads, batch_dim(recipe.types)
+        self.own = self.shards // ranks.count           # the number of shards of this rank, and the first of them
+        self.first = self.own * ranks.rank
+        self.name = "train_" + network_name(recipe.objective.root)
+        self.types: Mapping[str, TensorType] = recipe.types         # of the rows of this rank
+        if isinstance(self._batch, int):
+            own = ranks.part(self._batch, self.shards)
+            self.types = with_rows(recipe.types, own.stop - own.start)
+        self._graphs: Specialised[ShardGraph] = Specialised(lambda rows: shard_graph(recipe, rows, whole))
+        self._stages: Specialised[tuple[ShardStage, ...]] = Specialised(
+            lambda rows: stages(self._graphs.at(rows=rows).function))
+        self._parts: Specialised[tuple[SpecialisedGraph, ...]] = Specialised(self._native)
+        self._update: Runnable | None = None
+        self._free: list[Sums] = []
+        self.after_fork()
+        renew_after_fork(self)
+        self.weight = 0.0           # of the last batch: its rows, or the sum of their weights
+
+    def after_fork(self) -> None:
+        self._lock, self._owner = Lock(), 0
+
+    # the two graphs
+
+    def _size(self, rows: int | None) -> Dim:
+        """The first axis that the graph of a shard of so many rows has; None: of the first shard."""
+        if not isinstance(self._batch, int):
+            return self._batch
+        return shard_rows(self._batch, self.shards)[0] if rows is None else rows
+
+    def graph(self) -> ShardGraph:
+        """That of the first shard."""
+        return self._graphs.at(rows=self._size(None))
+
+    def _native(self, rows: Dim) -> tuple[SpecialisedGraph, ...]:
+        cut = self._stages.at(rows=rows)
+        functions = [self._graphs.at(rows=rows).function] if len(cut) == 1 else [stage.function for stage in cut]
+        return tuple(SpecialisedGraph(f.graph, partial(on_state, f, self.state, self._threads),
+                                      make_sized=partial(sized_on_state, f, self.state, self._threads))
+                     for f in functions)
+
+    def function(self, rows: int | None = None) -> GraphFunction:
+        """The graph of a shard of so many rows."""
+        return self._graphs.at(rows=self._size(rows)).function
+
+    def stages(self, rows: int | None = None) -> tuple[ShardStage, ...]:
+        """Those of the graph of a shard: several where something is summed over the shards on the way."""
+        return self._stages.at(rows=self._size(rows))
+
+    def gradients(self, rows: int | None = None) -> tuple[SpecialisedGraph, ...]:
+        """The native code that gives the gradients of a shard, one function for each stage."""
+        return self._parts.at(rows=self._size(rows))
+
+    @property
+    def update(self) -> Runnable:
+        """The native code of the update."""
+        if self._update is None:
+            function = update_graph(self.recipe, self.graph())
+            self._update = on_state(function, self.state, self._threads, function.graph)
+        return self._update
+
+    # a step
+
+    def serving(self, arrays: Sequence[np.ndarray]) -> "ShardedProgram":
+        """The native code for these arrays."""
+        return self
+
+    def __call__(self, *arrays: np.ndarray) -> Result:
+        """One step; what it reports."""
+        if self._owner == get_ident():
+            raise GraphError("a step with shards was called from within itself, by a signal handler or a finalizer",
+                             user_loc())
+        with self._lock:
+            self._owner = get_ident()
+            try:
+                return self._step(arrays)
+            finally:
+                self._owner = 0
+
+    def _step(self, arrays: Sequence[np.ndarray]) -> Result:
+        batch = ShardedBatch(self, arrays)
+        total: Sums | None = None
+        error: Exception | None = None
+        try:
+            total = self._summed(batch)
+        except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
+            error = wrong
+        self.ranks.gathered((), "the sum of a step", error)
+        assert total is not None
+        self.ranks.reduced(list(total.flats.values()))
+        graph = self.graph()
+        moved = 1 + len(graph.grads) + len(graph.moving)
+        averaged = dict(zip((LOSS, *graph.means), (total.arrays[0], *total.arrays[moved:])))
+        found = {name: np.array(value) for name, value in averaged.items()}
+        found |= {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
+        norms: Any = self.update(*total.arrays[1:moved])
+        self._give_back(total)
+        self.weight = batch.weight
+        found |= {name: value for name, value in norms.items() if name != STEPS}
+        return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
+
+    def _summed(self, batch: ShardedBatch) -> Sums:
+        """The sums over the shards of this rank."""
+        staged = len(self.stages(batch.sizes[0])) > 1
+        for _ in range(1 if staged else TRIES):         # stages cannot be done again without the other ranks
+            version = self.state.lock.version
+            if staged:
+                batch.run_stages()
+            total = tree_sum(partial(self._leaf, batch), self.first, self.first + self.own, self._give_back)
+            if self.state.lock.version == version:
+                return total
+            self._give_back(total)
+        raise GraphError("the state was written again and again while a step with shards computed its gradients: let "
+                         "other threads write it between two steps", user_loc())
+
+    def _leaf(self, batch: ShardedBatch, number: int) -> Sums:
+        """The gradients of one shard."""
+        if number in batch.done:
+            return batch.done[number]
+        sums = self._free.pop() if self._free and self._free[-1].types == batch.summed else Sums(batch.summed)
+        batch.run(number, sums)
+        return sums
+
+    def _give_back(self, sums: Sums) -> None:
+        """For later use; those for other sizes go."""
+        self._free = [known for known in self._free if known.types == sums.types] + [sums]
+
+    # what can be told of it
+
+    @property
+    def buffers(self) -> int:
+        """Bytes of the sums: those of one shard, and of one subtree at each level."""
+        graph, levels, shards = self.graph(), 1, self.own
+        while shards > 1:
+            levels, shards = levels + 1, middle(0, shards)
+        return levels * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
+
+    @property
+    def memory(self) -> Memory | None:
+        """Bytes of both programs, and of the sums, which count as arena."""
+        found = [part.memory for part in (*self.gradients(), self.update)]
+        known = [memory for memory in found if memory is not None]
+        if len(known) < len(found):                     # of the oracle
+            return None
+        return Memory(sum(m.arena for m in known) + self.buffers, sum(m.scratch for m in known),
+                      sum(m.consts for m in known), self.state.nbytes, known[0].inputs * self.own, known[-1].outputs,
+                      sum(m.derived for m in known))
+
+    def dump(self, stage: str = "graph") -> str:
+        """The text of a stage of both programs."""
+        return "\n\n".join(part.dump(stage) for part in (*self.gradients(), self.update))
+
+    def explain(self) -> str:
+        """As of compiled functions, of both."""
+        return "\n\n".join(part.explain() for part in (*self.gradients(), self.update))
+
+    def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
+        """Where the time of the gradients of the first shard goes; of stages, that of the first."""
+        batch = ShardedBatch(self, arrays)
+        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.first)
+        if len(self.stages(batch.sizes[0])) > 1:
+            values = dict(zip(self.graph().function.graph.inputs, taken))
+            taken = [values[v] for v in self.stages(batch.sizes[0])[0].inputs]
+        return first.profile(*taken, runs=runs)
+
+
+def step_program(recipe: Recipe, function: GraphFunction, state: State, threads: int,
+                 ranks: Ranks = ALONE) -> SpecialisedGraph | ShardedProgram:
+    """The native code of a step; `function` is its whole graph."""
+    if recipe.shards is not None:
+        outputs = function.graph.outputs
+        whole = dict(zip(function.graph.output_names or (LOSS,), (v.type for v in outputs)))
+        return ShardedProgram(recipe, whole, state, threads, ranks)
+    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads),
+                            make_sized=partial(sized_on_state, function, state, threads))

@@ -1,0 +1,71 @@
+"""python faults.py WHAT: ranks that differ, or of which one goes. Each rank prints what it was told."""
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+from mpi4py import MPI
+from networks import NETWORKS, ROWS, data
+
+import graphc as gc
+
+WHAT, RANK = sys.argv[1], MPI.COMM_WORLD.Get_rank()
+ODD = RANK == 1                     # the rank that is not like the others
+TIMEOUT = 3.0
+
+
+def told(what, call):
+    """Prints the error that a call raises."""
+    try:
+        call()
+        text = "nothing"
+    except gc.GraphError as error:
+        text = error.text
+    print(f"{what} {RANK}: {text}\n", end="", flush=True)
+
+
+def differing():
+    """Ranks that have made other steps."""
+    shards = {"shards": 8 if ODD else 4, "indivisible": 3}
+    for what in ("graph", "shards", "indivisible", "state"):
+        step = NETWORKS["transformer" if what == "graph" and ODD else "cnn"](shards=shards.get(what, 4))
+        if what == "state" and ODD:
+            step.state["0.weight"] = step.state["0.weight"] * 2
+        told(what, lambda: gc.distributed(step))
+
+
+def mistaken():
+    """Calls that cannot go on. What they leave is as it was."""
+    step, (x, y) = gc.distributed(NETWORKS["cnn"](shards=4)), data("cnn")
+    rows = step.part(ROWS)
+    batch = x[rows], y[rows]
+    step(*batch)
+    before = {name: step.state[name] for name in step.state}
+    told("index", lambda: step(batch[0], np.full_like(batch[1], 99) if ODD else batch[1]))
+    told("rows", lambda: step(x[:3], y[:3]) if ODD else step(*batch))
+    told("file", lambda: step.load("/nowhere/at.all"))
+    told("calls", lambda: step.save("/nowhere/at.all") if ODD else step(*batch))
+    assert all(np.array_equal(step.state[name], a) for name, a in before.items())
+    step(*batch)                    # the job can go on
+    if ODD:
+        step.lr = 0.5
+    told("written", lambda: step(*batch))
+
+
+def going():
+    """One rank goes, the other waits for it."""
+    step, (x, y) = gc.distributed(NETWORKS["cnn"](shards=4), timeout=TIMEOUT), data("cnn")
+    rows = step.part(ROWS)
+    step(x[rows], y[rows])
+    if ODD and WHAT == "leaves":
+        raise SystemExit(3)
+    if ODD:
+        os.kill(os.getpid(), signal.SIGSTOP if WHAT == "silent" else signal.SIGKILL)
+    time.sleep(0.05)
+    step(x[rows], y[rows])
+
+
+{"differing": differing, "mistaken": mistaken}.get(WHAT, going)()

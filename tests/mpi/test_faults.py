@@ -1,0 +1,53 @@
+"""What ranks are told that cannot go on together, and that no job hangs."""
+from __future__ import annotations
+
+import time
+
+import pytest
+
+NAMED = "rank 1 of 2 differs from rank 0 in"
+DIFFERING = {
+    "graph": f"{NAMED} the graph of the gradients, first where it says 'graph shard_function(x: i32[4, 8]",
+    "shards": f"{NAMED} shards: 8 and 4",
+    "indivisible": "3 shards cannot be divided among 2 ranks: 1 can share them",
+    "state": f"{NAMED} the values of 0.weight: give all the same seed=",
+}
+MISTAKES = {                        # what rank 0 is told, and rank 1
+    "index": ("rank 1 of 2 failed: GraphError: cross_entropy got label 99", "cross_entropy got label 99"),
+    "rows": ("rank 1 of 2 failed: GraphError: argument 'x'", "must have shape [8, 1, 8, 8], got [3, 1, 8, 8]"),
+    "file": ("there is no checkpoint /nowhere", "rank 0 of 2 failed: GraphError: there is no checkpoint /nowhere"),
+    "calls": ("rank 0 of 2 came to a step, and rank 1 to something else", "rank 1 of 2 came to step.save"),
+    "written": ("was written 3 times on rank 1, and 2 times on rank 0", "was written 3 times on rank 1"),
+}
+
+
+def told(done) -> dict[str, str]:
+    """What each rank has printed."""
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+
+
+def test_ranks_that_differ_do_not_begin(job):
+    found = told(job(2, "faults.py", "differing"))
+    wrong = {f"{what} {rank}": found.get(f"{what} {rank}") for what, words in DIFFERING.items() for rank in (0, 1)
+             if words not in found.get(f"{what} {rank}", "")}
+    assert not wrong
+
+
+def test_all_ranks_are_told_of_a_mistake(job):
+    found = told(job(2, "faults.py", "mistaken"))
+    wrong = {f"{what} {rank}": found.get(f"{what} {rank}") for what, words in MISTAKES.items() for rank in (0, 1)
+             if words[rank] not in found.get(f"{what} {rank}", "")}
+    assert not wrong
+
+
+@pytest.mark.parametrize("what, words", [
+    ("leaves", "graphc: rank 1 of 2 has ended its program while rank 0 waits for it"),
+    ("silent", "graphc: rank 1 of 2 has said nothing for 3 seconds: it is dead, or cut off"),
+    ("killed", "graphc: rank 1 of 2 (process "),
+])
+def test_a_rank_that_goes_ends_the_others(job, what, words):
+    start = time.monotonic()
+    done = job(2, "faults.py", what)
+    assert done.returncode != 0 and time.monotonic() - start < 30
+    assert words in done.stderr and done.stderr.count("graphc: rank") == 1, done.stderr

@@ -1,0 +1,54 @@
+"""The bytes of the state do not depend on who computes which shard."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from mpi.conftest import HERE, launcher
+
+NAMES = ("cnn", "lstm", "transformer", "synced")
+
+
+def lines(done: subprocess.CompletedProcess) -> list[dict]:
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """One process without MPI, one thread."""
+    done = subprocess.run([sys.executable, str(HERE / "jobs/train.py"), "1", "4", *NAMES, "alone"], capture_output=True,
+                          text=True, env=launcher()[1], check=False)
+    only, = lines(done)
+    return only
+
+
+@pytest.mark.parametrize("ranks, threads, names", [(2, 2, NAMES), (4, 1, NAMES), (1, 2, ("cnn",)),
+                         pytest.param(8, 2, NAMES, marks=pytest.mark.slow)])
+def test_bytes_do_not_depend_on_ranks_and_threads(job, alone, ranks, threads, names):
+    """Digests after calls, a scattered batch, fit with weights, validation and a smaller last batch, and gc.batches."""
+    found = lines(job(ranks, "train.py", threads, 4, *names))
+    assert len(found) == ranks and all(one == {name: alone[name] for name in names} for one in found)
+
+
+def test_a_killed_job_goes_on_with_fewer_ranks(job, tmp_path):
+    whole, = {line["state"] for line in lines(job(2, "restart.py", tmp_path / "whole", 12))}
+    first = job(4, "restart.py", tmp_path / "part", 12, KILLED=8)
+    assert first.returncode != 0 and "graphc: rank 2 of 4" in first.stderr
+    second = lines(job(2, "restart.py", tmp_path / "part", 12))
+    assert {line["state"] for line in second} == {whole} and {line["begun"] for line in second} == {6}
+
+
+def test_a_rank_sends_less_than_twice_the_gradients(job):
+    found = lines(job(4, "sent.py"))
+    assert all(line["gradients"] < line["sent"] < 2 * line["gradients"] for line in found)
+
+
+def test_the_example(job):
+    words = ["digits", "--epochs", 1]
+    one, two = (job(ranks, "../../../examples/data_parallel.py", *words) for ranks in (1, 2))
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    digests = [done.stdout.split("state ")[1].split(",")[0] for done in (one, two)]
+    assert digests[0] == digests[1] and "2 ranks" in two.stdout
