@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import sub
 
+from graphc.ir.dims import typical
 from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
-from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up
+from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
 from graphc.schedule.open_phase import last_open
 from graphc.schedule.register_tiles import register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES
@@ -249,6 +250,12 @@ class TileCost:
             * (each + (machine.transposed_store_cycles if problem.transposed else 0))
             / self.cores
         )
+
+
+def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
+    """Of a schedule that was perhaps chosen for another number of rows."""
+    cost = TileCost(problem, Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits)))
+    return sum(cycles for _, cycles in (*cost.shared_terms(), *cost.a_terms(s.a), *cost.b_terms(s.b)))
 
 
 def _span(p: Phase, operand: LinearMap, dims: Sequence[int]) -> int:
