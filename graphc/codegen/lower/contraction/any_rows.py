@@ -28,7 +28,9 @@ class AnyRows:
 
 def call_for_any_rows(f: LoopFunction, shape: MicroTileShape, a: AnyRows, b: ColumnPanel, c: MicroTileSums,
                       steps: Ix | int) -> None:
-    """c (+)= a b over `steps` steps of k."""
+    """c (+)= a b over `steps` steps of k. Nothing is prefetched: where rows are few the next panel has no others to wait
+    for, and where they are many the last ones would fetch little of it."""
+    b = replace(b, layout=replace(b.layout, prefetch_lines=0), next=None)
     kernel = any_rows_kernel(spec_of(shape, a.rows, b, c), a.most)
     f.call(kernel, [*arguments_of(a.rows, b, c, steps), a.panel_step, a.count])
 
@@ -58,8 +60,7 @@ class _Operands:
         names = ("first", "distance") if layout.even else [f"row{i}" for i in range(most)] if layout.scattered else ()
         self.a = RowPanel(a, layout, tuple([f.param(name, 0, ELEMENTS) for name in names]), kept)
         count = f.param("columns", 0, spec.shape.vectors * spec.shape.lanes) if masked else None
-        ahead = f.param("ahead", 0, ELEMENTS) if spec.b.prefetch_lines else None
-        self.b = ColumnPanel(b, spec.b, count, ahead)
+        self.b = ColumnPanel(b, spec.b, count)
         self.c = MicroTileSums(c, self.row_step, accumulate, factors)
         self.panel_step, self.count = f.param("panel_step", 0, ELEMENTS), f.param("count", 1, most)
 

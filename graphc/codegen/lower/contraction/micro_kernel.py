@@ -99,10 +99,8 @@ class MicroKernelSpec:
     @property
     def in_brief(self) -> MicroKernelSpec:
         """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides its
-        jump. One line is prefetched in each."""
-        if self.shape.mr * self.shape.vectors < BRIEF_SUMS:
-            return self
-        return replace(self, brief=True, b=replace(self.b, prefetch_lines=min(self.b.prefetch_lines, 1)))
+        jump."""
+        return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS)
 
 
 @dataclass(frozen=True)
@@ -211,26 +209,18 @@ class _MicroKernel:
 
     def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
         f, prefetches, whole = self.f, self.spec.b.prefetch_lines > 0, Ix()
-        ahead = f.param("ahead", 0, ELEMENTS) if prefetches else None
-        if ahead is not None and not self.spec.brief:
+        if prefetches:
             whole = f.divmod(self.steps, STEPS)[0] * STEPS
-            sums = self._prefetching_steps(whole, ahead, sums)
+            sums = self._prefetching_steps(whole, f.param("ahead", 0, ELEMENTS), sums)
         with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches or self.spec.brief else STEPS) as loop:
-            if ahead is not None and self.spec.brief:
-                f.prefetch(self.b, [ahead + loop.index * self._line], level=2)
             loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
         return loop.results
-
-    @property
-    def _line(self) -> int:
-        """Elements of b in a line of the cache."""
-        return LINE_BYTES // self.b.dtype.itemsize
 
     def _prefetching_steps(self, steps: Ix, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
         """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests
         would keep loads waiting.
         """
-        f, lines, line = self.f, self.spec.b.prefetch_lines, self._line
+        f, lines, line = self.f, self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
         with f.loop(0, steps, STEPS, carry=sums) as loop:
             group, _ = f.divmod(loop.index, STEPS)
             for i in range(lines):
