@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import sub
 
-from graphc.ir.dims import typical
+from graphc.ir.dims import content, typical
 from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
@@ -74,7 +74,7 @@ class TiledProblem:
         # the output is contiguous along m although vectors run along n
         self.transposed = _step(p, p.m) < _step(p, p.n)
         self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates,
-                                              agreed.vectors if agreed else 0)
+                                              agreed.vectors if agreed else 0, self._multiple)
         self.mr = agreed.mr if agreed and agreed.mr else self.mr
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
@@ -86,6 +86,12 @@ class TiledProblem:
         self.remote = self.machine.remote_line_cycles / LINE_BYTES
         # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
         self.scattered = LINE_BYTES * in_l3
+
+    @property
+    def _multiple(self) -> int:
+        """Of which the number of rows is one, where it is not known."""
+        rows = self.form.extent(self.form.m)
+        return 1 if isinstance(rows, int) else content(rows)
 
     @cached_property
     def sums(self) -> float:

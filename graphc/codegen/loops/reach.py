@@ -15,6 +15,7 @@ from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import NO_FACTS, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, While, bodies)
+from graphc.ir.dims import static_dim
 from graphc.ir.size_proofs import is_nonnegative
 
 Floors = tuple[tuple[Sym, int], ...]
@@ -122,10 +123,24 @@ def _negated(ends: Iterable[End]) -> tuple[End, ...]:
 def _furthest(ends: Iterable[End]) -> tuple[End, ...]:
     """Those that others do not make needless: an end that is never less, wherever this one is reached."""
     kept: list[End] = []
-    for end in ends:
+    for end in _greatest_numbers(ends):
         if not any(_covers(other, end) for other in kept):
             kept = [other for other in kept if not _covers(end, other)] + [end]
     return tuple(kept)
+
+
+def _greatest_numbers(ends: Iterable[End]) -> Iterable[End]:
+    """Of ends that differ by numbers the greatest."""
+    found: dict[object, End] = {}
+    for end in ends:
+        key: object = end
+        if len(end.limits) == 1 and isinstance(end.limits[0].const, int):
+            key = end.limits[0].terms, end.floors
+            other = found.get(key)
+            if other is not None and static_dim(other.limits[0].const) >= end.limits[0].const:
+                continue
+        found[key] = end
+    return found.values()
 
 
 def _covers(end: End, other: End) -> bool:

@@ -100,7 +100,7 @@ class MicroKernelSpec:
     def in_brief(self) -> MicroKernelSpec:
         """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides its
         jump."""
-        return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS)
+        return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS and not self.a.taps)
 
 
 @dataclass(frozen=True)
