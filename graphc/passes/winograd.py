@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Poly, static_dim, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.sliding import Pads
@@ -94,12 +95,15 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
 
 
 def _fits(node: Node) -> bool:
-    """3 × 3 kernels at stride 1, of images whose sizes are numbers. In f64 convolutions stay direct: who asks for it
-    wants the smaller error."""
+    """3 × 3 kernels at stride 1. In f64 convolutions stay direct: who asks for it wants the smaller error. So do
+    gradients towards kernels of images whose number or sizes come with the call: they add up in parts that depend on
+    these."""
     op, kernel = node.op, node.op.parts(node).w.type.shape
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1 and kernel[2:] == (TAPS, TAPS)
-    static = all(v.type.is_static for v in (*node.inputs, *node.outputs))
-    return plain and static and node.inputs[0].type.dtype == f32
+    sizes = [d for v in (*node.inputs, *node.outputs) for d in v.type.shape if isinstance(d, Poly)]
+    if sizes and isinstance(op, ConvWeightGrad):
+        return False
+    return plain and all(d.is_open for d in sizes) and node.inputs[0].type.dtype == f32
 
 
 def _forward(node: Node) -> WinogradConvolution:
@@ -119,8 +123,8 @@ def _towards_kernels(node: Node) -> WinogradConvolution:
 
 
 def _sizes(image: TensorType, result: TensorType) -> ConvolutionSizes:
-    batch, features, height, width = result.shape
-    return ConvolutionSizes(image.shape[1], features, batch, height, width, image.dtype)
+    batch, features, height, width = map(typical, result.shape)
+    return ConvolutionSizes(static_dim(image.shape[1]), features, batch, height, width, image.dtype)
 
 
 FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {

@@ -64,7 +64,7 @@ class _Winograd:
                 block, strip = f.divmod(t, strips)
                 self.transform(block * s.rows, strip * s.mr, self.shared.view_at([block * s.block], (s.block,)))
         with f.parallel(s.groups * s.blocks, "tiles") as t:
-            group, block = f.divmod(t, s.blocks)
+            group, block = f.divmod(t, s.blocks) if s.groups > 1 or isinstance(s.blocks, int) else (Ix(), t)
             if self.shared is None:
                 image = f.scratch("image", s.dtype, (s.block,))
                 with f.loop(0, self.rows(block), s.mr) as loop:
