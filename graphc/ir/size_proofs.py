@@ -6,7 +6,7 @@ trying some sizes first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd, prod
 from typing import TYPE_CHECKING, cast
@@ -35,7 +35,9 @@ def is_nonnegative(dim: Dim) -> bool:
         found = rule(dim, atoms)
         if found is not None:
             return found
-    return any(proof(dim, name) for name in atoms if (proof := PROOFS.get(type(name))) is not None)
+    quotients = [name for name in atoms if isinstance(name, Quotient)]
+    return (any(_by_largest(dim, name) for name in atoms if isinstance(name, Largest))
+            or any(_by_quotient(dim, name) for name in quotients[:len(quotients) if len(quotients) <= ORDERS else 1]))
 
 
 def sign_of(dim: Dim) -> int | None:
@@ -57,6 +59,7 @@ def allowed(dim: Dim) -> bool:
     raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
 
 
+ORDERS = 2                          # quotients, at most, that are replaced in any order: of more there are too many orders
 SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
 
 
@@ -187,5 +190,3 @@ def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:
             return all(is_nonnegative(parts[0] * item + parts[1]) for item in name.items)
     return None
 
-
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}

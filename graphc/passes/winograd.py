@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.dims import Poly, static_dim, typical
+from graphc.ir.dims import Poly, lower, static_dim, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.sliding import Pads
@@ -30,15 +31,27 @@ class WinogradConvolution:
     """
     image: Value
     second: Value
-    sizes: ConvolutionSizes
+    result: TensorType
     padding: Pads
     turned: bool = False
     by_kernel: bool = False         # the gradient towards kernels
 
     def tile(self, target: Target, kernels: KernelTraffic) -> int | None:
-        """The size of tiles that takes the fewest cycles; None: the direct algorithm."""
+        """The size of tiles that takes the fewest cycles; None: the direct algorithm. Where the number of images comes
+        with the call, that which loses least on average of one image, and of a typical number."""
         forms = weight_gradient_forms if self.by_kernel else convolution_forms
-        return forms(self.sizes, target, kernels).best.schedule
+        rankings = [forms(replace(self.sizes, batch=n), target, kernels)
+                    for n in dict.fromkeys((self.sizes.batch, lower(self.result.shape[0])))]
+        if len(rankings) == 1:
+            return rankings[0].best.schedule
+        cycles = [{c.schedule: c.total for c in ranking.candidates} for ranking in rankings]
+        return min(cycles[0], key=lambda m: prod(each[m] for each in cycles))
+
+    @property
+    def sizes(self) -> ConvolutionSizes:
+        """Typical ones."""
+        batch, features, height, width = map(typical, self.result.shape)
+        return ConvolutionSizes(static_dim(self.image.type.shape[1]), features, batch, height, width, self.result.dtype)
 
 
 @dataclass(frozen=True)
@@ -108,23 +121,18 @@ def _fits(node: Node) -> bool:
 
 def _forward(node: Node) -> WinogradConvolution:
     x, w = node.inputs
-    return WinogradConvolution(x, w, _sizes(x.type, node.outputs[0].type), node.op.padding)
+    return WinogradConvolution(x, w, node.outputs[0].type, node.op.padding)
 
 
 def _towards_image(node: Node) -> WinogradConvolution:
     w, dy = node.inputs
     padding = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in node.op.padding)
-    return WinogradConvolution(dy, w, _sizes(dy.type, node.outputs[0].type), padding, turned=True)
+    return WinogradConvolution(dy, w, node.outputs[0].type, padding, turned=True)
 
 
 def _towards_kernels(node: Node) -> WinogradConvolution:
     x, dy = node.inputs
-    return WinogradConvolution(x, dy, _sizes(x.type, dy.type), node.op.padding, by_kernel=True)
-
-
-def _sizes(image: TensorType, result: TensorType) -> ConvolutionSizes:
-    batch, features, height, width = map(typical, result.shape)
-    return ConvolutionSizes(static_dim(image.shape[1]), features, batch, height, width, image.dtype)
+    return WinogradConvolution(x, dy, dy.type, node.op.padding, by_kernel=True)
 
 
 FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {
