@@ -20,7 +20,7 @@ class AttentionSchedule(Schedule):
     the gradient: the keys of a head are dealt to so many `parts`, each with sums of its own for the gradient of the
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
-    depend on how many there are beyond those that it sees. narrow: where the number of queries comes with the call, the
+    depend on how many there are beyond those that it sees. narrow: where the number of columns comes with the call, the
     schedule of no more than fit into one of its blocks. ranking: the register tiles among which one was chosen.
     """
     columns: int
@@ -56,5 +56,5 @@ class AttentionSchedule(Schedule):
         where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
         where += ", far" if self.far else ""
         if self.narrow is not None:
-            where += f", up to {self.narrow.columns} queries: tile {self.narrow.mr}×{self.narrow.nr}"
+            where += f", up to {self.narrow.columns} columns: tile {self.narrow.mr}×{self.narrow.nr}"
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{where})"

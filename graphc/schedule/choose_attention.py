@@ -18,7 +18,7 @@ QUERY_BLOCK = 72                # columns of a block, at most: its transposed qu
 KEY_BLOCK = 72
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
-NARROW_PANELS = 3               # vectors of few queries, at most
+NARROW_PANELS = 3               # vectors of few columns, at most
 LENGTHS = (1, 2, 4, 8)          # quarters of the typical number of columns, of which each may come
 EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
@@ -66,8 +66,8 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
 
 
 def _narrow(s: AttentionSchedule, target: Target) -> AttentionSchedule | None:
-    """For few queries, with register tiles of one vector: of wider ones they would fill a part. Blocks have the same
-    keys, so that each query's sums are those of the other schedule."""
+    """For few columns, with register tiles of one vector: of wider ones they would fill a part. Blocks have the same
+    rows, so that sums are those of the other schedule."""
     rows = min(target.tile_rows(1), target.machine.address_rows)
     mr = max(n for n in range(1, rows + 1) if s.rows % n == 0)
     columns = NARROW_PANELS * s.lanes
@@ -114,9 +114,10 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
     far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
-    return replace(
-        s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far
-    )
+    narrow = _narrow(s, target) if isinstance(keys, Poly) else None
+    rows = max(s.sum_rows(0), narrow.sum_rows(0) if narrow is not None else 0) + queries
+    s = replace(s, parts=parts, deltas=deltas, partials=heads * parts * rows * round_up(features, nr), far=far)
+    return s if narrow is None else replace(s, narrow=_narrow(s, target))
 
 
 def _columns(count: Dim, nr: int, causal: bool) -> float:
