@@ -191,7 +191,7 @@ def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, b
     """The whole training step of `f`."""
     types, sizes = _parted(bindings)
     function, _ = Recipe(Objective(as_module(f), loss), types, optimizer, trainable).function()
-    return TracedFunction(function, _sizes(function, sizes))
+    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes))
 
 
 def _parted(bindings: Mapping[str, TensorType | int | tuple]) -> tuple[dict[str, TensorType], dict[str, int | tuple]]:

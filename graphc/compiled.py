@@ -76,9 +76,9 @@ class CompiledGraph(partial[Any], Shown):
             state, lock = mine.state, None
         else:
             state, lock = (mine.lock or StateLock()).read(mine.state.arrays), StateLock()
-        run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock, build.error,
-                                                  user_loc, profile=table))
-        return measure(run, table, timed.build.sites, arrays, runs)
+        run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock,
+                                                  partial(build.error, sizes=self.sizes), user_loc, profile=table))
+        return measure(run, table, [site.at(self.sizes) for site in timed.build.sites], arrays, runs)
 
     def renew(self) -> None:
         """See `Executable.renew`."""

@@ -60,9 +60,9 @@ class PlanReport:
     calls of kernels in one run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the
     planned graph; `explain()`: why kernels run as they do.
 
-    Where named dimensions are free, it is that of the one program for all their sizes: `flops` and `memory` are formulas
-    in the names, and `at(B=8)` gives the report for these sizes. `largest`: the sizes up to which the names are bound, if
-    all are.
+    Where named dimensions are free, it is that of the one program for all their sizes: `flops` and `memory` are
+    formulas in the names, and `at(B=8)` gives the report for these sizes. `largest`: the sizes up to which the names
+    are bound, if all are. `layers_at`: the rows for given sizes.
     """
     parameters: int
     flops: Dim

@@ -59,7 +59,7 @@ def allowed(dim: Dim) -> bool:
     raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
 
 
-ORDERS = 2                          # quotients, at most, that are replaced in any order: of more there are too many orders
+ORDERS = 2                          # quotients, at most, that are replaced in any order: more have too many orders
 SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
 
 
@@ -145,8 +145,8 @@ def _linear_in(dim: Poly, name: str) -> tuple[Dim, Dim] | None:
 
 
 def _by_quotient(dim: Poly, name: str) -> bool:
-    """The proof in which a quotient is replaced by what bounds it. `dim`, a whole number, is then known to be at least some
-    size / divisor, so that it is not negative if that is more than -1."""
+    """The proof in which a quotient is replaced by what bounds it. `dim`, a whole number, is then known to be at least
+    some size / divisor, so that it is not negative if that is more than -1."""
     q, parts = cast(Quotient, name), _linear_in(dim, name)
     if parts is None:
         return False

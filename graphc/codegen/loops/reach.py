@@ -78,8 +78,9 @@ class _Walk:
         integers = dict(zip(s.callee.params, s.ints))
         for given, wanted in zip(s.views, s.callee.views):
             if given.root is self.root:
-                reach = self.reaches.of(s.callee, wanted.root)
-                self._add(*[[end_at(end, given.start, integers) for end in ends] for ends in reach], facts)
+                lows, highs = ([end_at(end, given.start, integers) for end in ends]
+                               for ends in self.reaches.of(s.callee, wanted.root))
+                self._add(lows, highs, facts)
 
     def _add(self, lows: Iterable[End], highs: Iterable[End], facts: IndexFacts) -> None:
         here = {symbol: low for symbol in facts.lowers if symbol in self.keep
@@ -163,9 +164,9 @@ def _is_plainly_nonnegative(ix: Ix) -> bool:
 
 
 def joined(ends: Sequence[End], integers: Mapping[Sym, Ix], sign: int) -> Iterator[tuple[End, list[End]]]:
-    """The ends as they are to be proved, each with those that it stands for. Ends in equal steps outwards, reached where
-    an integer is at least n, n + 1, n + 2, …, are one: the furthest is that of the integer itself. integers: what is
-    passed; the ends are in terms of the caller. sign: 1 for ends above, -1 for ends below."""
+    """The ends as they are to be proved, each with those that it stands for. Ends in equal steps outwards, reached
+    where an integer is at least n, n + 1, n + 2, …, are one: the furthest is that of the integer itself. integers: what
+    is passed; the ends are in terms of the caller. sign: 1 for ends above, -1 for ends below."""
     rows: dict[Sym, list[tuple[int, End]]] = {}
     for end in ends:
         if len(end.limits) == len(end.floors) == 1:

@@ -270,8 +270,8 @@ class _CallReach:
             for end, parts in joined(self._passed(ends), self.integers, sign):
                 if not (self._holds(end, limit, is_inside)
                         or len(parts) > 1 and all(self._holds(part, limit, is_inside) for part in parts)):
-                    raise InternalError(f"call of {self.s.callee.name}: cannot prove that {self._text(end)} stays in the "
-                                        f"elements [{root.low}, {root.low + root.size - 1}] of {root.name}")
+                    raise InternalError(f"call of {self.s.callee.name}: cannot prove that {self._text(end)} stays in "
+                                        f"the elements [{root.low}, {root.low + root.size - 1}] of {root.name}")
 
     def _passed(self, ends: tuple[End, ...]) -> tuple[End, ...]:
         """In terms of the caller, but for floors."""

@@ -1,5 +1,5 @@
-"""Products of rows whose number comes with the call: one function for all last rows of a tile. It calls the micro-kernel
-of just as many rows, so that the loops around it need no branches of their own.
+"""Products of rows whose number comes with the call: one function for all last rows of a tile. It calls the
+micro-kernel of just as many rows, so that the loops around it need no branches of their own.
 """
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class AnyRows:
 
 def call_for_any_rows(f: LoopFunction, shape: MicroTileShape, a: AnyRows, b: ColumnPanel, c: MicroTileSums,
                       steps: Ix | int) -> None:
-    """c (+)= a b over `steps` steps of k. Nothing is prefetched: where rows are few the next panel has no others to wait
-    for, and where they are many the last ones would fetch little of it."""
+    """c (+)= a b over `steps` steps of k. Nothing is prefetched: where rows are few the next panel has no others to
+    wait for, and where they are many the last ones would fetch little of it."""
     b = replace(b, layout=replace(b.layout, prefetch_lines=0), next=None)
     kernel = any_rows_kernel(spec_of(shape, a.rows, b, c), a.most)
     f.call(kernel, [*arguments_of(a.rows, b, c, steps), a.panel_step, a.count])

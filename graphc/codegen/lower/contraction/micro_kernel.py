@@ -76,8 +76,8 @@ class MicroTileShape:
 
 @dataclass(frozen=True)
 class MicroKernelSpec:
-    """Which micro-kernel. scaled: c is multiplied by a factor for each column before the sums are added; brief: as little
-    code as does not make it slower, of kernels of which there is one for each number of rows.
+    """Which micro-kernel. scaled: c is multiplied by a factor for each column before the sums are added; brief: as
+    little code as does not make it slower, of kernels of which there is one for each number of rows.
     """
     types: ProductTypes
     shape: MicroTileShape
@@ -98,8 +98,8 @@ class MicroKernelSpec:
 
     @property
     def in_brief(self) -> MicroKernelSpec:
-        """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides its
-        jump."""
+        """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides
+        its jump."""
         return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS and not self.a.taps)
 
 

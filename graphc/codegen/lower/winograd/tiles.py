@@ -99,7 +99,8 @@ class Tiles:
 
     def _copy_pixel(self, n: Ix, at: list[Ix], channels: Channels, target: View) -> None:
         f, lanes, sizes = self.f, self.spec.lanes, self.image.shape[2:]
-        inside = [test for ix, size in zip(at, sizes) for test in (f.ge(f.value(ix), 0), f.lt(f.value(ix), f.value(size)))]
+        inside = [test for ix, size in zip(at, sizes)
+                  for test in (f.ge(f.value(ix), 0), f.lt(f.value(ix), f.value(size)))]
         place = [f.max_(f.min_(ix, size - 1), 0) for ix, size in zip(at, sizes)]
         pixel = self.image.view_at([n, channels.first, *place], (channels.most,), (self.image.strides[CHANNEL],))
         with f.if_(f.and_(f.and_(*inside[:2]), f.and_(*inside[2:]))):
