@@ -17,14 +17,14 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import with_outputs
-from graphc.errors import GraphError
+from graphc.errors import GraphError, Unsized
 from graphc.execute import sized_executable
 from graphc.given import integer
 from graphc.ir.builder import bind_graph
 from graphc.ir.convert import is_integer, is_sequence, items, shown
 from graphc.ir.dim_text import as_dim
 from graphc.ir.graph import Graph
-from graphc.ir.open import Bounds
+from graphc.ir.open import Bounds, open_graph
 from graphc.ir.types import DType, TensorType
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
@@ -32,7 +32,7 @@ from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.optim import Optimizer
 from graphc.origin import Origin
 from graphc.report import PlanReport
-from graphc.sized import SizedGraph
+from graphc.sized import SizedGraph, for_all_sizes
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
 from graphc.training_graph import Objective, Recipe
@@ -125,7 +125,9 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
          trainable=None, store: str | DType | None = None, compute: str | DType | None = None,
          **bindings: TensorType | int) -> PlanReport:
-    """Everything up to the memory plan: no weight is allocated and no code is made. All dimensions must be bound.
+    """Everything up to the memory plan: no weight is allocated and no code is made. Of named dimensions that stay free
+    it is the plan of the one program for all their sizes: arithmetic and memory are formulas in the names, `at(B=8)`
+    gives the numbers, and bounds such as `B=(1, 64)` the most.
 
     With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. `store`,
     `compute`: as of gc.compile. Printed, the report is a table of layers (kind, shape of the result, parameters,
@@ -145,10 +147,22 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
     else:
         source = _declared(f, training, outputs, bindings)
     graph = bind_graph(computing(storing(source.function, store), compute).graph, source.sizes)
-    if graph.dim_names:
-        raise GraphError(f"plan needs the sizes of {', '.join(sorted(graph.dim_names))}, for example "
-                         f"{min(graph.dim_names)}=64", user_loc())
-    return PlanReport.of(source.function, source.sizes, Compilation(graph))
+    return _sized_plan(source, graph) if graph.dim_names else PlanReport.of(source.function, source.sizes,
+                                                                            Compilation(graph))
+
+
+def _sized_plan(source: TracedFunction, graph: Graph) -> PlanReport:
+    """Of the one program for all sizes of the names that are free."""
+    names = sorted(graph.dim_names)
+    ends = {name: source.bounds[name].high for name in names if name in source.bounds}
+    largest = {name: end for name, end in ends.items() if end is not None}
+    try:
+        opened, _ = open_graph(graph, source.bounds)
+        return for_all_sizes(lambda: PlanReport.of(source.function, source.sizes, Compilation(opened),
+                                                   largest if len(largest) == len(names) else {}))
+    except Unsized as reason:
+        raise GraphError(f"there is no one program for all sizes of {', '.join(names)} ({reason.text}): give them to "
+                         f"plan, for example {names[0]}=64", user_loc()) from reason
 
 
 @dataclass(frozen=True)
@@ -192,7 +206,7 @@ def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, b
     """The whole training step of `f`."""
     types, sizes = _parted(bindings)
     function, _ = Recipe(Objective(as_module(f), loss), types, optimizer, trainable).function()
-    return TracedFunction(function, _sizes(function, sizes))
+    return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes))
 
 
 def _parted(bindings: Mapping[str, TensorType | int | tuple]) -> tuple[dict[str, TensorType], dict[str, int | tuple]]:

@@ -79,8 +79,7 @@ def _call_site(site: Site) -> CallSite:
         return CallSite(site.kernel, None, "", 0, 0)
     cost = node.op.cost(*(v.type for v in node.inputs))
     stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
-    moved = typical(cost.bytes - stays + site.around)
-    return CallSite(site.kernel, node.loc, node.scope, typical(cost.flops), moved)
+    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around)
 
 
 def _work_ns(graph: Graph) -> int:

@@ -78,9 +78,9 @@ class CompiledGraph(partial[Any], Shown):
             state, lock = mine.state, None
         else:
             state, lock = (mine.lock or StateLock()).read(mine.state.arrays), StateLock()
-        run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock, build.error,
-                                                  user_loc, profile=table))
-        return measure(run, table, timed.build.sites, arrays, runs)
+        run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock,
+                                                  partial(build.error, sizes=self.sizes), user_loc, profile=table))
+        return measure(run, table, [site.at(self.sizes) for site in timed.build.sites], arrays, runs)
 
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Runs on arrays that have exactly the types of the graph and are C-contiguous; not checked."""

@@ -11,6 +11,7 @@ from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.emit import emit_for_sizes
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
+from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
 from graphc.config import Config, config
@@ -184,8 +185,9 @@ def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
     program = timed("lower", build_program, planned.main, tools.target, tools.config.check_nan, planned.prepare,
                     planned.packed, tools.timed)
     if tools.verify:
+        reaches = Reaches()
         for function in (*program.kernels, *entries(program)):
-            timed("verify loops", verify_loops, function)
+            timed("verify loops", verify_loops, function, reaches)
     derived = DerivedState.of(declared.graph, planned)
     memory = Memory.of(planned, thread_scratch(program), declared.graph.state, derived.kept_bytes)
     check_reach(declared.graph, memory, tools.target)

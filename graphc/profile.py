@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
+from graphc.ir.dims import Dim, evaluate, static_dim
 from graphc.peak import copy_rate, fma_peak
 from graphc.replacing import write_file
 from graphc.roofline import roofline_svg
@@ -24,13 +25,17 @@ SHOWN = 30                          # rows of the printed table
 @dataclass(frozen=True)
 class CallSite:
     """A kernel call of the program: the user's line and layer, the arithmetic (direct algorithm) and the bytes that one
-    call must move.
+    call must move; formulas where sizes come with the call.
     """
     kernel: str
     loc: Loc | None
     scope: str
-    flops: int
-    bytes: int
+    flops: Dim
+    bytes: Dim
+
+    def at(self, sizes: Mapping[str, int]) -> CallSite:
+        """With the numbers for these sizes."""
+        return replace(self, flops=evaluate(self.flops, sizes), bytes=evaluate(self.bytes, sizes))
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,6 @@ def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:
         calls = [int(tables[0, n, 1]) for n in numbers]
         rows.append(ProfileRow(kernel, loc, sites[numbers[0]].scope, sum(calls),
                                1e-9 * int(tables[:, numbers, 0].sum(axis=1).min()),
-                               sum(c * sites[n].flops for c, n in zip(calls, numbers)),
-                               sum(c * sites[n].bytes for c, n in zip(calls, numbers))))
+                               sum(c * static_dim(sites[n].flops) for c, n in zip(calls, numbers)),
+                               sum(c * static_dim(sites[n].bytes) for c, n in zip(calls, numbers))))
     return rows

@@ -1,19 +1,24 @@
 """What `gc.plan` prints: a row for each layer, parameters, arithmetic and memory."""
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import cast
+from types import MappingProxyType
+from typing import TypeVar, cast
 
 from graphc.compiler import Compilation
+from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.dsl.function import GraphFunction
-from graphc.memory.usage import Memory, human
+from graphc.errors import GraphError
+from graphc.ir.dims import Dim, Poly, evaluate, size_names
+from graphc.memory.usage import Memory, formula, human
 from graphc.nn.network import entries
 
 DEPTH = 2                           # levels of layers that a report prints
+N = TypeVar("N", int, Dim)
 UNITS = ("", " k", " M", " G", " T", " P")
 
 
@@ -25,7 +30,7 @@ class LayerRow:
     kind: str
     results: tuple[str, ...]
     parameters: int
-    flops: int
+    flops: Dim
 
     @property
     def depth(self) -> int:
@@ -53,26 +58,48 @@ class _Tree:
 class PlanReport:
     """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are
     calls of kernels in one run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the
-    planned graph; `explain()`: why kernels run as they do."""
+    planned graph; `explain()`: why kernels run as they do.
+
+    Where named dimensions are free, it is that of the one program for all their sizes: `flops` and `memory` are
+    formulas in the names, and `at(B=8)` gives the report for these sizes. `largest`: the sizes up to which the names
+    are bound, if all are. `layers_at`: the rows for given sizes.
+    """
     parameters: int
-    flops: int
+    flops: Dim
     memory: Memory
     kernels: int
     layers: tuple[LayerRow, ...]
     text: str
     explain: Callable[[], str] = field(repr=False, compare=False)
+    largest: Mapping[str, int] = field(default_factory=dict)
+    layers_at: Callable[[Mapping[str, int]], tuple[LayerRow, ...]] = field(default=lambda sizes: (), repr=False,
+                                                                           compare=False)
 
     @staticmethod
-    def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation) -> PlanReport:
+    def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation,
+           largest: Mapping[str, int] = MappingProxyType({})) -> PlanReport:
         """The report on `function`, whose graph with these sizes of its named dimensions is that of `compilation`."""
-        # all sizes are bound
         trainable = [(e.name, cast(int, e.type.size)) for e in entries(function) if getattr(e.key, "trainable", False)]
-        flops = [(n.scope, cast(int, n.op.cost(*(v.type for v in n.inputs)).flops))
-                 for n in compilation.simplified.nodes]
-        rows = tuple(_rows(function, sizes, _by_layer(trainable), _by_layer(flops)))
-        parameters, total = sum(n for _, n in trainable), sum(n for _, n in flops)
-        return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows,
-                          compilation.text("planned"), compilation.explain)
+        flops = [(n.scope, n.op.cost(*(v.type for v in n.inputs)).flops) for n in compilation.simplified.nodes]
+        def rows_at(more: Mapping[str, int]) -> tuple[LayerRow, ...]:
+            amounts = _by_layer((scope, evaluate(n, more) if more else n) for scope, n in flops)
+            return tuple(_rows(function, {**sizes, **more}, _by_layer(trainable), amounts))
+        parameters, total = sum(n for _, n in trainable), sum([n for _, n in flops])
+        return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows_at({}),
+                          compilation.text("planned"), compilation.explain, dict(largest), rows_at)
+
+    def at(self, **sizes: int) -> PlanReport:
+        """Of a call with these sizes of the named dimensions. GraphError where one is missing."""
+        missing = sorted(self._names - sizes.keys())
+        if missing:
+            raise GraphError(f"at needs the sizes of {', '.join(missing)}, for example {missing[0]}=64", user_loc())
+        return replace(self, flops=evaluate(self.flops, sizes), memory=self.memory.at(**sizes),
+                       layers=self.layers_at(sizes), largest={})
+
+    @property
+    def _names(self) -> frozenset[str]:
+        """Of the dimensions that are free."""
+        return frozenset(map(str, size_names(self.flops) | size_names(self.memory.total)))
 
     def table(self, depth: int = DEPTH) -> str:
         """Layers down to `depth` levels; equal neighbours share a row."""
@@ -82,15 +109,21 @@ class PlanReport:
 
     def __str__(self) -> str:
         table = self.table() + "\n" if self.layers else ""
+        peak = ""
+        if self.largest:
+            most = ", ".join(f"{name} = {size}" for name, size in self.largest.items())
+            peak = f"\nat most, with {most}: {human(self.memory.at(**self.largest).total)} in all"
         return (f"{table}{self.parameters:,} parameters, {scaled(self.flops)} flops a run, {self.kernels} kernel "
-                f"calls, {human(self.memory.total)} in all\n{self.memory}")
+                f"calls, {human(self.memory.total)} in all\n{self.memory}{peak}")
 
 
 formed_methods(PlanReport)
 
 
-def scaled(number: int) -> str:
-    """1234567 -> "1.23 M"; numbers below 1000 as they are."""
+def scaled(number: Dim) -> str:
+    """1234567 -> "1.23 M"; numbers below 1000 as they are; 1500 * B -> "1.5 k · B"."""
+    if isinstance(number, Poly):
+        return formula(number, scaled)
     value, unit = float(number), 0
     while value >= 999.5 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
@@ -98,19 +131,19 @@ def scaled(number: int) -> str:
 
 
 def _rows(function: GraphFunction, sizes: Mapping[str, int], parameters: Mapping[str, int],
-          flops: Mapping[str, int]) -> Iterator[LayerRow]:
+          flops: Mapping[str, Dim]) -> Iterator[LayerRow]:
     for call in function.calls:
         if call.path:
             types = tuple(str(v.type.bind(sizes)) for v in call.values)
             yield LayerRow(call.path, call.kind, types, parameters[call.path], flops[call.path])
 
 
-def _by_layer(amounts: Iterable[tuple[str, int]]) -> Counter[str]:
+def _by_layer(amounts: Iterable[tuple[str, N]]) -> defaultdict[str, N | int]:
     """Sums of what has a path, for every layer on its path."""
-    total: Counter[str] = Counter()
+    total: defaultdict[str, N | int] = defaultdict(int)
     for path, amount in amounts:
         while path:
-            total[path] += amount
+            total[path] = total[path] + amount
             path = path.rpartition(".")[0]
     return total
 
@@ -140,7 +173,7 @@ def _cells(rows: Sequence[LayerRow], indent: str) -> tuple[str, ...]:
     name = indent + first.path + (f" … {rows[-1].path}" if times else "")
     result = first.results[0] + (" …" if len(first.results) > 1 else "") if first.results else ""
     parameters = f"{times}{first.parameters:,}" if first.parameters else ""
-    return name, first.kind, result, parameters, f"{times}{scaled(first.flops)}" if first.flops else ""
+    return name, first.kind, result, parameters, f"{times}{scaled(first.flops)}" if first.flops != 0 else ""
 
 
 def aligned(lines: Sequence[tuple[str, ...]], left: int = 3) -> str:

@@ -1,9 +1,10 @@
 """One program for all sizes of the named dimensions of a graph."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,12 +17,22 @@ from graphc.errors import InternalError, Unsized
 from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
-from graphc.memory.usage import Memory
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
 
 
 PROOFS = ("loop verifier", "plan verifier")     # stages that prove what holds for all sizes
+T = TypeVar("T")
+
+
+def for_all_sizes(make: Callable[[], T]) -> T:
+    """What is made of an open graph. Unsized where something cannot be proved for all sizes."""
+    try:
+        return make()
+    except InternalError as error:
+        if error.stage not in PROOFS or config().verify > 1:
+            raise
+        raise Unsized(f"the {error.stage} does not find that it is right for all sizes: {error.text}") from error
 
 
 class SizedGraph:
@@ -38,18 +49,9 @@ class SizedGraph:
         opened, self.bounds = open_graph(graph, bounds)
         self._conditions = size_conditions(opened)
         self.compilation = Compilation(opened)
-        self.memory = self._made()
+        self.memory = for_all_sizes(lambda: self.compilation.build.memory)
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None
-
-    def _made(self) -> Memory:
-        """Of the program, compiled now. Where something cannot be proved for all sizes, there is none."""
-        try:
-            return self.compilation.build.memory
-        except InternalError as error:
-            if error.stage not in PROOFS or config().verify > 1:
-                raise
-            raise Unsized(f"the {error.stage} does not find that it is right for all sizes: {error.text}") from error
 
     def serves(self, sizes: Mapping[str, int]) -> bool:
         """Whether the program is right for these sizes."""

@@ -9,7 +9,7 @@ has begun to write state. Short kernels contain no polling.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import UNBOUNDED, IndexFacts, not_less
@@ -95,6 +95,7 @@ class Looks:
 
 def _arguments(functions: Sequence[FunctionIR]) -> IndexFacts:
     """The greatest integers that functions are called with: their own bounds are for all programs."""
+    counting = _counting(functions)
     sites: dict[Sym, int] = {}
     facts = IndexFacts()
     for f in functions:
@@ -105,8 +106,32 @@ def _arguments(functions: Sequence[FunctionIR]) -> IndexFacts:
         for s in statements(f.body):
             if isinstance(s, Call):
                 for symbol, ix in zip(s.callee.params, s.ints):
-                    sites[symbol] = max(sites.get(symbol, -UNBOUNDED), _most(ix, facts, known))
+                    if symbol in counting:
+                        sites[symbol] = max(sites.get(symbol, -UNBOUNDED), _most(ix, facts, known))
     return facts
+
+
+def _counting(functions: Sequence[FunctionIR]) -> set[Sym]:
+    """What numbers of trips depend on, also in functions that are called: most other integers are offsets in memory."""
+    found: set[Sym] = set()
+    for f in reversed(functions):
+        for s in statements(f.body):
+            if isinstance(s, For):
+                _add_symbols((s.lo, s.hi), found)
+            elif isinstance(s, (While, Parallel)):
+                _add_symbols((s.limit if isinstance(s, While) else s.count,), found)
+            elif isinstance(s, Call):
+                _add_symbols([ix for symbol, ix in zip(s.callee.params, s.ints) if symbol in found], found)
+    return found
+
+
+def _add_symbols(indices: Iterable[Ix], found: set[Sym]) -> None:
+    """Those of the indices, and those of their bounds."""
+    for ix in indices:
+        for symbol, _ in ix.terms:
+            if symbol not in found:
+                found.add(symbol)
+                _add_symbols([bound for bound, _ in (*symbol.lowers, *symbol.uppers)], found)
 
 
 def _most(ix: Ix, facts: IndexFacts, known: dict[Ix, int]) -> int:

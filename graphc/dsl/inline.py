@@ -11,7 +11,7 @@ from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.ir.builder import Rewriter, bind_graph
-from graphc.ir.dims import Dim, Poly
+from graphc.ir.dims import Dim, Poly, bind, exact_quotient
 from graphc.ir.graph import Graph, regions
 from graphc.ir.op import Op
 from graphc.ir.ops.random import OPS as RANDOM
@@ -50,7 +50,9 @@ def join(path: str, name: str) -> str:
 
 
 def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str, Dim]:
-    """Sizes of the named dimensions that make each declared type the given one: (name, declared, given) triples."""
+    """Sizes of the named dimensions that make each declared type the given one: (name, declared, given) triples. A name
+    is found where it stands alone; else where it is the only one that is not known of a multiple and a number, as in
+    2*H + 1."""
     values: dict[str, Dim] = {}
     for name, declared, given in types:
         if declared.dtype != given.dtype or declared.rank != given.rank:
@@ -58,11 +60,29 @@ def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str,
         for dim, size in zip(declared.shape, given.shape):
             if isinstance(dim, Poly) and len(dim.names) == 1 and str(dim) in dim.names:
                 values.setdefault(str(dim), size)
+    for _, declared, given in types:
+        for dim, size in zip(declared.shape, given.shape):
+            solution = _solved(bind(dim, values), size)
+            if solution is not None:
+                values.setdefault(*solution)
     for name, declared, given in types:
         if declared.bind(values) != given:
             where = f", with {', '.join(f'{k} = {v}' for k, v in values.items())}" if values else ""
             raise GraphError(f"argument {name!r} is {declared}{where}, got {given}")
     return values
+
+
+def _solved(dim: Dim, size: Dim) -> tuple[str, Dim] | None:
+    """The name in factor * name + number, and what it is where that is the size; None if it is another formula, or
+    nothing makes it the size."""
+    if isinstance(dim, int):
+        return None
+    (monomial, factor), *rest = dim.terms
+    number = rest[0][1] if rest else 0
+    if dim.names != {*monomial} or len(monomial) != 1 or len(rest) > 1 or rest and rest[0][0]:
+        return None
+    value = exact_quotient(size - number, factor)
+    return None if value is None or isinstance(value, int) and value < 0 else (str(monomial[0]), value)
 
 
 def _fitted(graph: Graph, types: Sequence[TensorType]) -> Graph:

@@ -5,9 +5,10 @@ trying some sizes first.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
+from math import gcd, prod
 from typing import TYPE_CHECKING, cast
 
 from graphc.errors import Unsized
@@ -24,6 +25,9 @@ def is_nonnegative(dim: Dim) -> bool:
         return dim >= 0
     if _is_refuted(dim):
         return False
+    simpler = _without_factors(dim)
+    if simpler is not dim:
+        return is_nonnegative(simpler)
     if dim.low >= 0 or _is_sum_of_shifted(dim):
         return True
     atoms = sorted(dim.atoms, key=_is_last)
@@ -31,7 +35,9 @@ def is_nonnegative(dim: Dim) -> bool:
         found = rule(dim, atoms)
         if found is not None:
             return found
-    return any(proof(dim, name) for name in atoms if (proof := PROOFS.get(type(name))) is not None)
+    quotients = [name for name in atoms if isinstance(name, Quotient)]
+    return (any(_by_largest(dim, name) for name in atoms if isinstance(name, Largest))
+            or any(_by_quotient(dim, name) for name in quotients[:len(quotients) if len(quotients) <= ORDERS else 1]))
 
 
 def sign_of(dim: Dim) -> int | None:
@@ -53,6 +59,7 @@ def allowed(dim: Dim) -> bool:
     raise Unsized(f"{dim} must not be below 0, which depends on the sizes", condition=dim)
 
 
+ORDERS = 2                          # quotients, at most, that are replaced in any order: more have too many orders
 SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
 
 
@@ -94,6 +101,23 @@ def _is_last(atom: str) -> tuple[bool, int]:
     return isinstance(atom, Quotient), -len(atom)
 
 
+def _without_factors(dim: Poly) -> Dim:
+    """A size that is negative where `dim` is, and nowhere else: without numbers and positive sizes that divide all
+    products of sizes in it, and a number rounded down."""
+    products = [(m, c) for m, c in dim.terms if m]
+    factor = gcd(*[c for _, c in products])
+    common = Counter(name for name in products[0][0] if interval(name)[0] > 0)
+    for monomial, _ in dim.terms[1:]:
+        if not common:
+            break
+        common &= Counter(monomial)
+    if factor == 1 and not common:
+        return dim
+    if not common:
+        return dim.of([(m, c // factor) for m, c in dim.terms])
+    return dim.of([(tuple((Counter(m) - common).elements()), c // factor) for m, c in dim.terms])
+
+
 def _is_sum_of_shifted(dim: Poly) -> bool:
     """Whether no coefficient is negative when each name is written as its least value and the rest above it."""
     shifted: Dim = 0
@@ -121,14 +145,16 @@ def _linear_in(dim: Poly, name: str) -> tuple[Dim, Dim] | None:
 
 
 def _by_quotient(dim: Poly, name: str) -> bool:
-    """The proof in which a quotient is replaced by what bounds it."""
+    """The proof in which a quotient is replaced by what bounds it. `dim`, a whole number, is then known to be at least
+    some size / divisor, so that it is not negative if that is more than -1."""
     q, parts = cast(Quotient, name), _linear_in(dim, name)
     if parts is None:
         return False
     factor, rest = parts
+    others = rest * q.divisor + (q.divisor - 1)
     if is_nonnegative(factor):
-        return is_nonnegative(factor * (q.dividend - (q.divisor - 1)) + rest * q.divisor)
-    return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + rest * q.divisor)
+        return is_nonnegative(factor * (q.dividend - (q.divisor - 1)) + others)
+    return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + others)
 
 
 def _by_largest(dim: Poly, name: str) -> bool:
@@ -164,5 +190,3 @@ def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:
             return all(is_nonnegative(parts[0] * item + parts[1]) for item in name.items)
     return None
 
-
-PROOFS: dict[type, Callable[[Poly, str], bool]] = {Quotient: _by_quotient, Largest: _by_largest}

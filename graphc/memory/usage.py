@@ -1,7 +1,7 @@
 """Bytes that a compiled graph needs, by purpose."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import prod
 
@@ -55,12 +55,17 @@ class Memory:
 def human(nbytes: Dim | float) -> str:
     """1536 -> "1.5 KB"; 1536 * B + 64 -> "1.5 KB · B + 64 B"; "max(…)" of formulas of which each may be the largest."""
     if isinstance(nbytes, Poly):
-        sums = [" + ".join(_term(c, m) for m, c in _by_weight(s)) for s in expanded(nbytes)]
-        return sums[0] if len(sums) == 1 else f"max({', '.join(sums)})"
+        return formula(nbytes, human)
     unit = 0
     while nbytes >= 1024 and unit < len(UNITS) - 1:
         nbytes, unit = nbytes / 1024, unit + 1
     return f"{nbytes:.0f} {UNITS[unit]}" if unit == 0 else f"{nbytes:.1f} {UNITS[unit]}"
+
+
+def formula(dim: Poly, amount: Callable[[int], str]) -> str:
+    """A size as people read it; `amount` writes its numbers."""
+    sums = [" + ".join(_term(amount(c), m) for m, c in _by_weight(s)) for s in expanded(dim)]
+    return sums[0] if len(sums) == 1 else f"max({', '.join(sums)})"
 
 
 def _by_weight(dim: Dim) -> Iterable[tuple[tuple[str, ...], int]]:
@@ -73,8 +78,8 @@ def _alone(name: str) -> Poly:
     return Poly((((name,), 1),))
 
 
-def _term(coefficient: int, names: tuple[str, ...]) -> str:
-    return " · ".join([human(coefficient), *map(str, names)])
+def _term(coefficient: str, names: tuple[str, ...]) -> str:
+    return " · ".join([coefficient, *map(str, names)])
 
 
 def _size(values: Iterable[Value]) -> Dim:

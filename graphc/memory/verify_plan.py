@@ -152,8 +152,9 @@ class _Checker:
             yield from (region.arena, *(p.buffer for p in region.loop), *region.packed.values())
 
     def buffers_apart(self) -> None:
-        """A sweep over the nodes: buffers in use do not overlap their neighbours in the arena."""
-        nodes = self.plan.graph.nodes
+        """A sweep over the nodes: buffers in use do not overlap their neighbours in the arena. What lies below another
+        buffer that stays in the arena does so too: of sizes that are names that is the shorter proof."""
+        nodes, beneath = self.plan.graph.nodes, set[Buffer]()
         used: dict[Buffer, tuple[int, int]] = {}
         for at, node in enumerate(nodes):
             values = () if node.op.is_view else (*node.inputs, *node.outputs)
@@ -170,10 +171,12 @@ class _Checker:
             i = bisect_left(active, mine)
             if i and not active[i - 1].below(mine) or i < len(active) and not mine.below(active[i]):
                 fail(f"{b} of {b.nbytes} bytes overlaps another buffer that is in use", nodes[first])
-            if b.offset < 0 or b.offset + b.nbytes > self.plan.arena_bytes:
-                fail(f"{b} of {b.nbytes} bytes leaves the arena of {self.plan.arena_bytes} bytes", nodes[first])
+            beneath.update(below.buffer for below in ([active[i - 1]] if i else []) + ([mine] if active[i:] else []))
             active.insert(i, mine)
             heappush(ends, (last, mine))
+        for b, (first, _) in used.items():
+            if b.offset < 0 or b not in beneath and b.offset + b.nbytes > self.plan.arena_bytes:
+                fail(f"{b} of {b.nbytes} bytes leaves the arena of {self.plan.arena_bytes} bytes", nodes[first])
 
 
 class _InUse(NamedTuple):

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Poly, lower, static_dim, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.sliding import Pads
@@ -29,15 +31,27 @@ class WinogradConvolution:
     """
     image: Value
     second: Value
-    sizes: ConvolutionSizes
+    result: TensorType
     padding: Pads
     turned: bool = False
     by_kernel: bool = False         # the gradient towards kernels
 
     def tile(self, target: Target, kernels: KernelTraffic) -> int | None:
-        """The size of tiles that takes the fewest cycles; None: the direct algorithm."""
+        """The size of tiles that takes the fewest cycles; None: the direct algorithm. Where the number of images comes
+        with the call, that which loses least on average of one image, and of a typical number."""
         forms = weight_gradient_forms if self.by_kernel else convolution_forms
-        return forms(self.sizes, target, kernels).best.schedule
+        rankings = [forms(replace(self.sizes, batch=n), target, kernels)
+                    for n in dict.fromkeys((self.sizes.batch, lower(self.result.shape[0])))]
+        if len(rankings) == 1:
+            return rankings[0].best.schedule
+        cycles = [{c.schedule: c.total for c in ranking.candidates} for ranking in rankings]
+        return min(cycles[0], key=lambda m: prod(each[m] for each in cycles))
+
+    @property
+    def sizes(self) -> ConvolutionSizes:
+        """Typical ones."""
+        batch, features, height, width = map(typical, self.result.shape)
+        return ConvolutionSizes(static_dim(self.image.type.shape[1]), features, batch, height, width, self.result.dtype)
 
 
 @dataclass(frozen=True)
@@ -94,33 +108,31 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
 
 
 def _fits(node: Node) -> bool:
-    """3 × 3 kernels at stride 1, of images whose sizes are numbers. In f64 convolutions stay direct: who asks for it
-    wants the smaller error."""
+    """3 × 3 kernels at stride 1. In f64 convolutions stay direct: who asks for it wants the smaller error. So do
+    gradients towards kernels of images whose number or sizes come with the call: they add up in parts that depend on
+    these."""
     op, kernel = node.op, node.op.parts(node).w.type.shape
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1 and kernel[2:] == (TAPS, TAPS)
-    static = all(v.type.is_static for v in (*node.inputs, *node.outputs))
-    return plain and static and node.inputs[0].type.dtype == f32
+    sizes = [d for v in (*node.inputs, *node.outputs) for d in v.type.shape if isinstance(d, Poly)]
+    if sizes and isinstance(op, ConvWeightGrad):
+        return False
+    return plain and all(d.is_open for d in sizes) and node.inputs[0].type.dtype == f32
 
 
 def _forward(node: Node) -> WinogradConvolution:
     x, w = node.inputs
-    return WinogradConvolution(x, w, _sizes(x.type, node.outputs[0].type), node.op.padding)
+    return WinogradConvolution(x, w, node.outputs[0].type, node.op.padding)
 
 
 def _towards_image(node: Node) -> WinogradConvolution:
     w, dy = node.inputs
     padding = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in node.op.padding)
-    return WinogradConvolution(dy, w, _sizes(dy.type, node.outputs[0].type), padding, turned=True)
+    return WinogradConvolution(dy, w, node.outputs[0].type, padding, turned=True)
 
 
 def _towards_kernels(node: Node) -> WinogradConvolution:
     x, dy = node.inputs
-    return WinogradConvolution(x, dy, _sizes(x.type, dy.type), node.op.padding, by_kernel=True)
-
-
-def _sizes(image: TensorType, result: TensorType) -> ConvolutionSizes:
-    batch, features, height, width = result.shape
-    return ConvolutionSizes(image.shape[1], features, batch, height, width, image.dtype)
+    return WinogradConvolution(x, dy, dy.type, node.op.padding, by_kernel=True)
 
 
 FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {

@@ -20,7 +20,8 @@ class AttentionSchedule(Schedule):
     the gradient: the keys of a head are dealt to so many `parts`, each with sums of its own for the gradient of the
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
-    depend on how many there are beyond those that it sees. ranking: the register tiles among which one was chosen.
+    depend on how many there are beyond those that it sees. narrow: where the number of columns comes with the call, the
+    schedule of no more than fit into one of its blocks. ranking: the register tiles among which one was chosen.
     """
     columns: int
     rows: int
@@ -35,6 +36,7 @@ class AttentionSchedule(Schedule):
     itemsize: int = 4
     alone: int = 0
     any_length: bool = False
+    narrow: AttentionSchedule | None = None
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -53,4 +55,6 @@ class AttentionSchedule(Schedule):
         parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials != 0 else ""
         where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
         where += ", far" if self.far else ""
+        if self.narrow is not None:
+            where += f", up to {self.narrow.columns} columns: tile {self.narrow.mr}×{self.narrow.nr}"
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{where})"

@@ -18,6 +18,7 @@ QUERY_BLOCK = 72                # columns of a block, at most: its transposed qu
 KEY_BLOCK = 72
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
+NARROW_PANELS = 3               # vectors of few columns, at most
 LENGTHS = (1, 2, 4, 8)          # quarters of the typical number of columns, of which each may come
 EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
@@ -50,7 +51,7 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
     )
     mr, vectors = ranking.best.schedule
     far = keys * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
-    return AttentionSchedule(
+    s = AttentionSchedule(
         *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], KEY_BLOCK, mr, vectors * lanes),
         mr,
         vectors,
@@ -61,6 +62,16 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
         any_length=isinstance(k.shape[-2], Poly),
         ranking=ranking,
     )
+    return replace(s, narrow=_narrow(s, target)) if isinstance(q.shape[-2], Poly) else s
+
+
+def _narrow(s: AttentionSchedule, target: Target) -> AttentionSchedule | None:
+    """For few columns, with register tiles of one vector: of wider ones they would fill a part. Blocks have the same
+    rows, so that sums are those of the other schedule."""
+    rows = min(target.tile_rows(1), target.machine.address_rows)
+    mr = max(n for n in range(1, rows + 1) if s.rows % n == 0)
+    columns = NARROW_PANELS * s.lanes
+    return replace(s, columns=columns, mr=mr, vectors=1) if columns < s.columns else None
 
 
 def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
@@ -103,9 +114,10 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
     far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
-    return replace(
-        s, parts=parts, deltas=deltas, partials=heads * parts * s.sum_rows(queries) * round_up(features, nr), far=far
-    )
+    narrow = _narrow(s, target) if isinstance(keys, Poly) else None
+    rows = max(s.sum_rows(0), narrow.sum_rows(0) if narrow is not None else 0) + queries
+    s = replace(s, parts=parts, deltas=deltas, partials=heads * parts * rows * round_up(features, nr), far=far)
+    return s if narrow is None else replace(s, narrow=_narrow(s, target))
 
 
 def _columns(count: Dim, nr: int, causal: bool) -> float:

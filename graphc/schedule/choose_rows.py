@@ -9,11 +9,12 @@ from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import PackingMode, PhaseSchedule, RowsSchedule, TileSchedule
 from graphc.schedule.open_phase import at_typical, known
-from graphc.schedule.tile_cost import Agreement, TiledProblem
+from graphc.schedule.tile_cost import Agreement, TiledProblem, schedule_cycles
 
 FEW_ROWS = 8                    # at most, of the regime in which a micro-tile has all rows
 # of the other regimes: the most rows that it is meant for, and how many of them it is chosen for
 REGIMES = ((96, 48), (0, 1024))
+WORTH = 1.05                    # how much faster a regime must be
 
 
 def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> PhaseSchedule:
@@ -30,8 +31,26 @@ def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) ->
     chosen = [(few.blocking.mr, few), *[(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]]
     if context.free[0] and any(s.a is PackingMode.ONCE for _, s in chosen):
         return usual                # panels of rows are as high as micro-tiles, which the regimes have of their own
-    kept = [(most, s) for (most, s), (_, later) in zip(chosen, chosen[1:]) if s != later] + chosen[-1:]
+    kept = chosen[-1:]
+    tried = (1, FEW_ROWS), *[(rows,) for _, rows in REGIMES]
+    for (most, schedule), counts in zip(chosen[-2::-1], tried[-2::-1]):
+        if any(_saves(p, context, gates, min(rows, most), schedule, kept[0][1]) for rows in counts):
+            kept.insert(0, (most, schedule))
     return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
+
+
+def _saves(p: Phase, context: ContractionContext, gates: int, rows: int, schedule: TileSchedule,
+           other: TileSchedule) -> bool:
+    """Whether a schedule costs so much less than another for so many rows that it is worth its code: loops of its own,
+    and often micro-kernels."""
+    own, others = (_cycles(p, context, gates, rows, s) for s in (schedule, other))
+    return others > WORTH * own + context.machine.handover_cycles / 2
+
+
+def _cycles(p: Phase, context: ContractionContext, gates: int, rows: int, s: TileSchedule) -> float:
+    """What the schedule costs with so many rows."""
+    agreed = Agreement(s.blocking.kc, s.vectors, s.blocking.mr)
+    return schedule_cycles(TiledProblem(at_typical(p, rows), context, gates, p, agreed), s)
 
 
 def _few_rows(p: Phase, context: ContractionContext, gates: int, agreed: Agreement) -> TileSchedule:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
+from graphc.ir.dims import ceil_div, product_of, typical
 from graphc.ir.ops.winograd import grid
 from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS
@@ -64,8 +65,8 @@ def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
     """A pure function of operator, shapes and target."""
     (x, u), y, target = p.ins[:2], p.outs[0].shape, p.target
     n, features, *_ = y
-    rows, columns = grid(y, p.core.op.tile)
-    tiles, channels, points = n * rows * columns, x.shape[1], u.shape[0]
+    count = product_of((n, *grid(y, p.core.op.tile)))
+    tiles, channels, points = typical(count), x.shape[1], u.shape[0]
     lanes = _lanes(u.shape[3], x.dtype, target)
     vectors = u.shape[3] // lanes
     mr = _register_rows(tiles, vectors, target)
@@ -79,8 +80,8 @@ def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
     groups = 1 if local else max(1, min(2 * most, flops // small) // blocks)
     panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
-    return WinogradSchedule(mr, vectors, lanes, block, panels, sums, blocks, -(-u.shape[1] // panels), points, channels,
-                            panels < u.shape[1], x.dtype)
+    return WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-u.shape[1] // panels),
+                            points, channels, panels < u.shape[1], x.dtype)
 
 
 def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:

@@ -156,16 +156,17 @@ def _sort(op, ins, outs) -> Rows:
 def _matrix(op, ins, outs) -> Rows:
     """One row a matrix."""
     largest = max((*ins, *outs), key=lambda v: len(v.shape))
-    m, n = largest.shape[-2:]
+    m, n = map(typical, largest.shape[-2:])
     vector = all(unit_stride(-1, v) for v in (*ins, *outs) if len(v.shape) == len(largest.shape))
     times = 40 if isinstance(op, factor.SymmetricEigen) else 1
-    return Rows(largest.shape[:-2], n, vector, m * max(n // 3, 1) * times)
+    return Rows(largest.shape[:-2], largest.shape[-1], vector, m * max(n // 3, 1) * times)
 
 
 def _right_hand_sides(op, ins, outs) -> Rows:
     """Some columns of one matrix."""
     *batch, n, k = outs[0].shape
-    return Rows((*batch, -(-k // CHUNK)), min(k, CHUNK), unit_stride(-1, ins[1], outs[0]), n * n // 2)
+    lane = min(k, CHUNK) if isinstance(k, int) else CHUNK
+    return Rows((*batch, ceil_div(k, CHUNK)), lane, unit_stride(-1, ins[1], outs[0]), typical(n)**2 // 2)
 
 
 def _pool(op, ins, outs) -> Rows:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import sub
 
+from graphc.ir.dims import content, typical
 from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
-from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up
+from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
 from graphc.schedule.open_phase import last_open
 from graphc.schedule.register_tiles import register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES
@@ -73,7 +74,7 @@ class TiledProblem:
         # the output is contiguous along m although vectors run along n
         self.transposed = _step(p, p.m) < _step(p, p.n)
         self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates,
-                                              agreed.vectors if agreed else 0)
+                                              agreed.vectors if agreed else 0, self._multiple)
         self.mr = agreed.mr if agreed and agreed.mr else self.mr
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
@@ -85,6 +86,12 @@ class TiledProblem:
         self.remote = self.machine.remote_line_cycles / LINE_BYTES
         # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
         self.scattered = LINE_BYTES * in_l3
+
+    @property
+    def _multiple(self) -> int:
+        """Of which the number of rows is one, where it is not known."""
+        rows = self.form.extent(self.form.m)
+        return 1 if isinstance(rows, int) else content(rows)
 
     @cached_property
     def sums(self) -> float:
@@ -249,6 +256,12 @@ class TileCost:
             * (each + (machine.transposed_store_cycles if problem.transposed else 0))
             / self.cores
         )
+
+
+def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
+    """Of a schedule that was perhaps chosen for another number of rows."""
+    cost = TileCost(problem, Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits)))
+    return sum(cycles for _, cycles in (*cost.shared_terms(), *cost.a_terms(s.a), *cost.b_terms(s.b)))
 
 
 def _span(p: Phase, operand: LinearMap, dims: Sequence[int]) -> int:

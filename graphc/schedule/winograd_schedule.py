@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphc.ir.dims import Dim
 from graphc.ir.types import DType
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Ranking
@@ -31,7 +32,7 @@ class WinogradSchedule(ProductSchedule):
     rows: int
     panels: int
     sums: int
-    blocks: int
+    blocks: Dim
     groups: int
     points: int
     channels: int
@@ -68,8 +69,8 @@ class WinogradSchedule(ProductSchedule):
         return self.points * self.plane
 
     @property
-    def shared_bytes(self) -> int:
-        return self.blocks * self.block * self.dtype.itemsize if self.shared else 0
+    def shared_bytes(self) -> Dim:
+        return self.blocks * (self.block * self.dtype.itemsize) if self.shared else 0
 
     def __str__(self) -> str:
         shared = f"; shared scratch {self.shared_bytes} B" if self.shared else ""

@@ -28,14 +28,10 @@ CHUNKS = 8
 
 APART = {
     "split-sizes=[1, 0, 3],axis=1": "a part without elements",
-    "conv2d-stride=2,padding=1": "strides", "conv3d-stride=2,padding=1": "strides",
-    "conv_transpose1d-stride=2": "strides", "conv_transpose2d-stride=2": "strides",
-    "conv_transpose3d-stride=2": "strides",
     "attention": "its features must be a number", "attention-causal=True": "its features must be a number",
-    "batch_norm-eps=0.01": "of one number it is not defined", "cond": "a branch",
+    "batch_norm-eps=0.01": "of one number it is not defined",
     "max_unpool1d": "what it gives depends on sizes", "max_unpool2d": "what it gives depends on sizes",
     "max_unpool3d": "what it gives depends on sizes", "roll-3,-1": "a short axis is turned several times",
-    **dict.fromkeys(("solve", "solve_triangular", "solve_triangular-lower=True,transpose=True"), "cut in halves"),
     **dict.fromkeys(("fft-5", "ifft-5"), "a part of a long axis, zeros behind a short one"),
     "unique": "as many as there are, one at least",
     **dict.fromkeys(("diagonal-1,1,2", "diagonal--2", "pdist", "convolve-mode=full", "convolve-mode=same",
@@ -43,7 +39,7 @@ APART = {
 }
 """Functions that have a program for each size, maybe: with what that has to do."""
 
-GRADIENTS_APART = {"cumprod", "linear_scan", "conv1d", "conv2d", "conv3d"}
+GRADIENTS_APART = {"linear_scan", "conv1d", "conv2d", "conv3d"}
 """Gradients of which parts have no elements at the least sizes, or of strides."""
 
 ROWS = [r for r in TABLE if r.letters and r.id not in APART]

@@ -20,6 +20,7 @@ from graphc.codegen.lower.padding_fill import fill_border
 from graphc.ir.dim_text import parse_dim
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.shape import Pad
+from graphc.specialised import SpecialisedGraph
 from graphc.ir.types import TensorType, f32, f64, i32, i64
 from graphc.schedule.kernel_families import NESTS, ROWS
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
@@ -176,27 +177,43 @@ def solved(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.linalg.solve(np.tril(a), y)
 
 
-APART: tuple[tuple[gc.GraphFunction, Callable[..., np.ndarray | tuple[np.ndarray, ...]]], ...] = (
-    (cholesky, lambda a: np.linalg.cholesky(definite(a))), (slogdet, np.linalg.slogdet), (qr, factors),
-    (eigh, lambda a: (np.linalg.eigvalsh(a), definite(a))), (solve_triangular, solved), (right_hand_sides, solved))
-"""Of matrices whose own size comes with the call: these are cut in halves as often as it takes, or their work is
-divided by it, and each size has a program."""
+Program = tuple[gc.GraphFunction, Callable[..., np.ndarray | tuple[np.ndarray, ...]]]
+FACTORED: tuple[Program, ...] = (
+    (slogdet, np.linalg.slogdet), (qr, factors), (eigh, lambda a: (np.linalg.eigvalsh(a), definite(a))),
+    (right_hand_sides, solved))
+"""Of matrices whose own size comes with the call, with what they give."""
+APART: tuple[Program, ...] = (
+    (cholesky, lambda a: np.linalg.cholesky(definite(a))), (solve_triangular, solved))
+"""The same where matrices are cut in halves as often as it takes: each size has a program."""
+
+
+@pytest.mark.parametrize("program, expected", FACTORED, ids=lambda p: getattr(p, "name", ""))
+def test_matrices_of_any_size_have_one_program(program, expected):
+    run = gc.compile(program, threads=1)
+    assert run.sized is not None, run.why_not
+    for b, n, k in ((1, 1, 1), (3, 9, 70), (2, 67, 3), (1, 130, 64), (5, 2, 129)):
+        check_matrices(run, expected, b, n, k)
 
 
 @pytest.mark.parametrize("program, expected", APART, ids=lambda p: getattr(p, "name", ""))
-def test_matrices_of_any_size_have_a_program_for_each(program, expected):
+def test_matrices_that_are_cut_have_a_program_for_each(program, expected):
     run = gc.compile(program, threads=1)
     for b, n, k in ((1, 1, 1), (3, 9, 70), (2, 67, 3)):
-        rng = np.random.default_rng(n)
-        sizes = {name: v for name, v in {"B": b, "N": n, "K": k}.items() if name in run.graph.dim_names}
-        shapes = [v.type.bind(sizes).shape for v in run.graph.inputs]
-        a, *more = (rng.standard_normal(shape) for shape in shapes)
-        arrays = a + strong(*a.shape[-2:], 2 if program is slogdet else 0), *more
-        got, want = run(*arrays), expected(*arrays)
-        for g, w in zip(*(v if isinstance(v, tuple) else (v,) for v in (got, want)), strict=True):
-            assert g.shape == w.shape
-            np.testing.assert_allclose(g, w, rtol=1e-11, atol=1e-11 * np.abs(w).max(), err_msg=str(sizes))
+        check_matrices(run, expected, b, n, k)
     assert run.sized is None and "symbolic" in run.why_not
+
+
+def check_matrices(run: SpecialisedGraph, expected: Callable[..., np.ndarray | tuple[np.ndarray, ...]],
+                   b: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(n)
+    sizes = {name: v for name, v in {"B": b, "N": n, "K": k}.items() if name in run.graph.dim_names}
+    shapes = [v.type.bind(sizes).shape for v in run.graph.inputs]
+    a, *more = (rng.standard_normal(shape) for shape in shapes)
+    arrays = a + strong(*a.shape[-2:], 2 if expected is np.linalg.slogdet else 0), *more
+    got, want = run(*arrays), expected(*arrays)
+    for g, w in zip(*(v if isinstance(v, tuple) else (v,) for v in (got, want)), strict=True):
+        assert g.shape == w.shape
+        np.testing.assert_allclose(g, w, rtol=1e-11, atol=1e-11 * np.abs(w).max(), err_msg=str(sizes))
 
 
 def check(got: np.ndarray, want: np.ndarray, sizes: dict[str, int]) -> None:

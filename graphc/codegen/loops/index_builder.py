@@ -45,6 +45,8 @@ class Indices:
         if exact is not None:
             return exact, Ix()
         if ix.is_const and isinstance(divisor, int):
+            if isinstance(ix.const, Poly) and is_nonnegative(divisor - 1 - ix.const) and is_nonnegative(ix.const):
+                return Ix(), ix
             return Ix(ix.const // divisor), Ix(ix.const % divisor)
         quotient = self._quotient(ix, divisor)
         if isinstance(divisor, int) and ix.divisor() % divisor == 0:

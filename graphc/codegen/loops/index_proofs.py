@@ -1,7 +1,8 @@
 """What can be proved about index expressions: bounds, by elimination of symbols, and what holds inside of a branch.
 
 A symbol is replaced by what bounds it, the newest first, until a size is left. Where sizes are not numbers, different
-bounds may be the right ones: then all are tried, and most of what does not hold is refuted by trying some points first.
+bounds may be the right ones. Most proofs take always the last bound, or always the first; of the others all are tried,
+and most of what does not hold is refuted by trying some points first.
 """
 from __future__ import annotations
 
@@ -60,7 +61,19 @@ def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     excess = ix - limit
     if not excess.is_sized:
         return _is_never_positive(excess, facts)
-    return _is_at_most(excess, IndexFacts() if facts is NO_FACTS else facts, set())
+    facts = IndexFacts() if facts is NO_FACTS else facts
+    return (_is_straight(excess, facts, -1) or _is_straight(excess, facts, 0)
+            or _is_at_most(excess, facts, set()))
+
+
+def _is_straight(excess: Ix, facts: IndexFacts, which: int) -> bool:
+    """Whether excess <= 0 is proved with the first (0) or the last (-1) bound of each symbol."""
+    while excess.terms:
+        simpler = no_less(excess, facts)
+        if not simpler:
+            return False
+        excess, _ = simpler[which]
+    return is_nonnegative(-excess.const)
 
 
 def at_least(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:

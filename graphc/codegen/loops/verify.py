@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from graphc.codegen.loops.access import Access, AccessRange, accesses_of, parameter_accesses
+from graphc.codegen.loops.access import Access, accesses_of
 from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import ELEMENTS, Ix, Sym, depends_on
 from graphc.codegen.loops.index_proofs import IndexFacts, at_least, at_most
@@ -19,14 +19,16 @@ from graphc.codegen.loops.loop_ir import (
     ReturnIf, Stamp, Store, Val, View, While, bodies)
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
+from graphc.codegen.loops.reach import End, Reaches, joined, substituted
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.size_proofs import is_nonnegative
 
 
-def verify(f: FunctionIR) -> None:
-    """InternalError naming the statement if anything about the loop function cannot be proved."""
-    checker = Checker(f)
+def verify(f: FunctionIR, reaches: Reaches | None = None) -> None:
+    """InternalError naming the statement if anything about the loop function cannot be proved. reaches: what is known
+    already of functions that it calls."""
+    checker = Checker(f, Reaches() if reaches is None else reaches)
     try:
         checker.body(f.body)
     except InternalError as error:
@@ -36,8 +38,8 @@ def verify(f: FunctionIR) -> None:
 class Checker:
     """Walks a function; at each statement it has the symbols, types and bounds that are known there."""
 
-    def __init__(self, f: FunctionIR) -> None:
-        self.f = f
+    def __init__(self, f: FunctionIR, reaches: Reaches) -> None:
+        self.f, self.reaches = f, reaches
         self.vals: dict[int, Val] = {}
         self.syms: set[Sym] = set(f.params)
         self.definitions: dict[int, Compute] = {}
@@ -93,13 +95,13 @@ class Checker:
                 raise InternalError(f"cannot prove that index {ix} of axis {axis} of {a} is in [0, {size})")
         self.inside_root(a)
 
-    def inside_root(self, a: Access | AccessRange, where: str = "") -> None:
+    def inside_root(self, a: Access) -> None:
         root = a.view.root
         low, high = root.low, root.low + root.size - 1
         if a.view.start == 0 and _covered(a.view, low, high):
             return
         if not (self._any_least(a.lows(), low) and self._any_most(a.highs(), high)):
-            raise InternalError(f"{where}cannot prove that {a} stays in the elements [{low}, {high}] of {root.name}")
+            raise InternalError(f"cannot prove that {a} stays in the elements [{low}, {high}] of {root.name}")
 
     def _reaches_at_most(self, ix: Ix, reach: tuple[Ix, ...], limit: Dim) -> bool:
         return self._any_most([ix + r for r in reach], limit)
@@ -250,11 +252,40 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
             or at_least(given.start + low, root.low, c.facts)
             and at_most(given.start + high, root.low + root.size - 1, c.facts))
     if not fits:
-        integers = dict(zip(s.callee.params, s.ints))
-        for a in parameter_accesses(s.callee, wanted.root, integers):
-            c.inside_root(a.moved(root, given.start), f"call of {s.callee.name}: ")
+        _CallReach(c, s, given).check(*c.reaches.of(s.callee, wanted.root))
     if wanted.root in s.callee.written and not any(depends_on(ix, c.tiles[-1].symbol) for ix in s.ints if c.tiles):
         c.written(given, given.start)
+
+
+class _CallReach:
+    """What a call touches of the memory that is given for one of its views."""
+
+    def __init__(self, c: Checker, s: Call, given: View):
+        self.c, self.s, self.given, self.integers = c, s, given, dict(zip(s.callee.params, s.ints))
+
+    def check(self, lows: tuple[End, ...], highs: tuple[End, ...]) -> None:
+        root = self.given.root
+        sides = (lows, -1, root.low, at_least), (highs, 1, root.low + root.size - 1, at_most)
+        for ends, sign, limit, is_inside in sides:
+            for end, parts in joined(self._passed(ends), self.integers, sign):
+                if not (self._holds(end, limit, is_inside)
+                        or len(parts) > 1 and all(self._holds(part, limit, is_inside) for part in parts)):
+                    raise InternalError(f"call of {self.s.callee.name}: cannot prove that {self._text(end)} stays in "
+                                        f"the elements [{root.low}, {root.low + root.size - 1}] of {root.name}")
+
+    def _passed(self, ends: tuple[End, ...]) -> tuple[End, ...]:
+        """In terms of the caller, but for floors."""
+        return tuple([End(tuple([self.given.start + substituted(ix, self.integers) for ix in end.limits]), end.floors)
+                      for end in ends])
+
+    def _holds(self, end: End, limit: Dim, is_inside: Callable[[Ix, Dim, IndexFacts], bool]) -> bool:
+        facts = self.c.facts
+        for symbol, low in end.floors:
+            facts = facts.and_not_positive(low - self.integers[symbol])
+        return any(is_inside(ix, limit, facts) for ix in end.limits)
+
+    def _text(self, end: End) -> str:
+        return f"{self.given.name}[{end.limits[0] if end.limits else '…'}]"
 
 
 def _has_parallel(statements: Body) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import Dim, Dims, Sizes, static_shape
+from graphc.ir.dims import Dim, Dims, ceil_div, static_shape
 from graphc.ir.image import ImageRoles
 from graphc.ir.op import ALL, Cost, Op, require
 from graphc.ir.ops.sliding import Pads
@@ -127,9 +127,9 @@ def _check_form(op: WinogradWeights | WinogradConv2d | WinogradWeightGrad, *coun
     require(all(n >= 0 for pair in padding for n in pair), f"{op.name}: padding must not be negative")
 
 
-def grid(y: Sizes, tile: int) -> tuple[int, int]:
+def grid(y: Dims, tile: int) -> tuple[Dim, Dim]:
     """Rows and columns of tiles in a result of shape y."""
-    return -(-y[2] // tile), -(-y[3] // tile)
+    return ceil_div(y[2], tile), ceil_div(y[3], tile)
 
 
 OPS = (WinogradWeights, WinogradConv2d, WinogradWeightGrad)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -26,15 +26,28 @@ from graphc.schedule.attention_schedule import AttentionSchedule
 
 def lower_attention(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
-    f, ins, (out, lse) = function(r)
-    s, q, lead = r.schedule, ins[0], out.shape[:-2]
-    b = blocks_of(r, f, q.shape[-2], ins[1].shape[-2])
+    f, ins, outs = function(r)
+    b = blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2])
+    narrow = r.schedule.narrow
+    if narrow is None:
+        _attention(r, b, ins, outs)
+        return f
+    with f.if_(f.le(f.value(b.columns), narrow.columns)):
+        _attention(r, replace(b, s=narrow), ins, outs)
+    with f.else_():
+        _attention(r, b, ins, outs)
+    return f
+
+
+def _attention(r: KernelRequest[AttentionSchedule], b: Blocks, ins: Sequence[View], outs: Sequence[View]) -> None:
+    """All blocks of queries."""
+    f, s, q, (out, lse) = b.f, b.s, ins[0], outs
+    lead = out.shape[:-2]
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=b.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
         head = _head(b, number, lead, ins, (out, lse))
         _ForwardBlock(b, r.node.op.factor(q.shape) / LN2, head, block * s.columns).run()
-    return f
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -38,12 +39,26 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
     f, inputs, (dq, dk, dv) = function(r)
     s, op = r.schedule, r.node.op
     b = blocks_of(r, f, dk.shape[-2], dq.shape[-2])
-    factor, lead = op.factor(dq.shape), dq.shape[:-2]
-    share, heads = ceil_div(b.column_blocks, s.parts), prod(lead)
+    lead = dq.shape[:-2]
     shared = f.view("shared", dq.dtype, (s.deltas + s.partials,))
-    deltas = shared.view_at([0], (heads, b.rows), (b.rows, 1))
-    sums = _Sums(b, dq.shape[-1], shared.view_at([s.deltas], (s.partials,), (1,)))
+    deltas = shared.view_at([0], (prod(lead), b.rows), (b.rows, 1))
+    sums = shared.view_at([s.deltas], (s.partials,), (1,))
     _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
+    if s.narrow is None:
+        _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
+        return f
+    with f.if_(f.le(f.value(b.columns), s.narrow.columns)):
+        _gradients(replace(b, s=s.narrow), op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
+    with f.else_():
+        _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
+    return f
+
+
+def _gradients(b: Blocks, factor: float, inputs: Sequence[View], outs: Sequence[View], deltas: View,
+               partials: View) -> None:
+    """All blocks of keys, then what they give for the queries."""
+    f, s, (dq, dk, dv), lead = b.f, b.s, outs, outs[0].shape[:-2]
+    share, heads, sums = ceil_div(b.column_blocks, s.parts), prod(lead), _Sums(b, dq.shape[-1], partials)
     with f.parallel(heads * s.parts, "keys", serial=b.serial) as t:
         # large heads one by one: threads share their queries in L3
         number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)
@@ -54,7 +69,6 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
         with f.loop(first, f.min_(first + share, b.column_blocks)) as blocks:
             _GradientBlock(b, factor, of, own, blocks.index * s.columns, f.min_(blocks.index - first, 1)).run()
     sums.store(dq, factor, lead)
-    return f
 
 
 def _compute_deltas(b: Blocks, out: View, dout: View, lead: Dims, deltas: View) -> None:

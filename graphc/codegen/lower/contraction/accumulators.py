@@ -130,7 +130,7 @@ class MicroTileAccumulators(BlockedAccumulators):
         return s.edges[-1] if s.any_edge else s.blocking.mr, s.blocking.nr
 
     def _micro_tile(self, at: MicroTile) -> View:
-        return self.sums.view_at([at.below, 0], (1,), (1,))
+        return self.sums.view_at([0, 0], (1,), (1,))
 
     def _source(self, at: MicroTile) -> Source:
         return sums_in(self.f, self.sums, at.row, at.column)
@@ -173,7 +173,8 @@ class DirectStore(Accumulators):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.c.schedule.blocking.mr, self.c.schedule.blocking.nr
+        s = self.c.schedule
+        return s.edges[-1] if s.any_edge else s.blocking.mr, s.blocking.nr
 
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
         f, s, p, tile = self.f, self.c.schedule, self.c.phase, block.tile
@@ -190,7 +191,8 @@ class DirectStore(Accumulators):
             yield direct, True
         with f.else_():
             yield MicroTileSums(f.reinterpret(self.sums, (1,), (1,)), nr), False
-            with f.loop(0, at.mr if s.edges else f.min_(rows, at.mr)) as loop:
+            stored = at.count if at.count is not None else at.mr if s.edges else f.min_(rows, at.mr)
+            with f.loop(0, stored) as loop:
                 line = out.view_at([start + loop.index * row_step], (nr,))
                 vector_run(f, f.min_(columns, nr), s.lanes, lambda j, lanes, mask: f.store(
                     line, [j], f.load(self.sums, [loop.index, j], lanes, mask), mask))

@@ -6,7 +6,7 @@ kernels are compiled once for all shapes. Equal specs give the same object.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -17,6 +17,7 @@ from graphc.schedule.contraction_schedule import STEPS
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
+BRIEF_SUMS = 8                  # from which on unrolled steps gain nothing: two units wait four cycles for each sum
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class RowLayout:
 
     step: between two steps of k.
     scattered: each row has an offset of its own; otherwise row i is at i (a is packed).
+    even: the offsets are those of the first row and equal distances from one to the next.
     taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
     packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: not.
     """
@@ -47,6 +49,7 @@ class RowLayout:
     scattered: bool = False
     taps: tuple[int, ...] = ()
     packs: int = 0
+    even: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,27 +76,37 @@ class MicroTileShape:
 
 @dataclass(frozen=True)
 class MicroKernelSpec:
-    """Which micro-kernel. scaled: c is multiplied by a factor for each column before the sums are added."""
+    """Which micro-kernel. scaled: c is multiplied by a factor for each column before the sums are added; brief: as
+    little code as does not make it slower, of kernels of which there is one for each number of rows.
+    """
     types: ProductTypes
     shape: MicroTileShape
     a: RowLayout
     b: ColumnLayout
     scaled: bool = False
+    brief: bool = False
 
     @property
     def name(self) -> str:
         a, b, shape = self.a, self.b, self.shape
         rows = f"taps{'_'.join(map(str, a.taps))}x" if a.taps else "rows" if a.scattered else "panel"
-        forms = {"masked": b.masked, "unfused": not shape.fused, f"ahead{b.prefetch_lines}": b.prefetch_lines,
-                 "scaled": self.scaled, f"keeps{a.packs}": a.packs}
+        forms = {"even": a.even, "masked": b.masked, "unfused": not shape.fused,
+                 f"ahead{b.prefetch_lines}": b.prefetch_lines, "scaled": self.scaled, f"keeps{a.packs}": a.packs,
+                 "brief": self.brief}
         suffix = "".join(f"_{form}" for form, holds in forms.items() if holds)
         return f"tile_{self.types}_{shape.mr}x{shape.vectors * shape.lanes}_{rows}{a.step}_b{b.step}{suffix}"
+
+    @property
+    def in_brief(self) -> MicroKernelSpec:
+        """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides
+        its jump."""
+        return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS and not self.a.taps)
 
 
 @dataclass(frozen=True)
 class RowPanel:
-    """MR rows of a from some step of k on. offsets: of the rows, if they are scattered; packed: where they are packed
-    on the way.
+    """MR rows of a from some step of k on. offsets: of the rows, if they are scattered, or of the first and then the
+    distance to the next, if they are even; packed: where they are packed on the way.
     """
     memory: View
     layout: RowLayout
@@ -119,7 +132,7 @@ class MicroTileSums:
     factors: of the columns, by which c is multiplied before the sums are added, whatever `accumulate` says.
     """
     memory: View
-    row_step: Dim
+    row_step: Ix | Dim
     accumulate: Ix | int = 0
     factors: View | None = None
 
@@ -127,11 +140,20 @@ class MicroTileSums:
 def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
                       steps: Ix | int) -> None:
     """c (+)= a b over `steps` steps of k."""
+    f.call(micro_kernel(spec_of(shape, a, b, c)), arguments_of(a, b, c, steps))
+
+
+def spec_of(shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> MicroKernelSpec:
+    """The micro-kernel for such operands."""
     types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
-    spec = MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None)
+    return MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None)
+
+
+def arguments_of(a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int) -> list[View | Ix]:
+    """What a micro-kernel is called with."""
     views = [view for view in (a.memory, b.memory, c.memory, c.factors, a.packed) if view is not None]
-    counts = [as_ix(steps), as_ix(c.row_step), *([] if spec.scaled else [as_ix(c.accumulate)])]
-    f.call(micro_kernel(spec), [*views, *counts, *a.offsets, *(ix for ix in (b.count, b.next) if ix is not None)])
+    counts = [as_ix(steps), as_ix(c.row_step), *([] if c.factors is not None else [as_ix(c.accumulate)])]
+    return [*views, *counts, *a.offsets, *(ix for ix in (b.count, b.next) if ix is not None)]
 
 
 @cache
@@ -139,8 +161,8 @@ def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
     """c[i, j] = (accumulate ? c[i, j] : 0) + the sum over k of a[i, k] * b[k, j]; scaled: c[i, j] * factors[j] + it.
 
     Views: a, b, c, factors (if scaled), where rows are packed (if they are). Integers: k, row step of c, accumulate (0
-    or 1; not if scaled), the row offsets of a (if scattered), the columns (if masked), what is prefetched, from b on
-    (if anything is).
+    or 1; not if scaled), the row offsets of a (if scattered; if even the first and the distance), the columns (if
+    masked), what is prefetched, from b on (if anything is).
     """
     kernel = _MicroKernel(spec)
     kernel.write()
@@ -157,9 +179,16 @@ class _MicroKernel:
         self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, ELEMENTS)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
         self.accumulate = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
-        self.rows = [f.param(f"row{i}", 0, ELEMENTS) if spec.a.scattered else Ix(i) for i in range(shape.mr)]
+        self.rows = self._row_offsets()
         self.masks = self._column_masks()
         self.packed = f.view("kept", types.a, (ANY,), (1,)) if spec.a.packs else None
+
+    def _row_offsets(self) -> list[Ix]:
+        f, a, rows = self.f, self.spec.a, range(self.shape.mr)
+        if a.even:
+            first, step = f.param("first", 0, ELEMENTS), f.param("distance", 0, ELEMENTS)
+            return [first + step * i for i in rows]
+        return [f.param(f"row{i}", 0, ELEMENTS) if a.scattered else Ix(i) for i in rows]
 
     def _column_masks(self) -> list[Val | None]:
         f, lanes, vectors = self.f, self.shape.lanes, self.shape.vectors
@@ -183,7 +212,7 @@ class _MicroKernel:
         if prefetches:
             whole = f.divmod(self.steps, STEPS)[0] * STEPS
             sums = self._prefetching_steps(whole, f.param("ahead", 0, ELEMENTS), sums)
-        with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches else STEPS) as loop:
+        with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches or self.spec.brief else STEPS) as loop:
             loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
         return loop.results
 

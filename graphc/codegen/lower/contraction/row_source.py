@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import ClassVar
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
@@ -13,19 +12,22 @@ from graphc.codegen.lower.contraction.micro_kernel import RowLayout, RowPanel
 from graphc.codegen.lower.contraction.pack_rows import RowPacker, RowPanels, row_offset, row_packer
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
-from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
+from graphc.codegen.lower.ranges import Range, offset, open_range, steps_evenly, unflatten
 from graphc.ir.dims import Dim, ceil_div, typical
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.contraction_schedule import packed_row_panels
 
 
 @dataclass(frozen=True)
 class RowSource(ABC):
-    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panels` at each micro-tile.
-    begins_anywhere: micro-tiles may begin at any row, not only where a panel does.
-    """
+    """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panels` at each micro-tile."""
     c: TiledPhase
-    begins_anywhere: ClassVar[bool] = True
+
+    @property
+    def panel_step(self) -> Dim:
+        """Elements from a panel of rows to the next, if they are packed."""
+        return 0
 
     def pack_once(self) -> None:
         """Packs all rows, unless that is done later or never."""
@@ -52,7 +54,14 @@ class UnpackedRows(RowSource):
 
     @property
     def layout(self) -> RowLayout:
-        return RowLayout(self.c.phase.a.strides[self.c.phase.k[-1]], scattered=True)
+        return RowLayout(self.c.phase.a.strides[self.c.phase.k[-1]], scattered=True, even=self._even)
+
+    @property
+    def _even(self) -> bool:
+        """Whether rows are told by their distance: of any number of them each would need an argument."""
+        p = self.c.phase
+        return (self.c.schedule.any_edge and steps_evenly(p.a, p.m, p.sizes)
+                and is_nonnegative(p.a.strides[p.m[-1]]))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self.c.a
@@ -60,6 +69,9 @@ class UnpackedRows(RowSource):
     def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
         clamped = self.c.grid.has_row_tail and not self.c.schedule.edges
         base = offset(self.c.phase.a, block.tile.batch | block.k.first)
+        if self._even:
+            first = row_offset(self.c, at.global_row, clamped) + base
+            return RowPanel(self.c.a, self.layout, (first, as_ix(self.c.phase.a.strides[self.c.phase.m[-1]]))),
         rows = tuple([row_offset(self.c, at.global_row + i, clamped) + base for i in range(at.mr)])
         return RowPanel(self.c.a, self.layout, rows),
 
@@ -77,7 +89,6 @@ class TapRows(UnpackedRows):
 
 class PackedRows(RowSource):
     """Panels of MR rows."""
-    begins_anywhere = False
 
     @property
     def mr(self) -> int:
@@ -100,12 +111,12 @@ class RowsPackedOnce(PackedRows):
         return packed_row_panels(self.c.m, self.c.schedule)
 
     @property
-    def _panel_size(self) -> Dim:
+    def panel_step(self) -> Dim:
         return self.mr * self.c.k
 
     @property
     def _memory(self) -> View:
-        return self.c.packed("a", self.c.batches * self._panels * self._panel_size)
+        return self.c.packed("a", self.c.batches * self._panels * self.panel_step)
 
     def pack_once(self) -> None:
         """A tile packs a few steps of k of all panels, or all steps of some panels."""
@@ -121,16 +132,16 @@ class RowsPackedOnce(PackedRows):
             row = number * (group * mr)
             rows = group * mr if panels % group == 0 else f.min_(group * mr, panels * mr - row)
             k = open_range(f, p.k, c.k_sizes, steps, block)
-            start = (batch_number * panels + number * group) * self._panel_size + k.flat * mr
-            self.packer.pack(batch, row, as_ix(rows), k, RowPanels(memory, start, self._panel_size))
+            start = (batch_number * panels + number * group) * self.panel_step + k.flat * mr
+            self.packer.pack(batch, row, as_ix(rows), k, RowPanels(memory, start, self.panel_step))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         return self._memory
 
     def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
-        start = block.tile.batch_number * (self._panels * self._panel_size) + block.k.flat * self.mr
+        start = block.tile.batch_number * (self._panels * self.panel_step) + block.k.flat * self.mr
         number, _ = self.c.f.divmod(at.global_row, self.mr)
-        return RowPanel(block.a.view_at([start + number * self._panel_size], (1,)), self.layout),
+        return RowPanel(block.a.view_at([start + number * self.panel_step], (1,)), self.layout),
 
 
 class RowsPackedPerTile(PackedRows):
@@ -141,13 +152,17 @@ class RowsPackedPerTile(PackedRows):
         """Steps of the longest block."""
         return self.c.schedule.blocking.kc.length(self.c.k_sizes)
 
+    @property
+    def panel_step(self) -> int:
+        return self.mr * self._longest
+
     def _scratch(self) -> View:
         rows = self.c.grid.padded_rows + self.mr * self.c.schedule.any_edge         # as of `packed_row_panels`
         return self.c.f.scratch("packed_a", self.c.a.dtype, (rows * self._longest,))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         memory = self._scratch()
-        self.packer.pack(tile.batch, tile.row, tile.rows, k, RowPanels(memory, Ix(), self.mr * self._longest))
+        self.packer.pack(tile.batch, tile.row, tile.rows, k, RowPanels(memory, Ix(), self.panel_step))
         return memory
 
     def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:

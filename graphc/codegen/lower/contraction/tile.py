@@ -1,8 +1,7 @@
 """What the five loops count: tiles of the output, blocks of the sum, micro-tiles."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -41,14 +40,14 @@ class SumBlock:
 
 @dataclass(frozen=True)
 class MicroTile:
-    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles; below:
-    how many rows of those that are finished together are above it.
+    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles; count:
+    how many rows it has, 1 to `mr`, where that is known when the kernel runs.
     """
     row: Ix
     column: Ix
     global_row: Ix
     mr: int
-    below: int = 0
+    count: Ix | None = None
 
 
 @dataclass(frozen=True)
@@ -150,38 +149,13 @@ class TileGrid:
     def last_rows(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
         """All last rows of a tile, of which any number may be left."""
         row = rows.whole * self.schedule.blocking.mr
-        return MicroTile(row, column, tile.row + row, self.schedule.edges[-1])
-
-    def divided(self, rows: RowPanelCount, last: MicroTile, anywhere: bool) -> Iterator[list[MicroTile]]:
-        """Opens the branches for the last rows, one for each number of them: the micro-tiles that they are. There are
-        always some, which is said for the verifier. anywhere: a micro-tile may begin at any row, not at panels only.
-        """
-        f, s, number = self.f, self.schedule, self.f.value(rows.edge)
-        mr = s.blocking.mr
-        with f.if_(f.gt(number, 0)):
-            for count in _by_number(f, number, s.edges):
-                first = count - count // 2 if anywhere else mr
-                parts = [count] if count <= mr else [first, count - first]
-                yield [replace(last, row=last.row + above, global_row=last.global_row + above, mr=part, below=above)
-                       for part, above in zip(parts, (0, parts[0]))]
+        return MicroTile(row, column, tile.row + row, self.schedule.edges[-1], rows.edge)
 
     def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
         """Its minima are for the verifier: where it is computed they change nothing."""
         f, mr, edge_mr = self.f, self.schedule.blocking.mr, self.schedule.edge_mr
         row = f.min_(rows.whole, self.schedule.blocking.mc // mr - 1) * mr
         return MicroTile(row, column, f.min_(tile.row + row, self._m - edge_mr), edge_mr)
-
-
-def _by_number(f: LoopFunction, value: Val, numbers: Sequence[int]) -> Iterator[int]:
-    """Opens a branch for each of the numbers, of which the value is one."""
-    middle = len(numbers) // 2
-    if not middle:
-        yield numbers[0]
-        return
-    with f.if_(f.lt(value, numbers[middle])):
-        yield from _by_number(f, value, numbers[:middle])
-    with f.else_():
-        yield from _by_number(f, value, numbers[middle:])
 
 
 class TiledPhase(PhaseLowering[TileSchedule]):

@@ -9,10 +9,11 @@ while it is in the caches.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.any_rows import AnyRows, call_for_any_rows
 from graphc.codegen.lower.contraction.epilogue import Epilogue, epilogue_of
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
@@ -64,11 +65,10 @@ class _Winograd:
                 block, strip = f.divmod(t, strips)
                 self.transform(block * s.rows, strip * s.mr, self.shared.view_at([block * s.block], (s.block,)))
         with f.parallel(s.groups * s.blocks, "tiles") as t:
-            group, block = f.divmod(t, s.blocks)
+            group, block = f.divmod(t, s.blocks) if s.groups > 1 or isinstance(s.blocks, int) else (Ix(), t)
             if self.shared is None:
                 image = f.scratch("image", s.dtype, (s.block,))
-                with f.loop(0, self.rows(block), s.mr) as loop:
-                    self.transform(block * s.rows, loop.index, image)
+                self.transform_block(block, image)
             else:
                 image = self.shared.view_at([block * s.block], (s.block,))
             sums = f.scratch("sums", s.dtype, (s.points * s.sum_plane,))
@@ -79,6 +79,22 @@ class _Winograd:
     def rows(self, block: Ix) -> Ix:
         """Tiles of a block."""
         return self.f.min_(self.s.rows, self.image.count - block * self.s.rows)
+
+    def transform_block(self, block: Ix, image: View) -> None:
+        """The tiles of a block; whole register tiles of them, unless the number of tiles comes with the call."""
+        f, s = self.f, self.s
+        if self.any_rows:
+            with f.loop(0, self.rows(block)) as loop:
+                self.image.transform(block * s.rows + loop.index, Channels(Ix(), Ix(s.channels), s.channels),
+                                     image.view_at([loop.index * s.row], (1,)), s.plane)
+            return
+        with f.loop(0, self.rows(block), s.mr) as loop:
+            self.transform(block * s.rows, loop.index, image)
+
+    @property
+    def any_rows(self) -> bool:
+        """Whether the last register tile of a block may have any number of rows."""
+        return not isinstance(self.image.count, int)
 
     def transform(self, first: Ix, row: Ix, target: View) -> None:
         """mr tiles from `first + row` on; the last tile of all is repeated behind it."""
@@ -92,7 +108,6 @@ class _Winograd:
 
     def products(self, block: Ix, group: Ix, features: Ix, image: View, sums: View) -> None:
         f, s = self.f, self.s
-        shape, rows = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused), tuple([Ix(i * s.row) for i in range(s.mr)])
         with f.loop(0, s.points) as point, f.loop(0, s.channels, s.sums) as part:
             steps = f.min_(s.sums, s.channels - part.index)
             add = f.min_(part.index, 1)
@@ -100,11 +115,29 @@ class _Winograd:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
                 columns = ColumnPanel(self.u.view_at([point.index, panel, part.index, 0], (1,), (1,)),
                                       ColumnLayout(s.nr))
-                with f.loop(0, self.rows(block), s.mr) as down:
-                    source = image.view_at([point.index * s.plane + down.index * s.row + part.index], (1,))
-                    target = sums.view_at([point.index * s.sum_plane + down.index * s.width + across.index], (1,))
-                    a = RowPanel(source, RowLayout(1, scattered=True), rows)
-                    call_micro_kernel(f, shape, a, columns, MicroTileSums(target, s.width, add), steps)
+                source = image.view_at([point.index * s.plane + part.index], (1,))
+                target = sums.view_at([point.index * s.sum_plane + across.index], (1,))
+                self.column_products(self.rows(block), source, columns, MicroTileSums(target, s.width, add), steps)
+
+    def column_products(self, count: Ix, image: View, columns: ColumnPanel, sums: MicroTileSums, steps: Ix) -> None:
+        """Of all tiles of a block, whose first is at `image`, and one panel of columns."""
+        f, s = self.f, self.s
+        shape = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused)
+        whole = f.divmod(count, s.mr)[0] * s.mr if self.any_rows else count
+
+        def operands(row: Ix) -> tuple[RowPanel, MicroTileSums]:
+            """Of the register tile from this row of the block on."""
+            layout = RowLayout(1, scattered=True, even=self.any_rows)
+            offsets = (Ix(), Ix(s.row)) if self.any_rows else tuple([Ix(i * s.row) for i in range(s.mr)])
+            return (RowPanel(image.view_at([row * s.row], (1,)), layout, offsets),
+                    replace(sums, memory=sums.memory.view_at([row * s.width], (1,))))
+        with f.loop(0, whole, s.mr) as down:
+            a, c = operands(down.index)
+            call_micro_kernel(f, shape, a, columns, c, steps)
+        if self.any_rows and s.mr > 1:
+            with f.if_(f.gt(f.value(count - whole), 0)):
+                a, c = operands(whole)
+                call_for_any_rows(f, shape, AnyRows(count - whole, s.mr - 1, a), columns, c, steps)
 
     # ---- and back
 

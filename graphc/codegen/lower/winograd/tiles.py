@@ -9,6 +9,8 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
+from graphc.ir.dims import Dim, typical
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.contraction_schedule import round_up
 
 CHANNEL = 1                         # axis of an image
@@ -34,12 +36,12 @@ class Tiles:
     """
     f: LoopFunction
     image: View
-    grid: tuple[int, int]
+    grid: tuple[Dim, Dim]
     before: tuple[int, int]
     spec: TransformSpec
 
     @property
-    def count(self) -> int:
+    def count(self) -> Dim:
         return self.image.shape[0] * self.grid[0] * self.grid[1]
 
     @property
@@ -70,16 +72,17 @@ class Tiles:
             self._transform_copy(n, corner, channels, target, plane)
 
     def _inside(self, corner: list[Ix]) -> Val | None:
-        """Whether a tile can be read in place; None: none can."""
+        """Whether a tile can be read in place; None: none can, of images of typical sizes."""
         f, m, sizes = self.f, self.spec.m, self.image.shape[2:]
-        some = all(-(-before // m) * m - before + self.side <= size for before, size in zip(self.before, sizes))
-        if not some or self.image.strides[CHANNEL] != 1 or min(self.image.strides) < 0:
+        some = all(-(-before // m) * m - before + self.side <= typical(size)
+                   for before, size in zip(self.before, sizes))
+        if not some or self.image.strides[CHANNEL] != 1 or not all(map(is_nonnegative, self.image.strides)):
             return None
         low = [f.ge(f.value(at), 0) for at in corner]
-        high = [f.le(f.value(at), size - self.side) for at, size in zip(corner, sizes)]
+        high = [f.le(f.value(at), f.value(size - self.side)) for at, size in zip(corner, sizes)]
         return f.and_(f.and_(*low), f.and_(*high))
 
-    def _call(self, source: View, steps: tuple[int, int], channels: Channels, target: View, plane: int,
+    def _call(self, source: View, steps: tuple[Dim, Dim], channels: Channels, target: View, plane: int,
               masked: bool = False) -> None:
         whole = whole_vectors(self.f, channels.count, self.spec.lanes)
         self.f.call(transform_kernel(replace(self.spec, masked=masked)),
@@ -96,7 +99,8 @@ class Tiles:
 
     def _copy_pixel(self, n: Ix, at: list[Ix], channels: Channels, target: View) -> None:
         f, lanes, sizes = self.f, self.spec.lanes, self.image.shape[2:]
-        inside = [test for ix, size in zip(at, sizes) for test in (f.ge(f.value(ix), 0), f.lt(f.value(ix), size))]
+        inside = [test for ix, size in zip(at, sizes)
+                  for test in (f.ge(f.value(ix), 0), f.lt(f.value(ix), f.value(size)))]
         place = [f.max_(f.min_(ix, size - 1), 0) for ix, size in zip(at, sizes)]
         pixel = self.image.view_at([n, channels.first, *place], (channels.most,), (self.image.strides[CHANNEL],))
         with f.if_(f.and_(f.and_(*inside[:2]), f.and_(*inside[2:]))):

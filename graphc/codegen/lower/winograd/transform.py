@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val
+from graphc.codegen.loops.index import ELEMENTS
 from graphc.codegen.lower.contraction.micro_kernel import ANY, multiply_add
 from graphc.ir.types import DType
 from graphc.ir.winograd import Matrix, transforms
@@ -48,7 +49,7 @@ def transform_kernel(spec: TransformSpec) -> LoopFunction:
     f = LoopFunction(spec.name, noalias=True)
     x, y = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "xy")
     channels = f.param("channels", 0, 1 << 24, spec.lanes)
-    row, column, step = (f.param(name, 0, 1 << 32) for name in ("row", "column", "step"))
+    row, column, step = (f.param(name, 0, ELEMENTS) for name in ("row", "column", "step"))
     count = f.param("count", 0, 1 << 24) if spec.masked else channels
     width = len(spec.rows)
     with f.loop(0, channels, spec.lanes) as loop:

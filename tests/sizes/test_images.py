@@ -1,0 +1,83 @@
+"""Networks of images whose number, height and width come with the call: strides, pools, Winograd's form."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn
+from graphc.models.resnet import BasicBlock
+
+RTOL = 2e-5                 # of the largest result: programs for one size may choose another form
+
+
+def strided():
+    return nn.Conv2d(8, 5, stride=3, padding=2) >> nn.relu >> nn.Conv2d(8, 3, stride=2, padding=1)
+
+
+def pools():
+    return nn.Conv2d(8, 3, padding=1) >> nn.MaxPool2d(3, 2, 1) >> nn.AvgPool2d(2)
+
+
+def residual():
+    return (nn.Conv2d(16, 3, stride=2, padding=1) >> nn.BatchNorm2d() >> nn.relu >> nn.MaxPool2d(3, 2, 1)
+            >> BasicBlock(16, 1) >> BasicBlock(32, 2) >> nn.GlobalAvgPool2d() >> nn.Linear(5))
+
+
+def winograd():
+    return nn.Conv2d(16, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 3) >> nn.relu
+
+
+def u_net():
+    down, up = nn.Conv2d(16, 3, padding=1) >> nn.relu, nn.ConvTranspose2d(8, 2, stride=2)
+    deep, last = nn.Conv2d(16, 3, padding=1) >> nn.relu, nn.Conv2d(2, 3, padding=1)
+
+    def forward(x):
+        y = down(x)
+        return last(gc.concat([up(deep(gc.max_pool2d(y, 2))), y], axis=1))
+    return forward
+
+
+SIZES = (1, 16, 16), (3, 9, 21), (2, 33, 18), (1, 40, 7)
+CASES = {
+    "strided": (strided, gc.f32["B", 3, "H", "W"], SIZES), "pools": (pools, gc.f32["B", 3, "H", "W"], SIZES),
+    "residual": (residual, gc.f32["B", 3, "H", "W"], ((1, 32, 32), (2, 45, 61), (3, 64, 33))),
+    "winograd": (winograd, gc.f32["B", 16, "H", "W"], SIZES),
+    "winograd of a batch": (winograd, gc.f32["B", 16, 14, 14], ((1, 14, 14), (2, 14, 14), (5, 14, 14), (33, 14, 14))),
+    "u-net": (u_net, gc.f32["B", 3, "2*H", "2*W"], ((1, 8, 8), (2, 6, 20), (1, 34, 18))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_program_serves_all_sizes(name):
+    make, type, sizes = CASES[name]
+    net, rng = make(), np.random.default_rng(0)
+    run = gc.compile(net, x=type, seed=0)
+    assert run.sized, run.why_not
+    for batch, height, width in sizes:
+        x = rng.standard_normal((batch, type.shape[1], height, width)).astype(np.float32)
+        alone = gc.compile(net, x=gc.f32[x.shape], seed=0)(x)
+        assert np.abs(run(x) - alone).max() <= RTOL * np.abs(alone).max()
+
+
+def test_an_image_has_the_same_bits_in_every_batch():
+    run = gc.compile(winograd(), x=gc.f32["B", 16, 14, 14], seed=0)
+    assert run.sized, run.why_not
+    x = np.random.default_rng(0).standard_normal((19, 16, 14, 14)).astype(np.float32)
+    together = run(x)
+    for first, count in ((0, 1), (3, 1), (18, 1), (5, 7), (2, 16)):
+        np.testing.assert_array_equal(run(x[first:first + count]), together[first:first + count])
+
+
+def test_images_of_any_number_are_in_winograds_form():
+    run = gc.compile(winograd(), x=gc.f32["B", 16, "H", "W"], seed=0)
+    assert run.dump("fused").count("winograd_conv2d(") == 2
+
+
+@pytest.mark.parametrize("step", (2, 3))
+def test_slices_with_steps(step):
+    run = gc.compile(lambda x: x[::step] * 2, x=gc.f32["B"])
+    assert run.sized, run.why_not
+    for size in (1, 2, 3, 4, 7, 100):
+        x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+        np.testing.assert_array_equal(run(x), x[::step] * 2)
