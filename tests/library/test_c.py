@@ -102,6 +102,16 @@ def test_examples_compile_without_warnings(compiler, standard, trained):
     assert re.fullmatch(r"step: loss begins with \S+\npredict: result begins with \S+\n", run(["./example"], folder).stdout)
 
 
+@needs("gcc")
+def test_examples_with_sizes_and_with_weights_in_a_file(sized, tmp_path):
+    gc.export(nn.Linear(3), tmp_path, x=gc.f32[4, 2], seed=0, weights="file", targets=networks.here())
+    for folder, name in ((sized, "look"), (tmp_path, "net")):
+        run(["gcc", "-std=c99", *STRICT, "example.c", f"lib{name}.a", *LINK, "-o", "example"], folder)
+        assert run(["./example"], folder).stdout.startswith("run: result begins with")
+    (tmp_path / "net.safetensors").unlink()
+    assert subprocess.run(["./example"], cwd=tmp_path, capture_output=True).returncode == 8
+
+
 @needs("gcc", "nm")
 def test_symbols(parallel, trained):
     """Only names of the library are visible, and it needs a few of the C library's and libm's alone."""
@@ -208,3 +218,25 @@ def test_without_a_linker(tmp_path, monkeypatch):
         command = re.search(r"cc (-shared.*)", made.notes[0])[1].split()
         run(["gcc", *command], tmp_path)
         assert (tmp_path / "libnet.so").exists()
+
+
+@needs("gcc", "qemu-x86_64")
+@pytest.mark.parametrize("cpu, chosen", [("Nehalem", "sse2"), ("Haswell", "avx2"), ("SandyBridge", "sse2")])
+def test_other_cpus(cpu, chosen, parallel):
+    """The best instruction set that a simulated CPU has: AVX alone is not enough for AVX2."""
+    folder, _ = parallel
+    (folder / "asks.c").write_text('#include "net.h"\n#include <stdio.h>\nstatic float x[256 * 300], y[256 * 300];\n'
+                                   "int main(void) {\n    net *n = net_create(1);\n    if (!n || net_run(n, x, y)) return 1;\n"
+                                   "    puts(net_instruction_set(n));\n    return 0;\n}\n")
+    run(["gcc", "-static", "asks.c", "libnet.a", *LINK, "-o", "asks"], folder)
+    assert run(["qemu-x86_64", "-cpu", cpu, "./asks"], folder).stdout == f"{chosen}\n"
+
+
+@needs("gcc", "qemu-x86_64")
+def test_a_cpu_that_lacks_what_the_library_needs(tmp_path):
+    gc.export(nn.Linear(3), tmp_path, x=gc.f32[4, 2], seed=0, targets="x86_64-linux:avx2")
+    (tmp_path / "asks.c").write_text('#include "net.h"\nstatic _Alignas(64) char memory[1 << 16];\n'
+                                     "int main(void) {\n    if (net_create(1) || net_memory(1)) return 1;\n"
+                                     "    return net_init((net *)memory, sizeof memory, 1);\n}\n")
+    run(["gcc", "-static", "asks.c", "libnet.a", *LINK, "-o", "asks"], tmp_path)
+    assert subprocess.run(["qemu-x86_64", "-cpu", "Nehalem", "./asks"], cwd=tmp_path).returncode == 11
