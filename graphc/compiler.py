@@ -22,7 +22,7 @@ from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
 from graphc.memory.derived_state import DerivedState
 from graphc.memory.plan import Plan, ProgramPlan
 from graphc.memory.planner import plan_memory
-from graphc.memory.usage import Memory
+from graphc.memory.usage import Memory, human
 from graphc.memory.verify_plan import verify_plan
 from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
@@ -182,7 +182,15 @@ def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
             timed("verify loops", verify_loops, function)
     derived = DerivedState.of(declared.graph, planned)
     memory = Memory.of(planned, thread_scratch(program), declared.graph.state, derived.kept_bytes)
+    check_reach(declared.graph, memory, tools.target)
     return Lowered(program, derived, memory)
+
+
+def check_reach(graph: Graph, memory: Memory, target: Target) -> None:
+    """GraphError where one call of the graph needs more memory than this target's pointers reach."""
+    if isinstance(memory.total, int) and memory.total > target.reach_bytes:
+        raise GraphError(f"a call of {graph.name} takes {human(memory.total)} of memory with its arrays, and "
+                         f"{target.name} reaches {human(target.reach_bytes)}")
 
 
 def emit(lowered: Lowered, tools: Tools) -> Emitted:

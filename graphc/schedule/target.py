@@ -29,6 +29,11 @@ class Target:
     abi: str = ""                   # LLVM's name of the calling convention, where the triple leaves it open
     relocation: str = "pic"         # "static" where a program lies at a fixed address
 
+    @property
+    def reach_bytes(self) -> int:
+        """Memory that signed indices as wide as a pointer reach."""
+        return 1 << self.pointer_bits - 1
+
     def lanes(self, itemsize: int) -> int:
         return max(1, self.vector_bytes // itemsize)
 
@@ -65,7 +70,7 @@ class Target:
     @property
     def has_half(self) -> bool:
         """Whether f16 to f32 and back are instructions."""
-        return "+f16c" in self.features or self.triple.startswith("aarch64")
+        return "+f16c" in self.features or "+vfp4" in self.features or self.architecture == "aarch64"
 
     @property
     def has_rounding(self) -> bool:

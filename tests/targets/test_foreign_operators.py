@@ -11,8 +11,12 @@ import pytest
 from machines import MACHINES, run_on
 
 
+from graphc.ir.builder import Builder
+from graphc.ir.types import TensorType, bf16, dtype_of, f16
+
 sys.path[:0] = [str(Path(__file__).parent.parent / folder) for folder in ("ops", "native")]
 from samples import SAMPLES  # noqa: E402
+from test_conversions import edges  # noqa: E402
 from test_operators import check, graph_of  # noqa: E402
 
 GROUPS = 4
@@ -57,3 +61,29 @@ def test_operators_are_their_references(platform, group):
     if lacking := machine.lacks():
         pytest.skip(f"{lacking} not installed")
     check_on(machine, share_of(machine, group))
+
+
+@pytest.mark.parametrize("platform", MACHINES)
+def test_storage_types_are_converted_exactly(platform):
+    """All numbers of f16 and bf16 to f32; and numbers of f32, half way between two of them and beside that, back."""
+    machine = MACHINES[platform]
+    if lacking := machine.lacks():
+        pytest.skip(f"{lacking} not installed")
+    b, inputs, expected = Builder("casts"), [], []
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    for stored in (f16, bf16):
+        x = patterns.view(stored.np)
+        wide = x.astype(np.float32)
+        wide = np.where(np.isnan(wide), np.float32(np.nan), wide)
+        back = edges(stored)
+        inputs += [x, back]
+        with np.errstate(all="ignore"):
+            expected += [wide, back.astype(stored.np)]
+    outputs = [b.cast(b.input(f"x{i}", TensorType(dtype_of(x), x.shape)), dtype=dtype_of(y))
+               for i, (x, y) in enumerate(zip(inputs, expected))]
+    found = run_on(machine, b.finish(outputs, ("",) * len(outputs)), inputs).outputs
+    for x, actual, wanted in zip(inputs, found, expected):
+        nan, word = np.isnan(wanted.astype(np.float32)), f"u{wanted.itemsize}"
+        kept = ~nan if machine.subnormals else ~nan & (np.abs(np.asarray(x, np.float32)) >= TINY)
+        np.testing.assert_array_equal(np.isnan(actual.astype(np.float32)), nan)
+        np.testing.assert_array_equal(actual.view(word)[kept], wanted.view(word)[kept])
