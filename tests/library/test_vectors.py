@@ -87,3 +87,17 @@ def two_sizes():
 def test_vectors(make, tmp_path):
     gc.export(make(), tmp_path, targets=networks.here())
     agrees(tmp_path)
+
+
+def test_imported_onnx_file(tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("graphc.doors.onnx")
+    from onnx import TensorProto, helper, numpy_helper
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((6, 4)).astype(np.float32), "b": rng.standard_normal(4).astype(np.float32)}
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["h"]), helper.make_node("Softmax", ["h"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in (("x", 6), ("y", 4))]
+    graph = helper.make_graph(nodes, "m", ends[:1], ends[1:], [numpy_helper.from_array(a, n) for n, a in weights.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    gc.export(gc.from_onnx(model.SerializeToString()), tmp_path, targets=networks.here())
+    agrees(tmp_path)
