@@ -8,6 +8,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.cli import main
 from graphc.codegen.llvm.objects import object_code, platform
 from graphc.compiler import Compilation
 from graphc.errors import GraphError
@@ -89,6 +90,13 @@ def test_targets_of_this_process_are_those_of_the_platforms():
     known = {t.name: t for t in TARGETS.values()}
     for each in (PLATFORMS["x86_64-linux"], PLATFORMS["aarch64-linux"]):
         assert all(known[t.name] is t for t in each.instruction_sets)
+
+
+def test_code_for_others_is_printed(tmp_path, capsys):
+    path = tmp_path / "model.py"
+    path.write_text("import graphc as gc\n\n\n@gc.graph\ndef f(x: gc.f32[8]):\n    return x * 2\n")
+    assert main(["dump", f"{path}:f", "--stage", "asm", "--target", "cortex-m4"]) == 0
+    assert ".fpu\tfpv4-sp-d16" in capsys.readouterr().out
 
 
 def test_memory_beyond_what_pointers_reach():
