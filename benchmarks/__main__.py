@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, machine, matmul, rows, scaling, sizes, small, sweep, table,
-    trees)
+    attention, compiling, elementwise, examples, generation, library, machine, matmul, rows, scaling, sizes, small,
+    sweep, table, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
@@ -19,7 +19,7 @@ BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": ele
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
-              "compile-networks": compiling.main}
+              "compile-networks": compiling.main, "library": library.main}
 
 
 def _elsewhere(text: str) -> tuple[str, Place]:
