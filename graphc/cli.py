@@ -28,7 +28,8 @@ from graphc.profile import MOST_RUNS
 from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
 from graphc.schedule.platforms import PLATFORMS
-from graphc.schedule.target import AVX2, TARGETS, Target
+from graphc.schedule.platforms import EVERY_TARGET
+from graphc.schedule.target import AVX2, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
 SOURCE = "a file with the text of a graph, or module.py:name for a @gc.graph function"
@@ -71,13 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     dump = commands.add_parser("dump", help="print a graph at a stage of its compilation")
     _add_source(dump)
     dump.add_argument("--stage", choices=STAGES, default="fused")
-    dump.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
+    dump.add_argument("--target", choices=sorted(EVERY_TARGET), help="compile for this CPU instead of ours")
     dump.set_defaults(command=_dump)
     explain = commands.add_parser("explain",
                                   help="why neighbours are not fused, and among which schedules each kernel's was "
                                        "chosen")
     _add_source(explain)
-    explain.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
+    explain.add_argument("--target", choices=sorted(EVERY_TARGET), help="compile for this CPU instead of ours")
     explain.set_defaults(command=_explain)
     opt = commands.add_parser("opt", help="apply passes to a graph and print it")
     _add_source(opt)
@@ -148,13 +149,13 @@ def _dump(options: argparse.Namespace) -> None:
     graph = _bound(options)
     if options.stage != "graph":
         _check_sizes(graph)
-    print(Compilation(graph, TARGETS.get(options.target)).text(options.stage))
+    print(Compilation(graph, EVERY_TARGET.get(options.target)).text(options.stage))
 
 
 def _explain(options: argparse.Namespace) -> None:
     graph = _bound(options)
     _check_sizes(graph)
-    print(Compilation(graph, TARGETS.get(options.target)).explain())
+    print(Compilation(graph, EVERY_TARGET.get(options.target)).explain())
 
 
 def _opt(options: argparse.Namespace) -> None:

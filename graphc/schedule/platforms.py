@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from graphc.schedule.machine import Machine
-from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, Target
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, Target
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,6 @@ PLATFORMS: Mapping[str, Platform] = {p.name: p for p in (
     Platform("thumbv7em-none", (CORTEX_M4,), "elf"),
     Platform("x86_64-windows", tuple(replace(t, triple=WINDOWS) for t in (SSE2, AVX2, AVX512)), "coff"),
     Platform("aarch64-macos", (replace(NEON, triple=MACOS),), "macho"))}
+# by their names, for whoever only looks at code; of several systems that of Linux
+EVERY_TARGET: Mapping[str, Target] = {
+    **{target.name: target for platform in PLATFORMS.values() for target in platform.instruction_sets}, **TARGETS}
