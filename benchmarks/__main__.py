@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, machine, matmul, rows, scaling, sizes, small, sweep, table,
-    torch_door, trees)
+    attention, compiling, elementwise, examples, generation, library, machine, matmul, rows, scaling, sizes, small,
+    sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
@@ -20,7 +20,7 @@ BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": ele
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
-              "compile-networks": compiling.main}
+              "compile-networks": compiling.main, "library": library.main}
 # module and function: loaded at use, since ONNX Runtime is needed
 ONNX_PARTS = {"suite": ("onnx_suite", "main"), "models": ("onnx_models", "main"),
               "mutations": ("onnx_damaged", "main"), "gradients": ("onnx_gradients", "main")}

@@ -87,21 +87,18 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     source = replace(source, function=computing(storing(source.function, store), compute))
     function, graph, needed = source.function, source.graph, entries(source.function)
     given = state if source.state is None else source.state
-    bound = replace(function, graph=graph)
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         run = CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)))
-        run.origin = Origin(bound)
+        run.origin = Origin(graph)
         return run
     owner = state_for(function.name, needed, seed, given)
-    native = partial(_native, owner, _by_name(owner, needed), threads)
-    if graph.dim_names:
-        sized = partial(_sized_native, owner, _by_name(owner, needed), threads)
-        named = SpecialisedGraph(graph, native, "; give them to gc.compile to see more", sized, source.bounds)
-        named.origin = Origin(bound, source.bounds, owner)
-        return named
-    run = native(graph)
-    run.origin = Origin(bound, state=owner)
-    return run
+    named = _by_name(owner, needed)
+    native = partial(_native, owner, named, threads)
+    made = native(graph) if not graph.dim_names else SpecialisedGraph(
+        graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads),
+        source.bounds)
+    made.origin = Origin(graph, named, source.bounds, owner)
+    return made
 
 
 def _by_name(owner: State | None, needed: Sequence[Entry]) -> tuple[Entry, ...]:

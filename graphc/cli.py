@@ -32,7 +32,8 @@ from graphc.profile import MOST_RUNS
 from graphc.replacing import replacing
 from graphc.runtime.lock import StateLock
 from graphc.schedule.platforms import PLATFORMS
-from graphc.schedule.target import AVX2, TARGETS, Target
+from graphc.schedule.platforms import EVERY_TARGET
+from graphc.schedule.target import AVX2, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
 COMMANDS = "demo | run | profile | dump | explain | explore | opt | export | chat | doctor"
@@ -76,13 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     dump = commands.add_parser("dump", help="print a graph at a stage of its compilation")
     _add_source(dump)
     dump.add_argument("--stage", choices=STAGES, default="fused")
-    dump.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
+    dump.add_argument("--target", choices=sorted(EVERY_TARGET), help="compile for this CPU instead of ours")
     dump.set_defaults(command=_dump)
     explain = commands.add_parser("explain",
                                   help="why neighbours are not fused, and among which schedules each kernel's was "
                                        "chosen")
     _add_source(explain)
-    explain.add_argument("--target", choices=sorted(TARGETS), help="compile for this CPU instead of this machine's")
+    explain.add_argument("--target", choices=sorted(EVERY_TARGET), help="compile for this CPU instead of ours")
     explain.set_defaults(command=_explain)
     explore = commands.add_parser("explore",
                                   help="one HTML page that shows a program whole, from the source to assembly")
@@ -180,13 +181,13 @@ def _dump(options: argparse.Namespace) -> None:
     graph = _bound(options).graph
     if options.stage != "graph":
         _check_sizes(graph)
-    print(Compilation(graph, TARGETS.get(options.target)).text(options.stage))
+    print(Compilation(graph, EVERY_TARGET.get(options.target)).text(options.stage))
 
 
 def _explain(options: argparse.Namespace) -> None:
     graph = _bound(options).graph
     _check_sizes(graph)
-    print(Compilation(graph, TARGETS.get(options.target)).explain())
+    print(Compilation(graph, EVERY_TARGET.get(options.target)).explain())
 
 
 def _explore(options: argparse.Namespace) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphc.dsl.function import GraphFunction
+from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
+from graphc.nn.entry import Entry
 from graphc.state import State
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The function, the bounds of its named sizes, and the state on whose live arrays it runs; None where it keeps
-    what it needs of arrays that nobody else has."""
-    function: GraphFunction
+    """The graph, the entries of its state, the bounds of its named sizes, and the state on whose live arrays it runs;
+    None where it keeps what it needs of arrays that nobody else has. Entries of what gc.compile made have the names of
+    the state and no owners, so that no layer is kept for it."""
+    graph: Graph
+    entries: tuple[Entry, ...] = ()
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from graphc.schedule.machine import Machine
-from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, Target
+from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, Target
 
 
 @dataclass(frozen=True)
 class Platform:
     """An operating system, or none, on an architecture. `instruction_sets`: the plainest first, which every machine of
-    the platform has. `object_format`: of object code."""
+    the platform has. `object_format`: of object code. `has_pool`: the runtime's thread pool runs there; elsewhere the
+    caller of code that `has_threads` may bring its own."""
     name: str
     instruction_sets: tuple[Target, ...]
     object_format: str
+    has_pool: bool = False
 
     @property
     def baseline(self) -> Target:
@@ -44,12 +46,14 @@ CORTEX_M4 = Target("cortex-m4", "thumbv7em-none-unknown-eabihf", "", 1, 16, MICR
 WINDOWS, MACOS = "x86_64-pc-windows-msvc", "aarch64-apple-macosx11.0.0"
 
 PLATFORMS: Mapping[str, Platform] = {p.name: p for p in (
-    Platform("x86_64-linux", (SSE2, AVX2, AVX512), "elf"),
-    Platform("aarch64-linux", (NEON,), "elf"),
+    Platform("x86_64-linux", (SSE2, AVX2, AVX512), "elf", has_pool=True),
+    Platform("aarch64-linux", (NEON,), "elf", has_pool=True),
     Platform("armv7-linux", (ARMV7,), "elf"),
     Platform("riscv64-linux", (RISCV64,), "elf"),
     Platform("wasm32", (WASM32,), "wasm"),
     Platform("thumbv7em-none", (CORTEX_M4,), "elf"),
-    Platform("x86_64-windows", tuple(replace(t, triple=WINDOWS, has_threads=False) for t in (SSE2, AVX2, AVX512)),
-             "coff"),
-    Platform("aarch64-macos", (replace(NEON, triple=MACOS, has_threads=False),), "macho"))}
+    Platform("x86_64-windows", tuple(replace(t, triple=WINDOWS) for t in (SSE2, AVX2, AVX512)), "coff"),
+    Platform("aarch64-macos", (replace(NEON, triple=MACOS),), "macho"))}
+# by their names, for whoever only looks at code; of several systems that of Linux
+EVERY_TARGET: Mapping[str, Target] = {
+    **{target.name: target for platform in PLATFORMS.values() for target in platform.instruction_sets}, **TARGETS}

@@ -6,10 +6,13 @@ import ctypes
 import numpy as np
 import pytest
 
+import graphc as gc
+from graphc import nn, optim
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.runtime.instances import status
 from graphc.doors.library.linking import linker
 
+import networks
 from exported import INT, POINTER, WORD, Instance
 from test_bits import state_bytes
 
@@ -122,9 +125,6 @@ def test_indices(sized):
 
 
 def test_a_failed_step_leaves_the_state(tmp_path):
-    import graphc as gc
-    from graphc import nn, optim
-    import networks
     step = gc.train_step(nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 2], y=gc.i32[4],
                          seed=0)
     gc.export(step, tmp_path, targets=networks.here())

@@ -42,7 +42,12 @@ def share_of(machine, group):
     for name in NAMES[group::GROUPS]:
         samples = [s for s in SAMPLES if s.op.name == name and runs_on(machine, s)]
         chosen += samples[:1] + [s for s in samples[1:] if s.tag == "special"][:1]
-    return chosen if machine.subnormals else [replace(s, arrays=tuple(map(flushed, s.arrays))) for s in chosen]
+    return [as_given(machine, s) for s in chosen]
+
+
+def as_given(machine, sample):
+    """The sample of numbers that the machine keeps."""
+    return sample if machine.subnormals else replace(sample, arrays=tuple(map(flushed, sample.arrays)))
 
 
 def check_on(machine, samples):

@@ -124,15 +124,12 @@ class Entries:
 
     def _memory(self, f: RoutineBody, *given: Any) -> Any:
         *sizes, asked = given
-        table: Any = f.array(I64, max(1, len(sizes)))
-        for n, size in enumerate(sizes):
-            table[n].value = size
         scratch = InstanceMemory.of(f.array(I64, self.built.image_offset // 8))
         memset(f, scratch, 0, self.built.image_offset, False)
         number = chosen_set(f, self.library.name, self.built.platform.instruction_sets)
         f.return_if(number < 0, 0)
         self.select(f, scratch, number)
-        return self.sized(f, scratch, table, self._threads(f, asked))
+        return self.sized(f, scratch, self._sizes(f, sizes), self._threads(f, asked))
 
     def _bytes_for_sizes(self, f: RoutineBody, n: Any, table: Any, threads: Any) -> Any:
         names = self.library.sizes
@@ -158,13 +155,13 @@ class Entries:
         self.select(f, n, number)
         n.threads.value = self._threads(f, asked)
         count, records = len(library.functions), self._records(n)
-        image = n.plus(built.image_offset) if library.has_image else f.address(Global(self._name("image"))) \
-            if library.image.arrays else n
-        code = lay_out(f, n, records, count, Ptr.of(image), built.fixed_bytes, nbytes)
+        content = f.address(Global(self._name("image"))) if library.image.arrays else f.given(None, Ptr)
+        image = Ptr.of(n.plus(built.image_offset)) if library.has_image else content
+        code = lay_out(f, n, records, count, image, built.fixed_bytes, nbytes)
         f.return_if(code != OK.code, code)
         if library.has_image:
             kept = library.image.nbytes if library.embedded else len(library.image.header)
-            memcpy(f, image, f.address(Global(self._name("image"))), kept, False)
+            memcpy(f, image, content, kept, False)
         n.loaded.value = int(library.embedded or not library.image.arrays)
         self._use_own_loops(f, n)
         return OK.code

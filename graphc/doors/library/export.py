@@ -131,7 +131,7 @@ def _library(what: object, name: str, embedded: bool, threads: bool, options: Ma
 
 def build(library: Library, platform: Platform) -> Built:
     """The programs of a library, which has a thread pool where the runtime has one for the platform."""
-    library = replace(library, threads=library.threads and platform.baseline.has_threads)
+    library = replace(library, threads=library.threads and platform.has_pool)
     return Built(library, platform, [
         [library_program(f, library.symbol(f"{f.name}_{target.name}"), target) for f in library.functions]
         for target in platform.instruction_sets])

@@ -91,7 +91,9 @@ class LibraryProgram:
 
 def library_program(function: LibraryFunction, symbol: str, target: Target) -> LibraryProgram:
     """Compiles up to LLVM text. GraphError where no program serves all sizes of a name."""
-    graph, bounds, conditions = function.graph, dict[str, Bounds](), Dims()
+    graph: Graph = function.graph
+    bounds: dict[str, Bounds] = {}
+    conditions: Dims = ()
     try:
         if graph.dim_names:
             graph, bounds = open_graph(graph, function.bounds)

@@ -1,7 +1,7 @@
 """What a user gives to export, as functions with the arrays of their state."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from graphc.compiled import CompiledGraph
 from graphc.doors.library.programs import LibraryFunction
 from graphc.doors.library.state_image import StateArray
 from graphc.dsl.context import user_loc
-from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
+from graphc.nn.entry import Entry
 from graphc.nn.network import entries
 from graphc.origin import Origin
 from graphc.specialised import SpecialisedGraph
@@ -38,13 +38,13 @@ class Values:
         self._kept: dict[int, tuple[State, dict[str, np.ndarray], set[str]]] = {}
         self._live: dict[int, StateArray] = {}
 
-    def of(self, state: State, function: GraphFunction) -> tuple[StateArray, ...]:
-        """The arrays that a function reads and writes."""
+    def of(self, state: State, needed: Sequence[Entry]) -> tuple[StateArray, ...]:
+        """The arrays of these entries."""
         if id(state) not in self._kept:
             self._kept[id(state)] = state, state.copy(), set(state.names_of(Setting))
         _, copies, settings = self._kept[id(state)]
         found = []
-        for entry in entries(function):
+        for entry in needed:
             name, live = state.name(entry.key) or entry.name, state.array(entry)
             found.append(self._live.setdefault(
                 live.ctypes.data if live.nbytes else id(live), StateArray(name, copies[name], name in settings)))
@@ -71,11 +71,12 @@ def _source(name: str, what: object, options: Mapping[str, Any], bindings: Mappi
             raise GraphError("types, seed= and state= belong to a network or a graph; this one is compiled already",
                              user_loc())
         if isinstance(what, TrainStep):
-            return _of(name, Origin(what.traced, state=what.state), values, ("loss",))
+            origin = Origin(what.graph, entries(what.traced), state=what.state)
+            return _of(name, origin, values, ("loss",))
         if what.origin is None:
             raise GraphError(f"{name}: export takes what gc.compile made, not a copy of it", user_loc())
         if what.origin.state is None and isinstance(what, CompiledGraph) and what.graph.state:
-            return _settled(name, what, what.origin)
+            return _settled(name, what)
         return _of(name, what.origin, values)
     source = traced(what, bool(options["training"]), bindings)
     return _of(name, _origin(source, options), values)
@@ -85,22 +86,22 @@ def _origin(source: TracedFunction, options: Mapping[str, Any]) -> Origin:
     """Of a graph or a network."""
     bound = replace(source.function, graph=bind_graph(source.function.graph, source.sizes))
     given = options["state"] if source.state is None else source.state
-    return Origin(bound, source.bounds, state_for(bound.name, entries(bound), options["seed"], given))
+    needed = entries(bound)
+    return Origin(bound.graph, needed, source.bounds, state_for(bound.name, needed, options["seed"], given))
 
 
 def _of(name: str, origin: Origin, values: Values, results: tuple[str, ...] = ()) -> Source:
-    graph = origin.function.graph
-    arrays = values.of(origin.state, origin.function) if origin.state is not None else ()
-    return Source(LibraryFunction(name, graph, origin.bounds, results=results), arrays)
+    arrays = values.of(origin.state, origin.entries) if origin.state is not None else ()
+    return Source(LibraryFunction(name, origin.graph, origin.bounds, results=results), arrays)
 
 
-def _settled(name: str, run: CompiledGraph, origin: Origin) -> Source:
+def _settled(name: str, run: CompiledGraph) -> Source:
     """Of a compiled function that has its arrays alone, and may have let some go."""
     if run.executable.program.idle:
         raise GraphError(f"{name} keeps its parameters only in the form that this machine reads: export the network "
                          "itself, gc.export(net, folder, x=…, state=…), or what was compiled from step.model",
                          user_loc())
     arrays = [StateArray(v.name, a.reshape(v.type.shape))
-              for v, a in zip(origin.function.graph.state, run.executable.state.arrays)]
-    return Source(LibraryFunction(name, origin.function.graph), tuple(arrays))
+              for v, a in zip(run.graph.state, run.executable.state.arrays)]
+    return Source(LibraryFunction(name, run.graph), tuple(arrays))
 
