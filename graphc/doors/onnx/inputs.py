@@ -56,7 +56,8 @@ def model_inputs(model: OnnxModel, sizes: Mapping[str, Any]) -> tuple[ModelInput
 
 
 def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> ModelInput:
-    name, type, given = info.name, info.type, sizes.get(info.name)
+    name, type = info.name, info.type
+    given: Any = sizes.get(name)
     if name in sizes:
         used.add(name)
     if isinstance(given, np.ndarray):
