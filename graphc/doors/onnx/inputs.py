@@ -66,12 +66,12 @@ def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Mo
         type = type.optional_type.elem_type
         if given == 0:
             return ModelInput(name, {}, NOTHING)
-        given = None if given == 1 else given
+        given = None if given == 1 and type.WhichOneof("value") == "tensor_type" else given
     if type.WhichOneof("value") == "sequence_type":
         if not is_integer(given) or given < 0:
             raise Unsupported(f"the input {name!r} is a sequence: say of how many arrays, sizes={{{name!r}: 2}}")
         tensor = type.sequence_type.elem_type.tensor_type
-        types = {f"{name}.{i}": _type(tensor, f"{name}.{i}", None, sizes, used) for i in range(int(given))}
+        types = {f"{name}.{i}": _type(tensor, f"{name}.{i}", None, sizes, used, f"_{i}") for i in range(int(given))}
         return ModelInput(name, types, SEQUENCE)
     if type.WhichOneof("value") != "tensor_type":
         raise Unsupported(f"the input {name!r} is a {_kind(type)}: a graph takes arrays")
@@ -79,9 +79,10 @@ def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Mo
     return ModelInput(name, {name: _type(tensor, name, given, sizes, used)}, SINGLE, NARROW.get(tensor.elem_type))
 
 
-def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, Any],
-          used: set[str]) -> TensorType | None:
-    """The type of one array; None where the number of its axes is not known."""
+def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, Any], used: set[str],
+          item: str = "") -> TensorType | None:
+    """The type of one array; None where the number of its axes is not known. `item`: of a sequence, whose items have
+    sizes of their own: ends their names."""
     dtype = element_type(tensor.elem_type, f"the input {name!r}")
     if shape is not None:
         if not is_sequence(shape):
@@ -89,11 +90,11 @@ def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, A
         return dtype[tuple(shape)]
     if not tensor.HasField("shape"):
         return None
-    return TensorType(dtype, tuple([_dim(dim, f"{name}_{axis}", sizes, used)
+    return TensorType(dtype, tuple([_dim(dim, f"{name}_{axis}", item, sizes, used)
                                     for axis, dim in enumerate(tensor.shape.dim)]))
 
 
-def _dim(dim: Any, default: str, sizes: Mapping[str, Any], used: set[str]) -> Dim:
+def _dim(dim: Any, default: str, item: str, sizes: Mapping[str, Any], used: set[str]) -> Dim:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     given = dim.dim_param if re.search(r"\w", text(dim.dim_param)) else ""         # "?" names nothing
@@ -105,7 +106,7 @@ def _dim(dim: Any, default: str, sizes: Mapping[str, Any], used: set[str]) -> Di
             if not is_integer(size) and not isinstance(size, str):
                 raise GraphError(f"sizes= gives {key} {shown(size)}; a size is an int or a name")
             return as_dim(size)
-    return as_dim(name)
+    return as_dim(name + item if given else name)
 
 
 def identifier(text: str) -> str:
