@@ -43,6 +43,7 @@ def _whole(text: str) -> Callable[[tuple[int, ...]], np.ndarray]:
     return lambda shape: np.full(shape, int(text), np.int64)
 
 
+RATE = {"sr": _whole("16000")}
 SQUARE = {"height": "32*h", "width": "32*w"}
 BATCH = ({}, {"": 3})
 CASES = (
@@ -57,12 +58,12 @@ CASES = (
     *[Case(f"speechmos/{name}.onnx", BATCH) for name in ("dnsmos_models/bak_ovr", "dnsmos_models/model_v8",
                                                          "dnsmos_models/sig", "dnsmos_models/sig_bak_ovr",
                                                          "pdnsmos_models/sig_bak_ovr")],
-    *[Case(f"speechmos/{name}.onnx", ({"frames": 60}, {"frames": 100}))
+    *[Case(f"speechmos/{name}.onnx", ({"frames": 60}, {"frames": 100}), {"batch_size": 1})
       for name in ("aecmos_models/Run_1663829550_Stage_0", "aecmos_models/Run_1663915512_Stage_0",
                    "aecmos_models/Run_1668423760_Stage_0", "plcmos_models/plcmos_v2")],
-    *[Case(f"silero_vad/data/{name}.onnx", ({"sequence": 576, "": 576},), {"input": ("B", 576)},
-           {"sr": _whole("16000")}) for name in ("silero_vad", "silero_vad_16k_op15", "silero_vad_half",
-                                                 "silero_vad_op18_ifless")],
+    Case("silero_vad/data/silero_vad.onnx", ({},), {"input": ("B", 576), "state": (2, "B", 128)}, RATE),
+    *[Case(f"silero_vad/data/{name}.onnx", ({"sequence": 576}, {"sequence": 576, "batch": 2}), {"sequence": 576}, RATE)
+      for name in ("silero_vad_16k_op15", "silero_vad_half", "silero_vad_op18_ifless")],
     Case("silero_vad/data/silero_vad_openvino_16k.onnx"),
     Case("silero_vad/data/silero_vad_16k_sequence.onnx", ({"sequence_length": 10}, {"sequence_length": 20})),
     *[Case(f"text2tashkeel/models/{name}.int8.onnx", ({"seq_len": 32, "sequence": 32, "seq": 32},
