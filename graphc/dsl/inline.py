@@ -61,10 +61,10 @@ def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str,
     for _, declared, given in types:            # then names that stand in multiples alone: 32*h
         for dim, size in zip(declared.shape, given.shape):
             if isinstance(dim, Poly) and len(dim.names) == 1 and not dim.names & values.keys():
-                name, factor, more = scaled_and_shifted(dim)
+                multiple, factor, more = scaled_and_shifted(dim)
                 number = exact_quotient(size - more, factor)
-                if str(name) in dim.names and number is not None:
-                    values[str(name)] = number
+                if str(multiple) in dim.names and number is not None:
+                    values[str(multiple)] = number
     for name, declared, given in types:
         if declared.bind(values) != given:
             where = f", with {', '.join(f'{k} = {v}' for k, v in values.items())}" if values else ""
