@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,22 @@ def model_inputs(model: OnnxModel, sizes: Mapping[str, Any]) -> tuple[ModelInput
     graph = model.proto.graph
     own = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     used: set[str] = set()
-    inputs = tuple([_input(v, sizes, used) for v in graph.input if text(v.name) not in own])
+    inputs = tuple([_apart(_input(v, sizes, used), sizes) for v in graph.input if text(v.name) not in own])
     if unknown := sorted(sizes.keys() - used):
         names = sorted({name for each in inputs for t in each.types.values() if t for name in t.names})
         raise GraphError(f"sizes= names {unknown[0]!r}; {model.name} has the named dimensions "
                          f"{', '.join(names) or 'none'} and the inputs {', '.join(i.name for i in inputs) or 'none'}")
     return inputs
+
+
+def _apart(each: ModelInput, sizes: Mapping[str, Any]) -> ModelInput:
+    """Items of a sequence with sizes of their own: N_0, N_1, … for N, unless `sizes` names it."""
+    if each.form != SEQUENCE:
+        return each
+    given = frozenset(map(str, sizes.values()))
+    return replace(each, types={
+        name: type and type.bind({n: as_dim(f"{n}_{i}") for n in type.names - given})
+        for i, (name, type) in enumerate(each.types.items())})
 
 
 def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> ModelInput:
@@ -68,10 +78,13 @@ def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Mo
             return ModelInput(name, {}, NOTHING)
         given = None if given == 1 and type.WhichOneof("value") == "tensor_type" else given
     if type.WhichOneof("value") == "sequence_type":
-        if not is_integer(given) or given < 0:
-            raise Unsupported(f"the input {name!r} is a sequence: say of how many arrays, sizes={{{name!r}: 2}}")
+        shapes: Sequence[Any] = given if is_sequence(given) else (
+            [None] * int(given) if given is not None and is_integer(given) and given >= 0 else ())
+        if not shapes and given != 0:
+            raise Unsupported(f"the input {name!r} is a sequence: say of how many arrays, sizes={{{name!r}: 2}}, or of "
+                              f"which shapes, sizes={{{name!r}: [(3,), (4,)]}}")
         tensor = type.sequence_type.elem_type.tensor_type
-        types = {f"{name}.{i}": _type(tensor, f"{name}.{i}", None, sizes, used, f"_{i}") for i in range(int(given))}
+        types = {f"{name}.{i}": _type(tensor, f"{name}.{i}", shape, sizes, used) for i, shape in enumerate(shapes)}
         return ModelInput(name, types, SEQUENCE)
     if type.WhichOneof("value") != "tensor_type":
         raise Unsupported(f"the input {name!r} is a {_kind(type)}: a graph takes arrays")
@@ -79,10 +92,9 @@ def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Mo
     return ModelInput(name, {name: _type(tensor, name, given, sizes, used)}, SINGLE, NARROW.get(tensor.elem_type))
 
 
-def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, Any], used: set[str],
-          item: str = "") -> TensorType | None:
-    """The type of one array; None where the number of its axes is not known. `item`: of a sequence, whose items have
-    sizes of their own: ends their names."""
+def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, Any],
+          used: set[str]) -> TensorType | None:
+    """The type of one array; None where the number of its axes is not known."""
     dtype = element_type(tensor.elem_type, f"the input {name!r}")
     if shape is not None:
         if not is_sequence(shape):
@@ -90,11 +102,11 @@ def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, A
         return dtype[tuple(shape)]
     if not tensor.HasField("shape"):
         return None
-    return TensorType(dtype, tuple([_dim(dim, f"{name}_{axis}", item, sizes, used)
+    return TensorType(dtype, tuple([_dim(dim, f"{name}_{axis}", sizes, used)
                                     for axis, dim in enumerate(tensor.shape.dim)]))
 
 
-def _dim(dim: Any, default: str, item: str, sizes: Mapping[str, Any], used: set[str]) -> Dim:
+def _dim(dim: Any, default: str, sizes: Mapping[str, Any], used: set[str]) -> Dim:
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     given = dim.dim_param if re.search(r"\w", text(dim.dim_param)) else ""         # "?" names nothing
@@ -106,7 +118,7 @@ def _dim(dim: Any, default: str, item: str, sizes: Mapping[str, Any], used: set[
             if not is_integer(size) and not isinstance(size, str):
                 raise GraphError(f"sizes= gives {key} {shown(size)}; a size is an int or a name")
             return as_dim(size)
-    return as_dim(name + item if given else name)
+    return as_dim(name)
 
 
 def identifier(text: str) -> str:
