@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,9 @@ def _apart(each: ModelInput, sizes: Mapping[str, Any]) -> ModelInput:
     if each.form != SEQUENCE:
         return each
     given = frozenset(map(str, sizes.values()))
-    return replace(each, types={
-        name: type and type.bind({n: as_dim(f"{n}_{i}") for n in type.names - given})
-        for i, (name, type) in enumerate(each.types.items())})
+    types = {name: type and type.bind({n: as_dim(f"{n}_{i}") for n in type.names - given})
+             for i, (name, type) in enumerate(each.types.items())}
+    return ModelInput(each.name, types, SEQUENCE)
 
 
 def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> ModelInput:
