@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from peer import assert_same
-from test_networks import GRAPHS, NETS, inputs_of
-from test_operators import EXPORTED
+from test_exported_networks import GRAPHS, NETS, inputs_of
+from test_exported_operators import EXPORTED
 
 import graphc as gc
 from graphc.api import state_for, traced
