@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,13 @@ def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Mo
             return ModelInput(name, {}, NOTHING)
         given = None if given == 1 else given
     if type.WhichOneof("value") == "sequence_type":
-        if not is_integer(given) or given < 0:
-            raise Unsupported(f"the input {name!r} is a sequence: say of how many arrays, sizes={{{name!r}: 2}}")
+        shapes: Sequence[Any] = given if is_sequence(given) else (
+            [None] * int(given) if given is not None and is_integer(given) and given >= 0 else ())
+        if not shapes and given != 0:
+            raise Unsupported(f"the input {name!r} is a sequence: say of how many arrays, sizes={{{name!r}: 2}}, or of "
+                              f"which shapes, sizes={{{name!r}: [(3,), (4,)]}}")
         tensor = type.sequence_type.elem_type.tensor_type
-        types = {f"{name}.{i}": _type(tensor, f"{name}.{i}", None, sizes, used) for i in range(int(given))}
+        types = {f"{name}.{i}": _type(tensor, f"{name}.{i}", shape, sizes, used) for i, shape in enumerate(shapes)}
         return ModelInput(name, types, SEQUENCE)
     if type.WhichOneof("value") != "tensor_type":
         raise Unsupported(f"the input {name!r} is a {_kind(type)}: a graph takes arrays")
