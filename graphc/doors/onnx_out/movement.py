@@ -131,8 +131,8 @@ def _dynamic_update(e: Emitter, node: NodeOf[DynamicUpdateSlice]) -> list[str]:
     the rows that were there."""
     x, update, *starts = node.inputs
     inner = [i for i, (n, m) in enumerate(zip(x.type.shape, update.type.shape)) if n != m]
-    if not inner:
-        return [e.values[update]]
+    if not inner or 0 in update.type.shape:
+        return [e.values[x if inner else update]]
     first = _starts(e, tuple(starts), x.type.shape, update.type.shape)
     windows = [(i, _window(e, first, i, update.type.shape[i])) for i in inner]
     return [_replaced(e, e.values[x], x.type.shape, node, windows)]
