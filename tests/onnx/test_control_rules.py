@@ -165,5 +165,5 @@ def test_what_data_decide_is_said():
     uneven = {"then_branch": body([node("Concat", ["x", "x"], ["t"], axis=0)], [], [info("t", F, [6])]),
               "else_branch": body([node("Neg", ["x"], ["e"])], [], [info("e", F, [3])])}
     m = model([node("If", ["c"], ["y"], **uneven)], [info("c", B, []), info("x", F, [3])], [info("y", F, ["n"])])
-    with pytest.raises(gc.GraphError, match="If: 1 node.*branches of different types"):
+    with pytest.raises(gc.GraphError, match="If: 1 node.*branches give different types"):
         gc.compile(gc.from_onnx(m))

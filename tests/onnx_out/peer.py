@@ -29,8 +29,10 @@ def run(model, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip((o.name for o in opened.get_outputs()), results))
 
 
-def assert_same(actual: Sequence[np.ndarray], expect: Sequence[np.ndarray], tolerance: float) -> None:
-    """Integers are equal, floats to `tolerance` times the largest one of their array; types and shapes agree."""
+def assert_same(actual: Sequence[np.ndarray], expect: Sequence[np.ndarray], tolerance: float,
+                least: float = 1e-30) -> None:
+    """Integers are equal, floats to `tolerance` times the largest one of their array, or to `least`; types and shapes
+    agree."""
     for a, e in zip(actual, expect, strict=True):
         assert (a.dtype, a.shape) == (e.dtype, e.shape)
         if a.dtype.kind in "biu":
@@ -38,4 +40,4 @@ def assert_same(actual: Sequence[np.ndarray], expect: Sequence[np.ndarray], tole
             continue
         wide, wanted = a.astype(np.float64), np.asarray(e, np.float64)
         largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)
-        np.testing.assert_allclose(wide, wanted, rtol=0, atol=tolerance * largest + 1e-30)
+        np.testing.assert_allclose(wide, wanted, rtol=0, atol=tolerance * largest + least)

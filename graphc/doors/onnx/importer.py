@@ -153,6 +153,10 @@ class Importer:
         if rule is not None:
             result = rule(call)
             return [_item(v) for v in (result if isinstance(result, tuple) else (result,))]
+        return self.by_body(call)
+
+    def by_body(self, call: Call) -> Sequence[Item]:
+        """What the operator's own definition by others gives; Unsupported without one."""
         body = schema_body(call)
         if body is None:
             raise Unsupported("no rule for this operator")

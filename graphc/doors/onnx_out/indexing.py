@@ -35,6 +35,8 @@ def _scattered(e: Emitter, node: Node, reduction: str) -> list[str]:
     op = node.op
     if not isinstance(op, Indexing):
         return []
+    if 0 in updates.type.shape:
+        return [e.values[base]]
     axis = op.axis % base.type.rank
     rows = base.type.shape[:axis] + (idx.type.size,) + base.type.shape[axis + 1:]
     column = (1,) * axis + (idx.type.size,) + (1,) * (base.type.rank - axis - 1)
@@ -49,6 +51,8 @@ def _along(e: Emitter, node: Node, reduction: str) -> list[str]:
     op = node.op
     if not isinstance(op, Indexing):
         return []
+    if 0 in updates.type.shape:
+        return [e.values[base]]
     return [_elements(e, e.values[base], positions(e, idx), e.values[updates], op.axis % base.type.rank, reduction)]
 
 

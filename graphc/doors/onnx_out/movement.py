@@ -34,11 +34,6 @@ def reshaped(e: Emitter, x: str, shape: Dims) -> str:
     return e.op("Reshape", x, e.shape(shape), **({"allowzero": 1} if named else {}))
 
 
-def sliced(e: Emitter, x: str, axis: int, start: str, stop: str) -> str:
-    """x[start:stop] along one axis; i64[1] both."""
-    return e.op("Slice", x, start, stop, e.numbers(axis))
-
-
 def _constant(e: Emitter, node: NodeOf[Constant]) -> list[str]:
     return [e.constant(node.op.value.array)]
 
@@ -111,35 +106,47 @@ def _starts(e: Emitter, starts: tuple[Value, ...], shape: Dims, sizes: Dims) -> 
     return e.op("Max", e.op("Min", first, room), e.constant(0, i64))
 
 
+def _window(e: Emitter, first: str, axis: int, size: Dim) -> str:
+    """i64[size]: the positions along an axis of a window that begins at `first[axis]`."""
+    start = e.op("Slice", first, e.numbers(axis), e.numbers(axis + 1))
+    if isinstance(size, int):
+        return e.op("Add", start, e.constant(np.arange(size)))
+    return e.op("Add", start, e.op("Range", e.constant(0, i64), e.op("Squeeze", e.size(size)), e.constant(1, i64)))
+
+
 def _dynamic_slice(e: Emitter, node: NodeOf[DynamicSlice]) -> list[str]:
+    """Axis after axis, by positions: the shape of the result does not depend on numbers."""
     x, *starts = node.inputs
-    if not starts:
+    cut = [i for i, (n, m) in enumerate(zip(x.type.shape, node.op.sizes)) if n != m]
+    if not cut:
         return [e.values[x]]
-    first = _starts(e, tuple(starts), x.type.shape, node.op.sizes)
-    return [e.op("Slice", e.values[x], first, e.op("Add", first, e.shape(node.op.sizes)),
-                 e.numbers(*range(x.type.rank)))]
+    first, y = _starts(e, tuple(starts), x.type.shape, node.op.sizes), e.values[x]
+    for axis in cut:
+        y = e.op("Gather", y, _window(e, first, axis, node.op.sizes[axis]), axis=axis)
+    return [y]
 
 
 def _dynamic_update(e: Emitter, node: NodeOf[DynamicUpdateSlice]) -> list[str]:
-    """One axis after another: what is before the window, the update, and what is behind it; on inner axes of the window
-    alone."""
+    """On the first axis along which the update is smaller its rows are written; before, on inner axes, they are made of
+    the rows that were there."""
     x, update, *starts = node.inputs
     inner = [i for i, (n, m) in enumerate(zip(x.type.shape, update.type.shape)) if n != m]
-    if not inner:
-        return [e.values[update]]
+    if not inner or 0 in update.type.shape:
+        return [e.values[x if inner else update]]
     first = _starts(e, tuple(starts), x.type.shape, update.type.shape)
-    begin = {i: sliced(e, first, 0, e.numbers(i), e.numbers(i + 1)) for i in inner}
-    return [_replaced(e, e.values[x], e.values[update], [(i, begin[i], update.type.shape[i]) for i in inner])]
+    windows = [(i, _window(e, first, i, update.type.shape[i])) for i in inner]
+    return [_replaced(e, e.values[x], x.type.shape, node, windows)]
 
 
-def _replaced(e: Emitter, x: str, update: str, windows: list[tuple[int, str, Dim]]) -> str:
-    (axis, start, size), *rest = windows
-    stop = e.op("Add", start, e.size(size))
+def _replaced(e: Emitter, x: str, shape: Dims, node: NodeOf[DynamicUpdateSlice], windows: list[tuple[int, str]]) -> str:
+    (axis, rows), *rest = windows
+    small = node.inputs[1].type.shape
+    part = shape[:axis] + (small[axis],) + shape[axis + 1:]
+    update = e.values[node.inputs[1]]
     if rest:
-        update = _replaced(e, sliced(e, x, axis, start, stop), update, rest)
-    before = sliced(e, x, axis, e.numbers(0), start)
-    behind = sliced(e, x, axis, stop, e.numbers((1 << 63) - 1))
-    return e.op("Concat", before, update, behind, axis=axis)
+        update = _replaced(e, e.op("Gather", x, rows, axis=axis), part, node, rest)
+    column = reshaped(e, rows, (1,) * axis + (small[axis],) + (1,) * (len(shape) - axis - 1))
+    return e.op("ScatterElements", x, e.op("Expand", column, e.shape(part)), update, axis=axis)
 
 
 def _tile(e: Emitter, node: NodeOf[Tile]) -> list[str]:

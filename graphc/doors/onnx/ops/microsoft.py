@@ -106,11 +106,14 @@ def skip_simplified_layer_normalization(x: Array, skip: Array, gamma: Array, bia
     return (gc.rms_norm(total, gamma, eps=epsilon), None, None, total)[:call.wanted]
 
 
-def embed_layer_normalization(ids: Array, segments: Array | None, words: Array, positions: Array,
-                              kinds: Array | None, gamma: Array, beta: Array, mask: Array | None = None,
-                              places: Array | None = None, *, epsilon: float = 1e-12, mask_index_type: int = 0,
-                              call: Call) -> tuple[Any, ...]:
-    """Embeddings of words, positions and segments, their sum and its norm; the mask as lengths [B]."""
+def embed_layer_normalization(ids: Array, segments: Array | None, *tables: Operand, epsilon: float = 1e-12,
+                              mask_index_type: int = 0, call: Call) -> tuple[Any, ...]:
+    """Embeddings of words, positions and segments, their sum and its norm; the mask as lengths [B]. `tables`: those of
+    words, positions and segments, scale and shift, the mask, and the numbers of positions."""
+    given = [None if t is None else call.array(t) for t in (*tables, *[None] * (7 - len(tables)))]
+    words, positions, kinds, gamma, beta, mask, places = given
+    if words is None or positions is None or gamma is None:
+        raise GraphError("EmbedLayerNormalization needs tables of words and positions, and a scale")
     total = gc.embedding(words, ids)
     total = total + (positions[:ids.shape[1]] if places is None else gc.embedding(positions, places))
     if segments is not None and kinds is not None:
@@ -135,14 +138,15 @@ def dynamic_quantize_matmul(a: Array, b: Array, b_scale: Array, b_zero: Operand 
     return matmul_integer_to_float(small, b, scale, b_scale, zero, b_zero, bias, call=call)
 
 
-def dynamic_quantize_lstm(x: Array, w: Array, r: Array, b: Array | None, lengths: Operand | None, h: Array | None,
-                          c: Array | None, p: Array | None, w_scale: Array, w_zero: Array, r_scale: Array,
-                          r_zero: Array, *, activation_alpha: Sequence[float] = (),
+def dynamic_quantize_lstm(x: Array, w: Array, r: Array, *rest: Operand, activation_alpha: Sequence[float] = (),
                           activation_beta: Sequence[float] = (), activations: Sequence[str] = (),
                           clip: float | None = None, direction: str = "forward", hidden_size: int | None = None,
                           input_forget: int = 0, call: Call) -> tuple[Array, ...]:
     """Weights [D, inputs, 4 H] and [D, H, 4 H] of small integers; inputs of a step, and of all steps the input, are
-    quantised as they come."""
+    quantised as they come. `rest`: bias, lengths, the two states and the peepholes of LSTM, then scale and zero point
+    of both weights."""
+    bias, lengths, h, c, p, *scales = rest
+    w_scale, w_zero, r_scale, r_zero = quantized.needed_arrays(scales, call)
     options = recurrent.Options(activation_alpha, activation_beta, activations, clip, direction)
     hidden = r.shape[1]
     if not isinstance(hidden, int) or hidden_size not in (None, hidden):
@@ -151,7 +155,8 @@ def dynamic_quantize_lstm(x: Array, w: Array, r: Array, b: Array | None, lengths
     def by(weights: Array, scale: Array, zero: Array, i: int) -> Callable[[Array], Array]:
         return lambda v: dynamic_quantize_matmul(v, weights[i], scale[i], zero[i], call=call)
     d = recurrent.Direction(r, (), hidden, coupled=bool(input_forget))
-    layer = recurrent.Layer(x, w, r, b, (h, c), p, tuple(
+    own = [None if v is None else call.array(v) for v in (bias, h, c, p)]
+    layer = recurrent.Layer(x, w, r, own[0], (own[1], own[2]), own[3], tuple(
         (by(w, w_scale, w_zero, i), by(r, r_scale, r_zero, i)) for i in range(len(recurrent.DIRECTIONS[direction]))))
     return recurrent.run_layer(recurrent.LSTM, layer, lengths, d, options)[:max(call.wanted, 1)]
 
@@ -247,9 +252,10 @@ def qlinear_concat(y_scale: Array, y_zero: Array, *parts: Array, axis: int) -> A
     return _again(gc.concat(own, axis=axis), y_scale, y_zero, parts[0])
 
 
-def qlinear_where(condition: Array, x: Array, x_scale: Array, x_zero: Array, y: Array, y_scale: Array, y_zero: Array,
-                  z_scale: Array, z_zero: Array) -> Array:
-    return _again(gc.where(condition, _plain(x, x_scale, x_zero), _plain(y, y_scale, y_zero)), z_scale, z_zero, x)
+def qlinear_where(condition: Array, *parts: Array) -> Array:
+    """Of x and y each the array, scale and zero point, then scale and zero point of the result."""
+    x, y, (scale, zero) = parts[:3], parts[3:6], parts[6:]
+    return _again(gc.where(condition, _plain(*x), _plain(*y)), scale, zero, x[0])
 
 
 def qgemm(a: Array, a_scale: Array, a_zero: Operand | None, b: Array, b_scale: Array, b_zero: Operand | None,

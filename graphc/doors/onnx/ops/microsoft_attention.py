@@ -11,7 +11,7 @@ import numpy as np
 import graphc as gc
 from graphc.doors.onnx.call import Call
 from graphc.doors.onnx.ops.microsoft import MICROSOFT
-from graphc.doors.onnx.rule import Unsupported
+from graphc.doors.onnx.rule import Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.dims import static_dim
@@ -164,14 +164,16 @@ def rotary_embedding(x: Array, positions: Array, cos: Array, sin: Array, *, inte
     return y if x.ndim == 4 else heads_last(y)
 
 
-def group_query_attention(query: Array, key: Array | None, value: Array | None, past_key: Array | None,
-                          past_value: Array | None, seqlens_k: Array, total_length: Array | None = None,
-                          cos: Array | None = None, sin: Array | None = None, positions: Array | None = None,
-                          attention_bias: Array | None = None, *, num_heads: int, kv_num_heads: int, do_rotary: int = 0,
+def group_query_attention(query: Array, *rest: Operand, num_heads: int, kv_num_heads: int, do_rotary: int = 0,
                           rotary_interleaved: int = 0, local_window_size: int = -1, scale: float = 0.0,
                           softcap: float = 0.0, smooth_softmax: int = 0, call: Call) -> tuple[Any, ...]:
-    """Causal attention, of whose heads each group shares keys and values; past ones [B, groups, P, D] come before.
-    seqlens_k [B]: the number of the last key of each sequence."""
+    """Causal attention, of whose heads each group shares keys and values. `rest`: keys and values, past ones [B,
+    groups, P, D] that come before, the number of the last key of each sequence [B], the total, cosines, sines,
+    positions, what is added to scores."""
+    given = [None if v is None else call.array(v) for v in (*rest, *[None] * (10 - len(rest)))]
+    key, value, past_key, past_value, seqlens_k, _, cos, sin, positions, attention_bias = given[:10]
+    if seqlens_k is None:
+        raise GraphError("GroupQueryAttention needs seqlens_k")
     if smooth_softmax:
         raise Unsupported("smooth_softmax")
     q, k, v = _grouped(query, key, value, num_heads, kv_num_heads)

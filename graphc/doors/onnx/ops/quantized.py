@@ -136,8 +136,17 @@ def conv_integer(x: Array, w: Array, x_zero: Operand = None, w_zero: Operand = N
                       group=group, pads=pads, strides=strides)
 
 
-def qlinear_matmul(a: Array, a_scale: Array, a_zero: Operand, b: Array, b_scale: Array, b_zero: Operand,
-                   y_scale: Array, y_zero: Array, *, call: Call) -> Array:
+def needed_arrays(values: Sequence[Operand], call: Call) -> list[Array]:
+    """Operands that must be there."""
+    if any(v is None for v in values):
+        raise GraphError(f"{call.op} needs all of its operands but zero points")
+    return [call.array(v) for v in values]
+
+
+def qlinear_matmul(*operands: Operand, call: Call) -> Array:
+    """Of a, b and y each the array (of y none), scale and zero point."""
+    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = operands
+    a, a_scale, b, b_scale, y_scale, y_zero = needed_arrays((a, a_scale, b, b_scale, y_scale, y_zero), call)
     y = whole_product(a, b, _zero(a_zero, call), _zero(b_zero, call))
     rows = a_scale.reshape((-1, 1)) if a_scale.ndim == 1 and a_scale.shape != (1,) else a_scale
     return _requantized(y, rows.astype(f32) * b_scale.astype(f32), y_scale, y_zero)
@@ -151,13 +160,15 @@ def _requantized(y: Array, scale: Array, y_scale: Array, y_zero: Array) -> Array
     return gc.clip(wide, float(low), float(high)).astype(y_zero.dtype)
 
 
-def qlinear_conv(x: Array, x_scale: Array, x_zero: Operand, w: Array, w_scale: Array, w_zero: Operand,
-                 y_scale: Array, y_zero: Array, bias: Array | None = None, *, auto_pad: str = "NOTSET",
-                 dilations: Sizes = None, group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None,
-                 strides: Sizes = None, call: Call) -> Array:
+def qlinear_conv(*operands: Operand, auto_pad: str = "NOTSET", dilations: Sizes = None, group: int = 1,
+                 kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None, call: Call) -> Array:
+    """Of x, w and y each the array (of y none), scale and zero point, then perhaps a bias in i32."""
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = operands
+    x, x_scale, w, w_scale, y_scale, y_zero = needed_arrays((x, x_scale, w, w_scale, y_scale, y_zero), call)
     y = whole_conv(x, w, _zero(x_zero, call), _zero(w_zero, call), auto_pad=auto_pad, dilations=dilations, group=group,
                    pads=pads, strides=strides)
-    y = y if bias is None else product.with_bias(y, bias.astype(i32))
+    if bias and bias[0] is not None:
+        y = product.with_bias(y, call.array(bias[0]).astype(i32))
     scale = x_scale.reshape(()) * (w_scale.reshape((-1, *(1,) * (y.ndim - 2))) if w_scale.ndim else w_scale)
     return _requantized(y, scale, y_scale.reshape(()), y_zero.reshape(()))
 

@@ -82,7 +82,7 @@ def _gru(d: Direction, state: State, x: Array) -> State:
 
 
 @dataclass(frozen=True)
-class Kind:
+class RecurrentKind:
     """A layer: its cell, how many gates and state arrays it has, and its usual activations."""
     cell: Cell
     gates: int
@@ -90,7 +90,7 @@ class Kind:
     usual: tuple[str, ...]
 
 
-RNN, GRU, LSTM = Kind(_rnn, 1, 1, ("tanh",)), Kind(_gru, 3, 1, ("sigmoid", "tanh")), Kind(
+RNN, GRU, LSTM = RecurrentKind(_rnn, 1, 1, ("tanh",)), RecurrentKind(_gru, 3, 1, ("sigmoid", "tanh")), RecurrentKind(
     _lstm, 4, 2, ("sigmoid", "tanh", "tanh"))
 
 
@@ -104,7 +104,7 @@ class Options:
     direction: str = "forward"
     layout: int = 0
 
-    def directions(self, kind: Kind, names: Sequence[str]) -> Iterator[tuple[bool, list[Activation]]]:
+    def directions(self, kind: RecurrentKind, names: Sequence[str]) -> Iterator[tuple[bool, list[Activation]]]:
         """For each direction whether it is reversed, and its activations. Alphas and betas are those of the activations
         that have some, in their order."""
         alphas, betas = iter(self.activation_alpha), iter(self.activation_beta)
@@ -143,7 +143,7 @@ def _real(lengths: Operand, x: Array) -> Array | None:
     return gc.expand_dims(gc.expand_dims(steps, 1) < gc.expand_dims(array, 0), 2)
 
 
-def _run(kind: Kind, d: Direction, projected: Array, start: State, real: Array | None,
+def _run(kind: RecurrentKind, d: Direction, projected: Array, start: State, real: Array | None,
          reverse: bool) -> tuple[State, Array]:
     """Last state and outputs [T, B, H]; past the end of a sequence the state stays, and the output is 0."""
     def step(state: State, x: Array) -> tuple[State, Array]:
@@ -170,7 +170,7 @@ class Layer:
     peepholes: Array | None = None
     products: Sequence[tuple[Callable[[Array], Array], Callable[[Array], Array]]] = ()  # with the input, with the state
 
-    def parts(self, kind: Kind, i: int, d: Direction) -> tuple[Direction, Array]:
+    def parts(self, kind: RecurrentKind, i: int, d: Direction) -> tuple[Direction, Array]:
         """Direction number i, and the products with the input of all steps."""
         rows = kind.gates * d.hidden
         given, product = self.products[i] if self.products else (lambda x: x @ self.w[i].T, None)
@@ -187,12 +187,12 @@ class Layer:
         both = gc.concat([outside[:pair] + inside[:pair], outside[pair:]])
         return replace(d, inner=inside[pair:]), projected + both
 
-    def start(self, kind: Kind, i: int, hidden: int) -> State:
+    def start(self, kind: RecurrentKind, i: int, hidden: int) -> State:
         zeros = gc.zeros((self.x.shape[1], hidden), self.x.dtype)
         return tuple(zeros if s is None else s[i] for s in self.starts[:kind.carries])
 
 
-def run_layer(kind: Kind, layer: Layer, lengths: Operand, d: Direction, options: Options) -> tuple[Array, ...]:
+def run_layer(kind: RecurrentKind, layer: Layer, lengths: Operand, d: Direction, options: Options) -> tuple[Array, ...]:
     """Y [T, D, B, H] and the last states [D, B, H]; with layout 1 the batch comes first."""
     if options.layout:
         turned = tuple(None if s is None else s.transpose(1, 0, 2) for s in layer.starts)
