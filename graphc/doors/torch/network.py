@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import graphc as gc
@@ -15,6 +16,12 @@ from graphc.ir.types import TensorType
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter, Value
 from graphc.nn.path import rooted
+
+
+@dataclass(frozen=True)
+class TensorValue(Value):
+    """The numbers of a tensor, and where PyTorch has them."""
+    memory: int = 0
 
 
 class TorchNetwork(Module):
@@ -79,7 +86,7 @@ class TorchNetwork(Module):
     def _parameter(self, own: OwnTensor) -> Parameter:
         """A tensor with several names is one parameter, under the first of them."""
         if own.key not in self._keys:
-            made = Parameter(own.type, Value(own.value), own.trained)
+            made = Parameter(own.type, TensorValue(own.value, own.memory), own.trained)
             self._keys[own.key] = self._parameters[own.name] = made
         return self._keys[own.key]
 

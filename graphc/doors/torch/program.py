@@ -34,13 +34,14 @@ class Step:
 @dataclass(frozen=True)
 class OwnTensor:
     """A parameter or buffer: its name in `state_dict`, its name in the program, and how it starts. `trained`: PyTorch
-    asks for its gradient. Two that are one tensor have the same `key`."""
+    asks for its gradient. Two that are one tensor have the same `key`. `memory`: where PyTorch has its numbers."""
     name: str
     ref: str
     type: TensorType
     value: Any
     trained: bool
     key: int
+    memory: int = 0
 
 
 @dataclass(frozen=True)

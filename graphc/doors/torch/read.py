@@ -181,7 +181,7 @@ def _owned(exported: ExportedProgram, spec: Any) -> OwnTensor:
     trained = spec.kind is InputKind.PARAMETER and tensor.requires_grad and tensor.dtype.is_floating_point
     key = hash((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()))
     return OwnTensor(spec.target, spec.arg.name, type, array, trained and not type.dtype.is_storage,
-                     key if tensor.numel() else id(tensor))
+                     key if tensor.numel() else id(tensor), tensor.data_ptr())
 
 
 def _outputs(exported: ExportedProgram, reader: Reader) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
