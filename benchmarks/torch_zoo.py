@@ -32,8 +32,8 @@ SIZES = dict(
     pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, rotary_pct=0.5,
     attention_window=8, n_groups=2, layer_types=None, share_att_key=True)
 TEXT = ("Bert Roberta DistilBert Albert Electra DebertaV2 MPNet RoFormer XLMRoberta Camembert Ernie MobileBert "
-        "ConvBert SqueezeBert Nystromformer MegatronBert GPT2 GPTNeo GPTJ GPTNeoX OPT Bloom Llama Mistral Qwen2 Qwen3 Gemma "
-        "Gemma2 Phi Phi3 StableLm Falcon Olmo Olmo2 Cohere Starcoder2 Granite CodeGen CTRL XGLM BioGpt Persimmon "
+        "ConvBert SqueezeBert Nystromformer MegatronBert GPT2 GPTNeo GPTJ GPTNeoX OPT Bloom Llama Mistral Qwen2 Qwen3 "
+        "Gemma Gemma2 Phi Phi3 StableLm Falcon Olmo Olmo2 Cohere Starcoder2 Granite CodeGen CTRL XGLM BioGpt Persimmon "
         "Helium SmolLM3 FNet ModernBert Funnel Splinter").split()
 PAIRS = "T5 Bart MBart Pegasus Marian Blenderbot M2M100 ProphetNet".split()
 IMAGES = "ViT DeiT Beit ConvNext ConvNextV2 ResNet RegNet Swin Segformer PoolFormer Dinov2 MobileViT ViTMAE".split()
