@@ -18,8 +18,9 @@ class Ref:
 @dataclass(frozen=True)
 class Step:
     """One call of an operator. `target`: its overload, as "add.Tensor"; of other libraries with the library's name.
-    `args` and `kwargs` hold arrays as `Ref`, other programs as `Program`, types as graphc's. `type`: what PyTorch says
-    of the result: a type, None where it is no array, or a tuple of these. `scope`, `kind`: the module that called it.
+    `args` and `kwargs` hold arrays as `Ref`, other programs as `TorchProgram`, types as graphc's. `type`: what PyTorch
+    says of the result: a type, None where it is no array, or a tuple of these. `scope`, `kind`: the module that called.
+
     """
     name: str
     target: str
@@ -45,7 +46,7 @@ class OwnTensor:
 
 
 @dataclass(frozen=True)
-class Program:
+class TorchProgram:
     """`inputs`: arrays by name, with dimensions that may be named; `given`: arguments that are no arrays. `constants`:
     arrays of the program itself. `updates`: of buffers, (name in the program, new value). `outputs`: by the names that
     the result has ("" for the only one, "0", "1" … of a tuple)."""
