@@ -37,9 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [NETWORKS, TREES, SWEEP, SIZES, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
-    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; for "
-                        f"onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by its own "
-                        "options")
+    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
+                        f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
+                        "its own options")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT",

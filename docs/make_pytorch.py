@@ -20,7 +20,8 @@ ROOMS = {"elementwise": pointwise, "shape": shapes, "creation": creation, "reduc
 # rules that only say what would be right: their results have sizes that values decide
 REFUSED = {"nonzero.default": "refused: its size depends on values",
            "_local_scalar_dense.default": "refused: a Python number depends on values",
-           "_fft_r2c.default": "no: there are no complex numbers", "_fft_c2r.default": "no: there are no complex numbers"}
+           "_fft_r2c.default": "no: there are no complex numbers",
+           "_fft_c2r.default": "no: there are no complex numbers"}
 
 
 def core() -> list[str]:
@@ -46,8 +47,9 @@ def table() -> str:
     names = core()
     taken = sum(name not in REFUSED and any(name in m.RULES for m in ROOMS.values()) for name in names)
     rules = sum(len(m.RULES) for m in ROOMS.values())
-    return (f"{taken} of the {len(names)} core operators of PyTorch {torch.__version__.partition('+')[0]} are taken; the "
-            f"table has {rules} overloads in all.\n\n| operator | rule |\n|---|---|\n" + "".join(map(row, names)))
+    version = torch.__version__.partition("+")[0]
+    return (f"{taken} of the {len(names)} core operators of PyTorch {version} are taken; "
+            f"the table has {rules} overloads in all.\n\n| operator | rule |\n|---|---|\n" + "".join(map(row, names)))
 
 
 def text() -> str:

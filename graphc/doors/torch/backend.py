@@ -12,7 +12,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch.fx import GraphModule
 
 from graphc.doors.torch.compiled import CompiledPart
-from graphc.doors.torch.partition import Leftovers, Unsupported, parted
+from graphc.doors.torch.partition import Leftovers, NotCompiled, parted
 from graphc.doors.torch.read import target_name
 from graphc.doors.torch.rules.table import RULES
 
@@ -46,7 +46,7 @@ def _compiler(leftovers: Leftovers, phase: str) -> Compiled:
         fixed = metadata.static_input_indices if metadata is not None and phase == "inference" else ()
         try:
             part = CompiledPart(module, frozenset(fixed))
-        except Unsupported as reason:
+        except NotCompiled as reason:
             run = parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, frozenset()))
             leftovers.warn()
             return make_boxed_func(run)

@@ -10,9 +10,9 @@ from torch.fx import GraphModule, Node
 
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, interpret
-from graphc.doors.torch.partition import Unsupported
-from graphc.doors.torch.program import Program, Ref
-from graphc.doors.torch.read import Reader, array_of
+from graphc.doors.torch.partition import NotCompiled
+from graphc.doors.torch.program import TorchProgram, Ref
+from graphc.doors.torch.read import FxReader, array_of
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.ir.dims import evaluate
@@ -27,7 +27,7 @@ ALIGNMENT = 64
 
 class CompiledPart:
     """A graph that is compiled whole. `fixed`: numbers of inputs that are parameters, of which the program keeps packed
-    forms. Raises Unsupported with every operator that it cannot take."""
+    forms. Raises NotCompiled with every operator that it cannot take."""
 
     def __init__(self, module: GraphModule, fixed: frozenset[int]):
         self.program = _program(module)
@@ -53,7 +53,7 @@ class CompiledPart:
                 values[name] = trace.state(Parameter(type, Value(np.zeros(())), False), name, type)
             env = interpret(program, values, problems)
             if problems:
-                raise Unsupported(problems)
+                raise NotCompiled(problems)
             outputs: list[gc.Array] = []
             made: list[Any] = []
             for value in program.outputs.values():
@@ -127,9 +127,9 @@ class CompiledPart:
         return evaluate(value, sizes)
 
 
-def _program(module: GraphModule) -> Program:
+def _program(module: GraphModule) -> TorchProgram:
     """The graph as a program; sizes among its inputs are the names that its arrays have."""
-    reader = Reader(module, {})
+    reader = FxReader(module, {})
     program = reader.body()
     inputs, given = {}, dict(program.given)
     for node in (n for n in module.graph.nodes if n.op == "placeholder"):
@@ -140,13 +140,13 @@ def _program(module: GraphModule) -> Program:
             inputs[node.name] = _known_type(program, node)
         else:
             given[node.name] = value
-    return Program("part", inputs, program.steps, program.outputs, given=given, constants=program.constants)
+    return TorchProgram("part", inputs, program.steps, program.outputs, given=given, constants=program.constants)
 
 
-def _known_type(program: Program, node: Node) -> TensorType:
+def _known_type(program: TorchProgram, node: Node) -> TensorType:
     found = program.inputs[node.name]
     if not isinstance(found, TensorType):
-        raise Unsupported([Problem("placeholder", f"an input of {node.meta.get('val')}", None)])
+        raise NotCompiled([Problem("placeholder", f"an input of {node.meta.get('val')}", None)])
     return found
 
 

@@ -19,7 +19,7 @@ except ImportError as absent:
     raise ImportError("this needs PyTorch: pip install 'graphc[torch]'") from absent
 
 from graphc.doors.torch.network import TorchNetwork
-from graphc.doors.torch.program import Program
+from graphc.doors.torch.program import TorchProgram
 from graphc.doors.torch.recurrent import WholeLayers
 from graphc.doors.torch.read import decomposed, program_of
 
@@ -51,7 +51,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *example_
         read = Fixed(module)
         net = TorchNetwork(read)
     elif isinstance(module, torch.nn.Module):
-        source = Source(module, example_args, example_kwargs, dynamic or {})
+        source = ModuleReader(module, example_args, example_kwargs, dynamic or {})
         net = TorchNetwork(source, module.training)
     else:
         raise GraphError(f"from_torch takes a torch.nn.Module or an ExportedProgram, got {type(module).__name__}",
@@ -66,20 +66,20 @@ class Fixed:
     def __init__(self, exported: torch.export.ExportedProgram):
         self.program = program_of(decomposed(exported), "program", _symbols(exported, {}))
 
-    def __call__(self, training: bool) -> Program:
+    def __call__(self, training: bool) -> TorchProgram:
         return self.program
 
 
-class Source:
+class ModuleReader:
     """A module with example arguments, read in the mode that is asked for, once each."""
 
     def __init__(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Dynamic):
         self.module, self.dynamic = module, dynamic
         self.args = tuple(map(_tensors, args))
         self.kwargs = {name: _tensors(value) for name, value in kwargs.items()}
-        self.known: dict[bool, Program] = {}
+        self.known: dict[bool, TorchProgram] = {}
 
-    def __call__(self, training: bool) -> Program:
+    def __call__(self, training: bool) -> TorchProgram:
         if training not in self.known:
             with in_mode(self.module, training), warnings.catch_warnings():
                 warnings.simplefilter("ignore")             # of PyTorch about itself
@@ -88,7 +88,7 @@ class Source:
                                                   _symbols(exported, self.dynamic))
         return self.known[training]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Source:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleReader:
         """Copies of a network read the same module."""
         return self
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphc as gc
-from graphc.doors.torch.program import Program, Ref, Step
+from graphc.doors.torch.program import TorchProgram, Ref, Step
 from graphc.doors.torch.rules.table import RULES, SIZES
 from graphc.dsl.array import as_array
 from graphc.dsl.context import current_trace, declared_at, user_loc
@@ -24,7 +24,8 @@ class Problem:
     step: str = ""
 
 
-def interpret(program: Program, values: Mapping[str, Any], problems: list[Problem] | None = None) -> dict[str, Any]:
+def interpret(program: TorchProgram, values: Mapping[str, Any],
+              problems: list[Problem] | None = None) -> dict[str, Any]:
     """All values of the program by name. `values`: inputs and parameters. With `problems`, a step that cannot be taken
     is noted there, and what follows goes on with inputs of the types that PyTorch states."""
     env: dict[str, Any] = {**program.given, **{n: as_array(a) for n, a in program.constants.items()}, **values}
@@ -44,7 +45,7 @@ def interpret(program: Program, values: Mapping[str, Any], problems: list[Proble
     return env
 
 
-def results(program: Program, env: Mapping[str, Any]) -> Any:
+def results(program: TorchProgram, env: Mapping[str, Any]) -> Any:
     """What the program returns: an array, a tuple (flat, of nested ones), or a dict by name."""
     found = {name: _array(_resolved(value, env)) for name, value in program.outputs.items()}
     if list(found) == [""]:
@@ -52,7 +53,7 @@ def results(program: Program, env: Mapping[str, Any]) -> Any:
     return tuple(found.values()) if all(name.replace(".", "").isdigit() for name in found) else found
 
 
-def updates(program: Program, env: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def updates(program: TorchProgram, env: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The buffers that change, by their names in the program, with their new values."""
     return [(name, _resolved(value, env)) for name, value in program.updates]
 
@@ -139,18 +140,19 @@ def _noted(call: list[Step], env: Mapping[str, Any]) -> None:
 # operators with programs inside
 
 
-def _run(problems: list[Problem] | None, body: Program, args: Sequence[Any]) -> Any:
+def _run(problems: list[Problem] | None, body: TorchProgram, args: Sequence[Any]) -> Any:
     env = interpret(body, dict(zip(body.inputs, args)), problems)
     found = tuple(_resolved(v, env) for v in body.outputs.values())
     return found
 
 
-def _grad_mode(problems: list[Problem] | None, enabled: bool, body: Program, *args: Any) -> Any:
+def _grad_mode(problems: list[Problem] | None, enabled: bool, body: TorchProgram, *args: Any) -> Any:
     found = _run(problems, body, args)
     return found if enabled else tuple(gc.stop_gradient(a) if isinstance(a, gc.Array) else a for a in found)
 
 
-def _cond(problems: list[Problem] | None, predicate: Any, then: Program, otherwise: Program, args: Any = ()) -> Any:
+def _cond(problems: list[Problem] | None, predicate: Any, then: TorchProgram, otherwise: TorchProgram,
+          args: Any = ()) -> Any:
     if isinstance(predicate, bool):
         return _run(problems, then if predicate else otherwise, args)
     arrays = [_array(a) for a in args]
@@ -158,7 +160,7 @@ def _cond(problems: list[Problem] | None, predicate: Any, then: Program, otherwi
                          *arrays))
 
 
-def _scan(problems: list[Problem] | None, body: Program, init: Any, xs: Any, more: Any = ()) -> Any:
+def _scan(problems: list[Problem] | None, body: TorchProgram, init: Any, xs: Any, more: Any = ()) -> Any:
     def step(carry: Any, rows: Any) -> tuple[Any, Any]:
         found = _run(None, body, (*carry, *rows, *more))
         return tuple(found[:len(init)]), tuple(found[len(init):])

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, explained, interpret, results, updates
-from graphc.doors.torch.program import OwnTensor, Program
+from graphc.doors.torch.program import OwnTensor, TorchProgram
 from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
@@ -17,12 +18,18 @@ from graphc.nn.parameter import Parameter, Value
 from graphc.nn.path import rooted
 
 
+@dataclass(frozen=True)
+class TensorValue(Value):
+    """The numbers of a tensor, and where PyTorch has them."""
+    memory: int = 0
+
+
 class TorchNetwork(Module):
     """What `gc.from_torch` gives. `program(training)`: the program in training mode or for inference, read when it is
     first asked for."""
     hands_on = True
 
-    def __init__(self, program: Callable[[bool], Program], training: bool = False):
+    def __init__(self, program: Callable[[bool], TorchProgram], training: bool = False):
         """`training`: the mode in which it is read first."""
         super().__init__()
         self.program = program
@@ -79,12 +86,12 @@ class TorchNetwork(Module):
     def _parameter(self, own: OwnTensor) -> Parameter:
         """A tensor with several names is one parameter, under the first of them."""
         if own.key not in self._keys:
-            made = Parameter(own.type, Value(own.value), own.trained)
+            made = Parameter(own.type, TensorValue(own.value, own.memory), own.trained)
             self._keys[own.key] = self._parameters[own.name] = made
         return self._keys[own.key]
 
 
-def _bound(program: Program, arrays: tuple[gc.Array, ...], options: Mapping[str, gc.Array]) -> dict[str, gc.Array]:
+def _bound(program: TorchProgram, arrays: tuple[gc.Array, ...], options: Mapping[str, gc.Array]) -> dict[str, gc.Array]:
     """The inputs by name. GraphError for what is missing or does not fit the sizes that the program was read for."""
     names = list(program.inputs)
     if len(arrays) > len(names):
@@ -104,7 +111,7 @@ def _bound(program: Program, arrays: tuple[gc.Array, ...], options: Mapping[str,
     return given
 
 
-def _check(program: Program, name: str, found: TensorType, sizes: dict[str, Dim]) -> None:
+def _check(program: TorchProgram, name: str, found: TensorType, sizes: dict[str, Dim]) -> None:
     """The array has the type that the program was read for, with any sizes for its named dimensions."""
     wanted = program.inputs[name]
     fits = found.dtype is wanted.dtype and len(found.shape) == len(wanted.shape)

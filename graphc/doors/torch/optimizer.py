@@ -1,20 +1,20 @@
 """PyTorch's optimizers as graphc's, with what they remember."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from graphc.doors.torch.network import TensorValue
 from graphc.doors.torch.read import array_of
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
-from graphc.nn.parameter import Parameter, Value
+from graphc.nn.parameter import Parameter
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.base import Group, Optimizer, group
 from graphc.optim.descent import SGD, RMSprop
-from graphc.runtime.memory import address
 from graphc.state import Own
 from graphc.train import TrainStep
 
@@ -91,33 +91,33 @@ class Moments:
         self.optimizer, self.slots = optimizer, slots
 
     def __call__(self, step: TrainStep) -> None:
-        """Writes them into the state of a new step. GraphError where a parameter that is trained has none."""
-        states = {p.data_ptr(): s for p, s in self.optimizer.state.items() if s}
-        if not states:
-            return
+        """Writes them into the state of a new step. GraphError where a parameter is trained that the optimizer has not,
+        or of which it remembers nothing while it does of others."""
+        states = {p.data_ptr(): self.optimizer.state.get(p) for g in self.optimizer.param_groups for p in g["params"]}
+        begun = any(states.values())
         counts: set[int] = set()
+        own = [(e.name, e.key) for e in step.entries() if isinstance(e.key, Own)]
         for entry in step.entries():
-            if not isinstance(entry.key, Own) or not isinstance(entry.key.parameter, Parameter):
+            if isinstance(entry.key, Parameter) and entry.key.trainable and _memory(entry.key) not in states and any(
+                    key.parameter is entry.key for _, key in own):
+                raise GraphError(f"the optimizer does not have {entry.name}, which the step would train: leave it out "
+                                 "with trainable=, or make the optimizer of the module that was read", step.made)
+        for name, key in own if begun else ():
+            there = next((there for there, here in self.slots.items() if here == key.what), None)
+            if there is None or not isinstance(key.parameter, Parameter):
                 continue
-            there = next((there for there, here in self.slots.items() if here == entry.key.what), None)
-            if there is None:
-                continue
-            state = states.get(_memory(entry.key.parameter))
-            if state is None or state.get(there) is None:
-                raise GraphError(f"the optimizer remembers nothing of {entry.name}: it is not that of the module that "
-                                 "is trained here", step.made)
-            step.state[entry.name] = array_of(state[there])
+            state = states[_memory(key.parameter)]
+            if not state or state.get(there) is None:
+                raise GraphError(f"the optimizer remembers nothing of {name}, but of others", step.made)
+            step.state[name] = array_of(state[there])
             counts.add(int(state.get("step", 1)))
         if len(counts) > 1:
             raise GraphError("the optimizer has made different numbers of steps for its parameters", step.made)
-        for entry in step.entries():
-            if isinstance(entry.key, Own) and entry.key.what == "step" and counts:
-                step.state[entry.name] = np.int64(counts.pop())
+        for name, key in own if counts else ():
+            if key.what == "step":
+                step.state[name] = np.int64(min(counts))
 
 
 def _memory(parameter: Parameter) -> int:
     """Where PyTorch has the numbers that a parameter starts with."""
-    return address(np.asarray(parameter.init.array)) if isinstance(parameter.init, Value) else 0
-
-
-Start = Callable[[TrainStep], None]
+    return parameter.init.memory if isinstance(parameter.init, TensorValue) else 0

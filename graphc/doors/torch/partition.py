@@ -14,7 +14,7 @@ from graphc.doors.torch.interpret import Problem, explained, known
 from graphc.doors.torch.read import target_name
 
 
-class Unsupported(Exception):
+class NotCompiled(Exception):
     """A graph with operators that have no rule, or whose rule refuses them."""
 
     def __init__(self, problems: Sequence[Problem]):
@@ -74,7 +74,7 @@ def parted(module: GraphModule, problems: Sequence[Problem], leftovers: Leftover
         if isinstance(inner, GraphModule) and name.startswith("fused_"):
             try:
                 run = compile(inner)
-            except Unsupported as reason:
+            except NotCompiled as reason:
                 leftovers.problems += reason.problems
                 continue
             output = next(n for n in inner.graph.nodes if n.op == "output").args[0]

@@ -18,8 +18,9 @@ class Ref:
 @dataclass(frozen=True)
 class Step:
     """One call of an operator. `target`: its overload, as "add.Tensor"; of other libraries with the library's name.
-    `args` and `kwargs` hold arrays as `Ref`, other programs as `Program`, types as graphc's. `type`: what PyTorch says
-    of the result: a type, None where it is no array, or a tuple of these. `scope`, `kind`: the module that called it.
+    `args` and `kwargs` hold arrays as `Ref`, other programs as `TorchProgram`, types as graphc's. `type`: what PyTorch
+    says of the result: a type, None where it is no array, or a tuple of these. `scope`, `kind`: the module that called.
+
     """
     name: str
     target: str
@@ -34,17 +35,18 @@ class Step:
 @dataclass(frozen=True)
 class OwnTensor:
     """A parameter or buffer: its name in `state_dict`, its name in the program, and how it starts. `trained`: PyTorch
-    asks for its gradient. Two that are one tensor have the same `key`."""
+    asks for its gradient. Two that are one tensor have the same `key`. `memory`: where PyTorch has its numbers."""
     name: str
     ref: str
     type: TensorType
     value: Any
     trained: bool
     key: int
+    memory: int = 0
 
 
 @dataclass(frozen=True)
-class Program:
+class TorchProgram:
     """`inputs`: arrays by name, with dimensions that may be named; `given`: arguments that are no arrays. `constants`:
     arrays of the program itself. `updates`: of buffers, (name in the program, new value). `outputs`: by the names that
     the result has ("" for the only one, "0", "1" … of a tuple)."""

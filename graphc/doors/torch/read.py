@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from graphc.doors.torch.program import OwnTensor, Program, Ref, Step, refs
+from graphc.doors.torch.program import OwnTensor, TorchProgram, Ref, Step, refs
 from graphc.doors.torch.rules.table import CHECKS, RULES
 from graphc.errors import GraphError, Loc
 from graphc.ir.dim_text import parse_dim
@@ -70,7 +70,7 @@ def target_name(target: Any) -> str:
     return f"math.{name}" if getattr(target, "__module__", "") == "math" else name
 
 
-class Reader:
+class FxReader:
     """Reads the graph of one program. `symbols`: names for PyTorch's symbolic sizes."""
 
     def __init__(self, module: GraphModule, symbols: Mapping[str, str]):
@@ -128,9 +128,9 @@ class Reader:
         inner = getattr(self.module, str(node.target))
         if isinstance(inner, torch.Tensor):
             return Ref(node.name)
-        return Reader(inner, self.symbols).body()
+        return FxReader(inner, self.symbols).body()
 
-    def body(self) -> Program:
+    def body(self) -> TorchProgram:
         """The whole graph as a program without parameters."""
         nodes = self.module.graph.nodes
         inputs = {n.name: self.tensor_type(n.meta.get("val")) for n in nodes if n.op == "placeholder"}
@@ -138,13 +138,13 @@ class Reader:
         flat = pytree.tree_leaves(output.args[0])
         constants = {n.name: array_of(getattr(self.module, str(n.target))) for n in nodes if n.op == "get_attr"
                      and isinstance(getattr(self.module, str(n.target)), torch.Tensor)}
-        return Program("region", inputs, tuple(self.steps()), {str(i): self.argument(v) for i, v in enumerate(flat)},
-                       constants=constants)
+        outputs = {str(i): self.argument(v) for i, v in enumerate(flat)}
+        return TorchProgram("region", inputs, tuple(self.steps()), outputs, constants=constants)
 
 
-def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str]) -> Program:
+def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str]) -> TorchProgram:
     """A whole program with its parameters."""
-    reader = Reader(exported.graph_module, symbols)
+    reader = FxReader(exported.graph_module, symbols)
     values = {n.name: n.meta.get("val") for n in exported.graph_module.graph.nodes if n.op == "placeholder"}
     inputs, given, constants, own = {}, {}, {}, []
     for spec in exported.graph_signature.input_specs:
@@ -164,7 +164,7 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
             raise GraphError(f"{name} has an input of the kind {spec.kind.name}, which is no array")
     outputs, updates = _outputs(exported, reader)
     steps = _used(tuple(reader.steps()), [*outputs.values(), *(v for _, v in updates)])
-    return Program(name, inputs, steps, outputs, tuple(own), given, constants, updates)
+    return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates)
 
 
 def _check_place(node: Node) -> None:
@@ -181,10 +181,10 @@ def _owned(exported: ExportedProgram, spec: Any) -> OwnTensor:
     trained = spec.kind is InputKind.PARAMETER and tensor.requires_grad and tensor.dtype.is_floating_point
     key = hash((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()))
     return OwnTensor(spec.target, spec.arg.name, type, array, trained and not type.dtype.is_storage,
-                     key if tensor.numel() else id(tensor))
+                     key if tensor.numel() else id(tensor), tensor.data_ptr())
 
 
-def _outputs(exported: ExportedProgram, reader: Reader) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
+def _outputs(exported: ExportedProgram, reader: FxReader) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
     """Results by name, and updates of buffers by the buffer's name in the graph."""
     buffers = {s.target: s.arg.name for s in exported.graph_signature.input_specs if s.target is not None}
     found: list[Any] = []

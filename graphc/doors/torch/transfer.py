@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from graphc.doors.torch.entry import Source
+from graphc.doors.torch.entry import ModuleReader
 from graphc.doors.torch.network import TorchNetwork
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
@@ -17,7 +17,7 @@ def to_torch(step: TrainStep, module: torch.nn.Module) -> None:
     Raises GraphError where the step has no such network, or several that may be meant.
     """
     found = [part for _, part in step.function[0].named_modules() if isinstance(part, TorchNetwork)]
-    of_module = [net for net in found if isinstance(net.program, Source) and net.program.module is module]
+    of_module = [net for net in found if isinstance(net.program, ModuleReader) and net.program.module is module]
     nets = of_module or found
     if len(nets) != 1:
         raise GraphError(f"step.to_torch: the step trains {len(nets)} networks of gc.from_torch; give the module that "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import graphc as gc
-from graphc.doors.torch.rules.promotion import as_type, category
+from graphc.doors.torch.rules.promotion import as_type, category, filled
 from graphc.dsl.array import as_array
 from graphc.ir.types import DType, bool_, f32, i64
 
@@ -26,16 +26,17 @@ def made_type(dtype: DType | None, *numbers: Any) -> DType:
 
 def _full(size: Sequence[Any], value: Any, *, dtype: DType | None = None, **_: Any) -> Array:
     dtype = made_type(dtype, value)
-    value = value if isinstance(value, bool | int | float) else as_type(value, dtype)
-    return gc.full(tuple(size), value, dtype)
+    if isinstance(value, bool | int | float):
+        return filled(size, value, dtype)
+    return gc.broadcast_to(as_type(value, dtype), tuple(size))
 
 
 def _filled(value: float) -> Rule:
-    return lambda size, *_, dtype=None, **__: gc.full(tuple(size), value, dtype or f32)
+    return lambda size, *_, dtype=None, **__: filled(size, value, dtype or f32)
 
 
 def _filled_like(value: float) -> Rule:
-    return lambda x, *_, dtype=None, **__: gc.full(x.shape, value, dtype or x.dtype)
+    return lambda x, *_, dtype=None, **__: filled(x.shape, value, dtype or x.dtype)
 
 
 def _full_like(x: Array, value: Any, *, dtype: DType | None = None, **_: Any) -> Array:
@@ -97,8 +98,8 @@ RULES: dict[str, Rule] = {
     "zeros.default": _filled(0), "ones.default": _filled(1), "empty.memory_format": _filled(0),
     "empty_strided.default": _filled(0), "empty_permuted.default": _filled(0), "zeros_like.default": _filled_like(0),
     "ones_like.default": _filled_like(1), "empty_like.default": _filled_like(0),
-    **{f"new_{name}.default": (lambda x, size, *_, value=value, dtype=None, **__: gc.full(
-        tuple(size), value, dtype or x.dtype)) for name, value in {
+    **{f"new_{name}.default": (lambda x, size, *_, value=value, dtype=None, **__: filled(
+        size, value, dtype or x.dtype)) for name, value in {
             "zeros": 0, "ones": 1, "empty": 0, "empty_strided": 0}.items()},
     "new_full.default": lambda x, size, value, dtype=None, **_: _full(size, value, dtype=dtype or x.dtype),
     "arange.default": _arange, "arange.start": _arange, "arange.start_step": _arange, "linspace.default": _linspace,

@@ -6,7 +6,7 @@ from math import inf, pi
 from typing import Any
 
 import graphc as gc
-from graphc.doors.torch.rules.promotion import as_type, floating, of_common, of_floats, promoted, result_type
+from graphc.doors.torch.rules.promotion import as_type, filled, floating, of_common, of_floats, promoted, result_type
 from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_
 
@@ -297,7 +297,7 @@ RULES: dict[str, Rule] = {
         "clone.default", "alias.default", "contiguous.default", "lift_fresh_copy.default", "lift_fresh.default",
         "prims.view_of.default", "lift.default")},
     "detach.default": gc.stop_gradient, "detach_.default": gc.stop_gradient,
-    "fill.Scalar": lambda x, value: gc.full(x.shape, value, x.dtype),
+    "fill.Scalar": lambda x, value: filled(x.shape, value, x.dtype),
     "fill.Tensor": lambda x, value: gc.broadcast_to(value.astype(x.dtype), x.shape),
     "copy.default": lambda x, y, *_: gc.broadcast_to(y.astype(x.dtype), x.shape),
 }

@@ -72,6 +72,11 @@ def number_array(x: Any, dtype: DType) -> gc.Array:
     return gc.full((), size_array(x), dtype) if dtype is not i64 else size_array(x)
 
 
+def filled(shape: Sequence[Any], value: Any, dtype: DType) -> gc.Array:
+    """An array of one number, of bools too."""
+    return gc.full(tuple(shape), bool(value) if dtype is bool_ else value, dtype)
+
+
 def size_array(size: Any) -> gc.Array:
     """A dimension as an i64 scalar, also where it is a name."""
     return gc.sum(gc.ones((size,), i64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.doors.torch.interpret import interpret
-from graphc.doors.torch.program import OwnTensor, Program, Ref, Step
+from graphc.doors.torch.program import OwnTensor, TorchProgram, Ref, Step
 from graphc.doors.torch.rules.table import RULES
 from graphc.dsl.function import finish
 from graphc.dsl.trace import Trace
@@ -12,7 +12,7 @@ from graphc.dsl.tree import flatten
 from graphc.ir.interp import evaluate
 from graphc.ir.types import TensorType, dtype_of
 
-__all__ = ["Program", "Ref", "Step", "applied", "interpret", "own"]
+__all__ = ["TorchProgram", "Ref", "Step", "applied", "interpret", "own"]
 
 
 def applied(target, *args, **kwargs):

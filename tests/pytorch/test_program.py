@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from programs import Program, Ref, Step, own
+from programs import TorchProgram, Ref, Step, own
 
 import graphc as gc
 from graphc import nn, optim
@@ -22,7 +22,7 @@ def linear(training=False, size=4):
     if training:
         steps += [Step("n1", "add.Tensor", (Ref("n"), 1), type=gc.i64[()]), Step("z", "mul.Tensor", (Ref("y"), Ref("n1")))]
         updates = (("n", Ref("n1")),)
-    return Program("Counter", {"x": gc.f32[size, 3]}, tuple(steps), {"": Ref("z" if training else "y")},
+    return TorchProgram("Counter", {"x": gc.f32[size, 3]}, tuple(steps), {"": Ref("z" if training else "y")},
                    (own("layer.weight", "w", W), own("count", "n", np.array(0), False)), updates=updates)
 
 
@@ -71,7 +71,7 @@ def test_another_size_than_the_one_that_was_read_is_an_error():
 
 
 def test_one_name_has_one_size():
-    program = Program("Sum", {"x": gc.f32["B"], "y": gc.f32["B"]}, (Step("z", "add.Tensor", (Ref("x"), Ref("y"))),),
+    program = TorchProgram("Sum", {"x": gc.f32["B"], "y": gc.f32["B"]}, (Step("z", "add.Tensor", (Ref("x"), Ref("y"))),),
                       {"": Ref("z")})
     with pytest.raises(GraphError, match="was read for y"):
         gc.compile(TorchNetwork(lambda training: program), x=gc.f32[2], y=gc.f32[3])
@@ -81,7 +81,7 @@ def test_everything_that_cannot_be_taken_is_listed_at_once_with_lines():
     strange = Step("a", "strange.default", (Ref("x"),), type=gc.f32[4, 3], loc=LINE)
     steps = (strange, Step("b", "strange.default", (Ref("a"),), type=gc.f32[4, 3], loc=LINE),
              Step("c", "nonzero.default", (Ref("b"),), type=None, loc=Loc("model.py", 20, "i = y.nonzero()")))
-    program = Program("Odd", {"x": gc.f32[4, 3]}, steps, {"": Ref("b")})
+    program = TorchProgram("Odd", {"x": gc.f32[4, 3]}, steps, {"": Ref("b")})
     with pytest.raises(GraphError) as raised:
         TorchNetwork(lambda training: program).check()
     text = str(raised.value)
@@ -90,7 +90,7 @@ def test_everything_that_cannot_be_taken_is_listed_at_once_with_lines():
 
 
 def test_an_error_of_a_rule_has_the_line_of_the_module():
-    program = Program("Odd", {"x": gc.f32[4, 3]}, (Step("y", "mm.default", (Ref("x"), Ref("x")), loc=LINE),),
+    program = TorchProgram("Odd", {"x": gc.f32[4, 3]}, (Step("y", "mm.default", (Ref("x"), Ref("x")), loc=LINE),),
                       {"": Ref("y")})
     with pytest.raises(GraphError) as raised:
         gc.compile(TorchNetwork(lambda training: program))
@@ -98,7 +98,7 @@ def test_an_error_of_a_rule_has_the_line_of_the_module():
 
 
 def test_results_keep_the_names_of_a_dict():
-    program = Program("Two", {"x": gc.f32[4, 3]}, (Step("y", "neg.default", (Ref("x"),)),),
+    program = TorchProgram("Two", {"x": gc.f32[4, 3]}, (Step("y", "neg.default", (Ref("x"),)),),
                       {"logits": Ref("y"), "size": 4})
     found = gc.compile(TorchNetwork(lambda training: program))(X)
     np.testing.assert_array_equal(found["logits"], -X)
@@ -106,11 +106,11 @@ def test_results_keep_the_names_of_a_dict():
 
 
 def test_no_gradient_flows_out_of_no_grad():
-    body = Program("region", {"a": gc.f32[3]}, (Step("b", "mul.Tensor", (Ref("a"), Ref("a"))),), {"0": Ref("b")})
+    body = TorchProgram("region", {"a": gc.f32[3]}, (Step("b", "mul.Tensor", (Ref("a"), Ref("a"))),), {"0": Ref("b")})
     steps = (Step("r", "higher_order.wrap_with_set_grad_enabled", (False, body, Ref("x"))),
              Step("s", "operator.getitem", (Ref("r"), 0)), Step("t", "add.Tensor", (Ref("s"), Ref("x"))),
              Step("u", "sum.default", (Ref("t"),)))
-    net = TorchNetwork(lambda training: Program("Held", {"x": gc.f32[3]}, steps, {"": Ref("u")}))
+    net = TorchNetwork(lambda training: TorchProgram("Held", {"x": gc.f32[3]}, steps, {"": Ref("u")}))
 
     @gc.graph
     def total(x: gc.f32[3]):

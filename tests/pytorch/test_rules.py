@@ -1,4 +1,4 @@
-"""The rules of ATen's operators against numpy, without PyTorch. tests/torch/test_from_torch.py compares with PyTorch."""
+"""The rules of ATen's operators against numpy, without PyTorch. tests/pytorch/test_from_torch.py compares with PyTorch."""
 from __future__ import annotations
 
 import subprocess
@@ -47,7 +47,8 @@ ROWS = [
     ("slice_scatter.default", (X, Y[:, :2], 1, 1, 3), {}, np.concatenate([X[:, :1], Y[:, :2], X[:, 3:]], 1)),
     ("select_scatter.default", (X, Y[0], 0, -1), {}, np.stack([X[0], X[1], Y[0]])), ("tril.default", (X, 1), {}, np.tril(X, 1)),
     ("arange.start_step", (1, 8, 3), {}, np.arange(1, 8, 3)), ("arange.default", (5,), {"dtype": gc.f32}, np.arange(5, dtype=np.float32)),
-    ("full.default", ((2, 3), 1.5), {}, np.full((2, 3), 1.5, np.float32)), ("full.default", ((2,), True), {}, np.array([True, True])),
+    ("full.default", ((2, 3), 1.5), {}, np.full((2, 3), 1.5, np.float32)), ("zeros_like.default", (B,), {}, np.zeros_like(B)),
+    ("new_ones.default", (X, (2,)), {"dtype": gc.bool_}, np.array([True, True])), ("full.default", ((2,), True), {}, np.array([True, True])),
     ("sum.dim_IntList", (I, (1,), True), {}, I.sum(1, keepdims=True)), ("mean.dim", (X, (0,)), {}, X.mean(0)),
     ("var.correction", (X, (1,)), {"correction": 1}, X.var(1, ddof=1)), ("amax.default", (X, (-1,)), {}, X.max(-1)),
     ("max.dim", (X, 1), {}, (X.max(1), X.argmax(1))), ("any.dim", (I > 6, 0), {}, (I > 6).any(0)),
