@@ -65,7 +65,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     `store`: "bf16", "f16" or "int8": the f32 parameters with two axes (weights of linear and recurrent layers,
     attention, tables of embeddings) are rounded, kept so and read so, while the network computes in f32: to this type,
     or to integers from -127 to 127 times a scale for each row. Where memory must deliver the weights anew in each call,
-    that is up to two or four times as fast. The state itself stays as it is.
+    that is up to two or three times as fast. The state itself stays as it is.
 
     `compute`: "bf16": the factors of f32 products (matmul, einsum; not convolutions) are rounded to bf16, their sums
     stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves

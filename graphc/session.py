@@ -17,9 +17,10 @@ from graphc.errors import GraphError
 from graphc.execute import Runnable, make_executable, sized_executable
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim
+from graphc.ir.graph import Node
 from graphc.ir.open import Bounds
 from graphc.ir.ops.contract import Matmul
-from graphc.ir.ops.elementwise import ADD
+from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.types import TensorType, f32, i64
 from graphc.nn.decode import Batch, Decoding, Kept, decoding_with
 from graphc.nn.entry import Entry
@@ -242,17 +243,26 @@ def _last_scores(now: Decoding, scores, ids: Array) -> Array:
 
 def _of_last(now: Decoding, scores: Array) -> Array:
     """now.last(scores), computed for the last token alone where scores are a product of each token's vector, and
-    perhaps a bias."""
-    biases: list[Array] = []
-    while True:
-        node = scores.value.node
-        operands = [Array(v, scores.trace) for v in node.inputs] if node else []
-        if not (node and node.op is ADD and operands[0].type == scores.type and operands[1].ndim < 2):
-            break
-        scores, bias = operands
-        biases.append(bias)
+    perhaps what follows elementwise: a bias, a cap."""
+    after: list[tuple[Node, int]] = []
+    while (place := _elementwise(scores)) is not None:
+        after.append((scores.value.node, place))
+        scores = Array(scores.value.node.inputs[place], scores.trace)
+    node = scores.value.node
+    operands = [Array(v, scores.trace) for v in node.inputs] if node else []
     product = node and isinstance(node.op, Matmul) and operands[0].ndim == 3 and operands[1].ndim == 2
     last = now.last(operands[0]) @ operands[1] if product else now.last(scores)
-    for bias in reversed(biases):
-        last = last + bias
+    for node, place in reversed(after):
+        values = [last.value if i == place else v for i, v in enumerate(node.inputs)]
+        last = Array(scores.trace.builder.apply(node.op, values)[0], scores.trace)
     return last
+
+
+def _elementwise(scores: Array) -> int | None:
+    """Which operand of an elementwise operator scores [batch, time, tokens] are made of, the others being the same for
+    all of the batch and of time; None for other operators."""
+    node = scores.value.node
+    if node is None or not isinstance(node.op, Elementwise):
+        return None
+    wide = [i for i, v in enumerate(node.inputs) if v.type.rank > 1]
+    return wide[0] if len(wide) == 1 and node.inputs[wide[0]].type.shape == scores.shape else None

@@ -89,9 +89,17 @@ def test_quantised_networks_compute_what_their_numbers_say(kind, tmp_path):
     assert sum(a.nbytes for a in kept.state._arrays.values()) < 0.5 * sum(a.nbytes for a in wide.state._arrays.values())
     a, b = (gc.compile(m, input_ids=gc.i64[2, 5])(IDS) for m in (kept, wide))
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
-    if kind in ("Q4_1", "Q6_K"):                            # with minima, and with other blocks
-        for prompt in (IDS[0].tolist(), [IDS[0].tolist(), [3, 4]]):
-            assert gc.generate(kept, prompt, 10).tolist() == gc.generate(wide, prompt, 10).tolist()
+
+
+@pytest.mark.parametrize("kind, prompt", [
+    ("Q4_1", IDS[0].tolist()), pytest.param("Q6_K", [IDS[0].tolist(), [3, 4]], marks=pytest.mark.slow)])
+def test_tokens_are_those_of_the_numbers_as_f32(kind, prompt, tmp_path):
+    """With minima, and with other blocks and several sequences."""
+    path = quantised_file(tmp_path / "m.gguf", kind)
+    kept, wide = (gc.Generator(gc.from_gguf(path, store=store)) for store in (None, "f32"))
+    tokens = kept(prompt, 10)
+    assert tokens.tolist() == wide(prompt, 10).tolist()
+    assert "i8[" in kept.dump("fused") and "i8[" not in wide.dump("fused")
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16"])

@@ -90,6 +90,25 @@ def test_conversions_go_into_products_lookups_and_loops():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "i8", "u8"])
+@pytest.mark.parametrize("sizes", [(18, 1, 32, 192), (5, 2, 8, 33), (3, 7, 16, 40)])
+def test_products_of_two_types_in_a_batch(sizes, dtype, turned):
+    """Of one row each, too, whose terms are unrolled along the columns."""
+    g, t, k, n = sizes
+
+    @gc.graph
+    def product(x: gc.f32[g, t, k], w: BY_NAME[dtype][(g, n, k) if turned else (g, k, n)]):
+        wide = w.astype(gc.f32)
+        return x @ (gc.swapaxes(wide, -1, -2) if turned else wide)
+    x, w = numbers((g, t, k), "f32"), RNG.integers(0, 100, product.graph.inputs[1].type.shape).astype(BY_NAME[dtype].np)
+    wide = w.astype(np.float32)
+    wanted = x @ (np.swapaxes(wide, -1, -2) if turned else wide)
+    run = gc.compile(product)
+    assert "cast(" not in run.dump("fused")
+    np.testing.assert_allclose(run(x, w), wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
 def as_integers(a: np.ndarray) -> np.ndarray:
     scale = np.maximum(np.abs(a).max(axis=1, keepdims=True), np.float32(1e-30)) / np.float32(127)
     return np.rint(a / scale).astype(np.int8) * scale

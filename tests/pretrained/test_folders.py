@@ -63,6 +63,8 @@ def test_other_configs_are_refused_too(tmp_path):
     for case, fields, text in (("bert", dict(position_embedding_type="relative_key"), "position_embedding_type"),
                                ("bert", dict(is_decoder=True), "is_decoder = True"),
                                ("qwen2", dict(layer_types=["chunked_attention"] * 2), "layer_types is one of"),
+                               ("gemma", dict(hidden_act="gelu"), "add hidden_activation"),
+                               ("llama", dict(rope_parameters=dict(rope_theta=1e4)), "one of them only"),
                                ("gpt2", dict(auto_map={"AutoModel": "own.py"}), "auto_map")):
         config = config_of(case)
         with pytest.raises(GraphError, match=text):

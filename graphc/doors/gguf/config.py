@@ -22,7 +22,7 @@ LARGE_GEMMAS = {"gemma2": 46, "gemma3": 62}     # layers of the 27 B networks, w
 LOCAL_BASE = 10000.0                            # of the layers of Gemma 3 that do not see all places
 ROPE_FACTORS = "rope_freqs.weight"
 # of no consequence for what the network computes
-UNUSED = ("vocab_size", "attention.layer_norm_epsilon", "attention.causal")
+UNUSED = ("vocab_size", "attention.layer_norm_epsilon")
 
 
 def gguf_shape(file: GgufFile) -> DecoderShape:
@@ -44,6 +44,7 @@ def _shape(fields: Fields, file: GgufFile, kind: str) -> DecoderShape:
     fields.only("attention.value_length", head)
     fields.only("rope.dimension_count", head)
     fields.only("expert_count", 0)
+    fields.only("attention.causal", True)
     fields.integer("context_length", 1)             # caches are as long as they are asked for
     shape = DecoderShape(
         file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0, width, heads,

@@ -37,10 +37,14 @@ def qwen3_shape(fields: Fields) -> DecoderShape:
 
 
 def gemma_shape(fields: Fields) -> DecoderShape:
-    """Of Gemma 1, whose files say `hidden_activation`, or mean the same by an older `hidden_act`."""
+    """Of Gemma 1. Its first files say "gelu" by `hidden_act` alone and mean tanh's form, or erf's: who reads them
+    decides."""
     fields.only("use_bidirectional_attention", False)
-    fields.only("hidden_act", "gelu", "gelu_pytorch_tanh")
     fields.only("hidden_activation", "gelu_pytorch_tanh")
+    older, newer = fields.text("hidden_act", ""), fields.text("hidden_activation", "")
+    if older not in ("", "gelu_pytorch_tanh") and not newer:
+        raise GraphError(f"{fields.where}: hidden_act = {older!r} of Gemma is taken for \"gelu_pytorch_tanh\" by some "
+                         "programs and not by others: add hidden_activation = \"gelu_pytorch_tanh\"", user_loc())
     return _gemma(_shape(fields, "hidden_activation", _biases(fields), {}, "gelu_pytorch_tanh"))
 
 

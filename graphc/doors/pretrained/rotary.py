@@ -10,6 +10,8 @@ import numpy as np
 import graphc as gc
 from graphc import nn
 from graphc.doors.pretrained.fields import Fields
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
 from graphc.nn.position import frequencies
 
 KINDS = ("default", "linear", "llama3", "yarn")
@@ -45,6 +47,8 @@ def turning_of(fields: Fields, width: int, context: int, base: float = BASE) -> 
     """Of heads of `width` features, by the config: `rope_parameters`, or the older `rope_theta` and `rope_scaling`."""
     newer, scaling = fields.table("rope_parameters"), fields.table("rope_scaling")
     theta = fields.number("rope_theta", base)
+    if newer and scaling:
+        raise GraphError(f"{fields.where} has rope_parameters and rope_scaling: one of them only", user_loc())
     table = newer or scaling or {}
     return scaled_turning(Fields(f"{fields.where}: {'rope_parameters' if newer else 'rope_scaling'}", table),
                           width, context, theta)
