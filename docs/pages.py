@@ -24,7 +24,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "readme.py", "docs/architecture.md": "regression.py", "docs/numerics.md": "numerics.py",
-         "docs/training.md": "training.py", "docs/extending.md": "extending.py", "docs/library.md": "library.py"}
+         "docs/training.md": "training.py", "docs/distributed.md": "distributed.py",
+         "docs/extending.md": "extending.py", "docs/library.md": "library.py"}
 TARGET = "avx2"                         # the CPU that the pages show
 
 FENCE = re.compile(r"```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -176,6 +176,11 @@ class ShardedProgram:
     # what can be told of it
 
     @property
+    def _all(self) -> list[SpecialisedGraph | Runnable]:
+        """All programs."""
+        return [*self.gradients(), self.update]
+
+    @property
     def buffers(self) -> int:
         """Bytes of the sums: those of one shard, and of one subtree at each level."""
         graph, levels, shards = self.graph(), 1, self.own
@@ -186,7 +191,7 @@ class ShardedProgram:
     @property
     def memory(self) -> Memory | None:
         """Bytes of both programs, and of the sums, which count as arena."""
-        found = [part.memory for part in (*self.gradients(), self.update)]
+        found = [part.memory for part in self._all]
         known = [memory for memory in found if memory is not None]
         if len(known) < len(found):                     # of the oracle
             return None
@@ -196,11 +201,11 @@ class ShardedProgram:
 
     def dump(self, stage: str = "graph") -> str:
         """The text of a stage of both programs."""
-        return "\n\n".join(part.dump(stage) for part in (*self.gradients(), self.update))
+        return "\n\n".join(part.dump(stage) for part in self._all)
 
     def explain(self) -> str:
         """As of compiled functions, of both."""
-        return "\n\n".join(part.explain() for part in (*self.gradients(), self.update))
+        return "\n\n".join(part.explain() for part in self._all)
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of the gradients of the first shard goes; of stages, that of the first."""

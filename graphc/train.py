@@ -134,7 +134,7 @@ class TrainStep(Trainer, Shown):
 
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
     "step" and "random.key"; `lr` and `hyper[name]` hyperparameters. `model` can be compiled for inference. `graph` is
-    the whole step.
+    the whole step, as of a batch that is not cut into shards; `dump` shows what runs.
     """
 
     def __init__(self, recipe: Recipe, seed: int, threads: int, state: State | str | None = None):

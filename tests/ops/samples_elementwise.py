@@ -10,7 +10,7 @@ from op_sample import CORE, FLOATS, Sample, each, floats, ints, special, values
 
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
-from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, StopGradient
+from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, ShardSum, StopGradient
 from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.types import bool_, f32, f64, i32, i64
@@ -231,4 +231,4 @@ def derivative_of_digamma(n: int) -> Callable:
 
 
 SAMPLES = (*special_samples(), *(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),
-           *each(StopGradient(), (((5,),),), CORE, smooth=False))
+           *each(StopGradient(), (((5,),),), CORE, smooth=False), *each(ShardSum(), (((5,),), ((2, 3),))))

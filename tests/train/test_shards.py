@@ -190,6 +190,15 @@ def counts(x, y):
     return nn.cross_entropy(mlp()(x), y), {"right": gc.sum(y)}
 
 
+def looped(x):
+    total, _ = gc.scan(lambda total, row: (total + gc.shard_sum(gc.sum(row)), row), gc.zeros(()), x)
+    return gc.mean(nn.Linear(1)(x)) + total
+
+
+def unequal(x):
+    return gc.mean(gc.shard_sum(nn.Linear(1)(x)))
+
+
 @pytest.mark.parametrize("make, words", [
     (lambda: made(shards=0), "shards is an int from 1"),
     (lambda: gc.train_step(counts, optimizer=optim.SGD(0.1), x=gc.f32[24, 6], y=gc.i32[24], shards=2)(X, Y),
@@ -200,6 +209,10 @@ def counts(x, y):
                            y=gc.f32[5, 8, 3], shards=2), "LSTM takes x as \\[time, batch, …\\]"),
     (lambda: made(shards=2)(X[:20], Y), "must have shape \\[24, 6\\], got \\[20, 6\\]"),
     (lambda: made().sharded, "this step has no shards"),
+    (lambda: gc.train_step(looped, optimizer=optim.SGD(0.1), x=gc.f32[24, 6], shards=2)(X),
+     "gc.shard_sum cannot stand inside scan"),
+    (lambda: gc.train_step(unequal, optimizer=optim.SGD(0.1), x=gc.f32[24, 6], shards=5)(X),
+     "gc.shard_sum takes arrays that have the same shape in all shards"),
 ])
 def test_mistakes(make, words):
     with pytest.raises(gc.GraphError, match=words):

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
@@ -60,6 +61,8 @@ def going():
     step, (x, y) = gc.distributed(NETWORKS["cnn"](shards=4), timeout=TIMEOUT), data("cnn")
     rows = step.part(ROWS)
     step(x[rows], y[rows])
+    if ODD:
+        Path(sys.argv[2]).write_text(str(time.time()))
     if ODD and WHAT == "leaves":
         raise SystemExit(3)
     if ODD:

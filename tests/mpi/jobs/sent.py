@@ -4,13 +4,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from mpi4py import MPI
 
 import graphc as gc
 from graphc import nn, optim
 
 step = gc.train_step(nn.Linear(256) >> nn.relu >> nn.Linear(64), loss=nn.mse, optimizer=optim.SGD(0.1), shards=4,
-                     x=gc.f32[8, 128], y=gc.f32[8, 64], seed=0)
-gc.distributed(step)
+                     x=gc.f32[8, 128], y=gc.f32[8, 64], seed=0, comm=MPI.COMM_WORLD)
 x, y = np.ones((2, 128), "f4"), np.ones((2, 64), "f4")
 step(x, y)
 before = step.ranks.sent
