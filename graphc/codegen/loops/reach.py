@@ -43,13 +43,13 @@ class Reaches:
         """In terms of the integers that `f` is called with."""
         known = self.found.get((f, root))
         if known is None:
-            walk = _Walk(f, root, self)
+            walk = _EndFinder(f, root, self)
             walk.body(f.body, {}, NO_FACTS)
             known = self.found[f, root] = Reach(_negated(_furthest(walk.lows)), _furthest(walk.highs))
         return known
 
 
-class _Walk:
+class _EndFinder:
     """Through a function, for all ends. lows: negated, so that both kinds are bounds above."""
 
     def __init__(self, f: FunctionIR, root: Root, reaches: Reaches):
