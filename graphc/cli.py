@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc import __version__
 from graphc.cli_answers import answered
-from graphc.cli_sources import Source, load_program, load_source, load_thing, read_array, sizes_of
+from graphc.cli_sources import GivenGraph, load_program, load_source, load_thing, read_array, sizes_of
 from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
@@ -233,12 +233,12 @@ def _passes(target: Target) -> dict[str, Pass]:
     return {p.name: p for p in (*SIMPLIFY, *fusion(target))}
 
 
-def _state(source: Source) -> tuple[Any, ...]:
+def _state(source: GivenGraph) -> tuple[Any, ...]:
     """The arguments of CompiledGraph for the state."""
     return (list(source.state), StateLock()) if source.state else ()
 
 
-def _bound(options: argparse.Namespace, files: Sequence[str] = ()) -> Source:
+def _bound(options: argparse.Namespace, files: Sequence[str] = ()) -> GivenGraph:
     """The source with its sizes: those given, and of those left out what the arrays of the files have."""
     source = load_source(options.graph, _pairs(options.type, "--type NAME=TYPE"))
     graph = source.graph

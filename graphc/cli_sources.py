@@ -32,18 +32,18 @@ ONNX = ".onnx"
 
 
 @dataclass(frozen=True)
-class Source:
+class GivenGraph:
     """A graph, and the values that its state has where it comes from (None: it says nothing of them)."""
     graph: Graph
     state: tuple[np.ndarray, ...] | None = None
 
 
-def load_source(source: str, types: Mapping[str, str] = MappingProxyType({})) -> Source:
+def load_source(source: str, types: Mapping[str, str] = MappingProxyType({})) -> GivenGraph:
     """The graph of what `load_program` gives. An ONNX model brings the values of its state."""
     program = load_program(source, types)
     if source.endswith(ONNX) and isinstance(program, GraphFunction):
-        return Source(program.graph, tuple(e.initial(0) for e in entries(program)))
-    return Source(program if isinstance(program, Graph) else program.graph)
+        return GivenGraph(program.graph, tuple(e.initial(0) for e in entries(program)))
+    return GivenGraph(program if isinstance(program, Graph) else program.graph)
 
 
 def sizes_of(graph: Graph, files: Mapping[str, str]) -> dict[str, int]:

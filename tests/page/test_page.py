@@ -15,7 +15,6 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.analysis.phases import BACKWARD, BOTH, FORWARD, LOSS, UPDATE, phases
 from graphc.cli import main
-from graphc.ir.graph import regions
 
 net = nn.Conv2d(8, 3) >> nn.relu >> nn.Flatten() >> nn.Linear(10)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -33,7 +33,7 @@ class RecurrentCellForm:
 
 
 @dataclass(frozen=True)
-class Projection:
+class GateProjection:
     """x w + biases, w [inputs, rows]."""
     x: Value
     weights: Value
@@ -103,14 +103,14 @@ def _rnn(body: Graph) -> RecurrentCellForm | None:
 CELLS: dict[int, tuple[Callable[[Graph], RecurrentCellForm | None], ...]] = {1: (_gru, _rnn), 2: (_lstm,)}
 
 
-def _projection(v: Value) -> Projection | None:
+def _projection(v: Value) -> GateProjection | None:
     product = Is(Matmul, "x", "w")
     one = Is(ADD, product, "b")
     found = match(v, Is(ADD, one, "c"), one, product)
     if not found or found["x"].type.rank != 3 or found["w"].type.rank != 2:
         return None
     biases = tuple(found.values[name] for name in "bc" if name in found.values)
-    return Projection(found["x"], found["w"], biases) if all(b.type.rank == 1 for b in biases) else None
+    return GateProjection(found["x"], found["w"], biases) if all(b.type.rank == 1 for b in biases) else None
 
 
 def recurrent(e: Emitter, node: NodeOf[Scan]) -> list[str] | None:
@@ -128,7 +128,7 @@ def recurrent(e: Emitter, node: NodeOf[Scan]) -> list[str] | None:
     return _written(e, node, cell, given, outer)
 
 
-def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: Projection,
+def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: GateProjection,
              outer: dict[Value, Value]) -> list[str]:
     op = node.op
     hidden = node.inputs[0].type.shape[-1]
@@ -146,7 +146,7 @@ def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: Pro
     return [*(e.op("Squeeze", end, axis) for end in ends), e.op("Squeeze", y, e.numbers(1))]
 
 
-def _biases(e: Emitter, cell: RecurrentCellForm, given: Projection, outer: dict[Value, Value], rows: Dim) -> list[str]:
+def _biases(e: Emitter, cell: RecurrentCellForm, given: GateProjection, outer: dict[Value, Value], rows: Dim) -> list[str]:
     """That of the input and that of the recurrent product; of a GRU the latter is inside of the candidate."""
     outside = [e.values[b] for b in given.biases]
     none = e.op("Expand", e.constant(0, f32), e.shape((rows,)))
