@@ -146,7 +146,8 @@ def _written(e: Emitter, node: NodeOf[Scan], cell: RecurrentCellForm, given: Gat
     return [*(e.op("Squeeze", end, axis) for end in ends), e.op("Squeeze", y, e.numbers(1))]
 
 
-def _biases(e: Emitter, cell: RecurrentCellForm, given: GateProjection, outer: dict[Value, Value], rows: Dim) -> list[str]:
+def _biases(e: Emitter, cell: RecurrentCellForm, given: GateProjection, outer: dict[Value, Value],
+            rows: Dim) -> list[str]:
     """That of the input and that of the recurrent product; of a GRU the latter is inside of the candidate."""
     outside = [e.values[b] for b in given.biases]
     none = e.op("Expand", e.constant(0, f32), e.shape((rows,)))
