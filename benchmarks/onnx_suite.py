@@ -128,6 +128,12 @@ def _held(array: Any) -> Any:
     return array if kind is None else array.astype(kind.holder.np)
 
 
+def _items(arrays: list[Any]) -> Any:
+    """How many arrays a sequence has; their shapes, where these are not all one, or there is one."""
+    shapes = list(map(np.shape, arrays))
+    return shapes if len(shapes) == 1 or len(set(shapes)) > 1 else len(shapes)
+
+
 def input_names(model: onnx.ModelProto) -> list[str]:
     own = {t.name for t in model.graph.initializer}
     return [v.name for v in model.graph.input if v.name not in own]
@@ -135,7 +141,7 @@ def input_names(model: onnx.ModelProto) -> list[str]:
 
 def _run(model: onnx.ModelProto, arrays: Mapping[str, Any]) -> Any:
     """What graphc makes of the inputs."""
-    fixed: dict[str, Any] = {name: len(v) if isinstance(v, list) else 0 for name, v in arrays.items()
+    fixed: dict[str, Any] = {name: _items(v) if v else 0 for name, v in arrays.items()
                              if v is None or isinstance(v, list)}
     items = {f"{name}.{i}": np.asarray(item) for name, v in arrays.items() if isinstance(v, list)
              for i, item in enumerate(v)}
