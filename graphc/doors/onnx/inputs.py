@@ -47,22 +47,12 @@ def model_inputs(model: OnnxModel, sizes: Mapping[str, Any]) -> tuple[ModelInput
     graph = model.proto.graph
     own = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     used: set[str] = set()
-    inputs = tuple([_apart(_input(v, sizes, used), sizes) for v in graph.input if text(v.name) not in own])
+    inputs = tuple([_input(v, sizes, used) for v in graph.input if text(v.name) not in own])
     if unknown := sorted(sizes.keys() - used):
         names = sorted({name for each in inputs for t in each.types.values() if t for name in t.names})
         raise GraphError(f"sizes= names {unknown[0]!r}; {model.name} has the named dimensions "
                          f"{', '.join(names) or 'none'} and the inputs {', '.join(i.name for i in inputs) or 'none'}")
     return inputs
-
-
-def _apart(each: ModelInput, sizes: Mapping[str, Any]) -> ModelInput:
-    """Items of a sequence with sizes of their own: N_0, N_1, … for N, unless `sizes` names it."""
-    if each.form != SEQUENCE:
-        return each
-    given = frozenset(map(str, sizes.values()))
-    types = {name: type and type.bind({n: as_dim(f"{n}_{i}") for n in type.names - given})
-             for i, (name, type) in enumerate(each.types.items())}
-    return ModelInput(each.name, types, SEQUENCE)
 
 
 def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> ModelInput:
