@@ -43,6 +43,7 @@ def _whole(text: str) -> Callable[[tuple[int, ...]], np.ndarray]:
     return lambda shape: np.full(shape, int(text), np.int64)
 
 
+RATE, KNOWN = {"sr": _whole("16000")}, {"sr": np.array(16000)}      # an input that chooses among two networks
 SQUARE = {"height": "32*h", "width": "32*w"}
 BATCH = ({}, {"": 3})
 CASES = (
@@ -57,12 +58,13 @@ CASES = (
     *[Case(f"speechmos/{name}.onnx", BATCH) for name in ("dnsmos_models/bak_ovr", "dnsmos_models/model_v8",
                                                          "dnsmos_models/sig", "dnsmos_models/sig_bak_ovr",
                                                          "pdnsmos_models/sig_bak_ovr")],
-    *[Case(f"speechmos/{name}.onnx", ({"frames": 60}, {"frames": 100}))
+    *[Case(f"speechmos/{name}.onnx", ({"frames": 60}, {"frames": 100}), {"batch_size": 1})
       for name in ("aecmos_models/Run_1663829550_Stage_0", "aecmos_models/Run_1663915512_Stage_0",
                    "aecmos_models/Run_1668423760_Stage_0", "plcmos_models/plcmos_v2")],
-    *[Case(f"silero_vad/data/{name}.onnx", ({"sequence": 576, "": 576},), {"input": ("B", 576)},
-           {"sr": _whole("16000")}) for name in ("silero_vad", "silero_vad_16k_op15", "silero_vad_half",
-                                                 "silero_vad_op18_ifless")],
+    Case("silero_vad/data/silero_vad.onnx", ({},), {"input": ("B", 576), "state": (2, "B", 128), **KNOWN}, RATE),
+    *[Case(f"silero_vad/data/{name}.onnx", ({"sequence": 576}, {"sequence": 576, "batch": 2}),
+           {"sequence": 576, **known}, RATE)
+      for name, known in (("silero_vad_16k_op15", KNOWN), ("silero_vad_half", {}), ("silero_vad_op18_ifless", KNOWN))],
     Case("silero_vad/data/silero_vad_openvino_16k.onnx"),
     Case("silero_vad/data/silero_vad_16k_sequence.onnx", ({"sequence_length": 10}, {"sequence_length": 20})),
     *[Case(f"text2tashkeel/models/{name}.int8.onnx", ({"seq_len": 32, "sequence": 32, "seq": 32},
@@ -107,7 +109,7 @@ def arrays(model: onnx.ModelProto, case: Case, sizes: Mapping[str, int]) -> dict
         tensor = info.type.tensor_type
         given = case.given.get(info.name)
         dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else
-                given[i] if given is not None and isinstance(given[i], int) else sizes.get(d.dim_param, 1)
+                given[i] if isinstance(given, tuple) and isinstance(given[i], int) else sizes.get(d.dim_param, 1)
                 for i, d in enumerate(tensor.shape.dim)]
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
         if info.name in case.values:
@@ -152,10 +154,11 @@ def measured(case: Case, threads: int = 1) -> Iterator[str]:
     run = gc.compile(gc.from_onnx(path, sizes=dict(case.given)), threads=threads)
     for sizes in case.sizes:
         inputs = arrays(model, case, sizes)
-        found = run(**inputs)
+        own = {name: a for name, a in inputs.items() if not isinstance(case.given.get(name), np.ndarray)}
+        found = run(**own)
         first = perf_counter() - start
         error = difference(found, peer.run(None, inputs))
-        ours, theirs = _median(lambda: run(**inputs)), _median(lambda: peer.run(None, inputs))
+        ours, theirs = _median(lambda: run(**own)), _median(lambda: peer.run(None, inputs))
         yield (f"{case.path.split('/')[-1]:36s} {error:9.1e} {first:8.2f} s {ours * 1e3:9.2f} {theirs * 1e3:9.2f} ms "
                f"{ours / theirs:6.2f}")
         start = perf_counter()

@@ -11,7 +11,7 @@ from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.ir.builder import Rewriter, bind_graph
-from graphc.ir.dims import Dim, Poly
+from graphc.ir.dims import Dim, Poly, exact_quotient, scaled_and_shifted
 from graphc.ir.graph import Graph, regions
 from graphc.ir.op import Op
 from graphc.ir.ops.random import OPS as RANDOM
@@ -58,6 +58,13 @@ def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str,
         for dim, size in zip(declared.shape, given.shape):
             if isinstance(dim, Poly) and len(dim.names) == 1 and str(dim) in dim.names:
                 values.setdefault(str(dim), size)
+    for _, declared, given in types:            # then names that stand in multiples alone: 32*h
+        for dim, size in zip(declared.shape, given.shape):
+            if isinstance(dim, Poly) and len(dim.names) == 1 and not dim.names & values.keys():
+                multiple, factor, more = scaled_and_shifted(dim)
+                number = exact_quotient(size - more, factor)
+                if str(multiple) in dim.names and number is not None:
+                    values[str(multiple)] = number
     for name, declared, given in types:
         if declared.bind(values) != given:
             where = f", with {', '.join(f'{k} = {v}' for k, v in values.items())}" if values else ""

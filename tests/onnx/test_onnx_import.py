@@ -205,3 +205,15 @@ def test_copies_and_wrong_inputs():
         gc.compile(net, other=gc.f32[2, 3])
     with pytest.raises(gc.GraphError, match="is f32"):
         gc.compile(net, x=gc.f64[2, 3])
+
+
+def test_float_positions_of_a_named_size():
+    """As detectors make their grids: Range of floats up to a size."""
+    nodes = [node("Shape", "x", "s"), node("Gather", "s one", "t"), node("Cast", "t", "tf", to=1),
+             node("Range", "zero tf step", "r"), node("Add", "r half", "h"), node("Mul", "x h", "y")]
+    made = model(nodes, [("x", ["B", "T"])], [("y", ["B", "T"])],
+                 {"one": np.array(1), "zero": np.float32(0), "step": np.float32(1), "half": np.float32(0.5)})
+    run = gc.compile(gc.from_onnx(made))
+    for shape in ((2, 3), (1, 9)):
+        x = numbers(*shape)
+        np.testing.assert_array_equal(run(x), x * (np.arange(shape[1], dtype="f") + np.float32(0.5)))

@@ -47,7 +47,7 @@ def model_inputs(model: OnnxModel, sizes: Mapping[str, Any]) -> tuple[ModelInput
     graph = model.proto.graph
     own = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     used: set[str] = set()
-    inputs = tuple([_input(v, sizes, used) for v in graph.input if text(v.name) not in own])
+    inputs = tuple([_apart(_input(v, sizes, used), sizes) for v in graph.input if text(v.name) not in own])
     if unknown := sorted(sizes.keys() - used):
         names = sorted({name for each in inputs for t in each.types.values() if t for name in t.names})
         raise GraphError(f"sizes= names {unknown[0]!r}; {model.name} has the named dimensions "
@@ -55,8 +55,19 @@ def model_inputs(model: OnnxModel, sizes: Mapping[str, Any]) -> tuple[ModelInput
     return inputs
 
 
+def _apart(each: ModelInput, sizes: Mapping[str, Any]) -> ModelInput:
+    """Items of a sequence with sizes of their own: N_0, N_1, … for N, unless `sizes` names it."""
+    if each.form != SEQUENCE:
+        return each
+    given = frozenset(map(str, sizes.values()))
+    types = {name: type and type.bind({n: as_dim(f"{n}_{i}") for n in type.names - given})
+             for i, (name, type) in enumerate(each.types.items())}
+    return ModelInput(each.name, types, SEQUENCE)
+
+
 def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> ModelInput:
-    name, type, given = info.name, info.type, sizes.get(info.name)
+    name, type = info.name, info.type
+    given: Any = sizes.get(name)
     if name in sizes:
         used.add(name)
     if isinstance(given, np.ndarray):
@@ -65,7 +76,7 @@ def _input(info: ValueInfoProto, sizes: Mapping[str, Any], used: set[str]) -> Mo
         type = type.optional_type.elem_type
         if given == 0:
             return ModelInput(name, {}, NOTHING)
-        given = None if given == 1 else given
+        given = None if given == 1 and type.WhichOneof("value") == "tensor_type" else given
     if type.WhichOneof("value") == "sequence_type":
         shapes: Sequence[Any] = given if is_sequence(given) else (
             [None] * int(given) if given is not None and is_integer(given) and given >= 0 else ())

@@ -159,9 +159,10 @@ def trilu(x: Array, k: Int = 0, *, upper: int = 1) -> Array:
 def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> Array:
     """Of named sizes: counted by one."""
     first, last, step = (v.item("Range") for v in (start, limit, delta))
-    if start.dtype.is_float and not limit.has_names:
+    if start.dtype.is_float and not (start.has_names or limit.has_names):
         return Known.of(np.arange(first, last, step), start.dtype).array()
-    if step != 1:
+    first = int(first) if isinstance(first, float) and first.is_integer() else first
+    if step != 1 or isinstance(first, float):
         raise Unsupported(f"steps of {step} to a named size")
     count = gc.arange(last - first, dtype=start.dtype)
     return count if isinstance(first, int) and first == 0 else count + Known.of(_objects([first]), start.dtype).array()

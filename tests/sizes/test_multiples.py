@@ -1,0 +1,22 @@
+"""Sizes that are multiples of a name: an input f32["4*h"] takes every fourth size."""
+import numpy as np
+import pytest
+
+import graphc as gc
+
+
+@pytest.fixture(scope="module")
+def run():
+    return gc.compile(lambda x: gc.max_pool2d(x, 2) * 2 + 1, x=gc.f32["B", 3, "4*h", "4*w + 1"])
+
+
+@pytest.mark.parametrize("h, w", [(1, 1), (2, 5), (4, 3)])
+def test_sizes_are_found(run, h, w):
+    x = np.random.default_rng(0).random((2, 3, 4 * h, 4 * w + 1), np.float32)
+    wanted = x[..., :4 * w].reshape(2, 3, 2 * h, 2, 2 * w, 2).max((3, 5)) * 2 + 1
+    np.testing.assert_array_equal(run(x), wanted)
+
+
+def test_others_are_refused(run):
+    with pytest.raises(gc.GraphError, match=r"4\*h"):
+        run(np.zeros((1, 3, 6, 5), np.float32))
