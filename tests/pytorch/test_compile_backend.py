@@ -139,3 +139,13 @@ def test_tensors_that_do_not_lie_row_by_row_and_other_types():
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert np.array_equal(i, [0, 1, 2])
+
+
+def test_sizes_that_agree_by_a_guard_alone_are_compiled_each():
+    model = cnn().eval()
+    run = torch.compile(model, backend="graphc", dynamic=True)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")                      # nothing runs eagerly
+        for rows in (3, 5):
+            x = torch.randn(rows, 1, 8, 8)
+            torch.testing.assert_close(run(x), model(x), rtol=1e-4, atol=1e-5)

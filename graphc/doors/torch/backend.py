@@ -11,7 +11,7 @@ from torch._dynamo.backends.registry import register_backend
 from torch._functorch.aot_autograd import make_boxed_func
 from torch.fx import GraphModule
 
-from graphc.doors.torch.compiled import CompiledPart
+from graphc.doors.torch.compiled import CompiledPart, PerSizePart
 from graphc.doors.torch.partition import Leftovers, NotCompiled, parted
 from graphc.doors.torch.read import target_name
 from graphc.doors.torch.rules.table import RULES
@@ -47,6 +47,10 @@ def _compiler(leftovers: Leftovers, phase: str) -> Compiled:
         try:
             part = CompiledPart(module, frozenset(fixed))
         except NotCompiled as reason:
+            try:
+                return make_boxed_func(PerSizePart(module, frozenset(fixed)))
+            except NotCompiled:             # the sizes are not to blame
+                pass
             run = parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, frozenset()))
             leftovers.warn()
             return make_boxed_func(run)

@@ -1,7 +1,8 @@
 """One graph of AOTAutograd as a native program that takes and returns tensors."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ class CompiledPart:
     """A graph that is compiled whole. `fixed`: numbers of inputs that are parameters, of which the program keeps packed
     forms. Raises NotCompiled with every operator that it cannot take."""
 
-    def __init__(self, module: GraphModule, fixed: frozenset[int]):
-        self.program = _program(module)
+    def __init__(self, module: GraphModule, fixed: frozenset[int], sizes: Mapping[str, int] = MappingProxyType({})):
+        """`sizes`: of PyTorch's symbols; those that it lacks come with each call."""
+        self.program = _program(module, sizes)
         self._names = [n.name for n in module.graph.nodes if n.op == "placeholder"]
         self._sized = {n.name: n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"}
         self._fixed = {self._names[i]: i for i in fixed if i < len(self._names)
@@ -127,9 +129,43 @@ class CompiledPart:
         return evaluate(value, sizes)
 
 
-def _program(module: GraphModule) -> TorchProgram:
+class PerSizePart:
+    """A graph that is compiled for each set of sizes by itself, where one program for all has something that is only
+    known of PyTorch's guards."""
+
+    def __init__(self, module: GraphModule, fixed: frozenset[int]):
+        """Raises NotCompiled unless the sizes that the graph was captured with can be taken."""
+        self.module, self.fixed = module, fixed
+        self._fakes = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
+        symbols = self._symbols(self._fakes)
+        if not symbols:
+            raise NotCompiled([])
+        CompiledPart(module, fixed, {str(s): s.node.hint for s in symbols})
+        self._made: dict[tuple[int, ...], CompiledPart] = {}
+
+    @staticmethod
+    def _symbols(values: Sequence[Any]) -> list[Any]:
+        """All sizes in the order of the inputs that are symbols."""
+        sizes = [s for v in values for s in (v.shape if isinstance(v, torch.Tensor) else (v,))]
+        return [s for s in sizes if isinstance(s, torch.SymInt)]
+
+    def __call__(self, *tensors: Any) -> list[Any]:
+        """The results for these tensors and sizes."""
+        sizes: dict[str, int] = {}
+        for fake, tensor in zip(self._fakes, tensors):
+            if isinstance(fake, torch.Tensor):
+                sizes |= {str(s): n for s, n in zip(fake.shape, tensor.shape) if isinstance(s, torch.SymInt)}
+            elif isinstance(fake, torch.SymInt):
+                sizes[str(fake)] = tensor
+        key = tuple(sizes.values())
+        if key not in self._made:
+            self._made[key] = CompiledPart(self.module, self.fixed, sizes)
+        return self._made[key](*tensors)
+
+
+def _program(module: GraphModule, sizes: Mapping[str, int]) -> TorchProgram:
     """The graph as a program; sizes among its inputs are the names that its arrays have."""
-    reader = FxReader(module, {})
+    reader = FxReader(module, {name: str(size) for name, size in sizes.items()})
     program = reader.body()
     inputs, given = {}, dict(program.given)
     for node in (n for n in module.graph.nodes if n.op == "placeholder"):
