@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from one_node import floats, same, whole
+from one_node import floats, helper, in_graphc, in_runtime, model_of, same, whole
 
 same = partial(same, domain="com.microsoft")
 F = np.float32
@@ -117,9 +117,8 @@ def test_quantised_functions(op, how):
     attributes = dict(how)
     opset = attributes.pop("opset", None)
     if opset:
-        from one_node import in_graphc, in_runtime, model_of
         model = model_of(op, given, domain="com.microsoft", constants="bcde", **attributes)
-        model.graph.node[0].attribute.append(__import__("onnx").helper.make_attribute("opset", opset))
+        model.graph.node[0].attribute.append(helper.make_attribute("opset", opset))
         assert np.abs(in_graphc(model, given)[0].astype(int) - in_runtime(model, given)[0]).max() <= 1
         return
     if op == "QLinearReduceMean":

@@ -97,8 +97,6 @@ def test_bf16():
     x, y = (np.random.default_rng(i).uniform(-1, 1, (4, 4)).astype(np.float32) for i in (0, 1))
     types = {"x": gc.f32[4, 4], "y": gc.f32[4, 4]}
     np.testing.assert_array_equal(run(gc.to_onnx(f, **types), {"x": x, "y": y})["result"], gc.compile(f, **types)(x, y))
-    net = nn.Linear(3, dtype=gc.bf16) if "dtype" in nn.Linear.__init__.__code__.co_varnames else None
-    assert net is None or gc.to_onnx(net, x=gc.bf16[2, 4], seed=0)
 
 
 @gc.graph

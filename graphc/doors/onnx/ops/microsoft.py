@@ -125,20 +125,20 @@ def embed_layer_normalization(ids: Array, segments: Array | None, *tables: Opera
 
 # ---- quantised products
 
-def matmul_integer_to_float(a: Array, b: Array, a_scale: Array, b_scale: Array, a_zero: Operand = None,
+def matmul_integer_to_float(a: Array, b: Operand, a_scale: Array, b_scale: Array, a_zero: Operand = None,
                             b_zero: Operand = None, bias: Array | None = None, *, call: Call) -> Array:
     y = quantized.matmul_integer(a, b, a_zero, b_zero, call=call).astype(a_scale.dtype) * (a_scale * b_scale)
     return y if bias is None else y + bias
 
 
-def dynamic_quantize_matmul(a: Array, b: Array, b_scale: Array, b_zero: Operand = None, bias: Array | None = None, *,
+def dynamic_quantize_matmul(a: Array, b: Operand, b_scale: Array, b_zero: Operand = None, bias: Array | None = None, *,
                             call: Call) -> Array:
     """a is quantised as it comes."""
     small, scale, zero = quantized.dynamic_quantize_linear(a)
     return matmul_integer_to_float(small, b, scale, b_scale, zero, b_zero, bias, call=call)
 
 
-def dynamic_quantize_lstm(x: Array, w: Array, r: Array, *rest: Operand, activation_alpha: Sequence[float] = (),
+def dynamic_quantize_lstm(x: Array, w: Operand, r: Operand, *rest: Operand, activation_alpha: Sequence[float] = (),
                           activation_beta: Sequence[float] = (), activations: Sequence[str] = (),
                           clip: float | None = None, direction: str = "forward", hidden_size: int | None = None,
                           input_forget: int = 0, call: Call) -> tuple[Array, ...]:
@@ -146,18 +146,25 @@ def dynamic_quantize_lstm(x: Array, w: Array, r: Array, *rest: Operand, activati
     quantised as they come. `rest`: bias, lengths, the two states and the peepholes of LSTM, then scale and zero point
     of both weights."""
     bias, lengths, h, c, p, *scales = rest
-    w_scale, w_zero, r_scale, r_zero = quantized.needed_arrays(scales, call)
+    w_scale, w_zero, r_scale, r_zero = scales
+    scale_of_w, scale_of_r = quantized.needed_arrays((w_scale, r_scale), call)
     options = recurrent.Options(activation_alpha, activation_beta, activations, clip, direction)
-    hidden = r.shape[1]
+    recurrent_weights = call.array(r)
+    hidden = recurrent_weights.shape[1]
     if not isinstance(hidden, int) or hidden_size not in (None, hidden):
-        raise GraphError(f"hidden_size is {hidden_size}, the recurrent weights {r.type}")
+        raise GraphError(f"hidden_size is {hidden_size}, the recurrent weights {recurrent_weights.type}")
 
-    def by(weights: Array, scale: Array, zero: Array, i: int) -> Callable[[Array], Array]:
-        return lambda v: dynamic_quantize_matmul(v, weights[i], scale[i], zero[i], call=call)
-    d = recurrent.Direction(r, (), hidden, coupled=bool(input_forget))
+    def of(values: Operand, i: int) -> Operand:
+        """Those of a direction; numbers of the file stay known."""
+        return None if values is None else Known.of(values.numbers[i]) if isinstance(values, Known) else values[i]
+
+    def by(weights: Operand, scale: Array, zero: Operand, i: int) -> Callable[[Array], Array]:
+        return lambda v: dynamic_quantize_matmul(v, of(weights, i), scale[i], of(zero, i), call=call)
+    d = recurrent.Direction(recurrent_weights, (), hidden, coupled=bool(input_forget))
     own = [None if v is None else call.array(v) for v in (bias, h, c, p)]
-    layer = recurrent.Layer(x, w, r, own[0], (own[1], own[2]), own[3], tuple(
-        (by(w, w_scale, w_zero, i), by(r, r_scale, r_zero, i)) for i in range(len(recurrent.DIRECTIONS[direction]))))
+    products = tuple((by(w, scale_of_w, w_zero, i), by(r, scale_of_r, r_zero, i))
+                     for i in range(len(recurrent.DIRECTIONS[direction])))
+    layer = recurrent.Layer(x, call.array(w), recurrent_weights, own[0], (own[1], own[2]), own[3], products)
     return recurrent.run_layer(recurrent.LSTM, layer, lengths, d, options)[:max(call.wanted, 1)]
 
 
@@ -262,8 +269,8 @@ def qgemm(a: Array, a_scale: Array, a_zero: Operand | None, b: Array, b_scale: A
           c: Array | None = None, y_scale: Array | None = None, y_zero: Array | None = None, *, alpha: float = 1.0,
           transA: int = 0, transB: int = 0, call: Call) -> Array:
     """alpha A B + C, C in i32 at the scale of the product; quantised where y_scale is given."""
-    zeros = [None if v is None else call.array(v) for v in (a_zero, b_zero)]
-    y = quantized.whole_product(_swapped(a) if transA else a, _swapped(b) if transB else b, *zeros)
+    zero_a, zero_b = (None if v is None else call.array(v) for v in (a_zero, b_zero))
+    y = quantized.whole_product(_swapped(a) if transA else a, _swapped(b) if transB else b, zero_a, zero_b)
     y = y if c is None else y + c
     wide = y.astype(f32) * (a_scale * b_scale * alpha)
     if y_scale is None:
