@@ -136,7 +136,7 @@ class _FunctionText:
         self._ends.pop()
 
     def _instruction(self, s: Instruction) -> str:
-        if self._alone and s.op in UPDATES:
+        if self._alone and s.op in (*UPDATES, "cmpxchg"):
             return self._update_alone(s)
         given = "  " if s.result is None else f"  {s.result.text} = "
         values = [o.text for o in s.operands]
@@ -148,12 +148,15 @@ class _FunctionText:
 
     def _update_alone(self, s: Instruction) -> str:
         """What was there, and the new value in its place."""
-        (place, by), name, op = s.operands, s.made, s.op.removeprefix("atomicrmw ")
-        lines = [f"  {name.text} = load {name.llvm}, ptr {place.text}"]
-        if op != "xchg":
-            lines.append(f"  {name.text}.new = {op} {name.llvm} {name.text}, {by.text}")
-        return "\n".join([*lines, f"  store {name.llvm} {by.text if op == 'xchg' else f'{name.text}.new'}, "
-                                   f"ptr {place.text}"])
+        place, *_, by = s.operands
+        kind, was, op = s.made.llvm, s.made.text, s.op.removeprefix("atomicrmw ")
+        lines, new = [f"  {was} = load {kind}, ptr {place.text}"], by.text if op == "xchg" else f"{was}.new"
+        if op == "cmpxchg":
+            lines += [f"  {was}.is = icmp eq {kind} {was}, {s.operands[1].text}",
+                      f"  {new} = select i1 {was}.is, {kind} {by.text}, {kind} {was}"]
+        elif op != "xchg":
+            lines.append(f"  {new} = {op} {kind} {was}, {by.text}")
+        return "\n".join([*lines, f"  store {kind} {new}, ptr {place.text}"])
 
     def _alloca(self, s: Instruction, typed: list[str]) -> str:
         return f"alloca i8, {typed[0]}, align 8" if typed else f"alloca [{s.how} x i8], align 8"
@@ -170,14 +173,6 @@ class _FunctionText:
 
     def _cmpxchg(self, s: Instruction, typed: list[str]) -> str:
         """LLVM's instruction gives a pair."""
-        if self._alone:
-            place, expected, new = typed
-            name, value = s.made.text, s.operands[1].text
-            self._lines += [f"  {name}.was = load {s.made.llvm}, {place}",
-                            f"  {name}.is = icmp eq {s.made.llvm} {name}.was, {value}",
-                            f"  {name}.next = select i1 {name}.is, {new}, {s.made.llvm} {name}.was",
-                            f"  store {s.made.llvm} {name}.next, {place}"]
-            return f"select i1 true, {s.made.llvm} {name}.was, {s.made.llvm} {name}.was"
         self._lines.append(f"  {s.made.text}.pair = cmpxchg {', '.join(typed)} {s.how} monotonic")
         return f"extractvalue {{ {s.made.llvm}, i1 }} {s.made.text}.pair, 0"
 
