@@ -1,4 +1,5 @@
-"""A lock in one 32-bit word, for state that native code and Python share: 0 free, 1 held, 2 held and waited for.
+"""A lock in one 32-bit word, for state that native code and Python share: 0 free, 1 held, 2 held and waited for, 3 free
+for those who have waited: who takes the lock again and again leaves it to them in between.
 
 Python never holds it: what it does under the lock is one native call, which no signal, exception or collection of
 garbage can leave half done.
@@ -10,7 +11,7 @@ from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEA
 from graphc.runtime.entry_layout import COPIED, LOCK_BUSY, OTHER_VERSION, LockMemory, Transfer
 from graphc.runtime.system import futex_wait, futex_wake, memmove, time_limit
 
-FREE, HELD, AWAITED = 0, 1, 2
+FREE, HELD, AWAITED, GIVEN = 0, 1, 2, 3
 
 Transfers = records_of(Transfer)
 
@@ -33,14 +34,17 @@ def await_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64):
 @routine
 def lock_awaited(f: RoutineBody, lock: LockMemory) -> I1:
     """Takes the lock if it is free, for one who has waited: others may be waiting still, so its release wakes one."""
+    f.return_if(lock.word.compare_exchange(GIVEN, AWAITED, ACQUIRE) == GIVEN, True)
     return lock.word.compare_exchange(FREE, AWAITED, ACQUIRE) == FREE
 
 
 @routine
 def gc_unlock(f: RoutineBody, lock: LockMemory):
-    """Gives it back, and wakes one who waits."""
-    with f.if_(lock.word.exchange(FREE, RELEASE) == AWAITED):
-        futex_wake(f, lock.word)
+    """Gives it back, and wakes one who waits, for whom it is then; if nobody does any more, it is free."""
+    with f.if_(lock.word.compare_exchange(HELD, FREE, RELEASE) != HELD):
+        lock.word.store(GIVEN, RELEASE)
+        with f.if_(futex_wake(f, lock.word) < 1):
+            lock.word.compare_exchange(GIVEN, FREE, RELEASE)
 
 
 @routine

@@ -41,9 +41,9 @@ def futex_wait(f: RoutineBody, word: Cell, expected: I32 | I64, limit: Elements 
     f.syscall("futex", word, FUTEX_WAIT_PRIVATE, expected, limit, None, 0)
 
 
-def futex_wake(f: RoutineBody, word: Cell) -> None:
-    """Wakes one thread that sleeps at the word."""
-    f.syscall("futex", word, FUTEX_WAKE_PRIVATE, 1, None, None, 0)
+def futex_wake(f: RoutineBody, word: Cell) -> I64:
+    """Wakes one thread that sleeps at the word; how many did."""
+    return f.syscall("futex", word, FUTEX_WAKE_PRIVATE, 1, None, None, 0)
 
 
 def time_limit(f: RoutineBody, nanoseconds: I64 | int) -> Elements:

@@ -270,9 +270,10 @@ def _syscall(machine: Machine, thread: Thread, number: int, *values: int) -> obj
 
 def _futex(machine: Machine, thread: Thread, address: int, what: int, value: int, limit: int, *rest: int) -> object:
     if what == 129:
-        for sleeper in [t for t in machine.threads if t.asleep == address][:value]:
+        woken = [t for t in machine.threads if t.asleep == address][:value]
+        for sleeper in woken:
             machine.wake(sleeper)
-        return 0
+        return len(woken)
     if machine.load(address, 32) != signed(value, 32):
         return -1
     thread.asleep, thread.may_time_out = address, limit != 0

@@ -1,16 +1,18 @@
 """A state's lock under every order of steps: one thread has it at a time, and nobody waits for ever."""
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from pool_model import explore
 from happens_before import HappensBefore
 from routine_machine import Machine, Program, Thread
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import ACQUIRE, I1, I64, RELAXED, Extern
+from graphc.codegen.routines.values import ACQUIRE, I1, I64, RELAXED, RELEASE, Extern
 from graphc.runtime.entry_layout import LockMemory
-from graphc.runtime.lock_ir import FREE, HELD, await_lock, gc_lock, gc_unlock, lock_awaited
-from graphc.runtime.system import futex_wait
+from graphc.runtime.lock_ir import FREE, GIVEN, HELD, await_lock, gc_lock, gc_unlock, lock_awaited
+from graphc.runtime.system import futex_wait, futex_wake
 
 LOCK, INSIDE = 0x1000, 0x2000
 
@@ -55,6 +57,7 @@ def test_every_order(threads, times):
 @routine
 def forgets_others(f: RoutineBody, lock: LockMemory) -> I1:
     """Who has waited takes the lock as if nobody else waited."""
+    f.return_if(lock.word.compare_exchange(GIVEN, HELD, ACQUIRE) == GIVEN, True)
     return lock.word.compare_exchange(FREE, HELD, ACQUIRE) == FREE
 
 
@@ -69,6 +72,28 @@ def says_nothing(f: RoutineBody, lock: LockMemory, milliseconds: I64):
 def wakes_nobody(f: RoutineBody, lock: LockMemory):
     """Only gives the lock back."""
     lock.word.store(FREE, RELAXED)
+
+
+@routine
+def keeps_for_nobody(f: RoutineBody, lock: LockMemory):
+    """Leaves the lock to those who have waited, whether anybody has or not."""
+    with f.if_(lock.word.compare_exchange(HELD, FREE, RELEASE) != HELD):
+        lock.word.store(GIVEN, RELEASE)
+        futex_wake(f, lock.word)
+
+
+def test_at_the_end_the_lock_is_free():
+    """Else each later call would take the long way."""
+    for wrong in ((), {gc_unlock: keeps_for_nobody}):
+        ends = set()
+        for order in itertools.permutations(range(3)):
+            machine = lock_machine(3, 2, wrong)
+            while able := [machine.threads[i] for i in order if not machine.threads[i].is_done and not machine.threads[i].asleep]:
+                machine.step(able[0])
+                if not able[0].is_done and not able[0].asleep and len(able) > 1:
+                    machine.step(able[-1])
+            ends.add(machine.load(LOCK, 32))
+        assert (ends == {FREE}) == (not wrong), ends
 
 
 @pytest.mark.parametrize("sound, wrong", [
