@@ -75,8 +75,8 @@ _LATER = {                                              # loaded at the first us
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
     "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx", "to_onnx": "graphc.doors.onnx_out.entry",
-    "export": "graphc.doors.library.export", "from_torch": "graphc.doors.torch.entry",
-    "to_torch": "graphc.doors.torch.transfer",
+    "export": "graphc.doors.library.export", "from_torch": "graphc.doors.torch.public",
+    "to_torch": "graphc.doors.torch.public",
     "from_pretrained": "graphc.doors.pretrained.folder", "from_gguf": "graphc.doors.gguf.model"}
 
 

@@ -13,7 +13,8 @@ from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.fitting.convert import as_numpy
 from graphc.fitting.data import Examples, epoch_order
-from graphc.ir.convert import flag, integer
+from graphc.ir.convert import flag, integer, shown
+from graphc.train import TrainStep
 
 
 @formed
@@ -29,6 +30,8 @@ def batches(*arrays: Any, size: int, seed: int | None = None, epoch: int = 0,
         raise GraphError("batches takes arrays with one row for each example, got "
                          + ", ".join(str(list(a.shape)) for a in rows.arrays), user_loc())
     order = None if seed is None else epoch_order(rows.count, integer(seed, "batches: seed", 0), epoch)
+    if step is not None and not isinstance(step, TrainStep):
+        raise GraphError(f"batches: step= takes a training step, got {shown(step)}", user_loc())
     whole = rows.batches(size, order) if step is None else rows.batches(size, order, part=step.part)
     return islice(whole, rows.count // size) if flag(drop_last, "batches: drop_last") else whole
 

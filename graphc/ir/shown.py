@@ -2,7 +2,6 @@
 with `set_renderer` and `set_explorer`."""
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 _RENDER: list[Callable[[object], str]] = []
@@ -23,9 +22,10 @@ class Shown:
     """What notebooks show as a picture."""
     __slots__ = ()
 
-    def explore(self, path: str | os.PathLike[str], *arrays: object, **options: object) -> None:
-        """Writes one HTML page that shows the program whole, from the source to assembly: see `gc.explore`."""
-        _EXPLORE[0](self, path, *arrays, **options)
+    def explore(self, *given: object, **options: object) -> None:
+        """`explore(path, *arrays, runs=3)` writes one HTML page that shows the program whole, from the source to
+        assembly: see `gc.explore`."""
+        _EXPLORE[0](self, *given, **options)
 
     def _repr_html_(self) -> str | None:
         return _RENDER[0](self) if _RENDER else None

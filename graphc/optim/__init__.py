@@ -20,14 +20,14 @@ from graphc.optim.updates import apply, global_norm
 if TYPE_CHECKING:
     from graphc.optim.adaptive import Adadelta, Adafactor, Adagrad, Muon
     from graphc.optim.corrected import LAMB, Adamax, NAdam, RAdam
+    from graphc.optim.foreign import from_torch
     from graphc.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD, averages
     from graphc.optim.signs import ASGD, Lion, Rprop
 
 _LATER = {name: f"graphc.optim.{file}" for file, names in {           # loaded at the first use
     "adaptive": "Adadelta Adafactor Adagrad Muon", "corrected": "Adamax LAMB NAdam RAdam",
     "schedule_free": "ScheduleFreeAdamW ScheduleFreeSGD averages",
-    "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
-_LATER["from_torch"] = "graphc.doors.torch.optimizer"
+    "foreign": "from_torch", "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

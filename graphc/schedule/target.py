@@ -62,6 +62,12 @@ class Target:
     def fma_per_cycle(self) -> int:
         return self.machine.fma_per_cycle
 
+    def covers(self, other: Target) -> bool:
+        """Whether it is `other`, or that with more instructions: code for both is the same where it needs none of
+        these."""
+        return (self.triple, self.vector_bytes) == (other.triple, other.vector_bytes) and (
+            {*other.features.split(",")} <= {*self.features.split(",")})
+
     @property
     def has_fma(self) -> bool:
         """Whether a fused multiplication and addition is an instruction (else it is a slow call)."""

@@ -10,6 +10,7 @@ from graphc.api import traced
 from graphc.drawing import draw as drawing
 from graphc.drawing.dot import dot_text
 from graphc.drawing.picture import PictureCluster, Vertex, picture_of
+from graphc.errors import Loc
 
 SVG = "{http://www.w3.org/2000/svg}"
 

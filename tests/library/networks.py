@@ -16,7 +16,7 @@ def here() -> str:
     """The target of exports for this machine's instruction set alone, which take a third of the time."""
     target = host_target()
     return next(f"{p.name}:{t.name}" for p in PLATFORMS.values() for t in p.instruction_sets
-                if (t.triple, t.features) == (target.triple, target.features))
+                if target.covers(t))
 
 
 @dataclass

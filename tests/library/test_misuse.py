@@ -14,7 +14,7 @@ from graphc.doors.library.linking import linker
 
 import networks
 from exported import INT, POINTER, WORD, Instance
-from test_bits import state_bytes
+from test_same_bytes import state_bytes
 
 pytestmark = pytest.mark.skipif(not linker(), reason="there is no C compiler to link a shared library")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from programs import TorchProgram, Ref, Step, own
+from torch_programs import TorchProgram, Ref, Step, own
 
 import graphc as gc
 from graphc import nn, optim

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from programs import applied
+from torch_programs import applied
 
 import graphc as gc
 from graphc.doors.torch.rules.table import RULES

@@ -108,8 +108,7 @@ def _as_here(target: Target) -> Target:
     """The target that this process computes with, where it is of this instruction set: the same schedules, so the same
     bits."""
     here = host_target()
-    is_same = (here.triple, here.features) == (target.triple, target.features)
-    return replace(here, name=target.name) if is_same else target
+    return replace(here, name=target.name, features=target.features) if here.covers(target) else target
 
 
 @contained

@@ -50,8 +50,7 @@ def _drawn(rng: np.random.Generator, dtype: np.dtype, shape: list[int]) -> np.nd
 def _program(built: Built, number: int) -> LibraryProgram:
     """For this machine: that of the library where it has one."""
     here, function = host_target(), built.library.functions[number]
-    same = [p for p in built.of_function(number)
-            if (p.emitted.target.triple, p.emitted.target.features) == (here.triple, here.features)]
+    same = [p for p in built.of_function(number) if here.covers(p.emitted.target)]
     return same[0] if same else library_program(function, function.name, here)
 
 

@@ -18,6 +18,7 @@ from graphc.compiled import CompiledGraph
 from graphc.doors.page.program import page_data
 from graphc.drawn_inputs import drawn
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.profile import Profile
@@ -31,6 +32,7 @@ OPTIONS = ("threads", "seed", "state", "store")     # of gc.compile
 Compiled = CompiledGraph | SpecialisedGraph | TrainStep
 
 
+@formed
 def explore(f: Any, path: str | os.PathLike[str], *arrays: np.ndarray, runs: int = 3, **bindings: Any) -> None:
     """Writes one HTML file that shows a program whole: the user's source, every stage down to assembly side by side,
     where a click on a line lights up what belongs to it in all others; the graph as a picture, the arena in bytes ×

@@ -9,7 +9,7 @@ from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.micro_kernel import multiply_add
+from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
@@ -195,6 +195,6 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         for k in product(*map(range, sizes)):
             for j in range(len(sums)):
                 index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
-                a, b = (f.cast(source.term(index_of_term), self.dtype) for source in sources)
+                a, b = (as_factor(f, source.term(index_of_term), self.dtype) for source in sources)
                 sums[j] = multiply_add(f, a, b, sums[j], self.fused)
         return sources, sums

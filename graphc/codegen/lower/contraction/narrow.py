@@ -9,7 +9,7 @@ from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.micro_kernel import multiply_add
+from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
@@ -175,7 +175,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         def place(item: tuple[int, dict[int, int]]) -> int:
             return sum(moving.strides[d] * item[1].get(d, 0) for d in (*dims[-1:], last))
         for number, step in sorted(enumerate(steps), key=place):
-            a, b = (o.term(step) for o in operands)
+            a, b = (as_factor(f, o.term(step), self.dtype) for o in operands)
             totals[number % len(totals)] = multiply_add(f, a, b, totals[number % len(totals)], self.fused)
         if not s.along_k:
             for operand in operands:
