@@ -73,7 +73,7 @@ SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "expone
              "multi_step": {"lr": 0.1, "milestones": [2]}, "cosine_restarts": {"lr": 0.1, "steps": 2}, "one_cycle": {"lr": 0.1, "steps": 9},
              "cyclic": {"low": 0.1, "high": 0.2}, "inverse_sqrt": {"lr": 0.1, "steps": 3},
              "sequential": {"schedules": [0.1, 0.2], "milestones": [3]}}
-PARTS = {"as_like", "averages", "Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "hyperparameters", "is_schedule",
+PARTS = {"as_like", "averages", "from_torch", "Group", "Item", "Optimizer", "Slots", "apply", "global_norm", "group", "hyperparameters", "is_schedule",
          "no_decay", "schedule"}        # of optimizers
 
 
