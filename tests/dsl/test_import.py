@@ -30,3 +30,10 @@ def test_what_is_loaded_later_is_what_type_checkers_are_told(module):
     tree = ast.parse(Path(module.__file__).read_text())
     told = {name.name: node.module for block in tree.body if isinstance(block, ast.If) for node in block.body for name in node.names}
     assert told == module._LATER and all(getattr(module, name).__module__ == file for name, file in told.items())
+
+
+@pytest.mark.parametrize("name", ["from_onnx", "to_onnx"])
+def test_a_missing_package_is_said_with_its_extra(name):
+    code = f"import sys; sys.modules['onnx'] = None; import graphc as gc\ntry: gc.{name}\nexcept gc.GraphError as e: print(e)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("ONNX files need the package onnx: pip install onnx")

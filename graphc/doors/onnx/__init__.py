@@ -29,4 +29,5 @@ An attribute of an older opset that became an operand (`axes` of Squeeze) is tak
 a Known or numpy array (numbers of the file), a list (a sequence), or a tuple of these for several outputs. It raises
 `Unsupported(text)` for what it does not do; all such nodes of a model are listed at once.
 """
+from graphc.doors.onnx_out.package import onnx         # says what is missing without it: before all that reads files
 from graphc.doors.onnx.network import OnnxNetwork, from_onnx

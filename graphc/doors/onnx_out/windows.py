@@ -90,15 +90,19 @@ def _grouped(b: OpBuilder, v: Value, groups: int, at: int, rest: int) -> Value:
     return b.reshape(v, shape=(*shape[:at], groups, shape[at] // groups, *shape[at + 1:rest], prod(shape[rest:])))
 
 
+def _columns(b: OpBuilder, frame: WindowFrame, x: Value, groups: int) -> Value:
+    """The windows of an image [N, groups, C / groups, windows, elements]."""
+    columns = frame.columns(b, x)
+    n, c, windows, elements = columns.type.shape
+    return b.reshape(columns, shape=(n, groups, c // groups, windows, elements))
+
+
 def conv(b: OpBuilder, node: Node, x: Value, w: Value) -> Value | None:
     op, out = node.op, node.outputs[0].type
     frame = _frame(op, x.type.shape, out.shape, w.type.shape[2:]) if isinstance(op, Conv) else None
     if frame is None or not isinstance(op, Conv):
         return None
-    columns = frame.columns(b, x)
-    n, c, windows, elements = columns.type.shape
-    columns = b.reshape(columns, shape=(n, op.groups, c // op.groups, windows, elements))
-    y = b.einsum(columns, _grouped(b, w, op.groups, 0, 2), equation="ngcok,gfck->ngfo")
+    y = b.einsum(_columns(b, frame, x, op.groups), _grouped(b, w, op.groups, 0, 2), equation="ngcok,gfck->ngfo")
     return b.reshape(y, shape=out.shape)
 
 
@@ -117,10 +121,7 @@ def weight_grad(b: OpBuilder, node: Node, x: Value, dy: Value) -> Value | None:
     frame = _frame(op, x.type.shape, dy.type.shape, op.w_shape[2:]) if isinstance(op, ConvWeightGrad) else None
     if frame is None or not isinstance(op, ConvWeightGrad):
         return None
-    columns = frame.columns(b, x)
-    n, c, windows, elements = columns.type.shape
-    columns = b.reshape(columns, shape=(n, op.groups, c // op.groups, windows, elements))
-    dw = b.einsum(columns, _grouped(b, dy, op.groups, 1, 2), equation="ngcok,ngfo->gfck")
+    dw = b.einsum(_columns(b, frame, x, op.groups), _grouped(b, dy, op.groups, 1, 2), equation="ngcok,ngfo->gfck")
     return b.reshape(dw, shape=op.w_shape)
 
 
