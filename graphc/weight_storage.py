@@ -36,7 +36,7 @@ def storing(function: GraphFunction, store: str | None) -> GraphFunction:
     if store is None:
         return function
     weights = [v for v, key in zip(function.graph.state, function.keys, strict=True)
-               if isinstance(key, Parameter) and key.trainable and v.type.dtype is f32 and v.type.rank == 2]
+               if isinstance(key, Parameter) and key.is_weight and v.type.dtype is f32 and v.type.rank == 2]
     if not weights:
         raise GraphError(f"store={store!r}: {function.name} has no f32 parameter with two axes to keep so", user_loc())
     graph = (_integers(function.graph, weights, *INTEGERS[store]) if store in INTEGERS

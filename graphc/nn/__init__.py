@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from graphc.nn.initial import (
         Dirac, Eye, KaimingNormal, KaimingUniform, LecunNormal, Orthogonal, Sparse, TruncNormal, XavierNormal,
         calculate_gain)
+    from graphc.nn.lora import LoRA, add_lora
     from graphc.nn.margins import (
         cosine_embedding_loss, hinge_embedding_loss, margin_ranking_loss, multi_margin_loss, multilabel_margin_loss,
         multilabel_soft_margin_loss, soft_margin_loss, triplet_margin_loss, triplet_margin_with_distance_loss)
@@ -60,6 +61,7 @@ _LATER = {name: f"graphc.nn.{file}" for file, names in {              # loaded a
     "dropouts": "AlphaDropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout RReLU",
     "initial": "Dirac Eye KaimingNormal KaimingUniform LecunNormal Orthogonal Sparse TruncNormal XavierNormal "
         "calculate_gain",
+    "lora": "LoRA add_lora",
     "margins": "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss multi_margin_loss "
         "multilabel_margin_loss multilabel_soft_margin_loss soft_margin_loss triplet_margin_loss "
         "triplet_margin_with_distance_loss",

@@ -19,6 +19,7 @@ from graphc.nn.parameter import Initializer, Normal, fan_in_uniform
 class Linear(Module):
     """x [..., in] -> x @ weight.T + bias [..., features]. weight [features, in] and bias [features] start as torch's,
     unless initializers are given."""
+    maps_last_axis = True
 
     def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None,
                  bias_init: Initializer | None = None):
@@ -42,6 +43,7 @@ class FeedForward(Linear):
     `activation`: a layer or function of one array, or its name. Parameters are those of `Linear`; `FeedForward(64,
     "sigmoid") ** 3` is a network of three.
     """
+    maps_last_axis = False              # the activation comes after
 
     def __init__(self, features: int, activation: Callable | str = "relu", **options):
         super().__init__(features, **options)

@@ -13,6 +13,7 @@ from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.types import DType, TensorType, f32
+from graphc.nn.held import is_held
 from graphc.nn.mentioned import in_same_file, mentioned_variables
 from graphc.nn.parameter import ZEROS, Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
@@ -32,6 +33,7 @@ class Module:
     """
 
     hands_on = False                    # to others whatever it is called with, arrays or not
+    maps_last_axis = False              # by a matrix
 
     def __init_subclass__(cls, **options):
         """The arguments of graphc's own layers are what their annotations say, and what they are called with is an
@@ -151,10 +153,10 @@ class Module:
 
     @property
     def frozen(self) -> bool:
-        """Whether `trainable=` of the training step that is traced leaves out all that this layer has (so far): its
-        statistics are to stay, too."""
+        """Whether the layer stays as it is, its statistics too: a LoRA holds it, or `trainable=` of the training step
+        that is traced leaves out all that it has (so far)."""
         trains = current_trace().trained
-        return trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
+        return is_held() or trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
     def parameter(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32, trainable: bool = True):
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since, or
@@ -219,6 +221,8 @@ class Module:
                              "only other dimensions of the input may be names")
         like = None if self._original is None else (self._original, name)
         made = self._parameters.setdefault(name, Parameter(type, init, trainable, like))
+        if is_held():
+            made.trainable = False
         if made.type != type:
             raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need "
                              f"{type}. "

@@ -28,14 +28,16 @@ class Parameter:
     """A typed array that a layer owns, and how it starts. Compared by identity: a parameter used twice is one
     parameter.
 
-    `trainable` is False for running statistics. The value lives in a `State`, not here.
+    `trainable` is False for running statistics, and for what a `LoRA` holds; `is_weight` for the former alone. The
+    value lives in a `State`, not here.
     """
-    __slots__ = ("type", "init", "trainable", "like")
+    __slots__ = ("type", "init", "trainable", "like", "is_weight")
 
     def __init__(self, type: TensorType, init: Initializer, trainable: bool = True,
                  like: tuple[Module, str] | None = None):
         """`like`: the layer that this one's layer is a copy of, and the parameter's name in both."""
         self.type, self.init, self.trainable, self.like = type, init, trainable, like
+        self.is_weight = trainable
 
     def originals(self) -> Iterator[Parameter]:
         """The parameter that this one is a copy of, that which that is a copy of, and so on, as far as they have been
@@ -52,7 +54,9 @@ class Parameter:
         return isinstance(self.init, Value)
 
     def __deepcopy__(self, memo: dict) -> Parameter:
-        return Parameter(self.type, copy.deepcopy(self.init, memo), self.trainable)
+        made = Parameter(self.type, copy.deepcopy(self.init, memo), self.is_weight)
+        made.trainable = self.trainable
+        return made
 
     def initial(self, type: TensorType, seed: int, name: str) -> np.ndarray:
         """The first value: a function of the seed and the name alone."""

@@ -61,6 +61,7 @@ class Matrix(nn.Module):
 
 class Projection(Matrix):
     """x [..., in] -> x @ weight.T + bias [..., features]; `turned`: weight is [in, features], as in GPT-2's files."""
+    maps_last_axis = True
 
     def __init__(self, features: int, *, bias: bool = True, turned: bool = False) -> None:
         super().__init__()
