@@ -40,6 +40,7 @@ from graphc.dsl.pool import (
     max_pool2d, max_pool3d)
 from graphc.dsl.products import (
     convolve, cross, diag, diagonal, diff, inner, kron, tensordot, trace, tri, vdot)
+from graphc.dsl.quantize import fake_quantize
 from graphc.dsl.random import bernoulli, dropout, gumbel_softmax, normal, permutation, uniform
 from graphc.dsl.reduce import (
     all, any, argmax, argmin, argsort, cumprod, cumsum, linear_scan, logsumexp, max, mean, min, prod, sort, std, sum,

@@ -109,7 +109,7 @@ def closed():
     (lambda: step_of(nn.LoRA(nn.Flatten() >> (lambda x: x.reshape(4, 4, 6)), 2)).compile(), "maps the last axis"),
     (lambda: nn.add_lora(nn.relu >> nn.tanh, 2), "no layer to change"),
     (lambda: nn.add_lora(closed(), 2), "a variable of a function"),
-    (lambda: gc.trace(nn.LoRA(nn.Linear(3), 1), x=gc.i32[4, 6]), "floats"),
+    (lambda: gc.compile(nn.LoRA(nn.Linear(3), 1), x=gc.i32[4, 6]), "floats"),
 ])
 def test_what_cannot_be_changed_so(make, message):
     with pytest.raises(GraphError, match=message):
