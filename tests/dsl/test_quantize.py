@@ -42,6 +42,14 @@ def test_the_gradient_passes_where_the_integer_was_within_its_limits():
     assert inside.any() and not inside.all()
 
 
+def test_an_axis_has_scales_of_its_own():
+    x = np.linspace(-3, 3, 24, dtype=np.float32).reshape(3, 4, 2)
+    scale, zero = np.array([0.25, 0.5, 0.125, 1], np.float32), np.array([1, -1, 0, 2], np.float32)
+    f = gc.compile(lambda x, s, z: gc.fake_quantize(x, s, z, low=-4, high=3, axis=-2), x=gc.f32[3, 4, 2], s=gc.f32[4], z=gc.f32[4])
+    whole = np.clip(np.rint(x / scale[:, None]) + zero[:, None], -4, 3)
+    np.testing.assert_array_equal(f(x, scale, zero), (whole - zero[:, None]) * scale[:, None])
+
+
 def test_scales_and_zero_points_have_no_gradient():
     assert gc.grad(scaled, wrt=("s", "z"))(X, np.float32(0.5), np.float32(3)) == (0, 0)
 

@@ -304,10 +304,8 @@ UNARY = [
 BINARY = [
     *(row(n, "ab,b", getattr(np, f), kinds=NUMBER) for n, f in (
         ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("minimum", "minimum"), ("maximum", "maximum"))),
-    row("fake_quantize", "ab", lambda x: (np.clip(np.rint(x * 4) + 1, -4, 3) - 1) / 4, smooth=False,
+    row("fake_quantize", "ab", lambda x: (np.clip(np.rint(x * 4) + 1, -4, 3) - 1) * x.dtype.type(0.25), smooth=False,
         call=lambda x: gc.fake_quantize(x, 0.25, 1, low=-4, high=3)),
-    row("fake_quantize", "aC", lambda x: (np.clip(np.rint(x * [4, 2]) + [1, -1], -4, 3) - [1, -1]) * np.array([0.25, 0.5], x.dtype), smooth=False,
-        call=lambda x: gc.fake_quantize(x, [0.25, 0.5], [1, -1], low=-4, high=3, axis=-1), tag="axis"),
     row("logaddexp", "ab,b", np.logaddexp), row("xlogy", "ab,b", lambda x, y: x * np.log(y), low=0.2, special=False),
     row("div", "ab,b", np.divide, low=0.5),
     row("floordiv", "ab,b", np.floor_divide, kinds=NUMBER, low=1, smooth=False, special=False),
