@@ -1,5 +1,4 @@
 """graphc compiles a declared neural network into one native function for the CPU. Public names only."""
-from importlib import import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
@@ -43,7 +42,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.ir.shown import set_explorer, set_renderer
 from graphc.ir.types import (
     DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
-from graphc.once import LOADING
+from graphc.once import loaded as _loaded
 
 from graphc import nn, optim                            # after the functions that layers are written with
 from graphc import models
@@ -104,10 +103,8 @@ _LATER = {                                              # loaded at the first us
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise _unknown("gc", name)
-    with LOADING:
-        home = _LATER[name]
-        globals()[name] = import_module(f"graphc.{name}") if home == "graphc" else getattr(import_module(home), name)
-    return globals()[name]
+    home = _LATER[name]
+    return globals().setdefault(name, _loaded(f"graphc.{name}") if home == "graphc" else _loaded(home, name))
 
 
 def __dir__() -> list[str]:
@@ -115,5 +112,5 @@ def __dir__() -> list[str]:
 
 
 set_compiler(lambda function: __getattr__("compile")(function))
-set_renderer(lambda shown: import_module("graphc.drawing.draw").html(shown))
+set_renderer(lambda shown: _loaded("graphc.drawing.draw").html(shown))
 set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))

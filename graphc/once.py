@@ -5,8 +5,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from importlib import import_module
 from threading import RLock
 from typing import Any, Generic, TypeVar, overload
+
+from graphc.contained import contained
 
 # held while modules are imported at their first use; a fork waits for it: half a module never becomes whole in the
 # child
@@ -27,6 +30,14 @@ def held_by_forks(lock: RLock) -> None:
 
 
 held_by_forks(LOADING)
+
+
+@contained                  # what modules define lives as long as they do: no collector needs to look at it meanwhile
+def loaded(module: str, name: str = "") -> Any:
+    """The module, imported at its first use; with `name`, what it defines under this name."""
+    with LOADING:
+        found = import_module(module)
+        return getattr(found, name) if name else found
 
 
 class once_property(Generic[T]):

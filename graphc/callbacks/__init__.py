@@ -1,5 +1,4 @@
 """What happens between the steps of `step.fit`: stop early, lower the rate, save, log."""
-from importlib import import_module
 from typing import Any as _Any
 
 from graphc.callbacks.callback import Callback
@@ -7,6 +6,7 @@ from graphc.callbacks.logs import CSVLog
 from graphc.callbacks.rate import LearningRate, ReduceOnPlateau
 from graphc.callbacks.saving import Checkpoint
 from graphc.callbacks.stopping import EarlyStopping
+from graphc.once import loaded as _loaded
 
 _LATER = {"TensorBoard": "graphc.callbacks.tensorboard"}        # its writer may import torch
 
@@ -14,7 +14,7 @@ _LATER = {"TensorBoard": "graphc.callbacks.tensorboard"}        # its writer may
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'graphc.callbacks' has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    return _loaded(_LATER[name], name)
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,9 @@
 """Layers. They are functions of arrays that own parameters; `>>` composes them, `**` repeats them with fresh
 parameters."""
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from graphc.dsl.other_names import other_name as _other_name
-from graphc.once import LOADING as _LOADING
+from graphc.once import loaded as _loaded
 from graphc.nn.activation import (
     celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, log_softmax, logsigmoid, mish, relu,
     relu6, selu, sigmoid, silu, softmax, softmin, softplus, softshrink, softsign, tanh, tanhshrink, threshold)
@@ -79,9 +78,7 @@ _LATER = {name: f"graphc.nn.{file}" for file, names in {              # loaded a
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         return _other_name("nn", name)
-    with _LOADING:
-        globals()[name] = getattr(import_module(_LATER[name]), name)
-    return globals()[name]
+    return globals().setdefault(name, _loaded(_LATER[name], name))
 
 
 def __dir__() -> list[str]:

@@ -3,11 +3,10 @@
 The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias
 corrections are computed in f64 scalars, then converted to the parameter's dtype.
 """
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from graphc.dsl.other_names import other_name as _other_name
-from graphc.once import LOADING as _LOADING
+from graphc.once import loaded as _loaded
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.base import (
     Group, Item, Optimizer, Schedule, Slots, as_like, group, hyperparameters, is_schedule, no_decay)
@@ -33,9 +32,7 @@ _LATER = {name: f"graphc.optim.{file}" for file, names in {           # loaded a
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         return _other_name("optim", name)
-    with _LOADING:
-        globals()[name] = getattr(import_module(_LATER[name]), name)
-    return globals()[name]
+    return globals().setdefault(name, _loaded(_LATER[name], name))
 
 
 def __dir__() -> list[str]:

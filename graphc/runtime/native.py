@@ -6,7 +6,6 @@ import ctypes
 import sys
 from dataclasses import dataclass
 from functools import cache as once
-from importlib import import_module
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
-from graphc.once import LOADING
+from graphc.once import loaded as loaded_module
 from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
 from graphc.schedule.target import NEON, SSE2, Target
 
@@ -76,8 +75,7 @@ def native() -> Native:
 def runtime_text(target: Target) -> str:
     """LLVM text of the whole runtime for the machine of `target`. The routines are loaded here: mostly the disk cache
     has what they give."""
-    with LOADING:
-        routines = import_module("graphc.runtime.routines")
+    routines = loaded_module("graphc.runtime.routines")
     return routines.llvm_text(target.triple, EXPORTS)
 
 
