@@ -94,11 +94,16 @@ class Sums:
         for flat in self.flats.values():
             flat[:] = 0
 
-    def add(self, other: "Sums") -> None:
+    def add(self, other: Sums) -> None:
         """Adds those of the subtree to the right."""
         for dtype, flat in self.flats.items():
-            with np.errstate(all="ignore"):             # what is infinite says so by itself
-                np.add(flat, other.flats[dtype], out=flat)
+            add(flat, other.flats[dtype], out=flat)
+
+
+def add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """left + right, in `out`: of two NaN the bits of the left one stay."""
+    with np.errstate(all="ignore"):                     # what is infinite says so by itself
+        np.add(left, right, out=out)
 
 
 def tree_sum(leaf: Callable[[int], Sums], low: int, high: int, done: Callable[[Sums], None]) -> Sums:

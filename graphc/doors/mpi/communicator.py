@@ -11,9 +11,9 @@ from zlib import crc32
 import numpy as np
 
 from graphc.doors.mpi.meetings import Meeting, meetings
-from graphc.doors.mpi.wires import MPI, PartnerSum, Wires, add
+from graphc.doors.mpi.wires import MPI, PartnerSum, Wires
 from graphc.errors import GraphError
-from graphc.shard_tree import Span, Sums, rank_ends
+from graphc.shard_tree import Span, Sums, add, rank_ends
 
 T = TypeVar("T")
 WIDTH = 8                           # numbers that one message of each rank has room for

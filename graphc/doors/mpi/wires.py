@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.shard_tree import add
 
 try:
     from mpi4py import MPI as MPI
@@ -87,9 +88,3 @@ def pieces(array: np.ndarray) -> list[np.ndarray]:
     flat = array.reshape(-1)
     step = PIECE // array.itemsize
     return [flat[start:start + step] for start in range(0, len(flat), step)]
-
-
-def add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """left + right: of two NaN the bits of the left one stay."""
-    with np.errstate(all="ignore"):
-        np.add(left, right, out=out)
