@@ -8,14 +8,15 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, library, machine, matmul, rows, scaling, sizes, small,
+    attention, compiling, elementwise, examples, generation, library, machine, matmul, ranks, rows, scaling, sizes, small,
     sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
-NETWORKS, TREES, SWEEP, SIZES, ONNX, TORCH = "networks", "trees", "sweep", "sizes", "onnx", "torch"
+NETWORKS, TREES, SWEEP, SIZES, RANKS = "networks", "trees", "sweep", "sizes", "ranks"
+ONNX, TORCH = "onnx", "torch"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
@@ -35,11 +36,11 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [NETWORKS, TREES, SWEEP, SIZES, ONNX, TORCH, *sorted(BENCHMARKS)]
+    names = [NETWORKS, TREES, SWEEP, SIZES, RANKS, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
-                        "its own options")
+                        "its own options; for ranks: what a network between them lets pass, 1gbit say")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT",
@@ -71,6 +72,9 @@ def main() -> None:
             parser.error("onnx takes one of: " + ", ".join(ONNX_PARTS))
         module, function = ONNX_PARTS[options.old]
         getattr(import_module(f"benchmarks.{module}"), function)(options.workload or [])
+        return
+    if options.name == RANKS:
+        ranks.main(options.old or "")
         return
     if (options.name == TREES) is not bool(options.old):
         parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")

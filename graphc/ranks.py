@@ -1,17 +1,18 @@
 """Who computes the shards of a training step."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+from graphc.shard_tree import Span, Sums
 
 T = TypeVar("T")
 
 
 class Ranks(Protocol):
-    """Those who share the shards of a step: `rank` of `count`, a power of two, has a block of the shards that is a
-    subtree."""
+    """Those who share the shards of a step: `rank` of `count`, each of which has a block of the shards."""
     rank: int
     count: int
     origin: int                     # the version that the state had when they came together
@@ -20,8 +21,9 @@ class Ranks(Protocol):
         """f64 [count, n]: the numbers of all ranks, which all do `what`. Raises on all of them what went wrong on any
         of them."""
 
-    def reduced(self, flats: Sequence[np.ndarray]) -> None:
-        """Each becomes its sum over the ranks, added as the tree does."""
+    def summed(self, parts: Mapping[Span, Sums], shards: int) -> Sums:
+        """The sum over all shards, added as the tree does, of the sums of the subtrees that each rank has; it stands
+        in one of these."""
 
     def part(self, rows: int, shards: int) -> slice:
         """The rows of a batch of so many that this rank has."""
@@ -45,8 +47,8 @@ class Alone:
             raise error
         return np.array([numbers], np.float64)
 
-    def reduced(self, flats: Sequence[np.ndarray]) -> None:
-        """They are the sums."""
+    def summed(self, parts: Mapping[Span, Sums], shards: int) -> Sums:
+        return parts[0, shards]
 
     def part(self, rows: int, shards: int) -> slice:
         return slice(0, rows)

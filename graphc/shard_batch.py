@@ -1,9 +1,10 @@
 """One batch of a step with shards, as far as this rank has it."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.arguments import bind_argument
 from graphc.runtime.signature import ArraySpec
 from graphc.shard_stages import ShardStage
-from graphc.shard_tree import Sums, rank_ends, shard_rows, tree_sum
+from graphc.shard_tree import Sums, rank_bounds, rank_ends, shard_rows
 
 if TYPE_CHECKING:
     from graphc.shards import ShardedProgram
@@ -80,16 +81,19 @@ class ShardedBatch:
         """The weight of the batch, and the share of it that each shard has."""
         weights: list[float] = [float(n) for n in self.sizes]
         if self.program.recipe.weighted:
-            first = self.program.first
-            own = [float(self._part(self.arrays[-1], number).sum(dtype=np.float64))
-                   for number in range(first, first + self.program.own)]
-            weights = self.program.ranks.gathered(own, "the weights of a step").reshape(-1).tolist()
+            program = self.program
+            bounds = rank_bounds(program.shards, program.ranks.count)
+            counts = [high - low for low, high in zip(bounds, bounds[1:])]      # of each rank's shards
+            own = [float(self._part(self.arrays[-1], number).sum(dtype=np.float64)) for number in program.own]
+            own += [0.0] * (max(counts) - len(own))
+            every = program.ranks.gathered(own, "the weights of a step").tolist()
+            weights = [weight for row, count in zip(every, counts) for weight in row[:count]]
         total = sum(weights)
         return total, [weight / total if total else 0.0 for weight in weights]
 
     def _part(self, array: np.ndarray, number: int) -> np.ndarray:
         """The rows of a shard."""
-        start = self.starts[number] - self.starts[self.program.first]
+        start = self.starts[number] - self.starts[self.program.own.start]
         return array[start:start + self.sizes[number]] if array.ndim else array
 
     def inputs(self, number: int) -> list[np.ndarray]:
@@ -110,7 +114,7 @@ class ShardedBatch:
         """The gradients of all shards of this rank, into `done`, stage by stage: after each of them the shards, and the
         ranks, put their sums together."""
         program = self.program
-        own = range(program.first, program.first + program.own)
+        own = program.own
         known: dict[int, Known] = {}
         for number in own:
             self.done[number] = Sums(self.summed)
@@ -122,18 +126,17 @@ class ShardedBatch:
             try:
                 for number in own:
                     parts[number] = self._run_stage(number, place, known[number])
+                if stage.sums:
+                    _check_alike(parts[number].types for number in own)
             except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
                 error = wrong
             if not stage.sums:
                 if error is not None:
                     raise error
                 continue
-            program.ranks.gathered((), "a sum over the shards", error)
-            if len({part.types for part in parts.values()}) > 1:
-                raise GraphError("gc.shard_sum takes arrays that have the same shape in all shards: take sums over the "
-                                 "examples first", user_loc())
-            total = tree_sum(parts.__getitem__, own.start, own.stop, lambda sums: None)
-            program.ranks.reduced(list(total.flats.values()))
+            shapes = crc32(repr(parts[own.start].types).encode()) if parts else 0
+            _check_alike(program.ranks.gathered((shapes,), "a sum over the shards", error)[:, 0].tolist())
+            total = program.ranks.summed(program.subtree_sums(parts.__getitem__, lambda sums: None), program.shards)
             for number in own:
                 sums = program.stages(self.sizes[number] or None)[place].sums
                 known[number].update(zip(sums, total.arrays))
@@ -168,3 +171,10 @@ class ShardedBatch:
             return types
         dims = solve_dims([(v.name, v.type, TensorType(dtype_of(known[v]), known[v].shape)) for v in stage.inputs])
         return [type.bind(dims) for type in types]
+
+
+def _check_alike(types: Iterable[object]) -> None:
+    """GraphError where what is summed over the shards is not of the same types in all of them."""
+    if len(set(types)) > 1:
+        raise GraphError("gc.shard_sum takes arrays that have the same shape in all shards: take sums over the "
+                         "examples first", user_loc())

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from graphc.ir.dims import static_dim
 from graphc.ir.types import TensorType
 from graphc.runtime.memory import aligned_empty, round_up
+
+Span = tuple[int, int]              # shards low … high - 1: a node of the tree, or the block of a rank
 
 
 def middle(low: int, high: int) -> int:
@@ -21,11 +24,53 @@ def shard_rows(rows: int, shards: int) -> list[int]:
     return [rows // shards + (number < rows % shards) for number in range(shards)]
 
 
+def rank_bounds(shards: int, count: int) -> list[int]:
+    """Where the blocks of shards of so many ranks begin, and where the last ends: rank r has the shards bounds[r] …
+    bounds[r + 1] - 1. No block is larger than it must be; each is a subtree where that can be had."""
+    most = -(-shards // count)
+    fits = _blocks_needed(shards, most) <= count
+    return list(accumulate(_along_tree((0, shards), count, most) if fits else shard_rows(shards, count), initial=0))
+
+
+@cache
+def _blocks_needed(shards: int, most: int) -> int:
+    """How many subtrees of at most so many shards make a tree over `shards`."""
+    half = middle(0, shards)
+    return 1 if shards <= most else _blocks_needed(half, most) + _blocks_needed(shards - half, most)
+
+
+def _along_tree(node: Span, count: int, most: int) -> list[int]:
+    """The sizes of blocks of so many ranks that are subtrees of a node, of at most `most` shards each."""
+    low, high = node
+    if count == 1:
+        return [high - low]
+    left, right = middle(low, high) - low, high - middle(low, high)
+    ranks = max(_blocks_needed(left, most), min(-(-count * left // (left + right)),
+                                                count - _blocks_needed(right, most)))
+    return [*_along_tree((low, low + left), ranks, most), *_along_tree((low + left, high), count - ranks, most)]
+
+
 def rank_ends(rows: int, shards: int, count: int) -> list[int]:
     """Where the rows of each rank end in a batch of so many."""
-    sizes = shard_rows(rows, shards)
-    own = shards // count
-    return list(accumulate(sum(sizes[start:start + own]) for start in range(0, shards, own)))
+    starts = list(accumulate(shard_rows(rows, shards), initial=0))
+    return [starts[bound] for bound in rank_bounds(shards, count)[1:]]
+
+
+def subtrees(bounds: Span, tree: Span) -> list[Span]:
+    """The largest subtrees of the tree over the shards of `tree` that lie within `bounds`, in order."""
+    low, high = tree
+    if bounds[0] <= low and high <= bounds[1]:
+        return [tree]
+    if high <= bounds[0] or bounds[1] <= low:
+        return []
+    return [*subtrees(bounds, (low, middle(low, high))), *subtrees(bounds, (middle(low, high), high))]
+
+
+def buffers_needed(bounds: Span, shards: int) -> int:
+    """How many sums are there at once while a rank adds its block of shards: one of each subtree that is done, and in
+    the one that is being added one for each level."""
+    return max(done + 1 + (high - low - 1).bit_length()
+               for done, (low, high) in enumerate(subtrees(bounds, (0, shards))))
 
 
 class Sums:
@@ -49,11 +94,16 @@ class Sums:
         for flat in self.flats.values():
             flat[:] = 0
 
-    def add(self, other: "Sums") -> None:
+    def add(self, other: Sums) -> None:
         """Adds those of the subtree to the right."""
         for dtype, flat in self.flats.items():
-            with np.errstate(all="ignore"):             # what is infinite says so by itself
-                np.add(flat, other.flats[dtype], out=flat)
+            add(flat, other.flats[dtype], out=flat)
+
+
+def add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """left + right, in `out`: of two NaN the bits of the left one stay."""
+    with np.errstate(all="ignore"):                     # what is infinite says so by itself
+        np.add(left, right, out=out)
 
 
 def tree_sum(leaf: Callable[[int], Sums], low: int, high: int, done: Callable[[Sums], None]) -> Sums:

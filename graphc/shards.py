@@ -1,12 +1,12 @@
 """A training step whose batch is cut into shards: one compiled function gives the gradients of each shard, a fixed
 binary tree adds them, one update follows.
 
-The tree belongs to the number of shards. Several ranks compute subtrees of it and add what is above together, so the
-bytes of the state depend neither on their number nor on that of threads.
+The tree belongs to the number of shards. Each of several ranks adds the subtrees of its shards, and all add what is
+above together, so the bytes of the state depend neither on their number nor on that of threads.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Lock, get_ident
 from typing import Any
@@ -27,7 +27,7 @@ from graphc.ranks import ALONE, Ranks
 from graphc.runtime.memory import round_up
 from graphc.shard_batch import ShardedBatch
 from graphc.shard_stages import ShardStage, stages
-from graphc.shard_tree import Sums, middle, shard_rows, tree_sum
+from graphc.shard_tree import Span, Sums, buffers_needed, rank_bounds, shard_rows, subtrees, tree_sum
 from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
@@ -48,8 +48,8 @@ class ShardedProgram:
         self.recipe, self.state, self.ranks = recipe, state, ranks
         self.shards = recipe.shards or 1
         self._whole, self._threads, self._batch = whole, threads, batch_dim(recipe.types)
-        self.own = self.shards // ranks.count           # the number of shards of this rank, and the first of them
-        self.first = self.own * ranks.rank
+        low, high = rank_bounds(self.shards, ranks.count)[ranks.rank:][:2]
+        self.own = range(low, high)                     # the shards of this rank
         self.name = "train_" + network_name(recipe.objective.root)
         self.types: Mapping[str, TensorType] = recipe.types         # of the rows of this rank
         if isinstance(self._batch, int):
@@ -127,39 +127,46 @@ class ShardedProgram:
 
     def _step(self, arrays: Sequence[np.ndarray]) -> Result:
         batch = ShardedBatch(self, arrays)
-        total: Sums | None = None
+        parts: dict[Span, Sums] = {}
         error: Exception | None = None
         try:
-            total = self._summed(batch)
+            parts = self._summed(batch)
         except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
             error = wrong
         self.ranks.gathered((), "the sum of a step", error)
-        assert total is not None
-        self.ranks.reduced(list(total.flats.values()))
+        total = self.ranks.summed(parts, self.shards)
         graph = self.graph()
         moved = 1 + len(graph.grads) + len(graph.moving)
         averaged = dict(zip((LOSS, *graph.means), (total.arrays[0], *total.arrays[moved:])))
         found = {name: np.array(value) for name, value in averaged.items()}
         found |= {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
         norms: Any = self.update(*total.arrays[1:moved])
-        self._give_back(total)
+        for sums in parts.values():
+            self._give_back(sums)
         self.weight = batch.weight
         found |= {name: value for name, value in norms.items() if name != STEPS}
         return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
 
-    def _summed(self, batch: ShardedBatch) -> Sums:
-        """The sums over the shards of this rank."""
+    def _summed(self, batch: ShardedBatch) -> dict[Span, Sums]:
+        """The sums over the shards of this rank, of each subtree of the tree that it has."""
         staged = len(self.stages(batch.sizes[0])) > 1
         for _ in range(1 if staged else TRIES):         # stages cannot be done again without the other ranks
             version = self.state.lock.version
             if staged:
                 batch.run_stages()
-            total = tree_sum(partial(self._leaf, batch), self.first, self.first + self.own, self._give_back)
+            parts = self.subtree_sums(partial(self._leaf, batch), self._give_back)
             if self.state.lock.version == version:
-                return total
-            self._give_back(total)
+                return parts
+            for sums in parts.values():
+                self._give_back(sums)
         raise GraphError("the state was written again and again while a step with shards computed its gradients: let "
                          "other threads write it between two steps", user_loc())
+
+    def subtree_sums(self, leaf: Callable[[int], Sums], done: Callable[[Sums], None]) -> dict[Span, Sums]:
+        """The sums of what `leaf` gives for the shards of this rank, of each subtree that it has; `done` gets what is
+        not needed any more."""
+        spans = subtrees((self.own.start, self.own.stop), (0, self.shards))
+        return {span: tree_sum(leaf, *span, done) for span in spans}
 
     def _leaf(self, batch: ShardedBatch, number: int) -> Sums:
         """The gradients of one shard."""
@@ -183,10 +190,8 @@ class ShardedProgram:
     @property
     def buffers(self) -> int:
         """Bytes of the sums: those of one shard, and of one subtree at each level."""
-        graph, levels, shards = self.graph(), 1, self.own
-        while shards > 1:
-            levels, shards = levels + 1, middle(0, shards)
-        return levels * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
+        graph, count = self.graph(), buffers_needed((self.own.start, self.own.stop), self.shards)
+        return count * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
 
     @property
     def memory(self) -> Memory | None:
@@ -196,8 +201,8 @@ class ShardedProgram:
         if len(known) < len(found):                     # of the oracle
             return None
         return Memory(sum(m.arena for m in known) + self.buffers, sum(m.scratch for m in known),
-                      sum(m.consts for m in known), self.state.nbytes, known[0].inputs * self.own, known[-1].outputs,
-                      sum(m.derived for m in known))
+                      sum(m.consts for m in known), self.state.nbytes, known[0].inputs * len(self.own),
+                      known[-1].outputs, sum(m.derived for m in known))
 
     def dump(self, stage: str = "graph") -> str:
         """The text of a stage of both programs."""
@@ -210,7 +215,7 @@ class ShardedProgram:
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of the gradients of the first shard goes; of stages, that of the first."""
         batch = ShardedBatch(self, arrays)
-        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.first)
+        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.own.start)
         if len(self.stages(batch.sizes[0])) > 1:
             values = dict(zip(self.graph().function.graph.inputs, taken))
             taken = [values[v] for v in self.stages(batch.sizes[0])[0].inputs]

@@ -88,6 +88,21 @@ def digits() -> Trained:
 def resnet18() -> Trained:
     net = gc.models.resnet18(classes=10)
     step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(1e-2, momentum=0.9),
-                         x=gc.f32[2, 3, 64, 64], y=gc.i32[2], seed=0)
-    return Trained(step, gc.compile(step.model, x=gc.f32[2, 3, 64, 64]),
-                   lambda rng, n: ({}, [floats(rng, 2, 3, 64, 64), rng.integers(0, 10, 2).astype(np.int32)]))
+                         x=gc.f32[2, 3, 48, 48], y=gc.i32[2], seed=0)
+    return Trained(step, gc.compile(step.model, x=gc.f32[2, 3, 48, 48]),
+                   lambda rng, n: ({}, [floats(rng, 2, 3, 48, 48), rng.integers(0, 10, 2).astype(np.int32)]))
+
+
+def imported() -> Trained:
+    """What an ONNX file says, trained: convolutions, batch norm, a residual, a named batch."""
+    body = nn.Conv2d(8, 3, padding=1) >> nn.BatchNorm2d() >> nn.gelu >> nn.AvgPool2d(2)
+    net = body >> nn.Residual(nn.Conv2d(8, 3, padding=1) >> nn.relu) >> nn.Flatten() >> nn.Linear(5)
+    file = gc.to_onnx(net, x=gc.f32["N", 1, 8, 8], seed=0).SerializeToString()
+    network = gc.from_onnx(file)
+    step = gc.train_step(network, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32["N", 1, 8, 8],
+                         y=gc.i32["N"], seed=0)
+
+    def batch(rng, n):
+        size = 2 + n % 4
+        return {"N": size}, [floats(rng, size, 1, 8, 8), rng.integers(0, 5, size).astype(np.int32)]
+    return Trained(step, gc.compile(step.model, x=gc.f32["N", 1, 8, 8]), batch)

@@ -9,7 +9,7 @@ NAMED = "rank 1 of 2 differs from rank 0 in"
 DIFFERING = {
     "graph": f"{NAMED} the graph of the gradients, first where it says 'graph shard_function(x: i32[4, 8]",
     "shards": f"{NAMED} shards: 8 and 4",
-    "indivisible": "3 shards cannot be divided among 2 ranks: 1 can share them",
+    "few": "shards=1 is too few for 2 ranks: each computes at least one",
     "state": f"{NAMED} the values of 0.weight: give all the same seed=",
 }
 MISTAKES = {                        # what rank 0 is told, and rank 1

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -25,20 +26,34 @@ def alone():
     return only
 
 
-@pytest.mark.parametrize("ranks, threads, names", [(2, 2, NAMES), (4, 1, NAMES), (1, 2, ("cnn",)),
-                         pytest.param(8, 2, NAMES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks, threads, names", [
+    (2, 2, NAMES), (4, 1, ("lstm", "synced")), (3, 1, NAMES), (1, 2, ("cnn",)),
+    *(pytest.param(ranks, 1 + ranks % 2, NAMES, marks=pytest.mark.slow) for ranks in (4, 5, 6, 7, 8))])
 def test_bytes_do_not_depend_on_ranks_and_threads(job, alone, ranks, threads, names):
     """Digests after calls, a scattered batch, fit with weights, validation and a smaller last batch, and gc.batches."""
     found = lines(job(ranks, "train.py", threads, 4, *names))
     assert len(found) == ranks and all(one == {name: alone[name] for name in names} for one in found)
 
 
+@pytest.mark.parametrize("ranks, most", [
+    (3, 5), *(pytest.param(ranks, most, marks=pytest.mark.slow) for ranks, most in ((4, 2), (6, 4), (7, 5), (8, 2.1)))])
+def test_sums_of_any_number_of_ranks_and_shards(job, ranks, most):
+    """Also of blocks of shards that are no subtrees; what a rank sends is bounded, below 2 where all are subtrees."""
+    found = lines(job(ranks, "sums.py"))
+    assert [line["wrong"] for line in found] == [[]] * ranks
+    sent = {shards: max(line["sent"][shards] for line in found) for shards in found[0]["sent"]}
+    assert max(sent.values()) < most and sent[str(max(8, ranks))] < (2 if ranks in (4, 6, 7, 8) else 3), sent
+
+
 def test_a_killed_job_goes_on_with_fewer_ranks(job, tmp_path):
-    whole, = {line["state"] for line in lines(job(2, "restart.py", tmp_path / "whole", 12))}
-    first = job(4, "restart.py", tmp_path / "part", 12, KILLED=8)
+    """Of 50 steps one rank of four does 30; the last checkpoint is of step 28; three ranks and one go on from it."""
+    whole, = {line["state"] for line in lines(job(2, "restart.py", tmp_path / "whole", 50))}
+    first = job(4, "restart.py", tmp_path / "part", 50, KILLED=30)
     assert first.returncode != 0 and "graphc: rank 2 of 4" in first.stderr
-    second = lines(job(2, "restart.py", tmp_path / "part", 12))
-    assert {line["state"] for line in second} == {whole} and {line["begun"] for line in second} == {6}
+    shutil.copytree(tmp_path / "part", tmp_path / "other")
+    for ranks, folder in ((3, "part"), (1, "other")):
+        second = lines(job(ranks, "restart.py", tmp_path / folder, 50))
+        assert {line["state"] for line in second} == {whole} and {line["begun"] for line in second} == {28}
 
 
 def test_a_rank_sends_less_than_twice_the_gradients(job):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
 
-from graphc.doors.mpi.wires import MPI, Wires
+from graphc.doors.mpi.meetings import Meeting, meetings
+from graphc.doors.mpi.wires import MPI, PartnerSum, Wires
 from graphc.errors import GraphError
-from graphc.shard_tree import rank_ends
+from graphc.shard_tree import Span, Sums, add, rank_ends
 
 T = TypeVar("T")
 WIDTH = 8                           # numbers that one message of each rank has room for
 
 
 class Communicator:
-    """The ranks of a job, a power of two of them, as a step sees them. All ranks call the same methods in the same
-    order."""
+    """The ranks of a job, as a step sees them. All ranks call the same methods in the same order."""
 
     def __init__(self, comm: MPI.Intracomm, alarm: Callable[[], None] = lambda: None):
         self.wires = Wires(comm, alarm)
@@ -30,14 +31,6 @@ class Communicator:
     def sent(self) -> int:
         """Bytes that this rank has sent so far."""
         return self.wires.sent
-
-    def _partners(self) -> Iterator[tuple[int, int, int, int]]:
-        """From near to far: (partner, distance, first rank of this block, first rank of the partner's)."""
-        distance = 1
-        while distance < self.count:
-            start = self.rank & -distance
-            yield self.rank ^ distance, distance, start, start ^ distance
-            distance *= 2
 
     def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
         """f64 [count, n]: the numbers of all ranks, which all do `what`. Raises on all of them what went wrong on any
@@ -63,41 +56,79 @@ class Communicator:
 
     def _rows(self, mine: Sequence[float]) -> np.ndarray:
         """Numbers of all ranks, as many of each."""
-        rows = np.zeros((self.count, len(mine)))
-        rows[self.rank] = mine
-        for partner, distance, start, other in self._partners():
-            self.wires.exchange(rows[start:start + distance], rows[other:other + distance], partner)
-        return rows
+        return self._behind(np.array([mine], np.float64), range(self.count + 1))
 
-    def reduced(self, flats: Sequence[np.ndarray]) -> None:
-        """Each becomes its sum over the ranks, added as the tree over shards does: rank 0 and 1 first, then both with 2
-        and 3.
+    def _behind(self, mine: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+        """The arrays of all ranks, one behind the other; that of rank r has the elements ends[r] … ends[r + 1] - 1.
 
-        Recursive halving, then doubling (Rabenseifner 2004; Thakur, Rabenseifner and Gropp 2005): each rank sends less
-        than twice the bytes of what is added.
+        As Bruck, Ho, Kipnis, Upfal and Weathersby (1997): each round doubles the number of ranks whose arrays one has,
+        the own first, then those of the next ranks.
         """
-        for flat in flats:
-            steps = []
-            low, high = 0, len(flat)
-            for partner, *_ in self._partners():
-                middle = low + (high - low) // 2
-                left, right = (low, middle), (middle, high)
-                kept, given = (left, right) if self.rank < partner else (right, left)
-                self.wires.add_exchanged(flat[slice(*given)], flat[slice(*kept)], partner)
-                steps.append((partner, kept, given))
-                low, high = kept
-            for partner, kept, given in reversed(steps):
-                self.wires.exchange(flat[slice(*kept)], flat[slice(*given)], partner)
+        whole = np.empty((ends[-1], *mine.shape[1:]), mine.dtype)
+        turned = np.empty_like(whole)                       # begins with the own array
+        sizes = [ends[rank + 1] - ends[rank] for rank in range(self.count)]
+        places = list(accumulate(sizes[self.rank:] + sizes[:self.rank], initial=0))
+        turned[:len(mine)] = mine
+        have = 1
+        while have < self.count:
+            more = min(have, self.count - have)
+            self.wires.exchange(turned[:places[more]], (self.rank - have) % self.count,
+                                turned[places[have]:places[have + more]], (self.rank + have) % self.count)
+            have += more
+        after = places[self.count - self.rank]              # where the array of rank 0 stands
+        whole[ends[self.rank]:], whole[:ends[self.rank]] = turned[:after], turned[after:]
+        return whole
+
+    def summed(self, parts: Mapping[Span, Sums], shards: int) -> Sums:
+        """The sum over all shards of the sums of the subtrees that each rank has, in one of these."""
+        held = dict(parts)
+        for dtype, flat in next(iter(parts.values())).flats.items():
+            rounds, ways = meetings(shards, self.count, len(flat))
+            for group in rounds:
+                self._meet(group, held, dtype)
+            whole = held[0, shards].flats[dtype]
+            for handed in ways:
+                own = [one for one in handed if self.rank in (one.origin, one.to)]
+                self.wires.wait([request for one in own for request in (
+                    self.wires.send(whole[one.start:one.end], one.to) if one.origin == self.rank
+                    else self.wires.receive(whole[one.start:one.end], one.origin))])
+        return held[0, shards]
+
+    def _meet(self, group: Sequence[Meeting], held: dict[Span, Sums], dtype: np.dtype) -> None:
+        """Meetings of one height: what this rank has of their sums is in `held` afterwards."""
+        sums: list[PartnerSum] = []
+        for meeting in group:
+            left, right = held.get(meeting.left), held.get(meeting.right)
+            for overlap in meeting.overlaps:
+                before, after = slice(overlap.start, overlap.middle), slice(overlap.middle, overlap.end)
+                if overlap.left == self.rank != overlap.right and left is not None:
+                    flat = left.flats[dtype]
+                    sums.append(PartnerSum(overlap.right, flat[after], flat[before], left=True))
+                elif overlap.right == self.rank != overlap.left and right is not None:
+                    flat = right.flats[dtype]
+                    sums.append(PartnerSum(overlap.left, flat[before], flat[after], left=False))
+        self.wires.add_exchanged(sums)
+        for meeting in group:
+            left, right = held.get(meeting.left), held.get(meeting.right)
+            if left is not None and right is not None:
+                self._put_together(meeting, left.flats[dtype], right.flats[dtype])
+            found = right if left is None else left
+            if found is not None:
+                held[meeting.node] = found
+
+    def _put_together(self, meeting: Meeting, left: np.ndarray, right: np.ndarray) -> None:
+        """Of a rank that is on both sides: all that it keeps, in the array to the left."""
+        for overlap in meeting.overlaps:
+            both, after = slice(overlap.start, overlap.end), slice(overlap.middle, overlap.end)
+            if overlap.left == overlap.right == self.rank:
+                add(left[both], right[both], out=left[both])
+            elif overlap.right == self.rank:
+                left[after] = right[after]
 
     def joined(self, array: np.ndarray) -> np.ndarray:
         """The arrays of all ranks, one behind the other along the first axis."""
-        ends = np.cumsum([0, *self.gathered((len(array),), "arrays that are joined")[:, 0].astype(np.int64)])
-        whole = np.empty((int(ends[-1]), *array.shape[1:]), array.dtype)
-        whole[ends[self.rank]:ends[self.rank + 1]] = array
-        for partner, distance, start, other in self._partners():
-            self.wires.exchange(whole[ends[start]:ends[start + distance]], whole[ends[other]:ends[other + distance]],
-                                partner)
-        return whole
+        sizes = self.gathered((len(array),), "arrays that are joined")[:, 0].astype(int).tolist()
+        return self._behind(array, list(accumulate(sizes, initial=0)))
 
     def objects(self, mine: T, what: str) -> list[T]:
         """What each rank gives, by rank."""
@@ -149,11 +180,3 @@ class Communicator:
             distance *= 2
         self.wires.wait(requests)
         return data
-
-
-def ranks_allowed(shards: int) -> list[int]:
-    """The numbers of ranks among which so many shards can be divided: each has a subtree."""
-    counts = [1]
-    while shards % (2 * counts[-1]) == 0:
-        counts.append(2 * counts[-1])
-    return counts

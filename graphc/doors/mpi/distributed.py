@@ -7,8 +7,8 @@ from collections import Counter
 
 from graphc.config import config
 from graphc.doors.mpi.agreement import BEGIN, agree
-from graphc.doors.mpi.communicator import Communicator, ranks_allowed
-from graphc.doors.mpi.heartbeat import Heartbeat
+from graphc.doors.mpi.communicator import Communicator
+from graphc.doors.mpi.heartbeat import BEAT, Heartbeat
 from graphc.doors.mpi.wires import MPI
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
@@ -32,9 +32,9 @@ def distributed(step: TrainStep, comm: MPI.Intracomm | None = None, *, timeout: 
         step(x[rows], y[rows])          # a rank gives its rows, rows = step.part(64)
         step.scatter(x, y)              # rank 0 gives all rows, the others call step.scatter()
 
-    n is a power of two that divides the shards into equal blocks. All ranks make the same calls in the same order, and
-    return the same. `step.save`: rank 0 writes; `step.load`: it reads, and all get what it read. Where `threads=` does
-    not say it, ranks of one machine share its cores.
+    n is any number up to that of the shards, best one that divides it. All ranks make the same calls in the same order,
+    and return the same. `step.save`: rank 0 writes; `step.load`: it reads, and all get what it read. Where `threads=`
+    does not say it, ranks of one machine share its cores.
 
     GraphError where the ranks differ in graph, state, shards, versions or the CPU that code is made for. A rank that
     dies, or ends its program, ends the others: with a message after `timeout` seconds of silence, or when the launcher
@@ -45,16 +45,17 @@ def distributed(step: TrainStep, comm: MPI.Intracomm | None = None, *, timeout: 
     if comm is not None and not isinstance(comm, MPI.Intracomm):
         raise GraphError(f"comm= takes a communicator of mpi4py such as MPI.COMM_WORLD, got {type(comm).__name__}",
                          user_loc())
+    seconds = real(timeout, "timeout")
+    if not seconds > BEAT:
+        raise GraphError(f"timeout= is seconds, more than the {BEAT:g} between two signs of life, got {seconds:g}",
+                         user_loc())
     comm = comm or MPI.COMM_WORLD
-    counts, seconds = ranks_allowed(step.recipe.shards), real(timeout, "timeout")
-    if comm.Get_size() & (comm.Get_size() - 1):
-        raise GraphError(f"{comm.Get_size()} ranks cannot share a tree: their number is a power of two", user_loc())
     heartbeat = Heartbeat(comm, seconds)
     ranks = Communicator(comm, heartbeat.alarm)
     wrong = None
-    if ranks.count not in counts:
-        wrong = GraphError(f"{step.recipe.shards} shards cannot be divided among {ranks.count} ranks: "
-                           f"{' or '.join(map(str, counts))} can share them", user_loc())
+    if ranks.count > step.recipe.shards:
+        wrong = GraphError(f"shards={step.recipe.shards} is too few for {ranks.count} ranks: each computes at least "
+                           "one", user_loc())
     try:
         ranks.gathered((), BEGIN, wrong)
         step.join(ranks, threads_of_rank(ranks))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.errors import GraphError
+from graphc.shard_tree import add
 
 try:
     from mpi4py import MPI as MPI
@@ -19,6 +21,15 @@ PIECE = 1 << 18                     # bytes: they are still in the cache when th
 WINDOW = 4                          # pieces that are on their way at once
 SPINS = 200                         # times that a rank asks before it sleeps, so that a fast network is not waited for
 SHORTEST, LONGEST = 20e-6, 1e-3     # seconds of sleep: ranks that share a core let each other run
+
+
+@dataclass(frozen=True)
+class PartnerSum:
+    """A partner is sent `given`, and what it sends is added to `kept`; what this rank has stands left or right."""
+    partner: int
+    given: np.ndarray
+    kept: np.ndarray
+    left: bool
 
 
 class Wires:
@@ -49,25 +60,26 @@ class Wires:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST)
 
-    def exchange(self, mine: np.ndarray, theirs: np.ndarray, partner: int) -> None:
+    def exchange(self, mine: np.ndarray, to: int, theirs: np.ndarray, origin: int) -> None:
         """Sends one array and receives another."""
-        self.wait([*self.receive(theirs, partner), *self.send(mine, partner)])
+        self.wait([*self.receive(theirs, origin), *self.send(mine, to)])
 
-    def add_exchanged(self, mine: np.ndarray, kept: np.ndarray, partner: int) -> None:
-        """Sends `mine` and adds what comes to `kept`, piece by piece as they come; what the lower rank has stands
-        left."""
-        sending = self.send(mine, partner)
-        parts = pieces(kept)
-        buffers = [np.empty(PIECE // kept.itemsize, kept.dtype) for _ in parts[:WINDOW]]
+    def add_exchanged(self, sums: Sequence[PartnerSum]) -> None:
+        """All of these at the same time: what comes is added piece by piece, while the next ones are on their way."""
+        sending = [request for one in sums for request in self.send(one.given, one.partner)]
+        parts = [(part, one) for one in sums for part in pieces(one.kept)]
+        buffers = [np.empty(PIECE, np.uint8) for _ in parts[:WINDOW]]
         coming: list[tuple[np.ndarray, list[MPI.Request]]] = []
         for number in range(len(parts) + WINDOW):
-            if number >= WINDOW and number - WINDOW < len(parts):
+            if WINDOW <= number < len(parts) + WINDOW:
+                part, one = parts[number - WINDOW]
                 there, requests = coming[number - WINDOW]
                 self.wait(requests)
-                _add(parts[number - WINDOW], there, mine_left=self.rank < partner)
+                add(*(part, there) if one.left else (there, part), out=part)
             if number < len(parts):
-                buffer = buffers[number % WINDOW][:len(parts[number])]
-                coming.append((buffer, self.receive(buffer, partner)))
+                part, one = parts[number]
+                buffer = buffers[number % WINDOW][:part.nbytes].view(part.dtype)
+                coming.append((buffer, self.receive(buffer, one.partner)))
         self.wait(sending)
 
 
@@ -76,9 +88,3 @@ def pieces(array: np.ndarray) -> list[np.ndarray]:
     flat = array.reshape(-1)
     step = PIECE // array.itemsize
     return [flat[start:start + step] for start in range(0, len(flat), step)]
-
-
-def _add(mine: np.ndarray, theirs: np.ndarray, mine_left: bool) -> None:
-    """mine = left + right: of two NaN the bits of the left one stay."""
-    with np.errstate(all="ignore"):
-        np.add(*(mine, theirs) if mine_left else (theirs, mine), out=mine)

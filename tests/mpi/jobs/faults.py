@@ -30,8 +30,8 @@ def told(what, call):
 
 def differing():
     """Ranks that have made other steps."""
-    shards = {"shards": 8 if ODD else 4, "indivisible": 3}
-    for what in ("graph", "shards", "indivisible", "state"):
+    shards = {"shards": 8 if ODD else 4, "few": 1}
+    for what in ("graph", "shards", "few", "state"):
         step = NETWORKS["transformer" if what == "graph" and ODD else "cnn"](shards=shards.get(what, 4))
         if what == "state" and ODD:
             step.state["0.weight"] = step.state["0.weight"] * 2

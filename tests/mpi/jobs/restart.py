@@ -1,4 +1,4 @@
-"""python restart.py FOLDER STEPS: trains with checkpoints every third step, from the last one if there is one. With
+"""python restart.py FOLDER STEPS: trains with checkpoints every seventh step, from the last one if there is one. With
 KILLED=n rank 2 dies after n steps."""
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import graphc as gc
 
 FOLDER, STEPS, KILLED = Path(sys.argv[1]), int(sys.argv[2]), int(os.environ.get("KILLED", "-1"))
 FOLDER.mkdir(exist_ok=True)
-step, (x, y) = gc.distributed(cnn(shards=8)), data("cnn", ROWS * 4)
+step, (x, y) = gc.distributed(cnn(shards=8)), data("cnn", ROWS * 5)
 saved = sorted(FOLDER.glob("*.safetensors"))
 if saved:
     step.load(saved[-1])
@@ -29,6 +29,6 @@ class Killer(gc.callbacks.Callback):
 
 
 begun = int(step.state["step"])
-step.fit(x, y, epochs=STEPS // 4, resume=bool(saved), callbacks=[
-    gc.callbacks.Checkpoint(FOLDER / "last.safetensors", every=3), Killer()])
+step.fit(x, y, epochs=STEPS // 5, resume=bool(saved), callbacks=[
+    gc.callbacks.Checkpoint(FOLDER / "last.safetensors", every=7), Killer()])
 print(json.dumps({"state": digest(step), "begun": begun}) + "\n", end="", flush=True)
