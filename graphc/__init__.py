@@ -1,5 +1,6 @@
 """graphc compiles a declared neural network into one native function for the CPU. Public names only."""
-from importlib import import_module
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from graphc.dsl.activation import (
@@ -22,7 +23,7 @@ from graphc.dsl.elementwise import (
     logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
     rsqrt, shard_sum, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
 from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
-from graphc.dsl.function import GraphFunction, graph, set_compiler
+from graphc.dsl.function import GraphFunction, graph, set_compiler as _set_compiler
 from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.jacobian import hessian, jacobian
@@ -58,13 +59,32 @@ from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
 from graphc.dsl.vmap import vmap
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
-from graphc.ir.shown import set_explorer, set_renderer
+from graphc.ir.shown import set_explorer as _set_explorer, set_renderer as _set_renderer
 from graphc.ir.types import (
     DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
-from graphc.once import LOADING
+from graphc.once import LOADING as _LOADING
 
 from graphc import nn, optim                            # after the functions that layers are written with
 from graphc import models
+
+if _TYPE_CHECKING:
+    from graphc import callbacks, metrics
+    from graphc.api import compile, plan
+    from graphc.data import batches, windows
+    from graphc.doors.mpi import distributed
+    from graphc.doors.gguf.model import from_gguf
+    from graphc.doors.library.export import export
+    from graphc.doors.onnx import from_onnx
+    from graphc.doors.onnx_out.entry import to_onnx
+    from graphc.doors.page import explore
+    from graphc.doors.pretrained.folder import from_pretrained
+    from graphc.doors.torch.public import from_torch, to_torch
+    from graphc.drawing.draw import draw
+    from graphc.dsl.text import parse
+    from graphc.generation import Generator, generate
+    from graphc.gradient_check import check_gradients
+    from graphc.train import train_step
+    from graphc.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -83,9 +103,9 @@ _LATER = {                                              # loaded at the first us
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise _unknown("gc", name)
-    with LOADING:
+    with _LOADING:
         home = _LATER[name]
-        globals()[name] = import_module(f"graphc.{name}") if home == "graphc" else getattr(import_module(home), name)
+        globals()[name] = _import_module(f"graphc.{name}") if home == "graphc" else getattr(_import_module(home), name)
     return globals()[name]
 
 
@@ -93,6 +113,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
-set_compiler(lambda function: __getattr__("compile")(function))
-set_renderer(lambda shown: import_module("graphc.drawing.draw").html(shown))
-set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))
+_set_compiler(lambda function: __getattr__("compile")(function))
+_set_renderer(lambda shown: _import_module("graphc.drawing.draw").html(shown))
+_set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))

@@ -1,7 +1,8 @@
 """Layers. They are functions of arrays that own parameters; `>>` composes them, `**` repeats them with fresh
 parameters."""
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from graphc.dsl.other_names import other_name as _other_name
 from graphc.once import LOADING as _LOADING
@@ -32,7 +33,7 @@ from graphc.nn.residual import AddNorm, Residual, residual
 from graphc.nn.seq2seq import AttendTo, Seq2Seq
 from graphc.nn.transformer import DecoderBlock, TransformerBlock
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from graphc.nn.cells import GRUCell, LSTMCell, RNNCell
     from graphc.nn.ctc import ctc_loss
     from graphc.nn.dropouts import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, RReLU
@@ -74,11 +75,11 @@ _LATER = {name: f"graphc.nn.{file}" for file, names in {              # loaded a
 }.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         return _other_name("nn", name)
     with _LOADING:
-        globals()[name] = getattr(import_module(_LATER[name]), name)
+        globals()[name] = getattr(_import_module(_LATER[name]), name)
     return globals()[name]
 
 
