@@ -16,6 +16,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from llvmlite.binding.ffi import ObjectRef, OutputString
 from graphc.dsl.context import DECLARED, STACK
 from graphc.nn.decode import DECODING
 from graphc.nn.path import FRAMES
@@ -26,6 +27,8 @@ PACKAGE = str(Path(gc.__file__).parent)
 POINTS = 120                    # of an operation at most, evenly spread with a random start
 # more than any operation here takes on a busy machine; a call that waits for ever is far beyond
 SECONDS = 30
+# Interrupted between freeing and noting that it has, llvmlite frees again when the object goes: nothing above it can help.
+LLVMLITE_FREES = {cls.close.__code__ for cls in (ObjectRef, OutputString)}
 VARIABLES = (STACK, DECLARED, FRAMES, DECODING)
 
 
@@ -42,9 +45,10 @@ class Interrupter:
         self.at, self.files, self.count = at, files, 0
 
     def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(self.files):
+        if not frame.f_code.co_filename.startswith(self.files) or frame.f_code in LLVMLITE_FREES:
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        frame.f_trace = self.local      # Python 3.13 looks at f_trace_opcodes when this is set
         return self.local
 
     def local(self, frame, event, argument):
@@ -57,6 +61,7 @@ class Interrupter:
     def run(self, operation) -> bool:
         """Whether it was interrupted."""
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True      # Python 3.12 looks at it in settrace
         sys.settrace(self)
         try:
             operation()
