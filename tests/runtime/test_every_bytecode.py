@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite.binding.ffi import ObjectRef, OutputString
 
 import graphc as gc
 from graphc import nn, optim
-from llvmlite.binding.ffi import ObjectRef, OutputString
 from graphc.dsl.context import DECLARED, STACK
 from graphc.nn.decode import DECODING
 from graphc.nn.path import FRAMES
@@ -28,12 +28,22 @@ POINTS = 120                    # of an operation at most, evenly spread with a 
 # more than any operation here takes on a busy machine; a call that waits for ever is far beyond
 SECONDS = 30
 # Interrupted between freeing and noting that it has, llvmlite frees again when the object goes: nothing above it can help.
+LLVMLITE = sys.modules["llvmlite.binding.ffi"].__file__
 LLVMLITE_FREES = {cls.close.__code__ for cls in (ObjectRef, OutputString)}
 VARIABLES = (STACK, DECLARED, FRAMES, DECODING)
 
 
 class Interrupted(KeyboardInterrupt):
     pass
+
+
+def _frees(frame) -> bool:
+    """Whether llvmlite is freeing an object here or in what it calls for that."""
+    while frame is not None and frame.f_code.co_filename.startswith(LLVMLITE):
+        if frame.f_code in LLVMLITE_FREES:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Interrupter:
@@ -45,7 +55,7 @@ class Interrupter:
         self.at, self.files, self.count = at, files, 0
 
     def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(self.files) or frame.f_code in LLVMLITE_FREES:
+        if not frame.f_code.co_filename.startswith(self.files) or _frees(frame):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         frame.f_trace = self.local      # Python 3.13 looks at f_trace_opcodes when this is set
@@ -278,5 +288,4 @@ def test_inside_llvmlite(monkeypatch):
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     compiled = FRESH["graph"]
     expected = compiled()
-    files = sys.modules["llvmlite.binding.ffi"].__file__
-    sweep(compiled, nothing, lambda: np.testing.assert_array_equal(compiled(), expected), 40, files=files)
+    sweep(compiled, nothing, lambda: np.testing.assert_array_equal(compiled(), expected), 40, files=LLVMLITE)
