@@ -10,5 +10,6 @@ quick:
 docs:
 	python docs/make_operators.py
 	python docs/make_names.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build
 bench:
 	python -m benchmarks

@@ -1,6 +1,7 @@
 """Runs the Python of a documentation page and keeps the outputs printed in it true.
 
     python docs/pages.py            rewrites the outputs in README.md and docs/*.md
+    python docs/pages.py serving    only of the pages whose names have this in them
 
 A page's ```python blocks are one program, saved as <page>.py and run block by block. A comment before a ```text block
 says what the block holds of the output of the Python block above it:
@@ -25,7 +26,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": "readme.py", "docs/architecture.md": "regression.py", "docs/numerics.md": "numerics.py",
          "docs/training.md": "training.py", "docs/distributed.md": "distributed.py",
-         "docs/extending.md": "extending.py", "docs/library.md": "library.py"}
+         "docs/extending.md": "extending.py", "docs/library.md": "library.py",
+         "docs/parameters.md": "parameters.py", "docs/serving.md": "serving.py",
+         "docs/coming_from_jax.md": "from_jax.py", "docs/coming_from_keras.md": "from_keras.py",
+         **{f"docs/tutorials/{name}.md": f"{name}.py"
+            for name in ("tables", "time_series", "language_models", "research", "teaching")}}
 TARGET = "avx2"                         # the CPU that the pages show
 
 FENCE = re.compile(r"```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -129,9 +134,12 @@ def with_errors(markdown: str) -> str:
     return re.sub(r"(\| function \| ulp \|\n\|---\|---\|\n)(\|.*\n)+", lambda m: m[1] + rows, markdown)
 
 
-def main() -> None:
+def main(*parts: str) -> None:
+    """Of pages whose paths contain one of `parts`; of all pages without any."""
     os.environ["GRAPHC_TARGET"] = TARGET
     for page_path, name in PAGES.items():
+        if parts and not any(part in page_path for part in parts):
+            continue
         page = Page.read(ROOT / page_path)
         with tempfile.TemporaryDirectory() as folder:
             fresh = with_errors(page.with_outputs(page.run(name, Path(folder))))
@@ -141,4 +149,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     sys.path.append(str(ROOT))
-    main()
+    main(*sys.argv[1:])

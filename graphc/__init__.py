@@ -1,5 +1,5 @@
 """graphc compiles a declared neural network into one native function for the CPU. Public names only."""
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from graphc.dsl.activation import (
@@ -18,7 +18,7 @@ from graphc.dsl.elementwise import (
     floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
     logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
     rsqrt, shard_sum, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
-from graphc.dsl.function import GraphFunction, graph, set_compiler
+from graphc.dsl.function import GraphFunction, graph, set_compiler as _set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
@@ -39,7 +39,7 @@ from graphc.dsl.shape import (
     tril, triu, zeros, zeros_like)
 from graphc.dsl.trig import acos, acosh, asin, asinh, atan, atan2, atanh, cosh, sinh, tan
 from graphc.errors import GraphError, InternalError
-from graphc.ir.shown import set_explorer, set_renderer
+from graphc.ir.shown import set_explorer as _set_explorer, set_renderer as _set_renderer
 from graphc.ir.types import (
     DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
 from graphc.once import loaded as _loaded
@@ -47,7 +47,24 @@ from graphc.once import loaded as _loaded
 from graphc import nn, optim                            # after the functions that layers are written with
 from graphc import models
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
+    from graphc import callbacks, metrics
+    from graphc.api import compile, plan
+    from graphc.data import batches, windows
+    from graphc.doors.mpi import distributed
+    from graphc.doors.gguf.model import from_gguf
+    from graphc.doors.library.export import export
+    from graphc.doors.onnx import from_onnx
+    from graphc.doors.onnx_out.entry import to_onnx
+    from graphc.doors.page import explore
+    from graphc.doors.pretrained.folder import from_pretrained
+    from graphc.doors.torch.public import from_torch, to_torch
+    from graphc.drawing.draw import draw
+    from graphc.dsl.text import parse
+    from graphc.generation import Generator, generate
+    from graphc.gradient_check import check_gradients
+    from graphc.train import train_step
+    from graphc.weights import load_weights, save_weights
     from graphc.dsl.arrangement import fliplr, flipud, hstack, meshgrid, rot90, vstack
     from graphc.dsl.bounded import compress, nonzero, unique
     from graphc.dsl.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance, pdist
@@ -111,6 +128,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
-set_compiler(lambda function: __getattr__("compile")(function))
-set_renderer(lambda shown: _loaded("graphc.drawing.draw").html(shown))
-set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))
+_set_compiler(lambda function: __getattr__("compile")(function))
+_set_renderer(lambda shown: _loaded("graphc.drawing.draw").html(shown))
+_set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))

@@ -72,6 +72,12 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     memory traffic at most (docs/numerics.md).
 
     Raises GraphError for what does not fit, with the user's line.
+
+    Examples:
+        >>> net = nn.Linear(16) >> nn.relu >> nn.Linear(3)
+        >>> run = gc.compile(net, x=gc.f32["B", 8], seed=0)
+        >>> run(np.zeros((5, 8), np.float32)).shape
+        (5, 3)
     """
     options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
                "store": store_name(store), "compute": compute_name(compute)}

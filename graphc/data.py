@@ -22,7 +22,12 @@ def batches(*arrays: Any, size: int, seed: int | None = None, epoch: int = 0,
             drop_last: bool = False, step: Any = None) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches of `size` rows of the arrays, which have one row for each example; the last has what is left, unless
     `drop_last`. With `seed` in an order that seed and epoch decide, else as they are. Nothing is converted. `step`: a
-    distributed training step, of whose batches each rank reads its own rows."""
+    distributed training step, of whose batches each rank reads its own rows.
+
+    Examples:
+        >>> [len(x) for x, y in gc.batches(np.zeros((10, 3)), np.zeros(10), size=4)]
+        [4, 4, 2]
+    """
     size, epoch = integer(size, "batches: size", 1, loc=user_loc()), integer(epoch, "batches: epoch", 0)
     rows = Examples(tuple(as_numpy(a, "an array of batches") for a in arrays))
     lengths = {a.shape[:1] for a in rows.arrays}
@@ -42,6 +47,13 @@ def windows(series: Any, length: int, *, ahead: int = 0, step: int = 1, target: 
 
     With `ahead` > 0 also what comes next, (x, y): the `ahead` values after each window, y [n, ahead, …], of the series
     `target` (default: of the same one).
+
+    Examples:
+        >>> x, y = gc.windows(np.arange(5), 3, ahead=1)
+        >>> x, y
+        (array([[0, 1, 2],
+               [1, 2, 3]]), array([[3],
+               [4]]))
     """
     given = as_numpy(series, "windows: series")
     following = given if target is None else as_numpy(target, "windows: target")

@@ -99,6 +99,10 @@ def check_gradients(f: GraphFunction | Graph | Callable, /, *, samples: int = 20
     slope between them is right, and the report counts it; a gradient outside of them is wrong. The report is true if
     all agree; `raises`: GraphError with the report unless they do. Raises GraphError for a result that is not finite,
     and where there is nothing to check.
+
+    Examples:
+        >>> bool(gc.check_gradients(nn.Linear(2) >> nn.tanh, x=gc.f32[4, 3]))
+        True
     """
     options = {"samples": samples, "directions": directions, "step": step, "rtol": rtol, "atol": atol, "wrt": wrt,
                "training": training, "seed": seed,

@@ -135,6 +135,13 @@ class TrainStep(Trainer, Shown):
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
     "step" and "random.key"; `lr` and `hyper[name]` hyperparameters. `model` can be compiled for inference. `graph` is
     the whole step, as of a batch that is not cut into shards; `dump` shows what runs.
+
+    Examples:
+        >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
+        >>> step = gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optim.SGD(0.5), x=gc.f32[32, 1], y=gc.f32[32, 1])
+        >>> losses = [step(x, 3 * x) for _ in range(50)]
+        >>> step.state["weight"].round(3)
+        array([[3.]], dtype=float32)
     """
 
     def __init__(self, recipe: Recipe, seed: int, threads: int, state: State | str | None = None):

@@ -1,4 +1,5 @@
 """What happens between the steps of `step.fit`: stop early, lower the rate, save, log."""
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from graphc.callbacks.callback import Callback
@@ -7,6 +8,9 @@ from graphc.callbacks.rate import LearningRate, ReduceOnPlateau
 from graphc.callbacks.saving import Checkpoint
 from graphc.callbacks.stopping import EarlyStopping
 from graphc.once import loaded as _loaded
+
+if _TYPE_CHECKING:
+    from graphc.callbacks.tensorboard import TensorBoard
 
 _LATER = {"TensorBoard": "graphc.callbacks.tensorboard"}        # its writer may import torch
 

@@ -34,7 +34,16 @@ class Unique(NamedTuple):
 @formed
 def nonzero(x: Operand, size: int, fill: int = 0) -> tuple[tuple[Array, ...], Array]:
     """Where x is not 0 (True): for each axis of x an i64 array [size] of positions, in row-major order, and the count,
-    an i64 scalar: `(i, j), n = gc.nonzero(x > 0, size=10)`. From the count on, positions are `fill`."""
+    an i64 scalar: `(i, j), n = gc.nonzero(x > 0, size=10)`. From the count on, positions are `fill`.
+
+    Examples:
+        >>> @gc.graph
+        ... def positive(x: gc.f64["N"]):
+        ...     (i,), count = gc.nonzero(x > 0, size=3)
+        ...     return i, count
+        >>> positive(np.array([-1.0, 2.0, 3.0, -4.0]))
+        (array([1, 2, 0]), array(2))
+    """
     x = as_array(x)
     if not x.ndim:
         raise GraphError("nonzero of a scalar: compare it, x != 0")

@@ -30,6 +30,15 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reve
     Returns (last carry, the ys stacked along axis 0). `y` may be None; without `xs` x is None and `length` counts.
     `reverse`: from the last x to the first, ys in the places of their xs. The carry keeps its structure, shapes and
     dtypes. As jax.lax.scan.
+
+    Examples:
+        >>> @gc.graph
+        ... def sums(x: gc.f64["T"]):
+        ...     def body(carry, x):
+        ...         return carry + x, carry + x
+        ...     return gc.scan(body, gc.zeros((), gc.f64), x)[1]
+        >>> sums(np.array([1.0, 2.0, 3.0]))
+        array([1., 3., 6.])
     """
     callable_(f, "the body of scan")
     reverse = flag(reverse, "scan: reverse")
@@ -60,6 +69,13 @@ def cond(pred: Array, then: Callable, otherwise: Callable, *args: Any) -> Any:
     same structure and types.
 
     To choose element by element use `where`.
+
+    Examples:
+        >>> @gc.graph
+        ... def f(x: gc.f64[2]):
+        ...     return gc.cond(gc.sum(x) > 0, lambda x: x, lambda x: -x, x)
+        >>> f(np.array([1.0, -3.0]))
+        array([-1.,  3.])
     """
     callable_(then, "the branch of cond for True"), callable_(otherwise, "the branch of cond for False")
     if isinstance(pred, (bool, np.bool_)):
@@ -79,6 +95,13 @@ def while_loop(condition: Callable, body: Callable, init: Any, max_trips: int) -
     what each round needs).
 
     Returns (count, carry): the number of rounds, i64, and the last carry.
+
+    Examples:
+        >>> @gc.graph
+        ... def halvings(x: gc.f64[()]):
+        ...     return gc.while_loop(lambda x: x > 1, lambda x: x / 2, x, max_trips=100)
+        >>> halvings(np.float64(10))
+        (array(4), array(0.625))
     """
     callable_(condition, "the condition of while_loop"), callable_(body, "the body of while_loop")
     max_trips = integer(max_trips, "while_loop: max_trips", 0)

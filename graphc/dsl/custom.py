@@ -22,6 +22,14 @@ def custom_vjp(f: Callable, vjp: Callable) -> Callable:
     `gradients` look like what it returns (gradients of integers are None); `vjp` returns one array for one float
     input, else a tuple, with None for zero. Both are traced at each call and stay one node, so the gradient's
     gradient comes from `vjp` itself. What they use from outside must be passed as an argument.
+
+    Examples:
+        >>> straight = gc.custom_vjp(gc.sign, lambda inputs, outputs, gradients: gradients)
+        >>> @gc.graph
+        ... def f(x: gc.f64[2]):
+        ...     return gc.sum(straight(x) * x)
+        >>> gc.grad(f)(np.array([0.5, -2.0]))
+        array([ 1.5, -3. ])
     """
     callable_(f, "what custom_vjp wraps"), callable_(vjp, "the rule of custom_vjp")
 

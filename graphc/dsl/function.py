@@ -162,6 +162,13 @@ def graph(f: Callable | None = None, *,
     which makes it a Python constant. `f` returns an array, a tuple of arrays or a flat dict of arrays. `training` is
     what dropout and batch normalisation inside see; left open, it is that of the graph or training step that calls
     this one, else inference.
+
+    Examples:
+        >>> @gc.graph
+        ... def area(r: gc.f64["N"]):
+        ...     return gc.sum(3.0 * r * r)
+        >>> area(np.array([1.0, 2.0]))
+        array(15.)
     """
     if f is None:
         return lambda f: graph(f, training=training)

@@ -18,7 +18,16 @@ from graphc.errors import GraphError
 def jacobian(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """The derivative of every element of the one float output y of `f` with respect to every element of `wrt` (as for
     `grad`): arrays of shape y.shape + x.shape. Costs one vjp per element of y; what does not depend on the row is
-    computed once."""
+    computed once.
+
+    Examples:
+        >>> @gc.graph
+        ... def f(x: gc.f64[2]):
+        ...     return gc.stack([x[0] * x[1], x[0] + x[1]])
+        >>> gc.jacobian(f)(np.array([2.0, 3.0]))
+        array([[3., 2.],
+               [1., 1.]])
+    """
     pull = vjp(f, wrt)
     if f.graph.output_names is not None:
         raise GraphError(f"gc.jacobian of {f.name}: it returns {len(f.graph.outputs)} arrays, a Jacobian is that of "
@@ -37,7 +46,16 @@ def jacobian(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 def hessian(f: GraphFunction, wrt: str | None = None) -> GraphFunction:
     """The second derivatives of a graph that returns one float scalar with respect to one argument x (`wrt`, None if
     there is just one): an array of shape x.shape + x.shape, symmetric. The Jacobian of the gradient; a product with a
-    vector is cheaper by `gc.hvp`."""
+    vector is cheaper by `gc.hvp`.
+
+    Examples:
+        >>> @gc.graph
+        ... def f(x: gc.f64[2]):
+        ...     return x[0] ** 2 * x[1]
+        >>> gc.hessian(f)(np.array([1.0, 2.0]))
+        array([[4., 2.],
+               [2., 0.]])
+    """
     if wrt is not None and not isinstance(wrt, str):
         raise GraphError("gc.hessian takes the name of one argument; for several take the gc.jacobian of gc.grad, one "
                          "after the other", user_loc())

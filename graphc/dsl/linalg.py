@@ -71,7 +71,15 @@ def einsum(equation: str, x: Array, y: Array | None = None, *more: Array, dtype:
     """Einstein summation of any number of operands, as numpy's: "bik,bkj->bij". "..." stands for axes that broadcast, a
     label that an operand has twice for its diagonal; an axis of size 1 broadcasts. Without "->" the result has the
     labels that occur once, sorted. Three operands and more are multiplied in pairs, in the order of fewest operations
-    (numpy.einsum_path): the best of all up to five, beyond it pair by pair. `dtype` as in `matmul`."""
+    (numpy.einsum_path): the best of all up to five, beyond it pair by pair. `dtype` as in `matmul`.
+
+    Examples:
+        >>> @gc.graph
+        ... def products(x: gc.f64["B", 2], w: gc.f64[3, 2]):
+        ...     return gc.einsum("bi,oi->bo", x, w)
+        >>> products(np.ones((1, 2)), np.arange(6.0).reshape(3, 2))
+        array([[1., 5., 9.]])
+    """
     if not isinstance(equation, str):
         raise GraphError('einsum takes the equation first: gc.einsum("ij,jk->ik", x, y)')
     equation = equation.replace(" ", "")

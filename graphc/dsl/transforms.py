@@ -27,6 +27,13 @@ def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     or None if there is just one float argument. An argument on which the result does not depend, or only through
     `stop_gradient` or piecewise constant functions, has gradient 0; one that reaches the result only through integers
     or bools is an error, unless `f` is or calls a derivative: a second derivative of max, sort or topk is 0.
+
+    Examples:
+        >>> @gc.graph
+        ... def cube(x: gc.f64[()]):
+        ...     return x ** 3
+        >>> gc.grad(cube)(np.float64(2)), gc.grad(gc.grad(cube))(np.float64(2))
+        (array(12.), array(12.))
     """
     d = _Derivation(f, "grad", lambda other: grad(other, wrt))
     targets = d.targets(wrt)
@@ -36,7 +43,15 @@ def grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 @formed
 def value_and_grad(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """As `grad`, with the value: returns (value, gradient, …), or for a network the dict {"value": value, name:
-    gradient}."""
+    gradient}.
+
+    Examples:
+        >>> @gc.graph
+        ... def cube(x: gc.f64[()]):
+        ...     return x ** 3
+        >>> gc.value_and_grad(cube)(np.float64(2))
+        (array(8.), array(12.))
+    """
     d = _Derivation(f, "value_and_grad", lambda other: value_and_grad(other, wrt))
     targets = d.targets(wrt)
     outputs, names = targets.named(d.pull(d.scalar(), targets.values))
@@ -75,7 +90,15 @@ def jvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
 def hvp(f: GraphFunction, wrt: Wrt = None) -> GraphFunction:
     """Hessian times vector of a graph that returns one float scalar: a graph of its arguments and one array `d_name`
     for each of
-    `wrt`, which returns the derivative of the gradient in that direction (reverse over reverse)."""
+    `wrt`, which returns the derivative of the gradient in that direction (reverse over reverse).
+
+    Examples:
+        >>> @gc.graph
+        ... def f(x: gc.f64[2]):
+        ...     return x[0] ** 2 * x[1]
+        >>> gc.hvp(f)(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+        array([4., 2.])
+    """
     d = _Derivation(f, "hvp", lambda other: hvp(other, wrt))
     targets = d.targets(wrt)
     first = d.pull(d.scalar(), targets.values)

@@ -33,6 +33,15 @@ def vmap(f: GraphFunction, in_axes: Axes = 0, *, out_axis: int = 0, size: int | 
     of those that are mapped. The result is that of a loop over the examples, and operators that work on all of them at
     once (products, elementwise ones, reductions) are taken out of it. Gradients of each example:
     `gc.vmap(gc.grad(loss, "w"), {"x": 0, "y": 0})`. Random numbers differ between examples.
+
+    Examples:
+        >>> @gc.graph
+        ... def loss(w: gc.f64[2], x: gc.f64[2]):
+        ...     return gc.sum(w * x) ** 2
+        >>> each = gc.vmap(gc.grad(loss, "w"), {"x": 0})
+        >>> each(np.array([1.0, 1.0]), np.array([[1.0, 2.0], [0.0, 1.0]]))
+        array([[ 6., 12.],
+               [ 0.,  2.]])
     """
     if not isinstance(f, GraphFunction):
         raise GraphError(f"gc.vmap takes a graph for one example, got {type(f).__name__}: put @gc.graph above the "

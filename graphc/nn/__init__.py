@@ -1,6 +1,7 @@
 """Layers. They are functions of arrays that own parameters; `>>` composes them, `**` repeats them with fresh
 parameters."""
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from graphc.dsl.other_names import other_name as _other_name
 from graphc.once import loaded as _loaded
@@ -31,7 +32,7 @@ from graphc.nn.residual import AddNorm, Residual, residual
 from graphc.nn.seq2seq import AttendTo, Seq2Seq
 from graphc.nn.transformer import DecoderBlock, TransformerBlock
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from graphc.nn.cells import GRUCell, LSTMCell, RNNCell
     from graphc.nn.ctc import ctc_loss
     from graphc.nn.dropouts import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, RReLU
@@ -75,7 +76,7 @@ _LATER = {name: f"graphc.nn.{file}" for file, names in {              # loaded a
 }.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         return _other_name("nn", name)
     return globals().setdefault(name, _loaded(_LATER[name], name))

@@ -3,7 +3,8 @@
 The formulas are those of torch.optim, so that twenty steps of either agree. Step numbers, schedules and bias
 corrections are computed in f64 scalars, then converted to the parameter's dtype.
 """
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from graphc.dsl.other_names import other_name as _other_name
 from graphc.once import loaded as _loaded
@@ -16,7 +17,7 @@ from graphc.optim.schedule import (
     schedule, sequential, step_decay, warmup)
 from graphc.optim.updates import apply, global_norm
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from graphc.optim.adaptive import Adadelta, Adafactor, Adagrad, Muon
     from graphc.optim.corrected import LAMB, Adamax, NAdam, RAdam
     from graphc.optim.foreign import from_torch
@@ -29,7 +30,7 @@ _LATER = {name: f"graphc.optim.{file}" for file, names in {           # loaded a
     "foreign": "from_torch", "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         return _other_name("optim", name)
     return globals().setdefault(name, _loaded(_LATER[name], name))

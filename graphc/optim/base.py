@@ -38,7 +38,16 @@ class Group:
 def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes) -> Group:
     """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first
     that fits counts. `optimizer`: another one for these parameters, `group(lambda name, shape: len(shape) != 2,
-    optimizer=optim.AdamW(1e-3))`; how gradients are clipped, accumulated and turned round says the outer one."""
+    optimizer=optim.AdamW(1e-3))`; how gradients are clipped, accumulated and turned round says the outer one.
+
+    Examples:
+        >>> slow_head = optim.group(lambda name, shape: name.startswith("2."), lr=1e-4)
+        >>> net = nn.Linear(8) >> nn.relu >> nn.Linear(1)
+        >>> adam = optim.Adam(1e-2, groups=[slow_head])
+        >>> step = gc.train_step(net, loss=nn.mse, optimizer=adam, x=gc.f32[4, 3], y=gc.f32[4, 1])
+        >>> step.hyper["lr"], step.hyper["groups.0.lr"]
+        (0.01, 0.0001)
+    """
     where = callable_(where, "group: where")
     if optimizer is None:
         return Group(where, tuple(changes.items()))

@@ -53,7 +53,13 @@ def polynomial(lr: float, steps: int, power: float = 1.0, final: float = 0.0) ->
 @schedule
 @converted
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
-    """From lr to `final` along half a cosine in `steps` updates, `final` afterwards (Loshchilov and Hutter 2017)."""
+    """From lr to `final` along half a cosine in `steps` updates, `final` afterwards (Loshchilov and Hutter 2017).
+
+    Examples:
+        >>> schedule = optim.cosine(0.1, steps=100)
+        >>> [round(schedule(step), 3) for step in (0, 50, 100)]
+        [0.1, 0.05, 0.0]
+    """
     _positive("cosine", steps)
     return lambda step: (1.0 + gc.cos(gc.minimum(step / steps, 1.0) * pi)) * ((lr - final) / 2) + final
 
@@ -178,7 +184,13 @@ def exponential(lr: float, factor: float) -> Schedule:
 @converted
 def warmup(schedule: float | Schedule, steps: int) -> Schedule:
     """The first `steps` updates rise linearly to lr; then `schedule` (a number or a schedule), counted from their
-    end."""
+    end.
+
+    Examples:
+        >>> schedule = optim.warmup(optim.cosine(0.1, steps=100), steps=10)
+        >>> [round(schedule(step), 3) for step in (0, 9, 60)]
+        [0.01, 0.1, 0.05]
+    """
     _positive("warmup", steps)
 
     def rate(step):

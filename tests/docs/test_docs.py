@@ -1,9 +1,11 @@
 """The documentation is true: its Python runs, and what it shows as output is the output."""
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import fields
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ import make_names  # noqa: E402
 import make_operators  # noqa: E402
 import pages  # noqa: E402
 
+import graphc as gc  # noqa: E402
 from graphc import cli  # noqa: E402
 from graphc.codegen.llvm.host import can_run  # noqa: E402
 from graphc.config import Config  # noqa: E402
 from graphc.schedule.target import TARGETS  # noqa: E402
+from graphc.train import TrainStep  # noqa: E402
 
 
 @pytest.mark.parametrize("path", pages.PAGES)
@@ -86,3 +90,21 @@ def test_the_list_of_notes_has_every_note():
     for name in notes:
         first = (folder / name).read_text().split("\n\n")[1]
         assert first.startswith("This note "), f"{name} begins with a sentence that says what it is"
+
+
+@pytest.mark.parametrize("page", ("coming_from_pytorch", "coming_from_jax", "coming_from_keras"))
+def test_names_that_a_table_gives_exist(page):
+    """Those of the right column: what one writes here."""
+    rows = [line.strip("|").rpartition(" | ")[2] for line in (ROOT / "docs" / f"{page}.md").read_text().splitlines() if line.startswith("| ")]
+    named = {name for cell in rows for name in re.findall(r"\b(?:gc|nn|optim|metrics|callbacks|step)(?:\.\w+)+", cell)}
+    places = {"gc": gc, "nn": gc.nn, "optim": gc.optim, "metrics": gc.metrics, "callbacks": gc.callbacks}
+    absent = []
+    for place, *path in (name.split(".") for name in named):
+        if place == "step":
+            absent += [path[0]] if path[0] not in {*dir(TrainStep), "state"} else []
+            continue
+        try:
+            reduce(getattr, path, places[place])
+        except AttributeError:
+            absent.append(path)
+    assert len(named) > 60 and absent == []

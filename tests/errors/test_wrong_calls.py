@@ -18,7 +18,7 @@ from graphc.dsl.array import Array
 from graphc.dsl.function import trace_types
 
 NOT_CALLED = {                      # by users: made or called by graphc itself
-    "gc.Array", "gc.DType", "gc.TensorType", "gc.GraphError", "gc.InternalError", "gc.set_compiler", "gc.set_renderer", "gc.set_explorer",
+    "gc.Array", "gc.DType", "gc.TensorType", "gc.GraphError", "gc.InternalError",
     "optim.Slots",
     "forward", "within", "at", "bind", "evaluated", "with_dtype", "with_shape"}
 MODULES = {"gc": gc, "nn": nn, "optim": optim, "models": models}
