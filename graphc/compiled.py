@@ -104,7 +104,7 @@ class CompiledGraph(partial[Any], Shown):
         derived = [a.copy() for a in mine.state.derived] if mine.settled else []
         target = mine.program.target.name if mine.program.target else ""
         text = _packed(print_graph(bind_graph(self.graph, self.sizes)))
-        return _unpickled, (text, mine.threads, read, derived, target, self.compilation.budget)
+        return _unpickled, (text, mine.threads, read, derived, self.compilation.budget, target)
 
 
 def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
@@ -117,7 +117,7 @@ def with_code(graph: Graph, compilation: Compilation, executable: Executable, me
 
 
 def _unpickled(text: bytes, threads: int, arrays: Sequence[np.ndarray], derived: Sequence[np.ndarray],
-               target: str, budget: Budget | None = None) -> CompiledGraph:
+               budget: Budget | None, target: str) -> CompiledGraph:
     """What was pickled, compiled again, mostly from the disk cache."""
     graph = parse(zlib.decompress(text).decode())
     if not derived or not graph.state:
