@@ -108,7 +108,7 @@ _LATER = {                                              # loaded at the first us
     }.items() for name in names.split()},
     "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
     "train_step": "graphc.train", "distributed": "graphc.doors.mpi", "metrics": "graphc", "callbacks": "graphc",
-    "batches": "graphc.data", "windows": "graphc.data",
+    "batches": "graphc.data", "windows": "graphc.data", "remat": "graphc.nn.remat",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
     "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx", "to_onnx": "graphc.doors.onnx_out.entry",

@@ -26,6 +26,7 @@ from graphc.ir.dim_text import as_dim
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph
 from graphc.ir.types import DType, TensorType
+from graphc.memory.budget import Budget
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
@@ -44,7 +45,7 @@ from graphc.weight_storage import store_name, storing
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
             outputs: Sequence[str] | None = None, store: str | DType | None = None,
-            compute: str | DType | None = None,
+            compute: str | DType | None = None, memory: str | int | None = None,
             **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
@@ -71,6 +72,9 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves
     memory traffic at most (docs/numerics.md).
 
+    `memory`: bytes that a call may take in all (`run.memory.total`), or a text such as "300 MB", as of gc.train_step;
+    of named dimensions it needs bounds (`B=(1, 64)`), and holds for the largest sizes.
+
     Raises GraphError for what does not fit, with the user's line.
 
     Examples:
@@ -80,7 +84,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
         (5, 3)
     """
     options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
-               "store": store_name(store), "compute": compute_name(compute)}
+               "store": store_name(store), "compute": compute_name(compute), "memory": memory}
     options, bindings = sorted_out(f, compile, options, bindings)
     return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
 
@@ -88,20 +92,22 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
 @contained
 def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
     """What `compile` gives."""
-    threads, training, seed, state, outputs, store, compute = options.values()
+    threads, training, seed, state, outputs, store, compute, memory = options.values()
+    budget = budget_of(memory)
     source = _declared(f, training, outputs, bindings)
     source = replace(source, function=computing(storing(source.function, store), compute))
     function, graph, needed = source.function, source.graph, entries(source.function)
     given = state if source.state is None else source.state
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
-        run = CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)))
+        run = CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)),
+                            budget=budget)
         run.origin = Origin(graph)
         return run
     owner = state_for(function.name, needed, seed, given)
     named = _by_name(owner, needed)
-    native = partial(_native, owner, named, threads)
+    native = partial(_native, owner, named, threads, budget)
     made = native(graph) if not graph.dim_names else SpecialisedGraph(
-        graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads),
+        graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads, budget),
         source.bounds)
     made.origin = Origin(graph, named, source.bounds, owner)
     return made
@@ -112,34 +118,37 @@ def _by_name(owner: State | None, needed: Sequence[Entry]) -> tuple[Entry, ...]:
     return tuple(replace(e, name=owner.name(e.key) or e.name, key=None) for e in needed) if owner else ()
 
 
-def _native(owner: State | None, needed: Sequence[Entry], threads: int, bound: Graph) -> CompiledGraph:
+def _native(owner: State | None, needed: Sequence[Entry], threads: int, budget: Budget | None,
+            bound: Graph) -> CompiledGraph:
     """Native code of a graph without named dimensions, on the live arrays of a state."""
-    return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
+    return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()), budget=budget)
 
 
-def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, graph: Graph,
+def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, budget: Budget | None, graph: Graph,
                   bounds: Mapping[str, Bounds]) -> SizedGraph:
     """One program for all sizes of the named dimensions, on the live arrays of a state."""
-    return sized_executable(graph, bounds, threads, *((owner.arrays(needed), owner.lock) if owner else ()))
+    return sized_executable(graph, bounds, threads, *((owner.arrays(needed), owner.lock) if owner else ()),
+                            budget=budget)
 
 
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
          trainable=None, store: str | DType | None = None, compute: str | DType | None = None,
-         **bindings: TensorType | int) -> PlanReport:
+         memory: str | int | None = None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. Of named dimensions that stay free
     it is the plan of the one program for all their sizes: arithmetic and memory are formulas in the names, `at(B=8)`
     gives the numbers, and bounds such as `B=(1, 64)` the most.
 
     With `optimizer`, and `loss` and `trainable` as for gc.train_step, it is that of a whole training step. `store`,
-    `compute`: as of gc.compile. Printed, the report is a table of layers (kind, shape of the result, parameters,
-    flops), the totals, and memory by purpose.
+    `compute`, `memory`: as of gc.compile. Printed, the report is a table of layers (kind, shape of the result,
+    parameters, flops), the totals, and memory by purpose.
     """
     options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
-               "store": store_name(store), "compute": compute_name(compute)}
+               "store": store_name(store), "compute": compute_name(compute), "memory": memory}
     options, bindings = sorted_out(f, plan, options, bindings)
-    training, outputs, optimizer, loss, trainable, store, compute = options.values()
+    training, outputs, optimizer, loss, trainable, store, compute, memory = options.values()
+    budget = budget_of(memory)
     if optimizer is not None and (training or outputs is not None or store is not None):
         raise GraphError("with optimizer= the plan is that of a training step, which returns its loss: leave out "
                          "training= and outputs=, and store=", user_loc())
@@ -150,18 +159,20 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
     else:
         source = _declared(f, training, outputs, bindings)
     graph = bind_graph(computing(storing(source.function, store), compute).graph, source.sizes)
-    return _sized_plan(source, graph) if graph.dim_names else PlanReport.of(source.function, source.sizes,
-                                                                            Compilation(graph))
+    if graph.dim_names:
+        return _sized_plan(source, graph, budget)
+    return PlanReport.of(source.function, source.sizes, Compilation(graph, budget=budget))
 
 
-def _sized_plan(source: TracedFunction, graph: Graph) -> PlanReport:
+def _sized_plan(source: TracedFunction, graph: Graph, budget: Budget | None) -> PlanReport:
     """Of the one program for all sizes of the names that are free."""
     names = sorted(graph.dim_names)
     ends = {name: source.bounds[name].high for name in names if name in source.bounds}
     largest = {name: end for name, end in ends.items() if end is not None}
     try:
         opened, _ = open_graph(graph, source.bounds)
-        return for_all_sizes(lambda: PlanReport.of(source.function, source.sizes, Compilation(opened),
+        budget = budget and budget.for_sizes(graph.name, names, ends)
+        return for_all_sizes(lambda: PlanReport.of(source.function, source.sizes, Compilation(opened, budget=budget),
                                                    largest if len(largest) == len(names) else {}))
     except Unsized as reason:
         raise GraphError(f"there is no one program for all sizes of {', '.join(names)} ({reason.text}): give them to "
@@ -268,3 +279,11 @@ def _origin(name: str, needed: Sequence[Entry], seed: int | None,
         raise GraphError(f"state= takes a safetensors file, a mapping from names to arrays, or a training step's "
                          f"state, got {type(state).__name__}", user_loc())
     return None, load_arrays(state), str(state)
+
+
+def budget_of(memory) -> Budget | None:
+    """What memory= says, at the user's line."""
+    try:
+        return Budget.of(memory)
+    except GraphError as error:
+        raise error.at(user_loc()) from None

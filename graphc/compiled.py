@@ -21,6 +21,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
+from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.origin import Origin
 from graphc.profile import MOST_RUNS, Profile, measure
@@ -44,9 +45,9 @@ class CompiledGraph(partial[Any], Shown):
     origin: Origin | None = None        # of what `gc.compile` made
 
     def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
-                lock: StateLock | None = None, quiet: bool = False) -> CompiledGraph:
+                lock: StateLock | None = None, quiet: bool = False, budget: Budget | None = None) -> CompiledGraph:
         """`state`, `lock`, `quiet`: as of `Executable`."""
-        compilation = Compilation(graph)
+        compilation = Compilation(graph, budget=budget)
 
         def start(build: Build) -> Executable:
             knob = compilation.config.threads
@@ -70,7 +71,8 @@ class CompiledGraph(partial[Any], Shown):
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented
         build runs, on a copy of the state; this one pays nothing for it."""
         runs = integer(runs, "runs", 1, MOST_RUNS, user_loc())
-        timed, mine = Compilation(self.compilation.graph, timed=True), self.executable
+        mine, made = self.executable, self.compilation
+        timed = Compilation(made.graph, timed=True, budget=made.budget)
         table = np.zeros((len(timed.build.sites), 2), np.int64)
         state: Sequence[np.ndarray] | StateTable
         lock: StateLock | None
@@ -102,7 +104,7 @@ class CompiledGraph(partial[Any], Shown):
         derived = [a.copy() for a in mine.state.derived] if mine.settled else []
         target = mine.program.target.name if mine.program.target else ""
         text = _packed(print_graph(bind_graph(self.graph, self.sizes)))
-        return _unpickled, (text, mine.threads, read, derived, target)
+        return _unpickled, (text, mine.threads, read, derived, self.compilation.budget, target)
 
 
 def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
@@ -115,20 +117,20 @@ def with_code(graph: Graph, compilation: Compilation, executable: Executable, me
 
 
 def _unpickled(text: bytes, threads: int, arrays: Sequence[np.ndarray], derived: Sequence[np.ndarray],
-               target: str) -> CompiledGraph:
+               budget: Budget | None, target: str) -> CompiledGraph:
     """What was pickled, compiled again, mostly from the disk cache."""
     graph = parse(zlib.decompress(text).decode())
     if not derived or not graph.state:
         lock = StateLock() if graph.writes else None
-        return CompiledGraph(graph, threads, [aligned_copy(a) for a in arrays], lock)
-    program = Compilation(graph).build.program
+        return CompiledGraph(graph, threads, [aligned_copy(a) for a in arrays], lock, budget=budget)
+    program = Compilation(graph, budget=budget).build.program
     here = program.target.name if program.target else ""
     sizes = tuple(0 if n in program.passing else size for n, size in enumerate(program.derived))
     if (here, sizes) != (target, tuple(a.nbytes for a in derived)):
         raise GraphError(f"{graph.name} was pickled with its parameters in the form that {target} reads, and this "
                          f"machine is {here or 'another one'}: pickle the step, or the network and its weights, and "
                          "compile it here", user_loc())
-    return CompiledGraph(graph, threads, StateTable.settled(arrays, sizes, derived, program.idle))
+    return CompiledGraph(graph, threads, StateTable.settled(arrays, sizes, derived, program.idle), budget=budget)
 
 
 formed_methods(CompiledGraph)

@@ -1,9 +1,10 @@
 """The pipeline: from a graph to machine code, stage by stage."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from graphc.build import Build, constant_memory
@@ -18,8 +19,9 @@ from graphc.config import Config, config
 from graphc.contained import contained
 from graphc.errors import GraphError, InternalError
 from graphc.ir.digest import digest
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
 from graphc.ir.verify import BOUND, DECOMPOSED, FUSED, check_compilable, verify
+from graphc.memory.budget import Budget, BudgetSearch, explain_recomputed
 from graphc.memory.derived_state import DerivedState
 from graphc.memory.plan import Plan, ProgramPlan
 from graphc.memory.planner import plan_memory
@@ -125,6 +127,7 @@ class Tools:
     timed: bool
     passes: Pipeline
     verify: bool                # always of programs for all sizes: what holds for those that come is proved, not tried
+    budget: Budget | None = None
     made: dict[Callable, PipelineStage] = field(default_factory=dict)
 
     def once(self, step: Callable[..., S], *stages: object) -> S:
@@ -144,7 +147,7 @@ def compile_graph(graph: Graph, tools: Tools) -> Iterator[PipelineStage]:
     yield (simplified := tools.once(simplify, declared))        # fewer operators, of fewer kinds
     yield (split := tools.once(split_state, simplified))        # before fusion: a kernel runs in every call or in none
     yield (fused := tools.once(fuse, split))                    # operators become kernels
-    yield (planned := tools.once(plan, fused))                  # after fusion: values inside a kernel need no memory
+    yield (planned := tools.once(plan, declared, fused))        # after fusion: values inside a kernel need no memory
     yield (lowered := tools.once(lower, declared, planned))     # after planning: loops are made for layouts
     yield (emitted := tools.once(emit, lowered))
     yield tools.once(assemble, declared, fused, planned, lowered, emitted)
@@ -170,14 +173,29 @@ def fuse(split: Split, tools: Tools) -> FusedGraphs:
     return FusedGraphs(kernels(split.main), kernels(split.prepare) if split.prepare else None)
 
 
-def plan(fused: FusedGraphs, tools: Tools) -> ProgramPlan:
-    """A schedule for every kernel, and a place in memory for every value."""
-    orders = {v: order for graph in (fused.main, fused.prepare) if graph for v, order in storage_orders(graph).items()}
-    planned = tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders)
+def plan(declared: Declared, fused: FusedGraphs, tools: Tools) -> ProgramPlan:
+    """A schedule for every kernel, and a place in memory for every value; kernels run again where a budget asks for it.
+    """
+    planned = placed(fused, tools)
+    if tools.budget is not None:
+        def anew(graph: Graph, stand: Mapping[Value, list[Value]]) -> ProgramPlan:
+            return placed(replace(fused, main=graph), tools, fused, stand)
+        memory = lower(declared, planned, tools).memory         # what threads need besides is known then
+        search = BudgetSearch(fused.main, planned, memory, tools.budget, tools.target, anew)
+        planned = tools.passes.timed("budget", search.run)
     if tools.verify:
         for each in planned.plans:
             tools.passes.timed("verify plan", verify_plan, each)
     return planned
+
+
+def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
+           stand: Mapping[Value, list[Value]] = MappingProxyType({})) -> ProgramPlan:
+    """The plan of kernels in their final order. Storage orders are those of the graphs `before`; others may
+    `stand` for their values."""
+    orders = {w: order for graph in ((before or fused).main, fused.prepare) if graph
+              for v, order in storage_orders(graph).items() for w in (v, *stand.get(v, ()))}
+    return tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders)
 
 
 def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
@@ -217,10 +235,11 @@ class Compilation:
     """The pipeline of one graph, as far as it was needed: each stage is made when it is first asked for, and kept; the
     build may come from the disk cache."""
 
-    def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None, timed: bool = False):
-        self.graph, self.target, self.config = graph, target or host_target(), knobs or config()
+    def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None, timed: bool = False,
+                 budget: Budget | None = None):
+        self.graph, self.target, self.config, self.budget = graph, target or host_target(), knobs or config(), budget
         self._tools = Tools(self.target, self.config, timed, Pipeline(self.config),
-                            bool(self.config.verify or graph.dim_names))
+                            bool(self.config.verify or graph.dim_names), budget)
 
     def stage(self, kind: type[S]) -> S:
         """The stage of this class."""
@@ -282,7 +301,8 @@ class Compilation:
     @once_property
     def key(self) -> str:
         """That of the build in the disk cache."""
-        options = (self.config.check_nan, self.config.winograd, self._tools.timed)
+        options = (self.config.check_nan, self.config.winograd, self._tools.timed,
+                   *((self.budget,) if self.budget else ()))
         return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
 
     def steps(self) -> Iterator[tuple[Pass, Graph, Graph]]:
@@ -303,9 +323,12 @@ class Compilation:
         return TEXTS[stage](self)
 
     def explain(self) -> str:
-        """Why neighbours were not fused, and what each kernel's schedule won against, with cycles by cause."""
+        """What is computed again, why neighbours were not fused, and what each kernel's schedule won against, with
+        cycles by cause."""
+        planned = self.stage(ProgramPlan)
+        again = explain_recomputed(planned.recomputed) if planned.recomputed else ""
         neighbours = explain(self.fused, machine=self.target.machine)
-        return "\n\n".join(filter(None, (neighbours, explain_schedules(self.stage(ProgramPlan).scheduled()))))
+        return "\n\n".join(filter(None, (again, neighbours, explain_schedules(planned.scheduled()))))
 
 
 TEXTS: dict[str, Callable[[Compilation], str]] = {

@@ -13,6 +13,7 @@ from graphc.dsl.function import GraphFunction
 from graphc.errors import Unsized
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
+from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
@@ -46,30 +47,31 @@ class Runnable(Protocol):
 
 
 def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0,
-                    quiet: bool = False) -> Runnable:
+                    quiet: bool = False, budget: Budget | None = None) -> Runnable:
     """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`.
-    `quiet`: see `runtime.executable`."""
+    `quiet`: see `runtime.executable`. `budget`: of memory."""
     if config().oracle:
         return OracleExecutable(graph, state, lock)
-    return CompiledGraph(graph, threads, state, lock, quiet)
+    return CompiledGraph(graph, threads, state, lock, quiet, budget)
 
 
 def sized_executable(graph: Graph, bounds: Mapping[str, Bounds], threads: int, state: Sequence[np.ndarray] = (),
-                     lock: StateLock | None = None, quiet: bool = False) -> SizedGraph:
+                     lock: StateLock | None = None, quiet: bool = False, budget: Budget | None = None) -> SizedGraph:
     """One program for all sizes of the named dimensions, on these arrays. Unsized where there is none. `quiet`: see
-    `runtime.executable`."""
+    `runtime.executable`. `budget`: of memory, for the largest sizes."""
     if config().oracle:
         raise Unsized("the oracle takes each size by itself")
-    return SizedGraph(graph, bounds, threads, state, lock, quiet)
+    return SizedGraph(graph, bounds, threads, state, lock, quiet, budget)
 
 
-def on_state(function: GraphFunction, state: State, threads: int, graph: Graph) -> Runnable:
+def on_state(function: GraphFunction, state: State, threads: int, graph: Graph,
+             budget: Budget | None = None) -> Runnable:
     """`graph`, which is that of `function` or computes it for some sizes, ready to run on the live arrays of the
     state."""
-    return make_executable(graph, state.arrays(entries(function)), state.lock, threads)
+    return make_executable(graph, state.arrays(entries(function)), state.lock, threads, budget=budget)
 
 
 def sized_on_state(function: GraphFunction, state: State, threads: int, graph: Graph,
-                   bounds: Mapping[str, Bounds]) -> SizedGraph:
+                   bounds: Mapping[str, Bounds], budget: Budget | None = None) -> SizedGraph:
     """As `on_state`, for all sizes of the named dimensions."""
-    return sized_executable(graph, bounds, threads, state.arrays(entries(function)), state.lock)
+    return sized_executable(graph, bounds, threads, state.arrays(entries(function)), state.lock, budget=budget)

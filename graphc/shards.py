@@ -229,5 +229,5 @@ def step_program(recipe: Recipe, function: GraphFunction, state: State, threads:
         outputs = function.graph.outputs
         whole = dict(zip(function.graph.output_names or (LOSS,), (v.type for v in outputs)))
         return ShardedProgram(recipe, whole, state, threads, ranks)
-    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads),
-                            make_sized=partial(sized_on_state, function, state, threads))
+    return SpecialisedGraph(function.graph, partial(on_state, function, state, threads, budget=recipe.memory),
+                            make_sized=partial(sized_on_state, function, state, threads, budget=recipe.memory))

@@ -17,6 +17,7 @@ from graphc.errors import InternalError, Unsized
 from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
+from graphc.memory.budget import Budget
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
 
@@ -43,12 +44,14 @@ class SizedGraph:
     """
 
     def __init__(self, graph: Graph, bounds: Mapping[str, Bounds], threads: int = 0,
-                 state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False):
-        """`state`, `lock`, `quiet`: as of `Executable`."""
+                 state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False,
+                 budget: Budget | None = None):
+        """`state`, `lock`, `quiet`: as of `Executable`. `budget`: of the largest sizes."""
         self.graph = graph
         opened, self.bounds = open_graph(graph, bounds)
         self._conditions = size_conditions(opened)
-        self.compilation = Compilation(opened)
+        budget = budget and budget.for_sizes(graph.name, graph.dim_names, {n: b.high for n, b in bounds.items()})
+        self.compilation = Compilation(opened, budget=budget)
         self.memory = for_all_sizes(lambda: self.compilation.build.memory)
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None

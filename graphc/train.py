@@ -10,6 +10,7 @@ import numpy as np
 
 import graphc as gc
 from graphc import optim
+from graphc.api import budget_of
 from graphc.apart import Share, started
 from graphc.checkpoint import load_arrays, save_arrays
 from graphc.compiler import Compilation
@@ -26,6 +27,7 @@ from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
+from graphc.memory.budget import Budget
 from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
@@ -44,8 +46,8 @@ FIT = "fit/"                        # begins the names of what a checkpoint keep
 def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
                seed: int = 0, threads: int | str = 0, state: State | str | None = None,
                report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
-               compute: str | DType | None = None, shards: int | None = None, comm: Any = None,
-               **types: TensorType) -> "TrainStep":
+               compute: str | DType | None = None, memory: str | int | None = None, shards: int | None = None,
+               comm: Any = None, **types: TensorType) -> "TrainStep":
     """A training step that is one native call.
 
     Short form: `train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(1e-3), x=gc.f32[64, 784], y=gc.i32[64])`;
@@ -69,6 +71,10 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     `compute`: "bf16": factors of products, forward and backward, are rounded to bf16, as of gc.compile; parameters,
     gradients and the update stay f32.
 
+    `memory`: bytes that a call may take (`step.memory.total`, parameters included), or a text such as "300 MB". What
+    does not fit is computed again in the backward pass, by the same kernels, the cheapest first: `step.explain()` says
+    what. GraphError, when the step is compiled, where even that does not fit.
+
     `shards`: the batch is cut along its first axis into so many parts; one compiled function gives the gradients of
     each, a fixed tree adds them, one update follows. Loss, gradients and what is reported are means of the shards'
     weighted by their rows (with `ignore_index` of a loss, too); each shard draws its own random numbers, and batch
@@ -77,13 +83,13 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     """
     options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
                "report": report, "outputs": outputs, "ema": ema, "compute": compute_name(compute),
-               "shards": shards, "comm": comm}
+               "memory": memory, "shards": shards, "comm": comm}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state, report, outputs, ema, compute, shards, comm = options.values()
+    loss, trainable, seed, threads, state, report, outputs, ema, compute, memory, shards, comm = options.values()
     _check(optimizer, loss, state, types)
     seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
     recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                    outputs=_outputs(outputs), ema=_decay(ema), compute=compute,
+                    outputs=_outputs(outputs), ema=_decay(ema), compute=compute, memory=_memory(memory, shards),
                     shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
     step = TrainStep(recipe, seed, threads, state)
     return step if comm is None else gc.distributed(step, comm)
@@ -104,6 +110,14 @@ def _check(optimizer: object, loss: object, state: object, types: Mapping[str, T
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
+
+
+def _memory(given: str | int | None, shards: int | None) -> Budget | None:
+    """What memory= says."""
+    if given is not None and shards is not None:
+        raise GraphError("memory= and shards= do not go together: a step with shards takes the memory of one shard at "
+                         "a time, so more shards take less", user_loc())
+    return budget_of(given)
 
 
 def _reports(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType, f32, f64, i64
+from graphc.memory.budget import Budget
 from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter
@@ -65,8 +66,8 @@ class Objective:
 class Recipe:
     """All that the graph of a training step is made from. `key`: what the arrays of the step alone belong to; recipes
     that have it in common share them. `live`: which hyperparameters, beside learning rates, are arrays of the state.
-    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`, `compute`, `shards`:
-    as of train_step."""
+    `weighted`: the last input, after the target, weighs the examples. `report`, `outputs`, `ema`, `compute`, `shards`,
+    `memory`: as of train_step."""
     objective: Objective
     types: Mapping[str, TensorType]
     optimizer: optim.Optimizer
@@ -78,6 +79,7 @@ class Recipe:
     ema: float | None = None
     compute: str | None = None
     shards: int | None = None
+    memory: Budget | None = None
     key: object = field(default_factory=object)
 
     @contained

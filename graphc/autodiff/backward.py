@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from graphc.analysis.attention import Spelled, spelled_out
 from graphc.analysis.dependence import float_dependents
 from graphc.autodiff.backward_control import CONTROL_RULES
+from graphc.autodiff.backward_remat import REMAT_RULES
 from graphc.autodiff.hidden import Choices
 from graphc.errors import GraphError, InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Composite, Gradients, Values, as_tuple
+
+
+REGION_RULES = {**CONTROL_RULES, **REMAT_RULES}
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value],
@@ -101,8 +105,8 @@ def _vjp(b: Builder, node: Node, gs: Gradients, wanted: tuple[bool, ...], choice
     decomposition. `ins`: what the node's own rule reads in place of its operands."""
     op = node.op
     try:
-        if type(op) in CONTROL_RULES:
-            return CONTROL_RULES[type(op)](backward, b, node, gs, wanted)
+        if type(op) in REGION_RULES:
+            return REGION_RULES[type(op)](backward, b, node, gs, wanted)
         grads = op.vjp(b, gs, ins or node.inputs, node.outputs)
         if grads is not NotImplemented:
             return grads

@@ -84,7 +84,7 @@ class Choices:
     def of(self, g: Value) -> tuple[Choice, Value] | None:
         """The choice by which `g` is zero and what it is elsewhere."""
         nest, inner = [], g
-        while inner not in self._found and (outermost := _selected(inner)):
+        while inner not in self._found and (outermost := selected(inner)):
             nest.append((inner, outermost[0]))
             inner = outermost[1]
         found = self._found.get(inner)
@@ -150,7 +150,7 @@ class Choices:
         self._known[r] = make() if depth > MOST_LATER else Later(scalar, depth, make)
 
     def _may_be(self, g: Value) -> bool:
-        return self._known.get(g) is not None or _selected(g) is not None
+        return self._known.get(g) is not None or selected(g) is not None
 
     def _resolved(self, g: Value) -> Choice | None:
         known = self._known.get(g)
@@ -161,7 +161,7 @@ class Choices:
     def _parts(self, g: Value) -> list[Later]:
         """The choices of a `where` of a `where` …, the outermost first, and of what they choose from."""
         parts: list[Later] = []
-        while (found := _selected(g)) and len(parts) < MOST_PARTS:
+        while (found := selected(g)) and len(parts) < MOST_PARTS:
             parts.append(Later(found[0].scalar, 0, partial(_itself, found[0])))
             g = found[1]
         known = self._known.get(g)
@@ -218,7 +218,7 @@ def _itself(choice: Choice) -> Choice:
     return choice
 
 
-def _selected(g: Value) -> tuple[Choice, Value] | None:
+def selected(g: Value) -> tuple[Choice, Value] | None:
     """The choice of a `where` one side of which is 0."""
     if g.node is None or g.node.op is not WHERE:
         return None

@@ -17,6 +17,7 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.fused import Fused
+from graphc.ir.ops.remat import Remat
 from graphc.ir.printer import attribute_text
 
 LONGEST = 48                        # characters of an attribute
@@ -24,11 +25,12 @@ SEEN_IN_TYPE = ("shape", "dtype")   # attributes that the type of the result sho
 OWN: dict[type, Callable[[Any], int]] = {Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries}
 """How many of a body's first inputs are its own, anew in each step. The others are what was captured from outside."""
 DRAWN = {Scan: ("body",), WhileLoop: ("cond_body", "body"), Cond: ("then_body", "else_body"), Fused: ("body",),
-         CustomVjp: ("forward",)}
+         CustomVjp: ("forward",), Remat: ("body",)}
 TITLES: dict[type, Callable[[Any], str]] = {
     Scan: lambda op: f"scan, {op.length} steps" + ", backwards" * op.reverse,
     WhileLoop: lambda op: f"while, at most {op.max_trips} steps",
-    Cond: lambda op: "cond", Fused: lambda op: f"kernel ({op.kind})", CustomVjp: lambda op: "custom_vjp"}
+    Cond: lambda op: "cond", Fused: lambda op: f"kernel ({op.kind})", CustomVjp: lambda op: "custom_vjp",
+    Remat: lambda op: "computed again" if op.held else "remat"}
 
 
 @dataclass(frozen=True)

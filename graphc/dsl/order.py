@@ -13,13 +13,14 @@ from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.norm import LayerNorm, LogSoftmax, RMSNorm, Softmax
 from graphc.ir.ops.random import Dropout
+from graphc.ir.ops.remat import Remat
 from graphc.ir.ops.scan_ops import CumSum
 from graphc.ir.ops.shape import Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose
 
 # operators, beside elementwise ones, whose results have the axes of their inputs of the same rank
 KEEPING = (
     Softmax, LogSoftmax, LayerNorm, RMSNorm, Dropout, Concat, Slice, Pad, Flip, CumSum, DynamicSlice,
-    DynamicUpdateSlice, CustomVjp)
+    DynamicUpdateSlice, CustomVjp, Remat)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,17 @@ class Trace:
     a `parent` is the body of a loop or branch: arrays of the outer traces that it uses become extra inputs:
     `captured` finds the input of an outer value, `outer` lists the outer arrays in the order of those inputs. In the
     body of a loop, `iteration` is the number of the round, an input that exists once something asks for it (random
-    numbers do: each round draws its own).
+    numbers do: each round draws its own). In one that is `apart`, which runs once (remat), layers may update state:
+    whoever made it does that outside.
     """
 
-    def __init__(self, name: str, training: bool = False, parent: "Trace | None" = None, loop: bool = False):
+    def __init__(self, name: str, training: bool = False, parent: "Trace | None" = None, loop: bool = False,
+                 apart: bool = False):
         self.builder = Builder(name)
         self.parent = parent
         self.loop = loop
+        self.apart = apart
+        self.updated: dict[Hashable, Array] = {}        # of a trace apart: what its layers made of the state
         self.iteration: Array | None = None
         self.mode_matters = False
         self.derived = False                            # whether a derivative was inlined
@@ -110,6 +114,9 @@ class Trace:
         """The current value of the state owned by `key` (any hashable object): a state input `name`
         of the root graph at the first request, the same array (or its update) afterwards."""
         root = self.root
+        new = self._updated(key)
+        if new is not None:
+            return new
         if key not in root.keys:
             if name in root._state_names:
                 raise GraphError(f"two different states are called {name!r}")
@@ -121,6 +128,9 @@ class Trace:
     def update_state(self, key: Hashable, new: Array) -> None:
         """`new` becomes the value of the state of `key` after a run, and is what `state` returns from here on."""
         root = self.root
+        if self.apart:
+            self.updated[key] = new
+            return
         if key not in root.keys:
             raise GraphError("a state must be read with trace.state before it is updated")
         if self is not root:
@@ -129,6 +139,12 @@ class Trace:
         root.builder.loc = user_loc()
         root.builder.update(root.state_values[key], root.value(new))
         root.keys[key] = new
+
+    def _updated(self, key: Hashable) -> Array | None:
+        """What layers inside of this trace, or of those apart around it, have made of a state."""
+        if key in self.updated:
+            return self.updated[key]
+        return self.parent._updated(key) if self.parent else None
 
     # random numbers
 

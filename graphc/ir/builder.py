@@ -114,11 +114,11 @@ class Builder:
         return tuple(mapping[v] for v in graph.outputs)
 
     def inline_here(self, graph: Graph, arguments: Sequence[Value]) -> tuple[Value, ...]:
-        """As `inline`, but the nodes take the current line and scope, and types are not inferred anew."""
+        """As `inline`, but nodes without a line take the current line and scope, and types are not inferred anew."""
         mapping = dict(zip(graph.arguments, arguments, strict=True))
         for node in graph.nodes:
             new = Node(node.op, tuple(mapping[v] for v in node.inputs), tuple(v.type for v in node.outputs),
-                       self.loc, self.scope)
+                       *((node.loc, node.scope) if node.loc else (self.loc, self.scope)))
             self.nodes.append(new)
             mapping.update(zip(node.outputs, new.outputs))
         return tuple(mapping[v] for v in graph.outputs)

@@ -198,6 +198,15 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Recomputed:
+    """What a plan within a budget computes again instead of keeping it. `rows`: kernel, type, layer, line, how often
+    and how many bytes, the largest first; `nbytes` of all; `work`: cycles for it, as a share of those of the rest."""
+    rows: tuple[tuple[str, str, str, str, int, int], ...]
+    nbytes: int
+    work: float
+
+
+@dataclass(frozen=True)
 class ProgramPlan:
     """The plans of a whole program: of what every call computes (`main`) and of what is computed when the state has
     changed (`prepare`), with the constants and the packed operands of both."""
@@ -205,6 +214,7 @@ class ProgramPlan:
     prepare: Plan | None
     constants: Constants
     packed: Packed
+    recomputed: Recomputed | None = None
 
     @property
     def plans(self) -> tuple[Plan, ...]:

@@ -13,6 +13,7 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import COPY
 from graphc.ir.ops.packed import Pack
+from graphc.ir.ops.remat import Hold
 from graphc.ir.ops.shape import BroadcastTo, Pad, Reshape, Slice, Transpose
 from graphc.ir.types import TensorType, bf16x2
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
@@ -289,4 +290,4 @@ def _pack(place: Place, op) -> Place | None:
 
 
 VIEW_RULES: dict[type[Op], Callable] = {Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast,
-                                        Slice: _slice, Pack: _pack}
+                                        Slice: _slice, Pack: _pack, Hold: lambda place, op: place}

@@ -16,7 +16,9 @@ UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 @dataclass(frozen=True)
 class Memory:
     """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from
-    the state (packed or folded weights) and kept while that does not change.
+    the state (packed or folded weights) and kept while that does not change. `recomputed`: of values that are computed
+    again instead of being kept (`memory=` of `gc.train_step`), which takes `more_work` percent of the cycles of the
+    rest, by the model of costs; neither is part of the total.
 
     Of a program for sizes that come with each call these are formulas in the names of the sizes, which print as such:
     `at(B=8, T=128)` are the bytes of a call with these sizes.
@@ -28,6 +30,8 @@ class Memory:
     inputs: Dim
     outputs: Dim
     derived: Dim = 0
+    recomputed: Dim = 0
+    more_work: int = 0
 
     @staticmethod
     def of(plan: ProgramPlan, scratch: Dim, state: Sequence[Value], derived: Dim) -> Memory:
@@ -35,7 +39,7 @@ class Memory:
         it makes and keeps so many bytes."""
         graph = plan.main.graph
         return Memory(plan.arena_bytes, scratch, plan.constants.nbytes, _size(state), _size(graph.inputs),
-                      _size(graph.outputs), derived)
+                      _size(graph.outputs), derived, *_again(plan))
 
     def at(self, **sizes: int) -> Memory:
         """The bytes for these sizes of the named dimensions."""
@@ -49,7 +53,8 @@ class Memory:
     def __str__(self) -> str:
         rows = ((name, getattr(self, name))
                 for name in ("arena", "scratch", "consts", "state", "derived", "inputs", "outputs", "total"))
-        return "memory: " + ", ".join(f"{name} {human(n)}" for name, n in rows)
+        again = (f"; recomputed {human(self.recomputed)}, {self.more_work} % more work" if self.recomputed != 0 else "")
+        return "memory: " + ", ".join(f"{name} {human(n)}" for name, n in rows) + again
 
 
 def human(nbytes: Dim | float) -> str:
@@ -84,3 +89,8 @@ def _term(coefficient: str, names: tuple[str, ...]) -> str:
 
 def _size(values: Iterable[Value]) -> Dim:
     return sum(v.type.nbytes for v in values)
+
+
+def _again(plan: ProgramPlan) -> tuple[int, int]:
+    found = plan.recomputed
+    return (found.nbytes, round(100 * found.work)) if found else (0, 0)

@@ -212,7 +212,8 @@ class _Lives:
 
     def _read(self, at: int, node: Node) -> None:
         if self._makes_nothing(node):
-            shown = tuple(dict.fromkeys(r for v in node.inputs for r in self.roots[v]))
+            seen = node.inputs[:1] if node.op.is_view else node.inputs
+            shown = tuple(dict.fromkeys(r for v in seen for r in self.roots[v]))
             self.roots.update(dict.fromkeys(node.outputs, shown))
             return
         self.last.update((r, at) for v in node.inputs for r in self.roots[v])

@@ -14,6 +14,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.ops.elementwise import Cast, Elementwise, ShardSum, StopGradient
+from graphc.ir.ops.remat import Hold
 from graphc.ir.ops.reduce import Max, Min, Prod, Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
@@ -135,12 +136,17 @@ def _concat(b, node, ins, steps):
     return b.concat(*parts, axis=node.op.axis + 1)
 
 
+def _hold(b, node, ins, steps):
+    held, after = (o.value for o in ins)
+    return b.hold(held if ins[0].stacked else b.broadcast_to(held, shape=(steps, *held.type.shape)), after)
+
+
 def _along_axes(b, node, ins, steps):
     return b.apply(node.op.replace(axes=tuple(a + 1 for a in node.op.axes)), [ins[0].value])[0]
 
 
 RULES: dict[type[Op], Rule] = {
-    Elementwise: _elementwise, Cast: _elementwise, StopGradient: _elementwise, ShardSum: _elementwise,
+    Elementwise: _elementwise, Hold: _hold, Cast: _elementwise, StopGradient: _elementwise, ShardSum: _elementwise,
     Matmul: _matmul, Einsum: _einsum,
     Reshape: _reshape, Transpose: _transpose, BroadcastTo: _broadcast_to, Slice: _slice, Pad: _pad, Concat: _concat,
     Flip: _along_axes, Sum: _along_axes, Prod: _along_axes, Max: _along_axes, Min: _along_axes,

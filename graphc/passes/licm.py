@@ -14,6 +14,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import splat
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import ADD
+from graphc.ir.ops.remat import Hold
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
 from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
@@ -116,6 +117,8 @@ class _After:
     def __init__(self, loop: ScanLoop):
         self.loop, self.made, self.operands = loop, loop.made, _operands(loop)
         self.varying = dependents(loop.nodes, [r.inner for r in loop.xs] + [c.inner for c in loop.carries])
+        # computed again in each step so that nothing of it is kept for all (remat): not stacked
+        self.again = dependents(loop.nodes, [v for n in loop.nodes if isinstance(n.op, Hold) for v in n.outputs])
         self._sources: dict[Value, frozenset[Value]] = {}
         self.sums = {c: terms for c in loop.carries if (terms := _terms(loop, c))}
         kept = [c.next for c in loop.carries if c not in self.sums]
@@ -131,7 +134,8 @@ class _After:
         batched."""
         found: set[Value] = set()
         for node in self.loop.nodes:
-            if node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs):
+            if (node.outputs[0] in self.core or not can_batch(node) or not any(v in self.varying for v in node.inputs)
+                    or not self.again.isdisjoint(node.inputs)):
                 continue
             if batching_gains(node, self.varying) if node.op.is_contraction else any(v in found for v in node.inputs):
                 found.update(node.outputs)
@@ -162,7 +166,7 @@ class _After:
         plans = [(c, v, p) for c, terms in self.sums.items() for v in terms if (p := self.planner.plan(v))]
         for c, v, plan in sorted(plans, key=lambda entry: not entry[2].products):
             free = self.stacked.union(r.inner for r in loop.xs).union(y.inner for y in loop.ys + self.outputs)
-            if plan.pays(free):
+            if plan.pays(free) and self.again.isdisjoint(plan.stacked - free):
                 self.totals.setdefault(c, []).append(v)
                 self.stacked = self.stacked.union(*map(self.sources, plan.stacked))
         for c, taken in self.totals.items():

@@ -29,7 +29,7 @@ PRODUCTS = frozenset((
     *(name.format(axes) for axes in SPATIAL_NAMES
       for name in ("conv{}d", "conv{}d_input_grad", "conv{}d_weight_grad", "conv_transpose{}d")),
     "einsum", "attention", "scan",
-    "while_loop", "cond", "custom_vjp",
+    "while_loop", "cond", "custom_vjp", "remat", "hold",
     "batch_norm", "batch_norm_inference", "group_norm", "cholesky", "triangular_solve", "lu", "symmetric_eigen", "lq",
     "solve", "det", "slogdet"))
 # Zeros pass them as they are: no slope of theirs is other than 0, 1 or a constant.

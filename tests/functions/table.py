@@ -600,7 +600,8 @@ CONTROL = [
         call=lambda x: gc.scan(lambda c, t: (c + t, c + t), gc.zeros(x.shape[1:], x.dtype), x), special=False),
     row("while_loop", "ab", lambda x: x * 8,
         call=lambda x: gc.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x), 5)[1][1]),
-    row("custom_vjp", "ab", np.sin, call=lambda x: gc.custom_vjp(gc.sin, lambda xs, ys, gs: gs * gc.cos(xs[0]))(x))]
+    row("custom_vjp", "ab", np.sin, call=lambda x: gc.custom_vjp(gc.sin, lambda xs, ys, gs: gs * gc.cos(xs[0]))(x)),
+    row("remat", "ab", lambda x: np.sin(x) * x, call=lambda x: gc.remat(lambda y: gc.sin(y) * y)(x))]
 RANDOM = [
     *(row(n, "", lambda: np.zeros((2, 0, 3), np.float32), call=partial(getattr(gc, n), (2, 0, 3), key=1), draws=True)
       for n in ("uniform", "normal")),

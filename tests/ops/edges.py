@@ -293,4 +293,4 @@ PRODUCTS = _named(lambda groups, floats: len(floats) > 1 and {(i,) for i in floa
 
 # Their gradients are those of the operators in their bodies; tests/autodiff/test_hidden.py has them with NaN in what is
 # not run.
-REGIONS = frozenset(("scan", "cond", "while_loop", "custom_vjp"))
+REGIONS = frozenset(("scan", "cond", "while_loop", "custom_vjp", "remat"))

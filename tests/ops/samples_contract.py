@@ -15,6 +15,7 @@ from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvTranspose, ConvWeightGrad
 from graphc.ir.ops.custom import CustomVjp
+from graphc.ir.ops.remat import Hold, Remat
 from graphc.ir.ops.window import AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
@@ -145,6 +146,11 @@ def control() -> Iterator[Sample]:
         square = graph_of((h,), lambda b, x: (b.mul(x, x),))
         rule = graph_of((h, h, h), lambda b, x, y, g: (b.mul(b.mul(g, x), 2),))
         yield Sample(CustomVjp(square, rule), (floats((3,), dtype),))
+        root = graph_of((h, h), lambda b, x, y: (b.mul(b.sin(x), y), b.add(x, y)))
+        yield Sample(Remat(root), (floats((3,), dtype), floats((3,), dtype)))
+        yield Sample(Remat(root, 1), (floats((3,), dtype), floats((3,), dtype)), "held")
+        for shape in ((3, 4), (), (0, 2)):
+            yield Sample(Hold(), (floats(shape, dtype), floats((5,), dtype)), f"{shape}")
 
 
 SAMPLES = (*products(), *convolutions(), *winograd(), *pools(), *attentions(), *control())

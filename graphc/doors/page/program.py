@@ -18,7 +18,7 @@ from graphc.compiler import Compilation
 from graphc.doors.page.kernels import KernelRows, kernels_of
 from graphc.doors.page.lines import (
     ASSEMBLY, LLVM, LOOPS, KernelNames, SourceLines, StageText, function_text, graph_text, kernel_note)
-from graphc.doors.page.memory_map import rectangles
+from graphc.memory.memory_map import rectangles
 from graphc.drawing.picture import Picture, PictureCluster, Vertex, picture_of
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
+from graphc.ir.ops.fused import members
 from graphc.memory.plan import Buffer, Plan
 
 
@@ -32,9 +33,9 @@ def rectangles(plan: Plan) -> list[Rectangle]:
         for v in node.inputs:
             held.setdefault(plan.places[v].buffer, []).append((position[node], ""))
     for node, buffer in plan.scratch.items():
-        held.setdefault(buffer, []).append((position[node], f"scratch of {node.op.name}"))
+        held.setdefault(buffer, []).append((position[node], f"scratch of {kernel_name(node)}"))
     for node, buffer in plan.packed.items():
-        held.setdefault(buffer, []).append((position[node], f"packed operand of {node.op.name}"))
+        held.setdefault(buffer, []).append((position[node], f"packed operand of {kernel_name(node)}"))
     for node, region in plan.regions.items():
         for buffer in region.buffers:
             held.setdefault(buffer, []).append((position[node], f"inside of {node.op.name}"))
@@ -49,5 +50,11 @@ def _rectangle(buffer: Buffer, uses: Sequence[tuple[int, str]]) -> Rectangle:
     return Rectangle(low, low + typical(buffer.nbytes), min(times), max(times), (labels or ["?"])[0] + more, min(times))
 
 
+def kernel_name(node: Node) -> str:
+    """What a kernel computes, in a few words."""
+    inner = [n.op.name for n, _ in members(node) if not n.op.is_leaf]
+    return " ".join(inner[:4]) + (" …" if len(inner) > 4 else "")
+
+
 def _label(node: Node, v: Value) -> str:
-    return f"{v.name or node.op.name}: {v.type}"
+    return f"{v.name or kernel_name(node)}: {v.type}"
