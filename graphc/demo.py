@@ -11,6 +11,7 @@ import numpy as np
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.extra import missing
 from graphc.progress import Progress
 from graphc.replacing import replacing, write_file
 from graphc.train import TrainStep, train_step
@@ -21,7 +22,7 @@ try:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 except ImportError as error:
-    raise gc.GraphError(f"the demo needs scikit-learn and matplotlib: pip install 'graphc[demo]' ({error})") from None
+    raise missing("the demo", "scikit-learn and matplotlib", "demo", error) from None
 
 BATCH = 64
 

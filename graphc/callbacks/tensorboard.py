@@ -8,7 +8,7 @@ from typing import Any
 from graphc.callbacks.callback import Callback, Row, Run
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
-from graphc.errors import GraphError
+from graphc.extra import missing
 from graphc.ir.convert import integer
 
 try:
@@ -27,8 +27,7 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: str | os.PathLike[str], *, every: int = 1):
         if SummaryWriter is None:
-            raise GraphError("TensorBoard needs a writer: pip install tensorboardX, or '.[log]' in a checkout",
-                             user_loc())
+            raise missing("TensorBoard", "a writer, such as tensorboardX", "log", loc=user_loc())
         self.folder, self.every = os.fspath(folder), integer(every, "every", 1, loc=user_loc())
         self._writer: Any = None
 

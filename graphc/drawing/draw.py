@@ -18,6 +18,7 @@ from graphc.drawing.picture import Picture, picture_of
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.extra import missing
 from graphc.ir.convert import shown
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
@@ -67,9 +68,8 @@ def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | Non
 def rendered(dot: str, format: str) -> bytes:
     """The picture that Graphviz makes of a text; GraphError where it is not installed."""
     if pygraphviz is None:
-        raise GraphError(f"a picture as .{format} needs Graphviz, which comes with pygraphviz: pip install "
-                         f"'graphc[draw]'; "
-                         "without it, gc.draw writes .dot files", user_loc())
+        raise missing(f"a picture as .{format} (.dot files do not)", "pygraphviz, which brings Graphviz", "draw",
+                      loc=user_loc())
     with pygraphviz.AGraph(string=dot) as graph:
         return graph.draw(format=format, prog="dot")
 

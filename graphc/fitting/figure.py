@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dsl.context import user_loc
-from graphc.errors import GraphError
+from graphc.extra import missing
 
 try:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ except ImportError:                 # an extra
 def figure(history: Mapping[str, Sequence[float]], names: Sequence[str]) -> Any:
     """A panel for each quantity, with the one of the validation data in it."""
     if Figure is None:
-        raise GraphError("plot() needs matplotlib: pip install matplotlib", user_loc())
+        raise missing("plot()", "matplotlib", "demo", loc=user_loc())
     panels = list(names) or list(dict.fromkeys(n.removeprefix("val_") for n in history if n != "seconds"))
     made = Figure(figsize=(4 * max(len(panels), 1), 3), layout="constrained")
     for axis, name in zip(np.ravel(made.subplots(1, max(len(panels), 1))), panels):

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
 BASE = ("errors", "given", "config", "contained", "once")
 # folder or file: what it may import beside itself; what is not listed sees all
 MAY = {
-    "errors": (), "given": ("errors",), "config": ("errors", "given"), "contained": (), "once": ("contained",),
+    "errors": (), "extra": ("errors",), "given": ("errors",), "config": ("errors", "given"), "contained": (), "once": ("contained",),
     "ir": BASE,
     "schedule": (*BASE, "ir"),
     "analysis": (*BASE, "ir", "schedule.attention_support"),

@@ -36,4 +36,4 @@ def test_what_is_loaded_later_is_what_type_checkers_are_told(module):
 def test_a_missing_package_is_said_with_its_extra(name):
     code = f"import sys; sys.modules['onnx'] = None; import graphc as gc\ntry: gc.{name}\nexcept gc.GraphError as e: print(e)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("ONNX files need the package onnx: pip install onnx")
+    assert said.startswith("A file of ONNX needs the package onnx, 1.23 or later: pip install 'graphc[onnx]'")

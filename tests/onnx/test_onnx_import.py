@@ -83,6 +83,52 @@ def test_outputs_and_intermediate_values():
     np.testing.assert_allclose(found["z"], -found["h"])
 
 
+def cut_model():
+    """y from h; h from x; z from x and another input, by an operator that there is none of."""
+    nodes = [node("Gemm", "x w b", "h"), node("Relu", "h", "y"), node("Nothing", "x u", "z")]
+    return model(nodes, [("x", ["N", 3]), ("u", ["N", 3])], [("y", ["N", 4]), ("z", ["N", 4])], {"w": W, "b": B})
+
+
+def test_a_network_ends_at_values_of_the_file():
+    net = gc.from_onnx(cut_model(), outputs="h")
+    assert net.takes() == {"x"}
+    x = numbers(5, 3)
+    np.testing.assert_allclose(gc.compile(net)(x), x @ W + B, rtol=1e-5)
+    both = gc.compile(gc.from_onnx(cut_model(), outputs=["y", "h"]))(x)
+    assert list(both) == ["y", "h"]
+    np.testing.assert_array_equal(both["y"], np.maximum(both["h"], 0))
+    step = gc.train_step(gc.from_onnx(cut_model(), outputs="h", freeze=True) >> nn.Linear(2), loss=nn.cross_entropy,
+                         optimizer=optim.SGD(0.1), y=gc.i32["N"])
+    step(x, np.int32([0, 1, 0, 1, 0]))
+    np.testing.assert_array_equal(step.state["0.w"], W)
+
+
+def test_a_network_that_ends_behind_a_branch_has_what_its_bodies_read():
+    branches = {f"{name}_branch": helper.make_graph([node(op, "h", f"{name}y")], name, [], [
+        helper.make_tensor_value_info(f"{name}y", 1, None)]) for name, op in (("then", "Neg"), ("else", "Relu"))}
+    nodes = [node("Gemm", "x w b", "h"), node("ReduceSum", "h", "s", keepdims=0), node("Greater", "s zero", "c"),
+             node("If", "c", "t", **branches), node("Exp", "t", "y")]
+    made = model(nodes, [("x", [2, 3])], [("y", [2, 4])], {"w": W, "b": B, "zero": np.float32(0)})
+    x = numbers(2, 3)
+    h = x @ W + B
+    np.testing.assert_allclose(gc.compile(gc.from_onnx(made, outputs="t"))(x), -h if h.sum() > 0 else expected(x),
+                               rtol=1e-5)
+
+
+@pytest.mark.parametrize("outputs, words", [("w", "does not compute; it has h"), ("hh", "it has h"),
+                                            ([], "takes names"), (3, "takes names"), ([3], "takes names")])
+def test_what_is_no_value_to_end_at(outputs, words):
+    with pytest.raises(gc.GraphError, match=words):
+        gc.from_onnx(cut_model(), outputs=outputs)
+
+
+def test_nodes_keep_their_numbers():
+    made = model([node("Neg", "x", "a"), node("Relu", "x", "r"), node("MatMul", "r w", "y")], [("x", [2, 5])],
+                 [("a", [2, 5]), ("y", [2, 4])], {"w": W})
+    with pytest.raises(gc.GraphError, match="at model:3\n"):
+        gc.compile(gc.from_onnx(made, outputs="y"))
+
+
 def test_plan_and_text_name_the_file(tmp_path):
     net = gc.from_onnx(save(dense(4), tmp_path / "m.onnx"))
     assert "16 parameters" in str(gc.plan(net))

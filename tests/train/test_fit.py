@@ -190,7 +190,7 @@ def test_logs(tmp_path, monkeypatch):
     assert [w[2] for w in Writer.written if w[0] == "step/loss"] == [2, 4]
     assert [w[2] for w in Writer.written if w[0] == "epoch/loss"] == [1, 2]
     monkeypatch.setattr("graphc.callbacks.tensorboard.SummaryWriter", None)
-    with pytest.raises(gc.GraphError, match="TensorBoard needs a writer: pip install tensorboardX"):
+    with pytest.raises(gc.GraphError, match=r"TensorBoard needs a writer, such as tensorboardX: pip install .graphc\[log\]"):
         callbacks.TensorBoard(tmp_path)
 
 

@@ -21,6 +21,7 @@ from graphc.doors.pretrained.stored import BlockStorage, WholeStorage
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
+from graphc.extra import missing
 from graphc.given import shown
 from graphc.ir.types import BY_NAME, DType, bf16, f16, f32, i64, of_numpy
 from graphc.nn.network import entries, trace_network
@@ -47,8 +48,7 @@ class GgufModel(Model):
         try:
             module = import_module("graphc.doors.gguf.text")
         except ImportError as error:
-            raise GraphError(f"text needs the packages tokenizers and jinja2 ({error.name} is missing): "
-                             "pip install 'graphc[llm]'", user_loc()) from None
+            raise missing("text", "the packages tokenizers and jinja2", "llm", error, user_loc()) from None
         return module.ModelText(self.file.fields, str(self.file.path))
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.extra import missing
 from graphc.errors import GraphError
 from graphc.shard_tree import add
 
 try:
     from mpi4py import MPI as MPI
 except (ImportError, RuntimeError) as error:
-    raise GraphError("gc.distributed needs mpi4py and an MPI library: pip install mpi4py mpich, or '.[mpi]' in a "
-                     f"checkout ({error})") from None
+    raise missing("gc.distributed", "mpi4py and an MPI library, such as the package mpich", "mpi", error) from None
 
 PIECE = 1 << 18                     # bytes: they are still in the cache when the next step touches them
 WINDOW = 4                          # pieces that are on their way at once

@@ -10,9 +10,9 @@ from graphc.doors.onnx.reading import OnnxModel
 from graphc.doors.onnx.table import has_rule
 from graphc.errors import GraphError
 
-def check(model: OnnxModel, graph: ModelGraph, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
-    """GraphError for a model whose graph is damaged or that has operators without a rule (all of them, at once)."""
-    _check_graph(model.name, graph, frozenset())
+
+def check_operators(model: OnnxModel, graph: ModelGraph, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
+    """GraphError for functions that call themselves, and for operators without a rule (all of them, at once)."""
     _check_functions(model.name, functions)
     problems = Problems(model.name)
     for node in (*graph.all_nodes(), *(n for f in functions.values() for n in f.graph.all_nodes())):
@@ -21,8 +21,8 @@ def check(model: OnnxModel, graph: ModelGraph, functions: Mapping[tuple[str, str
     problems.report()
 
 
-def _check_graph(model: str, graph: ModelGraph, around: frozenset[str]) -> None:
-    """Every name is made once, and before it is read."""
+def check_graph(model: str, graph: ModelGraph, around: frozenset[str] = frozenset()) -> None:
+    """GraphError for a damaged graph: every name is made once, and before it is read."""
     known = {*around, *graph.inputs, *graph.initializers}
     made = {name for node in graph.nodes for name in node.outputs if name}
     for node in graph.nodes:
@@ -31,7 +31,7 @@ def _check_graph(model: str, graph: ModelGraph, around: frozenset[str]) -> None:
                 why = "made by a later node, or by itself: a cycle" if name in made else "made by nothing"
                 raise GraphError(f"{model}: {node} reads {name!r}, which is {why}")
         for body in node.bodies:
-            _check_graph(model, body, frozenset(known))
+            check_graph(model, body, frozenset(known))
         twice = next((name for name in node.outputs if name and name in known and name not in around), None)
         if twice is not None:
             raise GraphError(f"{model}: {node} makes {twice!r} a second time")

@@ -1,8 +1,9 @@
 """A model's graphs, nodes and tensors as plain objects, read once from the file's messages."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
@@ -13,6 +14,7 @@ from graphc.doors.onnx.reading import OnnxModel, attribute_value, domain_of, tex
 from graphc.errors import GraphError
 
 DEPTH = 64                          # of bodies inside of one another
+NEAR = 6                            # names that an error lists
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class StoredTensor:
 
 @dataclass(frozen=True, eq=False)
 class ModelNode:
-    """One node. `attributes`: values as `attribute_value` gives them, graphs as `Body` graphs, an Unsupported in the
-    place of one that cannot be had, a Reference inside of functions."""
+    """One node. `number`: its place in the graph, from 1 on. `attributes`: values as `attribute_value` gives them,
+    graphs as `Body` graphs, an Unsupported in the place of one that cannot be had, a Reference inside of
+    functions."""
     op: str
     domain: str
     name: str
@@ -46,6 +49,7 @@ class ModelNode:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     proto: NodeProto
+    number: int
 
     @property
     def key(self) -> str:
@@ -55,6 +59,11 @@ class ModelNode:
     @property
     def bodies(self) -> Iterator[ModelGraph]:
         return (v for v in self.attributes.values() if isinstance(v, ModelGraph))
+
+    def reads(self) -> set[str]:
+        """The names of values that it needs; those of its bodies that are not their own are among them."""
+        return {name for name in (*self.inputs, *(name for body in self.bodies for name in (
+            *body.outputs, *(n for node in body.nodes for n in node.reads())))) if name}
 
     def __str__(self) -> str:
         text = f"{', '.join(self.outputs)} = {self.key}({', '.join(self.inputs)})"
@@ -77,6 +86,22 @@ class ModelGraph:
             yield node
             for body in node.bodies:
                 yield from body.all_nodes()
+
+    def ending_at(self, names: Sequence[str]) -> ModelGraph:
+        """The part that gives these values, in its nodes and inputs. GraphError for what is no value of this graph."""
+        known = {*self.inputs, *(name for node in self.nodes for name in node.outputs if name)}
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, NEAR, 0.5) or sorted(known)[:NEAR]
+                raise GraphError(f"outputs= names {name!r}, which the model does not compute; it has "
+                                 f"{', '.join(near)}, …")
+        needed, kept = set(names), []
+        for node in reversed(self.nodes):
+            if needed & set(node.outputs):
+                kept.append(node)
+                needed.update(node.reads())
+        return replace(self, inputs=tuple(n for n in self.inputs if n in needed), outputs=tuple(names),
+                       nodes=tuple(reversed(kept)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +132,8 @@ class GraphReader:
 
     def nodes(self, protos: Iterable[NodeProto]) -> tuple[ModelNode, ...]:
         return tuple(ModelNode(text(n.op_type), domain_of(n.domain), text(n.name), _names(n.input), _names(n.output),
-                          {text(a.name): self._attribute(a) for a in n.attribute}, n) for n in protos)
+                          {text(a.name): self._attribute(a) for a in n.attribute}, n, number)
+                     for number, n in enumerate(protos, 1))
 
     def function(self, proto: FunctionProto, defaults: Iterable[AttributeProto] = ()) -> ModelFunction:
         """`defaults`: of attributes, beside those that the function has itself."""

@@ -78,8 +78,8 @@ class Importer:
         if self._depth > DEPTH:
             raise GraphError(f"{self.model.name}: functions or bodies more than {DEPTH} deep")
         self._graphs.append(graph)
-        for number, node in enumerate(graph.nodes, 1):
-            self._node(node, number, found)
+        for node in graph.nodes:
+            self._node(node, found)
         self._graphs.pop()
         self._depth -= 1
         asked = (*wanted, *[not wanted] * len(graph.outputs))
@@ -96,9 +96,9 @@ class Importer:
             if node is not None and node not in needed:
                 needed.add(node)
                 pending += node.inputs
-        for number, node in enumerate(graph.nodes, 1):
+        for node in graph.nodes:
             if node in needed:
-                self._node(node, number, found)
+                self._node(node, found)
         return self._read(found, name)
 
     def _read(self, values: Mapping[str, Item], name: str) -> Item:
@@ -112,10 +112,10 @@ class Importer:
 
     # nodes
 
-    def _node(self, node: ModelNode, number: int, values: Environment) -> None:
+    def _node(self, node: ModelNode, values: Environment) -> None:
         """Adds the outputs of a node to the values."""
-        loc = Loc(self.model.name, number, str(node)) if self._depth == 1 else None
-        with declared_at(loc) if loc else nullcontext(), current_trace().scope(node.name or f"{node.op}_{number}"):
+        loc = Loc(self.model.name, node.number, str(node)) if self._depth == 1 else None
+        with declared_at(loc) if loc else nullcontext(), current_trace().scope(node.name or f"{node.op}_{node.number}"):
             try:
                 results = self._results(node, values)
             except Unsupported as error:

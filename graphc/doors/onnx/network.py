@@ -9,7 +9,7 @@ from typing import Any
 from onnx import ModelProto
 
 from graphc.contained import contained
-from graphc.doors.onnx.checking import check
+from graphc.doors.onnx.checking import check_graph, check_operators
 from graphc.doors.onnx.graph import GraphReader
 from graphc.doors.onnx.importer import Importer
 from graphc.doors.onnx.inputs import identifier, model_inputs
@@ -19,7 +19,7 @@ from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
-from graphc.ir.convert import shown
+from graphc.ir.convert import is_sequence, shown
 from graphc.ir.types import TensorType
 from graphc.nn.module import Module
 from graphc.nn.parameter import Value
@@ -30,7 +30,7 @@ Sizes = Mapping[str, Any]
 
 @formed
 def from_onnx(model: str | os.PathLike[str] | bytes | ModelProto, /, *, freeze: Freeze = None,
-              sizes: Sizes | None = None) -> OnnxNetwork:
+              sizes: Sizes | None = None, outputs: str | Sequence[str] | None = None) -> OnnxNetwork:
     """The network of an ONNX model: a layer like any other, whose inputs have the types of the file.
 
     `model`: a path, the bytes of a file, or an onnx.ModelProto, of any opset. Data beside the file must lie in its
@@ -42,19 +42,32 @@ def from_onnx(model: str | os.PathLike[str] | bytes | ModelProto, /, *, freeze: 
     Float initializers with axes that take part in computation are parameters under their names in the file, and start
     with its numbers; `freeze` leaves out of training all of them (True) or those of these names or patterns
     ("encoder.*"). Batch norms and dropouts are for training in a training step and for inference elsewhere. Several
-    outputs come as a dict by their names; `outputs=` of gc.compile takes names of values in the file.
+    outputs come as a dict by their names; `outputs=` of gc.compile adds values by their names in the file.
+
+    `outputs`: the names of values that the network gives instead of the file's outputs, in this order; nodes and inputs
+    that they do not need are left out. So a trunk is cut before its last layers, to get others:
+    `gc.from_onnx("net.onnx", outputs="features", freeze=True) >> nn.Linear(3)`.
 
     Raises GraphError for a file that is damaged, and for what is not supported: all of it, at once.
     """
     try:
-        return _network(read(model), freeze, sizes)
+        return _network(read(model), freeze, sizes, _names(outputs))
     except GraphError as error:
         raise error.at(user_loc()) from None
 
 
 @contained
-def _network(model: OnnxModel, freeze: Freeze, sizes: Sizes | None) -> OnnxNetwork:
-    return OnnxNetwork(model, freeze, sizes)
+def _network(model: OnnxModel, freeze: Freeze, sizes: Sizes | None, outputs: Sequence[str] | None) -> OnnxNetwork:
+    return OnnxNetwork(model, freeze, sizes, outputs)
+
+
+def _names(outputs: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if outputs is None:
+        return None
+    names = (outputs,) if isinstance(outputs, str) else outputs
+    if not is_sequence(names) or not names or not all(isinstance(n, str) for n in names):
+        raise GraphError(f"outputs= takes names of values in the file, got {shown(outputs)}")
+    return tuple(names)
 
 
 class OnnxNetwork(Module):
@@ -62,15 +75,19 @@ class OnnxNetwork(Module):
     their names (items of a sequence `x`: "x.0", "x.1", …)."""
     hands_on = True
 
-    def __init__(self, model: OnnxModel, freeze: Freeze = None, sizes: Sizes | None = None):
+    def __init__(self, model: OnnxModel, freeze: Freeze = None, sizes: Sizes | None = None,
+                 outputs: Sequence[str] | None = None):
         super().__init__()
         self._model = model
         self._patterns = _patterns(freeze)
         reader = GraphReader(model)
-        self._graph = reader.graph(model.proto.graph)
+        whole = reader.graph(model.proto.graph)
         self._functions = {(domain_of(f.domain), f.name): reader.function(f) for f in model.proto.functions}
-        check(model, self._graph, self._functions)
-        self._inputs = model_inputs(model, sizes or {})
+        check_graph(model.name, whole)
+        self._graph = whole if outputs is None else whole.ending_at(outputs)
+        check_operators(model, self._graph, self._functions)
+        self._inputs = [each for each in model_inputs(model, sizes or {})
+                        if outputs is None or each.name in self._graph.inputs]
         self._types = {name: type for each in self._inputs for name, type in each.types.items()}
 
     @property

@@ -8,19 +8,15 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from graphc.doors.onnx.known import Known, Unsupported, dtype_named
 from graphc.doors.onnx.narrow import NARROW, Narrow, held
 from graphc.errors import GraphError
 from graphc.ir.types import DType
 
-try:
-    import onnx
-    from google.protobuf.message import DecodeError
-    from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
-except ImportError as error:
-    raise GraphError("gc.from_onnx needs the package onnx, 1.23 or later: pip install onnx, or '.[onnx]' in a "
-                     f"checkout ({error})") from None
 
 MAPPED = 1 << 16                    # bytes from which a tensor beside the file is mapped rather than read
 DOMAINS = ("", "ai.onnx")           # names of the main one

@@ -1,7 +1,7 @@
 """The package `onnx`, whose absence is said with what to install."""
 from __future__ import annotations
 
-from graphc.errors import GraphError
+from graphc.extra import missing
 
 try:
     import onnx
@@ -9,7 +9,7 @@ try:
         GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, defs, helper, numpy_helper,
         shape_inference)
 except ImportError as error:
-    raise GraphError("ONNX files need the package onnx: pip install onnx, or '.[onnx]' in a copy of graphc") from error
+    raise missing("A file of ONNX", "the package onnx, 1.23 or later", "onnx", error) from None
 
 __all__ = ["GraphProto", "ModelProto", "NodeProto", "TensorProto", "ValueInfoProto", "checker", "defs", "helper",
            "numpy_helper", "onnx", "shape_inference"]

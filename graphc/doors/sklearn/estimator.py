@@ -8,7 +8,7 @@ import numpy as np
 
 import graphc as gc
 from graphc import callbacks, nn, optim
-from graphc.errors import GraphError
+from graphc.extra import missing
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -16,8 +16,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
-    raise GraphError("graphc.sklearn needs scikit-learn 1.6 or later: pip install scikit-learn, or '.[sklearn]' in a "
-                     f"checkout ({error})") from None
+    raise missing("graphc.sklearn", "scikit-learn 1.6 or later", "sklearn", error) from None
 
 SEEDS = 2 ** 31 - 1
 PREDICTED = (1, 16, 256, 4096)          # rows of one call: each is compiled once, whatever is predicted later

@@ -11,12 +11,13 @@ import numpy as np
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.extra import missing
 from graphc.nn.module import Module
 
 try:
     import torch
 except ImportError as absent:
-    raise ImportError("this needs PyTorch: pip install 'graphc[torch]'") from absent
+    raise missing("This", "PyTorch 2.6 or later", "torch", absent) from None
 
 from graphc.doors.torch.network import TorchNetwork
 from graphc.doors.torch.program import TorchProgram

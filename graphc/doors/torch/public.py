@@ -16,8 +16,8 @@ def door(file: str) -> ModuleType:
     """A file of the door. GraphError without PyTorch."""
     try:
         import_module("graphc.doors.torch.entry")
-    except ImportError as absent:
-        raise GraphError(str(absent), user_loc()) from None
+    except GraphError as absent:
+        raise absent.at(user_loc()) from None
     return import_module(f"graphc.doors.torch.{file}")
 
 
