@@ -266,7 +266,7 @@ class _Storage:
             return None
         place = self.places[node.inputs[i]]
         own, others = place.buffer, [self.places[v].buffer for j, v in enumerate(node.inputs) if j != i]
-        dies = own not in self.kept and own not in others and self.past.last_use[own] == at
+        dies = own not in self.kept and own not in others and self.past.last_use.get(own) == at
         same = place.is_all and place.view == self.places[node.outputs[output]].view
         return own if dies and same and own.space == "arena" and own in self.past.made else None
 

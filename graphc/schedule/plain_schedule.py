@@ -11,10 +11,10 @@ from graphc.schedule.view import ViewType
 
 @dataclass(frozen=True)
 class PlainSchedule(Schedule):
-    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `in_place`: of an
-    operator that changes some elements of its first operand, the schedule for a result in the memory of that, if their
-    views are equal: only those elements are work then. `alone`: where sizes come with the call, the number of rows up
-    to which the caller runs all. `ranking`: what it won against.
+    """`tile` rows make one tile; `serial`: all on the caller; `lanes` elements at a time inside a row. `in_place`: of
+    an operator that changes some elements of its first operand, the schedule for a result in the memory of that, if
+    their views are equal: only those elements are work then. `alone`: where sizes come with the call, the number of
+    rows up to which the caller runs all. `ranking`: what it won against.
     """
     tile: int = 1
     serial: bool = True

@@ -8,10 +8,13 @@ import pytest
 from plan_tags import run_all
 
 import graphc as gc
+from graphc.compiler import Compilation
+from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.interp import evaluate
 from graphc.memory.plan import Plan, Region
 from graphc.memory.verify_plan import verify_plan
+from graphc.schedule import in_place
 
 ROWS, WIDTH, STEPS = 12, 8, 7
 
@@ -296,3 +299,12 @@ def test_what_loops_carry(case):
     run_all(plan)
     large = [sum(node.inputs[i].type.shape == (ROWS, WIDTH) for _, i in region.in_place) for node, region in regions(plan)]
     assert large == CASES[case]
+
+
+@pytest.mark.parametrize("case", [whole_read_after, updated_by_its_own_part, part_emitted_before,
+                                  each_by_a_part_of_the_other, nested_and_read], ids=lambda f: f.__name__)
+def test_the_verifier_finds_what_is_changed_too_early(case, monkeypatch):
+    """A planner that takes every update for the last reader of its operand."""
+    monkeypatch.setattr(in_place._Readers, "ends_at", lambda self, node, operand: True)
+    with pytest.raises(InternalError):
+        verify_plan(Compilation(graph_of(case).graph).plan)
