@@ -84,8 +84,8 @@ class _Run:
 
     def home(self, frame: Frame, buffer: Buffer) -> tuple[np.ndarray, int]:
         """The memory of a buffer, and its first byte there."""
-        if buffer.space in ("argument", "result"):
-            window = (frame.arguments if buffer.space == "argument" else frame.results)[buffer.slot]
+        if buffer.space in ("argument", "result", "inout"):
+            window = (frame.results if buffer.space == "result" else frame.arguments)[buffer.slot]
             return window.memory, window.start
         if buffer.space == "arena":
             return self.arena, SPARE + frame.base + buffer.offset
@@ -210,9 +210,10 @@ class _Run:
         carried = [frame.tags[v] for v in node.inputs[:n]]
         stacks = [np.zeros(v.type.shape, np.int64) for v in node.outputs[n:]]
         windows = self.windows_of(op)
-        for p in region.loop:
-            self.spoil(frame, p.buffer)
-        slots = [self.slots(op, c, windows) for c in range(n)]
+        slots = [[0] * (op.length + 1) if (c, c) in region.in_place else self.slots(op, c, windows) for c in range(n)]
+        for c, tags in enumerate(carried):
+            if not self.begins_there(frame, node.inputs[c], region.loop[c].element(slots[c][0])):
+                self.spoil(frame, region.loop[c].buffer)
         for c, tags in enumerate(carried):
             self.write(frame, region.loop[c].element(slots[c][0]), tags)
         packed = {}
@@ -248,11 +249,22 @@ class _Run:
         """The slots of a carry before the first step, after it, and so on."""
         return [(op.length - t if op.reverse else t) if c in windows else t % 2 for t in range(op.length + 1)]
 
+    def begins_there(self, frame: Frame, v: Value, place: Place) -> bool:
+        """Whether the value lies where a region is to change it."""
+        (memory, at), (other, there) = (self.addresses(frame, p) for p in (frame.plan.places[v], place))
+        return memory is other and np.array_equal(at, there)
+
     def cond(self, frame: Frame, node: Node) -> None:
         places = frame.plan.places
         captured = node.inputs[1:]
         name = "then_body" if self.branch(node) else "else_body"
-        done = self.inner(frame, node, name, [self.window(frame, places[v]) for v in captured],
+        arguments = [self.window(frame, places[v]) for v in captured]
+        for o, i in frame.plan.regions[node].in_place:
+            self.write(frame, places[node.outputs[o]], frame.tags[node.inputs[i]])
+            arguments[i - 1] = self.window(frame, places[node.outputs[o]])
+        for v in node.inputs:
+            self.read(frame, v, node)
+        done = self.inner(frame, node, name, arguments,
                           [self.window(frame, places[v]) for v in node.outputs], [frame.tags[v] for v in captured])
         frame.tags.update((v, done.tags[w]) for v, w in zip(node.outputs, done.plan.graph.outputs))
 

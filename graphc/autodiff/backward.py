@@ -2,13 +2,14 @@
 rule."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from graphc.analysis.attention import Spelled, spelled_out
 from graphc.analysis.dependence import float_dependents
 from graphc.autodiff.backward_control import CONTROL_RULES
 from graphc.autodiff.backward_remat import REMAT_RULES
 from graphc.autodiff.hidden import Choices
+from graphc.autodiff.sums import added
 from graphc.errors import GraphError, InternalError
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, Dims
@@ -20,13 +21,14 @@ REGION_RULES = {**CONTROL_RULES, **REMAT_RULES}
 
 
 def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wrt: Sequence[Value],
-             choices: Choices | None = None) -> list[Value | None]:
+             choices: Choices | None = None, in_place: Collection[Value] = ()) -> list[Value | None]:
     """Gradients of `wrt`: the sum over `seeds` of (gradient given to a value) times (Jacobian of that value).
 
     `nodes` compute the values, in order, and are already in `b`; new nodes carry the line of the node that they
     differentiate. Attention that is spelled out is differentiated as the operator, which compiling will make of it as
     well: the scores are never stored. Where a condition hides a value, its gradient is exactly zero (see `hidden`;
-    `choices`: what is known of the seeds). None where nothing flows. GraphError when a path to `wrt` leads through an
+    `choices`: what is known of the seeds). `in_place`: values to whose gradient slices and lookups are added where they
+    belong. None where nothing flows. GraphError when a path to `wrt` leads through an
     operator without gradient.
     """
     choices = choices or Choices(b)
@@ -40,15 +42,16 @@ def backward(b: Builder, nodes: Sequence[Node], seeds: Mapping[Value, Value], wr
         with b.at(node.loc and node.loc.calling(node.op.name), node.scope):
             for v, g in zip(*_pulled(b, node, attentions.get(node), gs, reach, choices), strict=True):
                 if g is not None and v in reach:
-                    accumulate(b, grads, v, g, choices)
+                    accumulate(b, grads, v, g, choices, v in in_place)
     return [grads.get(v) for v in wrt]
 
 
-def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value, choices: Choices | None = None) -> None:
+def accumulate(b: Builder, grads: dict[Value, Value], v: Value, g: Value, choices: Choices | None = None,
+               in_place: bool = False) -> None:
     """Adds `g`, summed over what broadcasting repeated, to the gradient of `v`."""
     g = unbroadcast(b, g, v.type.shape, choices)
     if v in grads:
-        total = b.add(grads[v], g)
+        total = added(b, grads[v], g) if in_place else b.add(grads[v], g)
         if choices:
             choices.added(grads[v], g, total)
         g = total

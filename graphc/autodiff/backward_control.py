@@ -2,10 +2,11 @@
 scan of masked steps."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
 
 from graphc.analysis.dependence import dependents, float_dependents, live_nodes
+from graphc.autodiff.sums import added
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Gradients, Op, only_gradient
@@ -13,9 +14,7 @@ from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.types import TensorType
 
 Grads = list[Value | None]
-Backward = Callable[[Builder, Sequence[Node], Mapping[Value, Value], Sequence[Value]], Grads]
-
-
+Backward = Callable[..., Grads]                 # `backward.backward`
 
 @dataclass(frozen=True)
 class DifferentiatedStep:
@@ -45,7 +44,8 @@ def scan_vjp(backward: Backward, b: Builder, node: NodeOf[Scan], gs: Gradients, 
 
 def _scan_gradients(backward: Backward, b: Builder, op: Scan, node: Node, gs: Gradients,
                     wanted: Sequence[bool]) -> Grads:
-    step = _differentiate_step(backward, op, gs, _active_inputs(op.body, op.carries, wanted))
+    on_carries = dependents(op.body.nodes, op.body.inputs[:op.carries])
+    step = _differentiate_step(backward, op, gs, _active_inputs(op.body, op.carries, wanted), on_carries)
     return _ReverseScan(b, op, node, step, gs, wanted).emit()
 
 
@@ -60,18 +60,22 @@ def _active_inputs(body: Graph, carries: int, wanted: Sequence[bool]) -> tuple[b
         active = new
 
 
-def _differentiate_step(backward: Backward, op: Scan, gs: Gradients, active: Sequence[bool]) -> DifferentiatedStep:
+def _differentiate_step(backward: Backward, op: Scan, gs: Gradients, active: Sequence[bool],
+                        in_place: Set[Value]) -> DifferentiatedStep:
     """The step's gradient, with one for every carry to which a gradient comes from outside or from a later step."""
     seeded = {i for i, g in enumerate(gs) if g is not None and (i >= op.carries or active[i])}
     while True:
-        step = _gradient_step(backward, op.body, seeded, active)
+        step = _gradient_step(backward, op.body, seeded, active, in_place)
         more = {i for i in range(op.carries) if active[i] and step.grads[i] is not None} - seeded
         if not more:
             return step
         seeded |= more
 
 
-def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Sequence[bool]) -> DifferentiatedStep:
+def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Sequence[bool],
+                   in_place: Set[Value]) -> DifferentiatedStep:
+    """`in_place`: values of the body that depend on carries. What a step reads of them is added to their gradient where
+    it belongs; lookups in captured arrays stay apart, since `licm` takes them out of the loop as they are."""
     b = Builder(body.name)
     copied = {v: b.input(v.name, v.type) for v in body.inputs}
     inputs = tuple(copied.values())
@@ -79,21 +83,22 @@ def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Se
         copied.update(zip(node.outputs, b.copy(node, copied)))
     forward = tuple(b.nodes)
     seeds = {i: b.input(f"d{i}", body.outputs[i].type) for i in sorted(seeded)}
-    grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a])
+    grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a],
+                       {copied[v] for v in in_place})
     by_input = tuple(grads.get(v) for v in inputs)
     return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input,
                               {new: old for old, new in copied.items()})
 
 
 def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value],
-               wrt: Sequence[Value]) -> dict[Value, Value | None]:
+               wrt: Sequence[Value], in_place: Collection[Value] = ()) -> dict[Value, Value | None]:
     """Gradients of `wrt` for seeds by output number; an output may occur twice, or be an input."""
     nodes = tuple(b.nodes)
     total: dict[Value, Value] = {}
     for i, g in seeds.items():
         v = outputs[i]
         total[v] = b.add(total[v], g) if v in total else g
-    return dict(zip(wrt, backward(b, nodes, total, wrt)))
+    return dict(zip(wrt, backward(b, nodes, total, wrt, in_place=in_place)))
 
 
 class _ReverseScan:
@@ -190,7 +195,7 @@ class _ReverseScan:
             g = step.grads[i]
             return _zeros(b, step.inputs[i].type) if g is None else here[g]
         results = [gradient(i) for i in self.carries]
-        results += [b.add(total, gradient(i)) for total, i in zip(sums, self.captured)]
+        results += [added(b, total, gradient(i), lookups=False) for total, i in zip(sums, self.captured)]
         results += [gradient(i) for i in self.slices]
         return b.finish(results, ("",) * len(results))
 
@@ -219,7 +224,7 @@ def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: 
     inputs = [b.input(names.fresh(v.name or "x"), v.type) for v in body.inputs]
     outputs = b.inline(body, inputs)
     seeds = {i: b.input(names.fresh(f"d_y{i}"), outputs[i].type) for i in seeded}
-    grads = _gradients(backward, b, outputs, seeds, [inputs[i] for i in asked])
+    grads = _gradients(backward, b, outputs, seeds, [inputs[i] for i in asked], dependents(b.nodes, inputs))
     return b, {i: grads[inputs[i]] for i in asked}
 
 

@@ -31,6 +31,8 @@ def call_node(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
     what is put together of parts that lie where they belong, have none.
     """
     if type(node.op) in CONTROL:
+        if any(memory.plan.places[v].buffer.space == "state" for v in node.outputs):
+            calls.commit()
         CONTROL[type(node.op)](calls, node, memory)
     elif node in memory.plan.schedules:
         calls.node(node, memory)
@@ -38,11 +40,12 @@ def call_node(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
 
 def _scan(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
     f, op, region = calls.function, cast(Scan, node.op), memory.plan.regions[node]
-    layout, body, length = scan_layout(op), region.plans["body"], op.length
+    layout, body, length = scan_layout(op, region.in_place), region.plans["body"], op.length
     ins, ys = memory.views(node.inputs), memory.views(node.outputs[op.carries:])
     carries = [memory.view(p) for p in region.loop]
     for c, slots in enumerate(carries):
-        calls.copy(ins[c], _step(slots, layout.first(c)))
+        if not memory.plan.places[node.inputs[c]].same_memory(region.loop[c].element(layout.first(c))):
+            calls.copy(ins[c], _step(slots, layout.first(c)))
     packed = _pack_before(calls, region.packed, body, ins, memory.base)
     with f.loop(0, length, name="step") as loop:
         f.return_if_cancelled()
@@ -71,6 +74,9 @@ def _cond(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
     f, region = calls.function, memory.plan.regions[node]
     pred, *captured = memory.views(node.inputs)
     results = dict(enumerate(memory.views(node.outputs)))
+    for o, i in region.in_place:
+        _begin(calls, node, memory, i, o)
+        captured[i - 1] = results[o]
 
     def branch(name: str) -> None:
         call_graph(calls, PlanMemory(f, region.plans[name], memory.base + region.arena.offset, captured, results))
@@ -90,16 +96,25 @@ def _while_loop(calls: KernelCalls, node: Node, memory: PlanMemory) -> None:
         inside = PlanMemory(f, region.plans[name], memory.base + region.arena.offset, carries + ins[op.carries:],
                             dict(enumerate(results)))
         call_graph(calls, inside)
-    for source, target in zip(ins, carries):
-        calls.copy(source, target)
+    for c in range(op.carries):
+        _begin(calls, node, memory, c, c + 1)
+    changed = {i for _, i in region.in_place}
     with f.while_(op.max_trips) as loop:
         f.return_if_cancelled()
         part("cond_body", [pred])
         loop.condition(f.load(pred, []))
         part("body", new)
-        for source, target in zip(new, carries):
-            calls.copy(source, target)
+        for c in range(op.carries):
+            if c not in changed:
+                calls.copy(new[c], carries[c])
     f.store(count, [], f.cast(f.value(loop.count), i64))
+
+
+def _begin(calls: KernelCalls, node: Node, memory: PlanMemory, source: int, target: int) -> None:
+    """Puts an operand where an output is to be, unless it lies there."""
+    places, x, y = memory.plan.places, node.inputs[source], node.outputs[target]
+    if not places[x].same_memory(places[y]):
+        calls.copy(*memory.views((x, y)))
 
 
 CONTROL: dict[type[Op], Callable[[KernelCalls, Node, PlanMemory], None]] = {Scan: _scan, Cond: _cond,

@@ -60,7 +60,7 @@ class KernelCalls:
             views += views_of_buffer(self.function, plan.scratch[node], scratch, memory.base)
         views += [memory.view(place) for _, place in borders]
         if any(plan.places[v].buffer.space == "state" for v in node.outputs):
-            self._commit()
+            self.commit()
         around = sum([pad.outputs[0].type.nbytes - pad.inputs[0].type.nbytes for pad, _ in borders])
         number = [self._number(node)] if function_needs_node_id(kernel) else []
         self._call(kernel, [*views, *number], Site(kernel.name, node, plan.schedules[node].aliased, around))
@@ -88,9 +88,9 @@ class KernelCalls:
         if self.timed:
             self.function.stamp(number, ends=True)
 
-    def _commit(self) -> None:
-        """Before the first kernel that writes state: leave if something failed or Ctrl-C came, so that state is not
-        half updated.
+    def commit(self) -> None:
+        """Before the first kernel or loop that writes state: leave if something failed or Ctrl-C came, so that state is
+        not half updated.
         """
         if not self.committed:
             self.function.return_if_failed()

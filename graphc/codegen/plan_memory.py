@@ -30,7 +30,7 @@ class PlanMemory:
     def view(self, place: Place) -> View:
         """The place as memory of the function."""
         buffer = place.buffer
-        if buffer.space == "argument":
+        if buffer.space in ("argument", "inout"):
             return within(self.arguments[buffer.slot], place)
         if buffer.space == "result":
             return within(self.results[buffer.slot], place)

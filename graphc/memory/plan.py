@@ -9,21 +9,23 @@ from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import Note, print_graph
 from graphc.ir.types import DType
-from graphc.schedule.schedule import Schedule
+from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
 
-SLOTTED = ("input", "state", "output", "argument", "result")        # spaces in which the slot says which array it is
+# spaces in which the slot says which array it is
+SLOTTED = ("input", "state", "output", "argument", "result", "inout")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
-    """A piece of memory: itself and no other, however alike. `space`: arena, const, input, state, output, argument or
-    result. `slot` is the number of the array in its space, `offset` its first byte in arena or const; until offsets are
-    assigned, that of an arena buffer is 0.
+    """A piece of memory: itself and no other, however alike. `space`: arena, const, input, state, output, argument,
+    result or inout. `slot` is the number of the array in its space, `offset` its first byte in arena or const; until
+    offsets are assigned, that of an arena buffer is 0.
 
-    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs. `fixed`: of an
-    argument, the same in every trip of the loop; of state, never written by the program.
+    "argument" and "result" are memory of the graph around a region: its body's inputs and outputs; "inout" is an
+    argument that the body changes, whose memory holds a result in the end. `fixed`: of an argument, the same in every
+    trip of the loop; of state, never written by the program.
     """
     space: str
     nbytes: Dim
@@ -76,6 +78,10 @@ class Place:
         """Of arrays stacked along the first axis, number i."""
         return Place(self.buffer, self.dtype, self.shape[1:], self.strides[1:], self.offset + i * self.strides[0])
 
+    def as_stack(self) -> "Place":
+        """The array, dense and row-major, as the only one of a stack."""
+        return replace(self, shape=(1, *self.shape), strides=contiguous_strides((1, *self.shape)))
+
     def elements(self, first: int, count: Dim) -> "Place":
         """Some of the arrays stacked along the first axis."""
         return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides,
@@ -105,7 +111,8 @@ class Place:
 @dataclass(frozen=True)
 class Region:
     """The planned bodies of a control node; `arena` holds their arenas, `loop` what they carry from trip to trip,
-    `packed` operands that are packed before the loop for kernels of the body.
+    `packed` operands that are packed before the loop for kernels of the body, `in_place` pairs (output, input) of the
+    node: the memory of the output holds the input when the region begins, and its bodies change it there.
 
     `loop` of a scan: for each carry its slots, stacked along a first axis; of a while_loop: the condition, then the new
     carries.
@@ -114,6 +121,7 @@ class Region:
     arena: Buffer
     loop: tuple[Place, ...] = ()
     packed: Mapping[Node, Buffer] = field(default_factory=dict)
+    in_place: InplacePairs = ()
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

@@ -18,7 +18,7 @@ from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, Progr
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ALIGNMENT, ConstantPool, Order, Stored, assign_storage, shareable
 from graphc.schedule.choose import schedule_node
-from graphc.schedule.schedule import Schedule
+from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.target import Target
 
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
@@ -73,13 +73,17 @@ class Planner:
         return self.plan(graph, places, results)
 
     def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Place | None],
-             fixed_from: int | None = None) -> Plan:
+             fixed_from: int | None = None, in_place: InplacePairs = ()) -> Plan:
         """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone
-        decides about their layout; inputs from number `fixed_from` on never change."""
+        decides about their layout; inputs from number `fixed_from` on never change. `in_place`: pairs (result,
+        argument) of one memory, which the body changes."""
         fixed = len(places) if fixed_from is None else fixed_from
         arguments = {v: p if slot >= fixed and p.lasts else p.given_as("argument", slot, fixed=slot >= fixed)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
-        return self.plan(graph, arguments, [p and p.given_as("result", slot) for slot, p in enumerate(results)])
+        wanted = [p and p.given_as("result", slot) for slot, p in enumerate(results)]
+        for r, a in in_place:
+            wanted[r] = arguments[graph.inputs[a]] = places[a].given_as("inout", a)
+        return self.plan(graph, arguments, wanted)
 
     def plan(self, graph: Graph, arguments: Mapping[Value, Place], results: Sequence[Place | None]) -> Plan:
         """The plan of one graph, whose arguments are at these places and whose results must come to lie at those."""
@@ -124,34 +128,40 @@ class Planner:
 
 
 def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
-    op = node.op
+    op, in_place = node.op, stored.in_place[node]
     slots, captured = stored.carries[node], op.carries + op.xs
     places = [stored.places[v] for v in node.inputs]
     steps = [p.element() for p in (*slots, *places[op.carries:captured])]
-    windows = (None,) * op.carries + scan_layout(op).windows
+    windows = (None,) * op.carries + scan_layout(op, in_place).windows
     stacks = (*slots, *(stored.places[v] for v in node.outputs[op.carries:]))
     results = [None if window else p.element() for p, window in zip(stacks, windows, strict=True)]
-    plan = planner.body(op.body, steps + places[captured:], results, captured)
+    plan = planner.body(op.body, steps + places[captured:], results, captured, in_place)
     before = {inner: buffer for inner, buffer in plan.packed.items() if buffer.space == "arena"}
-    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), slots, before)
+    return Region({"body": plan}, Buffer("arena", plan.arena_bytes), slots, before, in_place)
 
 
 def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
-    captured = [stored.places[v] for v in node.inputs[1:]]
-    results = [stored.places[v] for v in node.outputs]
-    plans = {name: planner.body(graph, captured, results)
+    captured, in_place = [stored.places[v] for v in node.inputs[1:]], stored.in_place[node]
+    results, pairs = [stored.places[v] for v in node.outputs], tuple((o, i - 1) for o, i in in_place)
+    for o, i in pairs:
+        captured[i] = results[o]
+    plans = {name: planner.body(graph, captured, results, in_place=pairs)
              for name, graph in (("then_body", node.op.then_body), ("else_body", node.op.else_body))}
-    return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))))
+    return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), in_place=in_place)
 
 
 def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
-    op = node.op
-    carries = [stored.places[v] for v in node.outputs[1:]]
+    op, in_place = node.op, stored.in_place[node]
+    carries, pairs = [stored.places[v] for v in node.outputs[1:]], tuple((o - 1, i) for o, i in in_place)
     places = carries + [stored.places[v] for v in node.inputs[op.carries:]]
     go = Place.dense(op.cond_body.outputs[0], Buffer("arena", op.cond_body.outputs[0].type.nbytes))
     new = [replace(p, buffer=Buffer("arena", v.type.nbytes), offset=0) for v, p in zip(op.body.outputs, carries)]
-    plans = {"cond_body": planner.body(op.cond_body, places, [go]), "body": planner.body(op.body, places, new)}
-    return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), (go, *new))
+    for c, _ in pairs:
+        new[c] = carries[c]
+    plans = {"cond_body": planner.body(op.cond_body, places, [go]),
+             "body": planner.body(op.body, places, new, in_place=pairs)}
+    return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), (go, *new),
+                  in_place=in_place)
 
 
 REGION_PLANNERS: dict[type[Op], Callable[[Planner, Node, Stored], Region]] = {
@@ -191,6 +201,7 @@ class BufferSharing:
             for output in range(len(node.outputs)):
                 sharing.store(node, output, position)
             for buffer in temporaries.get(node, ()):
+                buffer = sharing.joined.get(buffer, buffer)
                 start, end = sharing.live.get(buffer, (position, position))
                 sharing.live[buffer] = (start, max(end, position))
         return sharing
@@ -223,7 +234,7 @@ class BufferSharing:
         """The buffer of a dying input that this output may take over."""
         places = self.stored.places
         mine = places[node.outputs[output]]
-        for o, i in shareable(node, self.stored.schedules.get(node), places, self.buffer):
+        for o, i in shareable(node, self.stored.pairs(node), places, self.buffer):
             offset, theirs = places[node.inputs[i]].offset, self.buffer(node.inputs[i])
             if (o == output and theirs.space == "arena" and self.last_use.get(theirs) == position
                     and offset == mine.offset and theirs.nbytes == mine.buffer.nbytes

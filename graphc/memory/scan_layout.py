@@ -1,6 +1,7 @@
 """How a scan keeps its carries in memory: what the memory plan and the generated loop must agree on."""
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from graphc.ir.dims import Dim, Dims
@@ -11,14 +12,15 @@ from graphc.ir.ops.control import Scan
 class ScanLayout:
     """Carry c has `slots[c]` slots in memory, one of which is read and another written in each trip.
 
-    Two slots alternate. Where a per-step output is the carry itself, before or after the step, there are length + 1
-    slots and the stacked output is a window of them: `windows[j] = (carry, first slot)`; None for an output with memory
-    of its own.
+    Two slots alternate. A carry that the body changes where it lies has one. Where a per-step output is the carry
+    itself, before or after the step, there are length + 1 slots and the stacked output is a window of them: `windows[j]
+    = (carry, first slot)`; None for an output with memory of its own.
     """
     length: Dim
     reverse: bool
     slots: Dims
     windows: tuple[tuple[int, int] | None, ...]
+    single: frozenset[int] = frozenset()
 
     def first(self, carry: int) -> Dim:
         """The slot of the initial value."""
@@ -28,7 +30,10 @@ class ScanLayout:
         """The slot of the final value."""
         if self._history(carry):
             return 0 if self.reverse else self.length
-        return self.length % 2
+        return 0 if self.in_place(carry) else self.length % 2
+
+    def in_place(self, carry: int) -> bool:
+        return carry in self.single
 
     def _history(self, carry: int) -> bool:
         return any(w is not None and w[0] == carry for w in self.windows)
@@ -36,13 +41,16 @@ class ScanLayout:
     def slot(self, carry: int, trip, parity, after: bool):
         """The slot read (or, `after`, written) in a trip; `parity` is trip modulo 2. Works on ints and on loop
         indices."""
+        if self.in_place(carry):
+            return 0
         if not self._history(carry):
             return parity * -1 + 1 if after else parity
         step = trip + 1 if after else trip
         return step * -1 + self.length if self.reverse else step
 
 
-def scan_layout(op: Scan) -> ScanLayout:
+def scan_layout(op: Scan, in_place: Collection[tuple[int, int]] = ()) -> ScanLayout:
+    """`in_place`: pairs (result, argument) of the body that are carries changed where they lie."""
     old = {v: c for c, v in enumerate(op.body.inputs[:op.carries])}
     new = {v: c for c, v in reversed(list(enumerate(op.body.outputs[:op.carries])))}
     windows = []
@@ -54,5 +62,6 @@ def scan_layout(op: Scan) -> ScanLayout:
         else:
             windows.append(None)
     kept = {w[0] for w in windows if w}
-    slots = tuple(op.length + 1 if c in kept else 2 for c in range(op.carries))
-    return ScanLayout(op.length, op.reverse, slots, tuple(windows))
+    single = frozenset(c for c, _ in in_place)
+    slots = tuple(op.length + 1 if c in kept else 1 if c in single else 2 for c in range(op.carries))
+    return ScanLayout(op.length, op.reverse, slots, tuple(windows), single)

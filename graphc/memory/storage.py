@@ -19,7 +19,8 @@ from graphc.ir.types import TensorType, bf16x2
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Constants, Place
 from graphc.memory.scan_layout import scan_layout
-from graphc.schedule.schedule import Schedule
+from graphc.schedule.in_place import updated, updated_results
+from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import contiguous_strides, reshape_strides
 
@@ -53,16 +54,30 @@ class Stored:
     places: Mapping[Value, Place]
     schedules: Mapping[Node, Schedule]
     carries: Mapping[Node, tuple[Place, ...]]       # of a scan: the slots of each carry, stacked
+    in_place: Mapping[Node, InplacePairs]           # of loops and branches: what their bodies change where it lies
     assembled: frozenset[Node]                      # concatenations and pads, without kernel: parts computed in place
     borders: Mapping[Value, Node]                   # of these the pads, by their insides
 
+    def pairs(self, node: Node) -> InplacePairs:
+        """(output, input): what the node may make in the memory of a dying operand."""
+        return inplace_pairs(node, self.schedules, self.in_place, self.places)
 
-def shareable(node: Node, schedule: Schedule | None, places: Mapping[Value, Place],
+
+def inplace_pairs(node: Node, schedules: Mapping[Node, Schedule], in_place: Mapping[Node, InplacePairs],
+                  places: Mapping[Value, Place]) -> InplacePairs:
+    """Pairs (output, input) of a kernel, by its schedule, or of a loop or branch."""
+    if node in schedules:
+        ins, outs = ([places[v].view for v in values] for values in (node.inputs, node.outputs))
+        return schedules[node].inplace_pairs(ins, outs)
+    return tuple((o, i) for o, i in in_place.get(node, ())
+                 if places[node.outputs[o]].view == places[node.inputs[i]].view)
+
+
+def shareable(node: Node, pairs: InplacePairs, places: Mapping[Value, Place],
               buffer: Callable[[Value], Buffer]) -> Iterator[tuple[int, int]]:
-    """Pairs (output, input) of `node` that may share memory: no other operand shows that memory in another way.
-    `buffer` gives the one that a value is in now."""
-    ins, outs = ([places[v].view for v in values] for values in (node.inputs, node.outputs))
-    for o, i in schedule.inplace_pairs(ins, outs) if schedule else ():
+    """Of pairs (output, input) of `node` those that may share memory: no other operand shows that memory in another
+    way. `buffer` gives the one that a value is in now."""
+    for o, i in pairs:
         mine = buffer(node.inputs[i])
         if all(j == i or buffer(v) is not mine for j, v in enumerate(node.inputs)):
             yield o, i
@@ -88,23 +103,28 @@ class _Storage:
         self.places: dict[Value, Place] = {self.w[v]: place for v, place in arguments.items()}
         self.schedules: dict[Node, Schedule] = {}
         self.carries: dict[Node, tuple[Place, ...]] = {}
+        self.in_place: dict[Node, InplacePairs] = {}
+        self.changes: dict[Value, Value] = {}           # what lies where an argument lay: the operand that it changes
         self.assembled: set[Node] = set()
         self.borders: dict[Value, Node] = {}
         self.past = _Past()
         self.settled: dict[Value, Value] = {}           # results, and what lies where the first of each is wanted
         self.moved: dict[Buffer, Buffer] = {}           # arena buffers whose values came to lie where they are wanted
         self.residents: dict[Buffer, list[Value]] = {}  # what is in each buffer before that
+        self.kept: set[Buffer] = set()                  # those of results
         self.dense: dict[Value, Value] = {}             # copies of what views cannot show where it lies
         self.slots = find_slots(graph, self.orders)
         wholes = {slot.whole: slot for slot in self.slots.values()}
         self.wholes = {node: (slot, Buffer("arena", slot.nbytes)) for node, slot in wholes.items()}
 
     def run(self, results: Sequence[Place | None]) -> Stored:
+        self.change_arguments(results)
         for node in self.graph.nodes:
             with self.w.at(node.loc, node.scope):
                 self.place(node)
         outputs, updates = self.graph.outputs, [u for u in self.graph.updates if u is not None]
         ends = [self.w[v] for v in outputs] + self.rescued([self.w[v] for v in updates])
+        self.kept = {self.places[v].buffer for v in ends}
         for v, place in self.places.items():
             self.residents.setdefault(place.buffer, []).append(v)
         fixed = [self.settle(v, wanted) for v, wanted in zip(ends, results, strict=True)]
@@ -114,7 +134,14 @@ class _Storage:
                 self.w.update(self.w[state], next(new_updates))
         carries = {node: tuple(p.moved(self.moved) for p in slots) for node, slots in self.carries.items()}
         return Stored(self.w.finish(new_outputs, self.graph.output_names), self.places, self.schedules, carries,
-                      frozenset(self.assembled), self.borders)
+                      self.in_place, frozenset(self.assembled), self.borders)
+
+    def change_arguments(self, results: Sequence[Place | None]) -> None:
+        """Results that are wanted where an argument lies, which the graph around this one knows to be possible."""
+        wanted = {r: p for r, p in enumerate(results) if p is not None and p.buffer.space == "inout"}
+        found = updated_results(self.graph) if wanted else {}
+        for r in wanted:
+            self.changes.update((node.outputs[o], node.inputs[i]) for node, o, i in found[r].steps)
 
     def place(self, node: Node) -> None:
         if isinstance(node.op, Constant):
@@ -127,8 +154,11 @@ class _Storage:
         elif node in self.wholes:
             self.place_whole(node)
         else:
-            for old, v in zip(node.outputs, self.w.keep(node)):
-                self.places[v] = self.place_result(old, v)
+            outs = self.w.keep(node)
+            self.places.update((v, self.place_result(old, v)) for old, v in zip(node.outputs, outs))
+            if node.op.is_control:      # memory in another order of elements is no argument that a body changes
+                self.in_place[outs[0].node] = tuple((o, i) for o, i in updated(node)
+                                                    if self.places[outs[o]].view.is_contiguous)
             self.choose_schedule()
 
     def place_whole(self, node: Node) -> None:
@@ -142,7 +172,9 @@ class _Storage:
             self.borders[v.node.inputs[0]] = v.node
 
     def place_result(self, old: Value, v: Value) -> Place:
-        """Memory of its own, or a slot of a concatenation or pad."""
+        """Memory of its own, that of the argument which it is a change of, or a slot of a concatenation or pad."""
+        if old in self.changes:
+            return self.places[self.w[self.changes[old]]]
         slot: Slot | None = self.slots.get(old)
         if slot is not None:
             return slot.place(v, self.wholes[slot.whole][1])
@@ -150,11 +182,14 @@ class _Storage:
 
     def place_scan(self, node: Node) -> None:
         """Carries get slots; results that are carries are windows into these."""
-        layout = scan_layout(node.op)
         outs = self.w.keep(node)
         new = self.w.nodes[-1]
+        in_place = self.in_place[new] = updated(node)
+        layout = scan_layout(node.op, in_place)
         carries, stacked = outs[:node.op.carries], outs[node.op.carries:]
-        slots = self.carries[new] = tuple(_stack(v, n) for n, v in zip(layout.slots, carries))
+        changed = [self.changes.get(old) for old in node.outputs]
+        slots = self.carries[new] = tuple(_stack(v, n) if old is None else self.places[self.w[old]].as_stack()
+                                          for n, v, old in zip(layout.slots, carries, changed))
         for c, v in enumerate(carries):
             self.places[v] = slots[c].element(layout.last(c))
         for v, window in zip(stacked, layout.windows):
@@ -201,14 +236,40 @@ class _Storage:
         if wanted is None:
             return self.settled.get(v, v)
         place, buffer, new = self.places[v], wanted.buffer, v
-        if (place.buffer.space == "arena" and place.is_all and place.has_layout(wanted)
+        if place.buffer is buffer and place.offset == wanted.offset and place.has_layout(wanted):
+            pass                            # a change of the argument that lies there
+        elif (place.buffer.space == "arena" and place.is_all and place.has_layout(wanted)
                 and (buffer.space != "state" or self.may_write(place.buffer, buffer))):
-            self.moved[place.buffer] = buffer
-            self.places.update((u, self.places[u].moved(self.moved)) for u in self.residents[place.buffer])
+            self.move(place.buffer, buffer)
         else:
             new = self.copied(v, wanted)
         self.settled.setdefault(v, new)
         return new
+
+    def move(self, own: Buffer, wanted: Buffer) -> None:
+        """All that is in a buffer lies in another one from now on; so does what the values in it are changes of, where
+        that dies, so that nothing has to be copied."""
+        self.past.extend(self.w.nodes, self.places)
+        while own is not None:
+            self.moved[own] = wanted
+            self.places.update((u, self.places[u].moved(self.moved)) for u in self.residents[own])
+            changed = self.changed_in(own)
+            own = changed if changed and (wanted.space != "state" or self.may_write(changed, wanted)) else None
+
+    def changed_in(self, buffer: Buffer) -> Buffer | None:
+        """The arena buffer of the array of which a kernel, a loop or a branch makes the one that fills this buffer, by
+        changing some elements, and which nothing reads afterwards."""
+        at, output = self.past.made.get(buffer, (-1, 0))
+        node = self.w.nodes[at]
+        pairs = self.in_place[node] if node.op.is_control else updated(node)
+        i = next((i for o, i in pairs if o == output and at >= 0), None)
+        if i is None:
+            return None
+        place = self.places[node.inputs[i]]
+        own, others = place.buffer, [self.places[v].buffer for j, v in enumerate(node.inputs) if j != i]
+        dies = own not in self.kept and own not in others and self.past.last_use.get(own) == at
+        same = place.is_all and place.view == self.places[node.outputs[output]].view
+        return own if dies and same and own.space == "arena" and own in self.past.made else None
 
     def may_write(self, new: Buffer, state: Buffer) -> bool:
         """Whether the node that fills `new` may write the state itself: after the last check and the last reader of the
@@ -218,16 +279,18 @@ class _Storage:
         if self.past.last_check >= at or self.past.last_read.get(state.slot, -1) > at:
             return False
         node = self.w.nodes[at]
-        pairs = shareable(node, self.schedules.get(node), self.places, lambda v: self.places[v].buffer)
+        pairs = shareable(node, inplace_pairs(node, self.schedules, self.in_place, self.places), self.places,
+                          lambda v: self.places[v].buffer)
         allowed = {i for o, i in pairs if o == output}
         return all(i in allowed for i, v in enumerate(node.inputs) if _is_state(self.places[v].buffer, state.slot))
 
 
 @dataclass
 class _Past:
-    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that may
-    fail; the last reader of each state slot."""
+    """What the nodes of a graph did, by their numbers: which filled a buffer, with which output; the last that reads a
+    buffer; the last that may fail; the last reader of each state slot."""
     made: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
+    last_use: dict[Buffer, int] = field(default_factory=dict)
     last_check: int = -1
     last_read: dict[int, int] = field(default_factory=dict)
     seen: int = 0
@@ -240,6 +303,7 @@ class _Past:
             if not node.op.is_view:
                 for i, v in enumerate(node.outputs):
                     self.made.setdefault(places[v].buffer, (at, i))
+                self.last_use.update((places[v].buffer, at) for v in node.inputs)
                 self.last_read.update((places[v].buffer.slot, at) for v in node.inputs if _is_state(places[v].buffer))
         self.seen = len(nodes)
 
@@ -282,7 +346,7 @@ def _pack(place: Place, op) -> Place | None:
     count, v = bf16x2.numbers, TensorType(place.dtype, place.shape)
     steps = [exact_quotient(s, count) if n != 1 else 0 for n, s in zip(place.shape[:-1], place.strides)]
     offset = exact_quotient(place.offset, count)
-    around = place.buffer.space in ("argument", "result")       # where that begins is not known here
+    around = place.buffer.space in ("argument", "result", "inout")      # where that begins is not known here
     if place.strides[-1] != 1 or offset is None or None in steps or around:
         return None
     packed = Pack().infer(v)

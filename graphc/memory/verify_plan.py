@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, Place, Plan
 from graphc.memory.scan_layout import scan_layout
+from graphc.schedule.schedule import InplacePairs
 from graphc.schedule.view import span
 
 NEVER = 1 << 62                         # the position behind all nodes, at which results are read
@@ -99,27 +100,34 @@ class _Checker:
                 fail(f"{v} in {places[v]} is not where it belongs in {whole}", node)
 
     # ---- bodies
-    def body(self, node: Node, name: str, given: Sequence[Place], wanted: Sequence[Place]) -> None:
-        """The plan of a body whose arguments and results lie at these places of this graph."""
+    def body(self, node: Node, name: str, given: Sequence[Place], wanted: Sequence[Place],
+             in_place: InplacePairs = ()) -> None:
+        """The plan of a body whose arguments and results lie at these places of this graph; those of `in_place`
+        (result, argument) where the result lies."""
         region = self.plan.regions[node]
         inner = region.plans[name]
         if inner.arena_bytes > region.arena.nbytes:
             fail(f"the arena of {name} has {inner.arena_bytes} bytes, its region {region.arena.nbytes}", node)
         taken = [p if p.lasts and inner.places[v] == p else p.given_as("argument", i)
                  for i, (v, p) in enumerate(zip(inner.graph.inputs, given))]
+        wanted = list(wanted)
+        for r, a in in_place:
+            taken[a] = wanted[r] = replace(wanted[r], buffer=Buffer("inout", wanted[r].buffer.nbytes, a))
         _Checker(inner, taken, wanted).check()
 
     def places(self, values: Sequence[Value]) -> list[Place]:
         return [self.plan.places[v] for v in values]
 
     def scan(self, node: Node) -> None:
-        op, layout, slots = node.op, scan_layout(node.op), self.plan.regions[node].loop
+        op, region = node.op, self.plan.regions[node]
+        slots, layout = region.loop, scan_layout(node.op, region.in_place)
         stacks = self.places(node.inputs)[op.carries:op.carries + op.xs] + self.places(node.outputs)[op.carries:]
         for c, place in enumerate(slots):
             used = [(layout.slot(c, t, t % 2, after=False), layout.slot(c, t, t % 2, after=True))
                     for t in _trips(op.length)]
             all_slots = {layout.first(c), layout.last(c), *sum(used, ())}
-            if any(before == after for before, after in used) or not all(0 <= s < place.shape[0] for s in all_slots):
+            if (any((before == after) != layout.in_place(c) for before, after in used)
+                    or not all(0 <= s < place.shape[0] for s in all_slots)):
                 fail(f"carry {c} is in slots {used} of {place.shape[0]}", node)
         if any(p.shape[0] != op.length for p in stacks):
             fail(f"stacked arrays of another length than {op.length}", node)
@@ -129,18 +137,23 @@ class _Checker:
             if window:          # the carry itself: after the step, or before it
                 before = slots[window[0]].element().given_as("argument", window[0])
                 wanted[j] = wanted[window[0]] if (window[1] == 0) == op.reverse else before
-        self.body(node, "body", given, wanted)
+        self.body(node, "body", given, wanted, region.in_place)
 
     def cond(self, node: Node) -> None:
+        pairs = [(o, i - 1) for o, i in self.plan.regions[node].in_place]
         for name in ("then_body", "else_body"):
             wanted = [p.given_as("result", j) for j, p in enumerate(self.places(node.outputs))]
-            self.body(node, name, self.places(node.inputs)[1:], wanted)
+            self.body(node, name, self.places(node.inputs)[1:], wanted, pairs)
 
     def while_loop(self, node: Node) -> None:
         go, *new = self.plan.regions[node].loop
         given = self.places(node.outputs)[1:] + self.places(node.inputs)[node.op.carries:]
         self.body(node, "cond_body", given, [go.given_as("result", 0)])
-        self.body(node, "body", given, [p.given_as("result", j) for j, p in enumerate(new)])
+        pairs = [(o - 1, i) for o, i in self.plan.regions[node].in_place]
+        for c, place in enumerate(new):
+            if place.same_memory(given[c]) != ((c, c) in pairs):
+                fail(f"carry {c} in {given[c]} becomes {place}, changed in place are {pairs}", node)
+        self.body(node, "body", given, [p.given_as("result", j) for j, p in enumerate(new)], pairs)
 
     # ---- buffers
     def temporaries(self, node: Node) -> Iterator[Buffer]:
@@ -252,8 +265,9 @@ class _Lives:
             return True
         plan, mine = self.plan, self.plan.places[v]
         met = [i for i, w in enumerate(node.inputs) if u in self.roots[w] and not apart(plan.places[w], mine)]
-        schedule = plan.schedules.get(node)
-        pairs = schedule.inplace_pairs(plan.views(node.inputs), plan.views(node.outputs)) if schedule else ()
+        schedule, region = plan.schedules.get(node), plan.regions.get(node)
+        pairs = schedule.inplace_pairs(plan.views(node.inputs), plan.views(node.outputs)) if schedule else \
+            region.in_place if region else ()
         there = len(met) == 1 and (v.index, met[0]) in pairs and plan.places[node.inputs[met[0]]].same_memory(mine)
         return self.last[u] == at and (not met or there)
 

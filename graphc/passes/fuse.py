@@ -14,6 +14,8 @@ from typing import ClassVar
 from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.constant import Constant, Dimension, Iota
+from graphc.ir.ops.scan_ops import LinearScan
+from graphc.ir.types import normalize_axis
 from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
@@ -91,7 +93,7 @@ class Fusion:
         sources = self._sources(node)
         if node.op.takes_epilogue:
             return self._open("contraction" if node.inputs[0] is not node.inputs[1] else "other", node, sources)
-        if type(node.op) not in RULES or node.op.is_leaf or _is_empty(node):
+        if type(node.op) not in RULES or node.op.is_leaf or _is_empty(node) or _runs_inside(node):
             return self._open("other", node, sources)
         home = (self._join_contraction(node, sources) or self._join_nest(node, sources)
                 or self._join_reader(node, sources))
@@ -292,7 +294,8 @@ class Fusion:
                 and all(space.dims_of(v) == set(space.kept) for n in c.nodes for v in n.outputs if v in space.maps)):
             return ""
         inside = {n for part in (both or (c,)) for n in part.nodes} | {node}
-        if c.flops > self.machine.recompute_ops or any(n.op.is_generator or n.op.is_reduction for n in c.nodes):
+        if c.flops > self.machine.recompute_ops or any(n.op.is_generator or n.op.is_reduction
+                                                       or isinstance(n.op, LinearScan) for n in c.nodes):
             return "its values would be computed again and again along a new axis"
         if any(v in self.results or any(u not in inside for u in self.users[v]) for n in c.nodes for v in n.outputs):
             return "its smaller values are read elsewhere too"
@@ -370,6 +373,12 @@ class Fusion:
     def _refuse(self, c: Cluster, node: Node, why: str) -> None:
         maker = next((v.node for v in node.inputs if v.node in self.of and self.of[v.node] is c), c.nodes[-1])
         self.refused.append((maker, node, why))
+
+
+def _runs_inside(node: Node) -> bool:
+    """Whether a recurrence runs along the innermost axis: what other operators do there side by side, it would do one
+    element after another."""
+    return isinstance(node.op, LinearScan) and normalize_axis(node.op.axis, rank := node.outputs[0].type.rank) == rank - 1
 
 
 def _is_empty(node: Node) -> bool:

@@ -1,5 +1,5 @@
 """Rematerialization: cheap values are computed again by each cluster that reads them, if their inputs are in memory,
-instead of being stored.
+instead of being stored. What is made of small arrays alone may cost as much as its way to memory and back.
 
 A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a
 function of its result.
@@ -81,21 +81,24 @@ class _Repeat:
 
 
 class _Chain:
-    """The nodes that make `v` from one array in memory and small ones, operands first."""
+    """The nodes that make `v` from small arrays and at most one other in memory, operands first."""
 
     def __init__(self, repeat: _Repeat, v: Value):
         self.repeat, self.v, self.home = repeat, v, repeat.of[v.node]
         self.nodes: list[Node] = []
         self.bases: set[Value] = set()
         self.flops = 0
-        self.is_cheap = self._make(v) and len(self.bases) == 1
+        machine = repeat.fusion.machine
+        self.most = machine.recompute_ops if typical(v.type.nbytes) <= machine.l2_bytes else machine.reload_ops
+        self.is_cheap = self._make(v) and (not self.bases or len(self.bases) == 1
+                                           and self.flops <= machine.recompute_ops)
 
     def _make(self, v: Value) -> bool:
         node = v.node
         if node in self.nodes:
             return True
         self.flops += node.op.element_flops
-        if self.flops > self.repeat.fusion.machine.recompute_ops or not all(map(self._take, node.inputs)):
+        if self.flops > self.most or not all(map(self._take, node.inputs)):
             return False
         self.nodes.append(node)
         return True

@@ -1,17 +1,19 @@
 """Chooses the schedule of a loop nest: a pure function of its shape, the strides of its operands and the target."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from graphc.ir.dims import evaluate, typical, upper
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.scan_ops import LinearScan
+from graphc.schedule.cost import Ranking
 from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import (
     AFTER, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
 from graphc.schedule.nest_facts import NestFacts, flops_of, view_bytes
-from graphc.schedule.nest_grid import Loops, grid_ranking
+from graphc.schedule.nest_grid import Grid, Loops, grid_ranking
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.open_sizes import alone, busy_sizes
 from graphc.schedule.single_op import cluster_of
@@ -38,13 +40,9 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     if across:
         nest = crosswise(nest)
         facts = NestFacts(nest, ins, outs, target)
-    outer, inner = facts.loops(vector)
-    stages = stages_of(nest, inner)
-    lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
-    values = busy_sizes(nest.extents, facts.element_cycles, target.machine)
-    columns = lanes if vector not in inner and vector >= 0 else 1
-    row = facts.element_cycles * evaluate(nest.size(inner), values) * columns
-    ranking = grid_ranking(Loops(nest, values, stages, outer, inner, vector, lanes, row, target.machine))
+    loops, ranking = min((_ranked(facts, vector, *order) for order in _orders(facts, vector)),
+                         key=lambda found: found[1].best.total)
+    outer, inner, stages, lanes = loops.outer, loops.inner, loops.stages, loops.lanes
     grid, stream = ranking.best.schedule, facts.streamed(vector, lanes)
     return NestSchedule(
         outer,
@@ -67,11 +65,35 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     )
 
 
+def _orders(facts: NestFacts, vector: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Outer and inner dims in which the nest may loop. Recurrences whose steps reduce nothing may walk along their axis
+    for one vector after another, with what they carry in registers."""
+    nest = facts.nest
+    outer, inner = facts.loops(vector)
+    if nest.running >= 0 and not nest.reduced:
+        yield (*outer, *(d for d in inner if d != vector)), ()
+    if nest.running < 0 or inner:
+        yield outer, inner
+
+
+def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
+            inner: tuple[int, ...]) -> tuple[Loops, Ranking[Grid]]:
+    nest, machine = facts.nest, facts.target.machine
+    stages = stages_of(nest, inner)
+    lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
+    values = busy_sizes(nest.extents, facts.element_cycles, machine)
+    columns = lanes if vector not in inner and vector >= 0 else 1
+    steps = evaluate(nest.extents[nest.running], values) if nest.running >= 0 else 1
+    row = facts.element_cycles * evaluate(nest.size(inner), values) * columns * steps
+    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps)
+    return loops, grid_ranking(loops)
+
+
 def _runs_across(facts: NestFacts, vector: int) -> bool:
     """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims:
     inputs that L2 holds are read as fast column by column."""
     nest, kept = facts.nest, facts.nest.kept
-    if not nest.reductions or nest.crossing or vector not in kept or stages_of(nest, nest.reduced).count > 1:
+    if not nest.reductions or nest.crossing or nest.running >= 0 or vector not in kept or stages_of(nest, nest.reduced).count > 1:
         return False
     size, rows = facts.size(kept), facts.size(nest.reduced)
     traffic = sum(view_bytes(t) for t in facts.ins)
@@ -81,6 +103,8 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
 def _fetch(facts: NestFacts, stages: Stages, outer, inner, vector: int, stream: bool) -> Fetch | None:
     """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in
     the stage with the most arithmetic. Columns that lie far apart: some rows down, in every stage. """
+    if facts.nest.running >= 0:
+        return None
     if _far_columns(facts, inner, vector):
         return Fetch(inner[-1], facts.target.machine.l3_latency // COLUMN_STEP_CYCLES, level=2)
     if not stream or stages.count < 2 or not outer or inner != (vector,):
@@ -125,7 +149,7 @@ def _stored(nest: Nest, stages: Stages, facts: NestFacts) -> tuple[int, ...]:
         sources = [producer(v) for v in node.inputs]
         work[node] = flops_of(node) + sum(work.get(s, 0) if s else 1 for s in sources)
         dear = work[node] > cheap and node.outputs[0] in later and not node.op.is_whole_view
-        if dear and (len(kept) + 1) * row <= limit:
+        if isinstance(node.op, LinearScan) and node.outputs[0] in later or dear and (len(kept) + 1) * row <= limit:
             kept.append(number)
             work[node] = 1
     return tuple(kept)

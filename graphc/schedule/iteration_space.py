@@ -5,7 +5,8 @@ tuple of dims (the empty tuple for an axis of size 1). A reshape that cuts an ax
 ever merged here (`schedule.loop_nest` merges dims that are contiguous in memory). Reductions of a cluster reduce the
 same dims; besides, reductions over exactly the other dims may end in it ("crossing": column sums next to row sums, or
 the total of a row's results). Values computed from those ("late") are computed when all rows are done, so that nothing
-else in the cluster may read them.
+else in the cluster may read them. Linear recurrences of a cluster run along one dim, in one direction: their rows are
+steps, one after another, each with all that is not reduced in it.
 """
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim, exact_quotient, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
-from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, shape
+from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, scan_ops, shape
 
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
@@ -33,10 +34,10 @@ class Space:
 
     `extents`: size of each dim, in order of creation. `maps`: axes of the values made by added nodes; `uses`: axes of
     leaves, per use. `reduced`: the dims that the reductions reduce (None: no reduction yet); a reduction over axes of
-    size 1 only is none of `reductions`.
+    size 1 only is none of `reductions`. `running`: the dim along which recurrences run; None: there are none.
     """
     __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "crossed", "crossing", "late", "read",
-                 "number")
+                 "running", "backward", "number")
 
     def __init__(self):
         self.extents: dict[int, Dim] = {}
@@ -49,6 +50,8 @@ class Space:
         self.crossing: frozenset[Node] = frozenset()
         self.late: set[Value] = set()           # results of crossing reductions, and values made from them
         self.read: set[Value] = set()           # results of reductions that added nodes read
+        self.running: int | None = None
+        self.backward = False                   # whether recurrences run from the last index to the first
         self.number = 0
 
     def copy(self) -> "Space":
@@ -57,6 +60,7 @@ class Space:
                                                        dict(self.uses))
         new.reduced, new.reductions, new.number = self.reduced, self.reductions, self.number
         new.crossed, new.crossing, new.late, new.read = self.crossed, self.crossing, set(self.late), set(self.read)
+        new.running, new.backward = self.running, self.backward
         return new
 
     def add(self, node: Node) -> None:
@@ -110,10 +114,26 @@ class Space:
                 self.uses[node, k] = tuple(() if n == 1 else dims for n, dims in zip(v.type.shape, last))
         self.maps[node.outputs[0]] = done
 
+    def recur(self, node: Node) -> None:
+        """A linear recurrence along an axis: otherwise elementwise in both operands."""
+        if any(v in self.late for v in node.inputs):
+            raise Misfit("a recurrence does not begin when all rows are done")
+        self.broadcast(node)
+        dims = self.maps[node.outputs[0]][node.op.axis]
+        if not dims:
+            return
+        if len(dims) > 1 or self.crossed is not None or dims[0] in (self.reduced or ()):
+            raise Misfit("the loop along the axis of a recurrence is another one")
+        if self.running not in (None, dims[0]) or self.running is not None and self.backward != node.op.reverse:
+            raise Misfit("two recurrences run along different axes or directions")
+        self.running, self.backward = dims[0], node.op.reverse
+
     def reduce(self, node: Node) -> None:
         axes = node.op.reduced_axes
         source = self._operand(node)
         gone = tuple(d for a in axes for d in source[a])
+        if self.running in gone:
+            raise Misfit("it reduces the axis of a recurrence")
         mine = {d for dims in source for d in dims}
         if gone and mine != set(self.extents) and (set(gone) == set(self.reduced or gone) or mine != set(gone)):
             raise Misfit("it would be reduced again and again along the other axes")
@@ -134,6 +154,8 @@ class Space:
         a result yet.
         """
         whole = set(self.extents)
+        if self.running is not None:
+            raise Misfit("the steps of a recurrence are not rows whose sums cross")
         if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced):
             raise Misfit("they reduce different axes")
         if self.crossed is None and not self.read and mine == whole and typical(self.size(gone)) <= CROSS_LIMIT:
@@ -271,6 +293,8 @@ class Space:
         """Replaces `dim` by dims of these sizes, outermost first, everywhere."""
         if len(sizes) <= 1:
             return (dim,)
+        if dim == self.running:
+            raise Misfit("the axis of a recurrence would be cut")
         new = tuple(range(self.number + 1, self.number + 1 + len(sizes)))
         self.number += len(sizes)
         order = [(d, n) for d, n in self.extents.items()]
@@ -335,5 +359,5 @@ RULES: dict[type[Op], Callable[[Space, Node], None]] = {
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     **dict.fromkeys((constant.Constant, constant.Iota, constant.Dimension), Space.leaf),
-    random.RandomBits: Space.generate, embedding_gradients.PickRows: Space.pick,
+    random.RandomBits: Space.generate, embedding_gradients.PickRows: Space.pick, scan_ops.LinearScan: Space.recur,
 }

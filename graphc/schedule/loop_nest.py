@@ -13,6 +13,7 @@ from graphc.ir.dims import Dim, Dims, Poly, upper
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Iota
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import DType, i32, i64
 from graphc.schedule.iteration_space import Map, Space, Use, space_of
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -29,7 +30,8 @@ class Nest:
     are inputs or counting arrays, per use. `crossing` reductions reduce all other dims, `crossed`; those are `wide`
     whose result is a row and not one number. `counters`: for nodes that need an element number (random numbers: of the
     element; argmax: along its axis), its strides. `outputs`: strides of each output (0 along dims that it does not
-    have). `deps`: dims that each value changes with.
+    have). `deps`: dims that each value changes with. `running`: the dim along which recurrences run, from its end if
+    `backward`; -1: there are none.
     """
     body: Graph
     extents: Dims
@@ -43,6 +45,8 @@ class Nest:
     outputs: tuple[Strides, ...]
     spans: tuple[frozenset[int], ...]   # dims that each output has
     deps: Mapping[Value, frozenset[int]]
+    running: int = -1
+    backward: bool = False
 
     def size(self, dims: Iterable[int]) -> Dim:
         return prod(self.extents[d] for d in dims)
@@ -106,12 +110,13 @@ def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -
     crossed = frozenset(k for k, i in enumerate(last) if dims[i] in (space.crossed or ()))
     number = {dims[i]: k for k, group in enumerate(groups) for i in group}
     merged = {use: pick(s) for use, s in leaves.items()}
+    running = number.get(space.running, -1) if space.running is not None else -1
     return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions,
                 crossed, space.crossing,
                 frozenset(n for n in space.crossing if space.dims_of(n.outputs[0])), merged,
                 {node: pick(s) for node, s in counters.items()}, tuple(map(pick, outputs)),
                 tuple(frozenset(number[d] for d in span if d in number) for span in spans),
-                _deps(body, merged, counters, last, reduced, crossed, space))
+                _deps(body, merged, counters, last, reduced, crossed, space, running), running, space.backward)
 
 
 def _strides(m: Map, strides: Sequence[Dim], space: Space, dims: Sequence[int]) -> Strides:
@@ -150,7 +155,7 @@ def _counter(node: Node, space: Space, dims) -> Strides:
 def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
     """Merges dims (positions) of one class that every row of strides walks through in one step."""
     reduced = set(space.reduced or ())
-    classes = [(d in reduced, tuple(d in span for span in spans)) for d in dims]
+    classes = [(d in reduced, d == space.running, tuple(d in span for span in spans)) for d in dims]
     groups = [[i] for i in range(len(dims))]
     sizes = [space.extents[d] for d in dims]
     merged = True
@@ -166,8 +171,8 @@ def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
     return groups
 
 
-def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, crossed,
-          space: Space) -> dict[Value, frozenset[int]]:
+def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, crossed, space: Space,
+          running: int) -> dict[Value, frozenset[int]]:
     deps: dict[Value, frozenset[int]] = {}
     for node in body.nodes:
         found: set[int] = set()
@@ -177,6 +182,8 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, c
             continue
         if node.op.is_generator:
             found |= {d for d, i in enumerate(last) if counters[node][i] != 0}
+        if isinstance(node.op, LinearScan):
+            found |= {running} - {-1}
         for k, v in enumerate(node.inputs):
             if v in deps or (node, k) in leaves:
                 found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s != 0}

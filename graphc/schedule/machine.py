@@ -97,6 +97,12 @@ class Machine:
         return ns * self.clock_ghz
 
     @property
+    def reload_ops(self) -> int:
+        """Operations on vectors of 64 bytes that take as long as it takes to write one to memory, which reads its line before,
+        and to read it again."""
+        return int(3 * 64 / self.memory_bytes_per_cycle / self.vector_op_cycles)
+
+    @property
     def handover_cycles(self) -> float:
         return self.cycles(self.handover_ns)
 

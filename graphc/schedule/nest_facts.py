@@ -10,6 +10,7 @@ from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of
 from graphc.schedule.open_sizes import typical_sizes
@@ -56,15 +57,18 @@ class NestFacts:
         nest = self.nest
         if not nest.extents:
             return -1
-        return max(
-            (d for d in range(len(nest.extents)) if d not in nest.crossed),
-            key=lambda d: (self._score(d), d in nest.reduced, self.extents[d]),
+        found = max(
+            (d for d in range(len(nest.extents)) if d not in nest.crossed and d != nest.running),
+            key=lambda d: (self._score(d), d in nest.reduced, self.extents[d]), default=-1,
         )
+        return found if nest.running < 0 or found < 0 or self._score(found) > 0 else -1
 
     def _score(self, d: int) -> int:
-        score = 0
+        """Elements that are read or written side by side, less those that are not. What steps of a recurrence share
+        each of them reads again."""
+        score, again = 0, (self.nest.running,)
         for strides, weight in self.rows:
-            elements = prod(n for n, s in zip(self.extents, strides) if s)
+            elements = prod(n for k, (n, s) in enumerate(zip(self.extents, strides)) if s or k in again)
             score += weight * elements * (1 if strides[d] == 1 else 0 if strides[d] == 0 else -1)
         return score if self.extents[d] > 3 else score - abs(score) // 2
 
@@ -72,7 +76,7 @@ class NestFacts:
         """outer and inner dims, each in loop order; the vector dim last in inner, or in neither."""
         nest = self.nest
         order = sorted(range(len(nest.extents)), key=self._reach, reverse=True)
-        order = [d for d in order if d != vector]
+        order = [d for d in order if d not in (vector, nest.running)]
         if nest.crossing:
             inner = [d for d in order if d not in nest.crossed] + [vector]
             return tuple(d for d in order if d in nest.crossed), tuple(inner)
@@ -82,7 +86,7 @@ class NestFacts:
         turned = self._turned(vector)
         if turned >= 0:
             return tuple(d for d in order if d != turned), (vector, turned)
-        inner = [vector]
+        inner = [vector] * (vector >= 0)
         shared = frozenset.intersection(*nest.spans)
         while order and self.size(inner) < INNER_ELEMENTS and order[-1] in shared:
             inner.insert(0, order.pop())
@@ -91,6 +95,8 @@ class NestFacts:
     def _turned(self, vector: int) -> int:
         """A dim other than the vector along which a large input is contiguous; -1 if there is none."""
         shared = frozenset.intersection(*self.nest.spans)
+        if self.nest.running >= 0:
+            return -1
         for strides, _ in self.rows[:len(self.rows) - len(self.outs)]:
             if strides[vector] > 1 and self.extents[vector] > 3:
                 found = [d for d, s in enumerate(strides) if s == 1 and d in shared and self.extents[d] > 3]
@@ -176,7 +182,7 @@ def _leading(todo: list[Value], stages: Stages) -> list[Node]:
 
 def flops_of(node: Node) -> int:
     """Arithmetic of one element of a body node."""
-    counts = isinstance(node.op, Elementwise) or node.op.is_generator or node.op.is_reduction
+    counts = isinstance(node.op, (Elementwise, LinearScan)) or node.op.is_generator or node.op.is_reduction
     return node.op.element_flops if counts else 0
 
 

@@ -24,13 +24,18 @@ TRANSPOSE_BLOCK = 32            # indices of the contiguous dim of an input that
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
 CROSS_ROWS = 16                 # of a tile of a nest with sums across rows, at least, where rows come with the call
+CHAIN_CYCLES = 8                # of a product and a sum, each of which waits for the one before
+STATE_CYCLES = 18               # the same by way of memory
+FAR_CYCLES = 8                  # of a step of one vector, whose neighbours in memory are other vectors of the same step
+STATE_BYTES = 8                 # of an element that recurrences hand to the next step, and of another one with it
 LANE_SUMS = 1024                # additions into one lane of an f32 sum before it is cut
 
 
 @dataclass(frozen=True)
 class Loops:
     """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector
-    where columns are among them. `values`: of the names, with which costs are counted."""
+    where columns are among them. `values`: of the names, with which costs are counted. `steps` of recurrences: part of
+    each row."""
     nest: Nest
     values: Mapping[str, int]
     stages: Stages
@@ -40,6 +45,7 @@ class Loops:
     lanes: int
     row: float
     machine: Machine
+    steps: int = 1
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -113,6 +119,8 @@ def _candidates(loops: Loops) -> Iterator[Candidate[Grid]]:
     if loops.nest.crossing:
         yield _serial(loops, _crossing(loops, loops.rows))
         yield _parallel("rows", loops, _crossing(loops, _crossing_tile(loops)))
+    elif loops.nest.running >= 0:
+        yield from _recurrences(loops)
     elif loops.inner[0] == loops.vector and len(loops.inner) > 1:
         yield _serial(loops, _transposing(loops, max(loops.rows, 1)))
         yield _parallel("rows", loops, _transposing(loops, 1))
@@ -210,6 +218,49 @@ def _cut(loops: Loops, pieces: int) -> Grid | None:
         else ()
     )
     return Grid(1, _columns(loops, loops.row / ceil(loops.sizes[dim] / chunk)), chunk, dim, partials=partials)
+
+
+# --- recurrences ------------------------------------------------------------------------------------------------------
+
+def _recurrences(loops: Loops) -> Iterator[Candidate[Grid]]:
+    """Tiles of what runs side by side, each with all steps; nothing cuts these. Without inner loops each vector runs
+    alone, and what it carries is in registers. Else a step is one of the whole tile, whose state stays in L1."""
+    if not loops.inner:
+        found = [_serial(loops, Grid(max(loops.rows, 1))),
+                 _parallel("rows", loops, Grid(max(1, min(round(loops.tile / loops.line), loops.rows))))]
+        if loops.blocks > 1:
+            found.insert(1, _parallel("columns", loops, Grid(columns=_columns(loops, loops.row))))
+    else:
+        found = list(_side_by_side(loops))
+    yield from (_with_chain(candidate, loops) for candidate in found)
+
+
+def _side_by_side(loops: Loops) -> Iterator[Candidate[Grid]]:
+    state = STATE_BYTES * loops.size(loops.inner) * (loops.lanes if loops.blocks else 1)
+    held = max(1, loops.machine.l1_bytes // 2 // state)
+    if not loops.nest.reduced:
+        least = ceil(2 * state / loops.machine.l1_bytes)
+        yield _serial(loops, _cut(loops, least) or Grid(min(held, max(loops.rows, 1))))
+        parts = _cut(loops, max(ceil(loops.row / loops.tile), least))
+        if parts:
+            yield _parallel("rows in parts", loops, parts)
+    columns = min(held, max(1, round(loops.tile / loops.row))) * loops.lanes if loops.blocks > 1 else 0
+    most = 1 if columns else min(held, max(loops.rows, 1))
+    if loops.nest.reduced:
+        yield _serial(loops, Grid(most, columns))
+    yield _parallel("columns" if columns else "rows", loops,
+                    Grid(max(1, min(round(loops.tile / loops.line), most)), columns))
+
+
+def _with_chain(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
+    """With what a step waits for the one before it, and for memory that is not next to that of the one before."""
+    grid = candidate.schedule
+    chains = _tiles(loops, grid) if loops.inner else loops.rows * max(loops.blocks, 1)
+    cycles = STATE_CYCLES if loops.inner else CHAIN_CYCLES
+    cores = 1 if grid.serial else loops.machine.planned_cores
+    far = 0 if loops.inner or chains == 1 else FAR_CYCLES * chains * loops.steps
+    waits = max(0.0, cycles * chains * loops.steps - loops.total)
+    return replace(candidate, terms=(*candidate.terms, ("chain", waits / cores), ("far lines", far / cores)))
 
 
 # --- special nests ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Schedule and lowering both use it, so that they agree. A row is one index of `ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.errors import InternalError
@@ -44,6 +44,14 @@ def rows_of(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Ro
         raise InternalError(f"no rule says which parts of {node.op.name} are independent; it needs a row in "
                             f"graphc/schedule/parallel_rows.py", "schedule")
     return rule(node.op, ins, outs)
+
+
+def rows_of_update(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Rows:
+    """The rows of an operator that changes some elements of its first operand, when nothing else has to be written."""
+    if isinstance(node.op, shape.DynamicUpdateSlice):
+        return _copying(node.op, ins[1:2], ins[1:2])
+    rows = rows_of(node, ins, outs)
+    return replace(rows, repeat=rows.repeat - outs[0].shape[node.op.axis])
 
 
 def unit_stride(axis: int, *views: ViewType) -> bool:
@@ -195,7 +203,7 @@ RULES: dict[type, Callable[..., Rows]] = {
     embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
     shape.DynamicUpdateSlice: _copying,
-    scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.LinearScan: _running,
+    scan_ops.CumSum: _running, scan_ops.CumProd: _running,
     factor.Cholesky: _matrix, factor.LU: _matrix, factor.SymmetricEigen: _matrix, factor.LQ: _matrix,
     factor.TriangularSolve: _right_hand_sides,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,

@@ -44,7 +44,7 @@ def test_every_schedule_answers_what_the_memory_plan_asks():
     made = subclasses(Schedule) - {schedule_module.ProductSchedule}
     assert len(made) >= 6 and all(is_dataclass(cls) and cls.__dataclass_params__.frozen and "__str__" in vars(cls)
                                   for cls in made)
-    schedule = PlainSchedule(inplace=((0, 0),))
+    schedule = PlainSchedule(in_place=PlainSchedule(aliased=True))
     assert (schedule.shared_bytes, schedule.packed_bytes, schedule.prepacked, schedule.aliased) == (0, 0, None, False)
     assert schedule.updating().aliased and schedule.inplace_pairs((), ()) == ((0, 0),)
 

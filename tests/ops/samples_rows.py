@@ -110,17 +110,20 @@ def cumulatives() -> Iterator[Sample]:
 
 
 def linear_scans() -> Iterator[Sample]:
-    for reverse in (False, True):
-        for shape, axis in (((17,), 0), ((3, 7), 1), ((7, 3), 0), ((1,), 0), ((0,), 0)):
-            yield from each(LinearScan(axis, reverse), ((shape, shape),), tag=f"axis{axis}" + "-reverse" * reverse, expect=recurrence(axis, reverse))
+    for reverse, exclusive in ((False, False), (True, False), (False, True), (True, True)):
+        tag = "-reverse" * reverse + "-exclusive" * exclusive
+        for shape, axis in (((17,), 0), ((3, 7), 1), ((7, 3), 0), ((1,), 0), ((0,), 0), ((3, 4, 5), 1), ((5, 37), 0)):
+            yield from each(LinearScan(axis, reverse, exclusive), ((shape, shape),), tag=f"axis{axis}{tag}",
+                            expect=recurrence(axis, reverse, exclusive))
 
 
-def recurrence(axis: int, reverse: bool) -> Callable:
-    """y[i] as the sum over j of x[j] times the product of a between j and i."""
+def recurrence(axis: int, reverse: bool, exclusive: bool = False) -> Callable:
+    """y[i] as the sum over j of x[j] times the product of a between j and i; exclusive: of the i before."""
     def run(a, x):
         a, x = (np.flip(np.moveaxis(v, axis, 0), 0) if reverse else np.moveaxis(v, axis, 0) for v in (a, x))
         rows = [sum((x[j] * np.prod(wide(a[j + 1:i + 1]), 0) for j in range(i + 1)), start=np.zeros(x.shape[1:])) for i in range(len(x))]
         y = np.array(rows).reshape(x.shape)
+        y = np.concatenate([np.zeros_like(y[:1]), y[:-1]]) if exclusive else y
         return np.moveaxis(np.flip(y, 0) if reverse else y, 0, axis)
     return run
 

@@ -40,6 +40,48 @@ def overwritten(s: Scope):
     return made + [made[0] * 2.0] if s.chance(0.5) else made
 
 
+def carried(s: Scope):
+    """Arrays of one type that a loop carries, each of them updated by numbers, by itself or by the others, exchanged,
+    or kept, with readers before and after; perhaps in a branch or in a loop inside."""
+    x = s.pick(lambda x: x.dtype.is_float and 1 <= x.ndim <= 3 and x.type.is_static and 0 < s.count(x.shape) <= 200)
+    begins = [x * 0.5 if s.chance(0.6) else x] + [s.like(x.shape, x.dtype) for _ in range(s.whole(0, 2))]
+    begins[-1] = begins[0] if s.chance(0.15) else begins[-1]
+    around, deep = s.whole(0, 3), s.whole(0, 3)
+
+    def update(cs, i, depth):
+        """One array after another, of what was before or is new."""
+        now = list(cs)
+        for n in range(len(now)):
+            source = s.one([*cs, *now, s.like(x.shape, x.dtype)])
+            sizes = [s.whole(1, size) for size in x.shape]
+            part = gc.dynamic_slice(source, [i] * x.ndim, sizes)
+            target = s.one([now[n]] * 4 + [*cs, *now])
+            way = s.whole(0, 6)
+            if way < 3:
+                now[n] = gc.dynamic_update_slice(target, part * 0.5 if s.chance(0.7) else part, [s.one([i, i + 1, 0])] * x.ndim)
+            elif way == 3:
+                now[n] = gc.scatter_add(target, (i + gc.arange(2)) % x.shape[0], source[:1] * gc.ones((2, *x.shape[1:]), x.dtype))
+            elif way == 4:
+                now[n] = target if s.chance(0.7) else gc.tanh(target)
+            elif way == 5 and depth:
+                now = list(gc.cond(i % 2 == 0, lambda *a: tuple(update(a, i, depth - 1)), lambda *a: tuple(
+                    update(a, i, 0) if s.chance(0.5) else a), *now))
+            elif depth:
+                now = list(gc.scan(lambda a, j: (tuple(update(a, j, depth - 1)), None), tuple(now), gc.arange(2))[0])
+        return now
+
+    def step(carry, i):
+        new = update(carry, i, deep)
+        emitted = [s.one([*carry, *new])] if s.chance(0.2) else [gc.sum(s.one([*carry, *new]))]
+        return tuple(new), tuple(emitted)
+    if around == 3:
+        _, (*last, _) = gc.while_loop(lambda c: c[-1] < 3, lambda c: (*update(c[:-1], c[-1], deep), c[-1] + 1),
+                                      (*begins, 0), s.one([2, 5]))
+        return last + begins[:1] if s.chance(0.3) else last
+    last, ys = gc.scan(step, tuple(begins), gc.arange(s.whole(1, 4)), reverse=s.chance(0.3))
+    return [*last, *ys] + (begins[:1] if s.chance(0.3) else [])
+
+
 def norms(s: Scope):
     """Image operators one after another, as networks have them: convolution, norm, activation, pool, and the sum with
     what came before."""
@@ -108,4 +150,4 @@ def draw(s: Scope):
     return gc.uniform(shape, -1, 1, dtype=s.dtype, key=key) if s.chance(0.5) else gc.bernoulli(0.5, shape, key=key)
 
 
-STEPS = {shared: 14, overwritten: 4, norms: 5, spelled_attention: 3, recurrent: 4, lookup: 2, draw: 1}
+STEPS = {shared: 14, overwritten: 4, carried: 6, norms: 5, spelled_attention: 3, recurrent: 4, lookup: 2, draw: 1}

@@ -10,12 +10,14 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
+from graphc.codegen.lower.recurrence import Recurrences
 from graphc.codegen.lower.rows import clamped
 from graphc.ir.dims import Poly, largest
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.ops.constant import Constant, Dimension
 from graphc.ir.ops.embedding_gradients import PickRows
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import DType, i64
 from graphc.schedule.loop_nest import Nest, Stages, Strides, leaf_of
 from graphc.schedule.nest_schedule import NestSchedule
@@ -55,6 +57,7 @@ class NestBody:
         self.kept = {nest.body.nodes[k].outputs[0] for k in schedule.stored}
         self.scratch: dict[Value, View] = {}
         self.row: Env | None = None
+        self.recurrences = Recurrences(self) if nest.running >= 0 else None
         extents = nest.extents
         self.order = [d
                       for d in range(len(extents)) if d != schedule.vector] + [schedule.vector] * (schedule.vector >= 0)
@@ -67,6 +70,8 @@ class NestBody:
         for k in self.s.stored:
             v = self.nest.body.nodes[k].outputs[0]
             self.scratch[v] = self.f.scratch(f"row{k}", v.type.dtype, shape)
+        if self.recurrences:
+            self.recurrences.allocate()
 
     def start_row(self, point: Point) -> None:
         self.row = Env(self, point)
@@ -200,7 +205,22 @@ class Env:
             return random_value(self.body, node, self)
         if isinstance(node.op, PickRows):
             return self._picked(node)
+        if isinstance(node.op, LinearScan):
+            return self._recurrence(node)
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])
+
+    def _recurrence(self, node: NodeOf[LinearScan]) -> Val:
+        """The next value of a recurrence, or the one before. Recurrences of equal operands are one."""
+        f, recurrences = self.body.f, self.body.recurrences
+        a, x = (f.splat(self.operand(node, k), self.at.lanes) for k in range(2))
+        if recurrences is None:                         # of one step
+            return f.const(0, x.dtype, x.lanes) if node.op.exclusive else x
+        old = self._find(node.inputs)
+        if old is None:
+            old = self.values[node.inputs] = recurrences.load(node, self.at)
+        new = f.select(recurrences.begins, x, f.add(f.mul(a, old), x))
+        recurrences.store(node, new, self.at)
+        return f.select(recurrences.begins, f.const(0, x.dtype, x.lanes), old) if node.op.exclusive else new
 
     def _picked(self, node: Node) -> Val:
         """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions.

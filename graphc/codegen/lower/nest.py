@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
@@ -103,7 +103,11 @@ class NestLowering:
             if self.sums:
                 self.sums.start(row_range)
             finish = (lambda point: self._partial_row(point, chunk)) if s.chunk and s.partials else self._row
-            self._rows(row_range, column_range, finish)
+            if self.body.recurrences and not s.inner:
+                self._rows(row_range, column_range, self._chain)
+            else:
+                with self.body.recurrences.steps(column_range[0]) if self.body.recurrences else nullcontext():
+                    self._rows(row_range, column_range, finish)
         self.ranges = {}
         if self.sums:
             self.sums.combine()
@@ -129,12 +133,24 @@ class NestLowering:
         lo, hi = row_range
         if self.s.outer and self.nest.size(self.s.outer) != 1:
             with f.loop(lo, hi, name="row") as L:
+                if self.body.recurrences:
+                    self.body.recurrences.row = L.index + Ix() + lo * -1 if self.s.tile != 1 else Ix()
                 self._columns(self._unflatten(L.index), column_range, finish)
         else:
-            self._columns(Point({d: Ix() for d in self.s.outer}), column_range, finish)
+            self._columns(Point(self._step() | {d: Ix() for d in self.s.outer}), column_range, finish)
+
+    def _chain(self, point: Point) -> None:
+        """All steps of one row, or of one vector of columns."""
+        recurrences = self.body.recurrences
+        with recurrences.chain(point.lanes):
+            self._row(point.at(self.nest.running, recurrences.now))
+
+    def _step(self) -> dict[int, Ix]:
+        """The index of the step at hand, where recurrences run."""
+        return {self.nest.running: self.body.recurrences.now} if self.body.recurrences else {}
 
     def _unflatten(self, row: Ix) -> Point:
-        index: dict[int, Ix] = {}
+        index = self._step()
         for d in reversed(self.s.outer[1:]):
             row, index[d] = self.f.divmod(row, self.nest.extents[d])
         index[self.s.outer[0]] = row

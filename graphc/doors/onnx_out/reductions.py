@@ -55,7 +55,7 @@ def _cumprod(e: Emitter, node: NodeOf[CumProd]) -> list[str]:
 def _linear_scan(e: Emitter, node: NodeOf[LinearScan]) -> list[str]:
     def step(inner: Emitter, before: str, slices: list[str]) -> tuple[str, str]:
         after = inner.op("Add", inner.op("Mul", slices[0], before), slices[1])
-        return after, after
+        return after, before if node.op.exclusive else after
     return [along_axis(e, node.inputs, node.op.axis, node.op.reverse, 0, step)]
 
 

@@ -65,15 +65,17 @@ class CumProd(Cumulative):
 
 class LinearScan(Op):
     """y[i] = a[i] * y[i-1] + x[i] along `axis`, y before the first being 0 (a[0] has no effect); `reverse`: y[i] = a[i]
-    * y[i+1] + x[i].
+    * y[i+1] + x[i]; `exclusive`: what each step begins with, y[i-1] (then the first is 0).
 
     The recurrence of moving averages and diagonal state-space models; its gradient is the same recurrence in the other
     direction.
     """
     name: ClassVar[str] = "linear_scan"
     linear_in = ((1,),)
+    element_flops = 2
     axis: int
     reverse: bool = False
+    exclusive: bool = False
 
     def infer(self, a: TensorType, x: TensorType) -> TensorType:
         normalize_axis(self.axis, x.rank)
@@ -85,13 +87,21 @@ class LinearScan(Op):
         y, last = np.empty_like(x), np.zeros(x.shape[1:], x.dtype)
         with np.errstate(all="ignore"):
             for i in reversed(range(len(x))) if self.reverse else range(len(x)):
-                last = y[i] = a[i] * last + x[i] if i != self._first(len(x)) else x[i]
+                y[i], last = last, a[i] * last + x[i] if i != self._first(len(x)) else x[i]
+                y[i] = y[i] if self.exclusive else last
         return np.moveaxis(y, 0, self.axis)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        dx = b.linear_scan(shifted(b, ins[0], self.axis, back=not self.reverse), gs[0], axis=self.axis,
-                           reverse=not self.reverse)
-        return b.mul(dx, shifted(b, outs[0], self.axis, back=self.reverse)), dx
+        """With D[i] the gradient of the y[i] of the recurrence, which is passed on as a[i] D[i] to the step before:
+        those form a recurrence too, and each gradient is elementwise in what the steps begin with."""
+        (a, x), g = ins, only_gradient(gs)
+        before = outs[0] if self.exclusive else b.apply(self.replace(exclusive=True), (a, x))[0]
+        back = LinearScan(self.axis, not self.reverse, True)
+        if self.exclusive:                      # g[i] is given to y[i-1]
+            dx, = b.apply(back, (a, g))
+        else:
+            dx = b.add(g, b.apply(back, (a, b.mul(a, g)))[0])
+        return b.mul(dx, before), dx
 
     def cost(self, a: TensorType, x: TensorType) -> Cost:
         return Cost(2 * x.size, 3 * x.nbytes)
