@@ -113,7 +113,7 @@ def winograd(tools: Tools) -> tuple[Pass, ...]:
 
 def packing(tools: Tools) -> tuple[Pass, ...]:
     """After the weights are as they stay; before `split_state`: what is made of weights for it is made once."""
-    return (PackFactors(), EliminateDeadCode()) if tools.target.has_bf16_dot else ()
+    return PackFactors(tools.target), EliminateDeadCode()
 
 
 @dataclass(frozen=True)

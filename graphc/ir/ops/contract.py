@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from graphc.ir.contraction import Contraction, axis
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.ops.packed import unpacked
+from graphc.ir.ops.packed import SUMS, unpacked
 from graphc.ir.types import DType, TensorType, bf16x2, broadcast_shapes, common, includes, shape_text
 
 
@@ -275,7 +275,8 @@ def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> 
     dtype = dtype or x.dtype
     require(dtype.kind != "bool" and "bool" not in (x.dtype.kind, y.dtype.kind),
             f"{name} takes numbers, not bool; convert with astype")
-    require(x.dtype == y.dtype and not dtype.is_packed or not (x.dtype.is_packed or y.dtype.is_packed),
+    require(not dtype.is_packed and x.dtype.is_packed == y.dtype.is_packed
+            and (not x.dtype.is_packed or SUMS.get((x.dtype, y.dtype)) is dtype),
             f"{name} of {x.dtype} and {y.dtype} in {dtype}: both factors are packed alike, and sums are not")
     for t in (x, y):
         require(includes(dtype, t.dtype.element),
@@ -288,9 +289,8 @@ Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def _product_of(multiply: Product, dtype: DType | None, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The product of the operands in the type of the sums. Packed ones: the sum of those of their parts."""
-    if dtype is not None and dtype.is_float and x.dtype == bf16x2.np:
-        low, high = zip(unpacked(x), unpacked(y))
-        return multiply(*low) + multiply(*high)
+    if x.dtype.names or dtype is not None and dtype.is_float and x.dtype == bf16x2.np:
+        return reduce(np.add, (multiply(*parts) for parts in zip(unpacked(x), unpacked(y), strict=True)))
     return multiply(x.astype(dtype.np), y.astype(dtype.np)) if dtype else multiply(x, y)
 
 
