@@ -12,7 +12,7 @@ from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.packed import Pack
-from graphc.ir.ops.elementwise import Cast
+from graphc.ir.ops.elementwise import COPY, Cast
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import Pad, Transpose
 from graphc.ir.types import PACKED_OF, bf16, f32, i8, i32, u8
@@ -139,7 +139,15 @@ def _packed(w: Rewriter, v: Value, axis: int) -> Value:
         v = w.pad(v, low=(0,) * rank, high=tuple(-size % numbers * int(i == axis) for i in range(rank)))
     order = (*(i for i in range(rank) if i != axis), axis)
     back = tuple(order.index(i) for i in range(rank))
-    return w.transpose(w.pack(w.transpose(v, perm=order)), perm=back)
+    return w.transpose(_pack(w, w.transpose(v, perm=order)), perm=back)
+
+
+def _pack(w: Rewriter, v: Value) -> Value:
+    """Packed rows. Of state they are a copy, which is then made once: only what is computed is kept between calls."""
+    root = v
+    while root.node is not None and root.node.op.is_view:
+        root = root.node.inputs[0]
+    return w.pack(w.apply(COPY, (v,))[0] if root in w.state else v)
 
 
 def _packing_before(w: Rewriter, node: Node) -> tuple[Value, ...]:
@@ -152,7 +160,7 @@ def _packing_before(w: Rewriter, node: Node) -> tuple[Value, ...]:
             if i + start >= first and (i, chain) not in lifted:
                 v = w[node.inputs[i + start]]
                 for op in chain:
-                    v, = w.apply(op, (v,))
+                    v = _pack(w, v) if isinstance(op, Pack) else w.apply(op, (v,))[0]
                 lifted[i, chain] = v
     new = {name: _without_packs(body, lifted) for name, body in bodies.items()} if lifted else {}
     return w.apply(node.op.replace(**new) if new else node.op, [*(w[v] for v in node.inputs), *lifted.values()])

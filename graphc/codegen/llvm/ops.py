@@ -121,9 +121,23 @@ def _convert(head: str) -> Conversion:
 def _saturate(name: str) -> Conversion:
     def rule(e: BodyEmitter, s: Compute, a: str) -> str:
         source, to = s.args[0], s.dst
+        if to.dtype.bits < 32:
+            return _narrow_saturated(e, source, to, a)
         overload = f"{mangled(to.dtype, to.lanes)}.{mangled(source.dtype, source.lanes)}"
         return e.emit(f"call {type_of(to)} @{name}.{overload}({type_of(source)} {a})")
     return rule
+
+
+def _narrow_saturated(e: BodyEmitter, source: Val, to: Val, a: str) -> str:
+    """By way of i32, clamped before: of vectors, LLVM's conversions to fewer bits go lane by lane."""
+    ty, wide, (low, high) = type_of(source), vector("i32", to.lanes), to.dtype.range
+    if low:                                 # NaN gives 0: else a comparison with it takes the lower limit
+        number = e.emit(f"fcmp ord {ty} {a}, {a}")
+        a = select_text(e, to.lanes, number, ty, a, constant(0.0, source.dtype, to.lanes))
+    for compare, limit in (("ogt", low), ("olt", high)):
+        bound = constant(float(limit), source.dtype, to.lanes)
+        a = select_text(e, to.lanes, e.emit(f"fcmp {compare} {ty} {a}, {bound}"), ty, a, bound)
+    return e.emit(f"trunc {wide} {e.emit(f'fptosi {ty} {a} to {wide}')} to {type_of(to)}")
 
 
 def _resize(narrow: str, widen: str) -> Conversion:
