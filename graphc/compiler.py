@@ -39,6 +39,7 @@ from graphc.passes.fuse import Fuse, explain
 from graphc.passes.fuse_gates import FuseGates
 from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.gather_one_hot import GatherOneHot
+from graphc.passes.integer_weights import ScaleProducts
 from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.materialize_padding import MaterializePadding
@@ -83,6 +84,7 @@ SIMPLIFY = (
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),
     SparseGradients(),                  # after cse, when readers can be counted
+    ScaleProducts(),                    # before dce: what products no longer read; before `read_stored`
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
     ReadStored(),                       # after all that knows products or moves what loops need; before `split_state`
