@@ -69,7 +69,8 @@ from graphc import models
 __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
-    "compile": "graphc.api", "plan": "graphc.api", "check_gradients": "graphc.gradient_check",
+    "compile": "graphc.api", "plan": "graphc.api", "calibrate": "graphc.quantisation",
+    "check_gradients": "graphc.gradient_check",
     "train_step": "graphc.train", "distributed": "graphc.doors.mpi", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",

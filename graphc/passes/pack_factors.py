@@ -8,9 +8,11 @@ from typing import ClassVar
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import exact_quotient
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.packed import Pack
 from graphc.ir.ops.elementwise import COPY, Cast
 from graphc.ir.ops.reduce import Sum
@@ -20,6 +22,7 @@ from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
 from graphc.schedule.target import Target
 
+LEAST_CHANNELS = 3                  # that convolutions pack: of three, a quarter of each element is wasted
 # operators with bodies -> the first operand that stays the same throughout, and how many of the first operands are no
 # arguments of a body
 CAPTURED: dict[type[Op], Callable[[Op], tuple[int, int]]] = {
@@ -43,15 +46,18 @@ class PackFactors(Pass):
 
     def run(self, graph: Graph) -> Graph:
         labels = {node: label for node in graph.nodes if (label := _summed(node, self.target)) is not None}
-        if not labels and not any(type(node.op) in CAPTURED for node in graph.nodes):
+        convs = {node for node in graph.nodes if _is_packable_conv(node, self.target)}
+        if not labels and not convs and not any(type(node.op) in CAPTURED for node in graph.nodes):
             return graph
         w, kinds = Rewriter(graph), value_kinds(graph)
         for node in graph.nodes:
             with w.at(node.loc, node.scope):
                 if node in labels:
                     w.replace(node, [_packed_product(w, node, labels[node], kinds, self.target)])
+                elif node in convs:
+                    w.replace(node, [_packed_conv(w, node, kinds, self.target)])
                 elif type(node.op) in CAPTURED:
-                    w.replace(node, _packing_before(w, node))
+                    w.replace(node, _packing_before(w, node, kinds))
                 else:
                     w.keep(node)
         return w.done()
@@ -88,12 +94,38 @@ def _packed_product(w: Rewriter, node: Node, label: str, kinds: Mapping[Value, K
     if place is not None:
         other, own = factors[1 - place], labels[1 - place]
         sums = w.sum(w.cast(other, dtype=i32), axes=(own.index(label),), keepdims=False)
-        correction = _spread(w, sums, [i for i in own if i != label], labels[2])
+        correction = spread(w, sums, [i for i in own if i != label], labels[2])
         factors[place], by = _turned(w, factors[place])
         correction = w.mul(correction, by)
-    packed = [_packed(w, v, own.index(label)) for v, own in zip(factors, labels)]
+    packed = [_packed(w, v, own.index(label), kinds[old] is Kind.LASTING)
+              for v, own, old in zip(factors, labels, node.inputs)]
     product, = w.apply(node.op.replace(dtype=node.outputs[0].type.dtype), packed)
     return product if correction is None else w.add(product, correction)
+
+
+def _is_packable_conv(node: Node, target: Target) -> bool:
+    """Whether it is a convolution of bytes in i32 along channels that nearly fill elements: others stay as they are."""
+    if not isinstance(node.op, Conv) or not _is_packable(node, target) or node.op.groups != 1:
+        return False
+    place = _turned_place(node, {}, target)
+    channels = node.inputs[1].type.shape[FIRST_SPATIAL_AXIS - 1]
+    return place in (None, 0) and isinstance(channels, int) and channels >= LEAST_CHANNELS and all(
+        0 not in v.type.shape for v in node.inputs)
+
+
+def _packed_conv(w: Rewriter, node: Node, kinds: Mapping[Value, Kind], target: Target) -> Value:
+    """Along channels. Around an image that is turned stands what 0 became."""
+    (x, kernels), op, correction = (w[v] for v in node.inputs), node.op, None
+    if _turned_place(node, {}, target) is not None:
+        x, by = _turned(w, x)
+        low, high = ((0, 0, *(pair[end] for pair in op.padding)) for end in (0, 1))
+        x = w.pad(x, low=low, high=high, value=-by) if any(low + high) else x
+        op = op.replace(padding=((0, 0),) * op.axes)
+        sums = w.sum(w.cast(kernels, dtype=i32), axes=tuple(range(1, kernels.type.rank)), keepdims=False)
+        correction = w.mul(w.reshape(sums, shape=(*sums.type.shape, *(1,) * op.axes)), by)
+    y, = w.apply(op, [_packed(w, v, FIRST_SPATIAL_AXIS - 1, kinds[old] is Kind.LASTING)
+                      for v, old in zip((x, kernels), node.inputs)])
+    return y if correction is None else w.add(y, correction)
 
 
 def _turned_place(node: Node, kinds: Mapping[Value, Kind], target: Target) -> int | None:
@@ -104,6 +136,8 @@ def _turned_place(node: Node, kinds: Mapping[Value, Kind], target: Target) -> in
     wanted = "us" if len(signs) > 1 else "ss" if True in signs else "uu"
     if node.inputs[0].type.dtype is bf16 or wanted in has or not has:
         return None
+    if wanted != "us" and isinstance(node.op, Conv):
+        return 0                            # the image: sums of kernels are one number for each feature
     if wanted != "us":
         return 1 if _lasts(node.inputs[0], kinds) and not _lasts(node.inputs[1], kinds) else 0
     to_signed = "ss" in has                 # the unsigned one is turned then, else the signed one
@@ -124,7 +158,7 @@ def _turned(w: Rewriter, v: Value) -> tuple[Value, int]:
     return w.cast(w.bitxor(v, w.constant(by, v.type.dtype)), dtype=to), by
 
 
-def _spread(w: Rewriter, sums: Value, own: Sequence[str], out: Sequence[str]) -> Value:
+def spread(w: Rewriter, sums: Value, own: Sequence[str], out: Sequence[str]) -> Value:
     """An array with axes of these labels, as one that broadcasts along all others of the result."""
     order = sorted(range(len(own)), key=lambda i: out.index(own[i]))
     sizes = {label: sums.type.shape[i] for i, label in enumerate(own)}
@@ -132,25 +166,31 @@ def _spread(w: Rewriter, sums: Value, own: Sequence[str], out: Sequence[str]) ->
     return w.reshape(turned, shape=tuple(sizes.get(label, 1) for label in out))
 
 
-def _packed(w: Rewriter, v: Value, axis: int) -> Value:
+def _packed(w: Rewriter, v: Value, axis: int, lasts: bool) -> Value:
     """The numbers along an axis, so many to an element."""
     rank, size, numbers = v.type.rank, v.type.shape[axis], PACKED_OF[v.type.dtype].numbers
     if isinstance(size, int) and size % numbers:
         v = w.pad(v, low=(0,) * rank, high=tuple(-size % numbers * int(i == axis) for i in range(rank)))
     order = (*(i for i in range(rank) if i != axis), axis)
     back = tuple(order.index(i) for i in range(rank))
-    return w.transpose(_pack(w, w.transpose(v, perm=order)), perm=back)
+    return w.transpose(_pack(w, w.transpose(v, perm=order), lasts), perm=back)
 
 
-def _pack(w: Rewriter, v: Value) -> Value:
-    """Packed rows. Of state they are a copy, which is then made once: only what is computed is kept between calls."""
-    root = v
-    while root.node is not None and root.node.op.is_view:
-        root = root.node.inputs[0]
-    return w.pack(w.apply(COPY, (v,))[0] if root in w.state else v)
+def _pack(w: Rewriter, v: Value, lasts: bool) -> Value:
+    """Packed rows. Of what lasts they are a copy, unless they lie so: it is made once, as all that is computed."""
+    return w.pack(w.apply(COPY, (v,))[0] if lasts and not _lies_so(v) else v)
 
 
-def _packing_before(w: Rewriter, node: Node) -> tuple[Value, ...]:
+def _lies_so(v: Value) -> bool:
+    """Whether it is what a node computes, turned and turned back."""
+    order = tuple(range(v.type.rank))
+    while v.node is not None and isinstance(v.node.op, Transpose):
+        order = tuple(v.node.op.perm[i] for i in order)
+        v = v.node.inputs[0]
+    return v.node is not None and not v.node.op.is_view and order == tuple(range(v.type.rank))
+
+
+def _packing_before(w: Rewriter, node: Node, kinds: Mapping[Value, Kind]) -> tuple[Value, ...]:
     """The loop or branch, with what it packs of captured operands as more of these."""
     first, start = CAPTURED[type(node.op)](node.op)
     bodies = {name: getattr(node.op, name) for name in node.op.REGIONS}
@@ -158,9 +198,9 @@ def _packing_before(w: Rewriter, node: Node) -> tuple[Value, ...]:
     for body in bodies.values():
         for _, chain, i in _packs_of_arguments(body):
             if i + start >= first and (i, chain) not in lifted:
-                v = w[node.inputs[i + start]]
+                v, lasts = w[node.inputs[i + start]], kinds[node.inputs[i + start]] is Kind.LASTING
                 for op in chain:
-                    v = _pack(w, v) if isinstance(op, Pack) else w.apply(op, (v,))[0]
+                    v = _pack(w, v, lasts) if isinstance(op, Pack) else w.apply(op, (v,))[0]
                 lifted[i, chain] = v
     new = {name: _without_packs(body, lifted) for name, body in bodies.items()} if lifted else {}
     return w.apply(node.op.replace(**new) if new else node.op, [*(w[v] for v in node.inputs), *lifted.values()])
