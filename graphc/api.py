@@ -37,7 +37,9 @@ from graphc.sized import SizedGraph, for_all_sizes
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, State, initial_values
 from graphc.training_graph import Objective, Recipe
-from graphc.product_types import compute_name, computing
+from graphc.product_types import compute_kind, computing
+from graphc.quantisation_report import Quantisation
+from graphc.quantized_products import Calibration
 from graphc.weight_storage import store_name, storing
 
 
@@ -45,7 +47,7 @@ from graphc.weight_storage import store_name, storing
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
             outputs: Sequence[str] | None = None, store: str | DType | None = None,
-            compute: str | DType | None = None, memory: str | int | None = None,
+            compute: str | DType | Calibration | None = None, memory: str | int | None = None,
             **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
@@ -84,7 +86,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
         (5, 3)
     """
     options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
-               "store": store_name(store), "compute": compute_name(compute), "memory": memory}
+               "store": store_name(store), "compute": compute_kind(compute), "memory": memory}
     options, bindings = sorted_out(f, compile, options, bindings)
     return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
 
@@ -95,13 +97,18 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     threads, training, seed, state, outputs, store, compute, memory = options.values()
     budget = budget_of(memory)
     source = _declared(f, training, outputs, bindings)
-    source = replace(source, function=computing(storing(source.function, store), compute))
-    function, graph, needed = source.function, source.graph, entries(source.function)
+    declared = storing(source.function, store)
+    function, quantizer = computing(declared, compute)
+    source = replace(source, function=function)
+    graph, needed = source.graph, entries(function)
     given = state if source.state is None else source.state
+
+    def quantisation(arrays: Callable[[], Sequence[np.ndarray]]) -> Quantisation | None:
+        return Quantisation(declared.graph, quantizer, arrays) if quantizer else None
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
-        run = CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)),
-                            budget=budget)
-        run.origin = Origin(graph)
+        values = partial(initial_values, needed, *_origin(function.name, needed, seed, given))
+        run = CompiledGraph(graph, threads, values(), budget=budget)
+        run.origin = Origin(graph, quantisation=quantisation(values))
         return run
     owner = state_for(function.name, needed, seed, given)
     named = _by_name(owner, needed)
@@ -109,7 +116,8 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     made = native(graph) if not graph.dim_names else SpecialisedGraph(
         graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads, budget),
         source.bounds)
-    made.origin = Origin(graph, named, source.bounds, owner)
+    made.origin = Origin(graph, named, source.bounds, owner,
+                         quantisation(lambda: owner.arrays(named) if owner else ()))
     return made
 
 
@@ -134,7 +142,7 @@ def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, bu
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, store: str | DType | None = None, compute: str | DType | None = None,
+         trainable=None, store: str | DType | None = None, compute: str | DType | Calibration | None = None,
          memory: str | int | None = None, **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. Of named dimensions that stay free
     it is the plan of the one program for all their sizes: arithmetic and memory are formulas in the names, `at(B=8)`
@@ -145,7 +153,7 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
     parameters, flops), the totals, and memory by purpose.
     """
     options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
-               "store": store_name(store), "compute": compute_name(compute), "memory": memory}
+               "store": store_name(store), "compute": compute_kind(compute), "memory": memory}
     options, bindings = sorted_out(f, plan, options, bindings)
     training, outputs, optimizer, loss, trainable, store, compute, memory = options.values()
     budget = budget_of(memory)
@@ -158,7 +166,7 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = bind_graph(computing(storing(source.function, store), compute).graph, source.sizes)
+    graph = bind_graph(computing(storing(source.function, store), compute)[0].graph, source.sizes)
     if graph.dim_names:
         return _sized_plan(source, graph, budget)
     return PlanReport.of(source.function, source.sizes, Compilation(graph, budget=budget))

@@ -23,8 +23,9 @@ from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
-from graphc.origin import Origin
+from graphc.origin import Origin, explained, quantisation_of
 from graphc.profile import MOST_RUNS, Profile, measure
+from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_copy
@@ -65,7 +66,12 @@ class CompiledGraph(partial[Any], Shown):
 
     def explain(self) -> str:
         """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""
-        return self.compilation.explain()
+        return explained(self.origin, self.compilation.explain())
+
+    def quantisation(self) -> QuantisationReport:
+        """Of what `compute="int8"` made: each product's bits, how its activations are quantised, and the errors of its
+        weights. GraphError for other functions."""
+        return quantisation_of(self.origin)
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented

@@ -41,6 +41,7 @@ from graphc.passes.fuse import Fuse, explain
 from graphc.passes.fuse_gates import FuseGates
 from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.gather_one_hot import GatherOneHot
+from graphc.passes.integer_weights import ScaleProducts
 from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.materialize_padding import MaterializePadding
@@ -85,6 +86,7 @@ SIMPLIFY = (
     Canonicalize(),                     # hoisting stacks and reshapes
     EliminateCommonSubexpressions(),
     SparseGradients(),                  # after cse, when readers can be counted
+    ScaleProducts(),                    # before dce: what products no longer read; before `read_stored`
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
     ReadStored(),                       # after all that knows products or moves what loops need; before `split_state`
@@ -115,7 +117,7 @@ def winograd(tools: Tools) -> tuple[Pass, ...]:
 
 def packing(tools: Tools) -> tuple[Pass, ...]:
     """After the weights are as they stay; before `split_state`: what is made of weights for it is made once."""
-    return (PackFactors(), EliminateDeadCode()) if tools.target.has_bf16_dot else ()
+    return PackFactors(tools.target), EliminateDeadCode()
 
 
 @dataclass(frozen=True)

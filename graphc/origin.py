@@ -4,9 +4,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
 from graphc.nn.entry import Entry
+from graphc.quantisation_report import Quantisation, QuantisationReport
 from graphc.state import State
 
 
@@ -19,3 +22,17 @@ class Origin:
     entries: tuple[Entry, ...] = ()
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None
+    quantisation: Quantisation | None = None        # of `compute="int8"`
+
+
+def quantisation_of(origin: Origin | None) -> QuantisationReport:
+    """The errors of a function's products of integers; GraphError if it has none."""
+    if origin is None or origin.quantisation is None:
+        raise GraphError("there is no quantisation: compile with compute=\"int8\"", user_loc())
+    return origin.quantisation.report()
+
+
+def explained(origin: Origin | None, text: str) -> str:
+    """What explains a program, and before it the products that `compute="int8"` left in f32."""
+    left = origin.quantisation.left() if origin and origin.quantisation else ""
+    return "\n\n".join(filter(None, (left, text)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphc.codegen.llvm.host import host_target
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
@@ -13,21 +14,54 @@ from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.types import DType, bf16, f32
+from graphc.quantized_products import Calibration, ProductQuantizer
+
+INT8 = "int8"
+MOST_SHOWN = 8                      # products in an error
+Compute = str | Calibration | None
 
 
-def compute_name(compute: object) -> str | None:
-    """`compute=` as the name of a type. GraphError unless products can be computed in it."""
+def compute_kind(compute: object) -> Compute:
+    """`compute=` as the name of a type, or ranges for integers. GraphError unless products can be computed so."""
+    if isinstance(compute, Calibration):
+        return compute
     name = compute.name if isinstance(compute, DType) else compute
-    if name is None or name == bf16.name:
+    if name is None or isinstance(name, str) and name in (bf16.name, INT8):
         return name
-    raise GraphError(f"compute= takes products of factors rounded to bf16, got {shown(compute)}", user_loc())
+    raise GraphError(f"compute= takes {bf16.name!r}, products of factors rounded to bf16, or {INT8!r}, products of "
+                     f"8-bit integers, got {shown(compute)}", user_loc())
 
 
-def computing(function: GraphFunction, compute: str | None) -> GraphFunction:
+def training_compute(compute: object) -> str | None:
+    """`compute=` of a training step. GraphError for integers, through which nothing is learned."""
+    kind = compute_kind(compute)
+    if kind is None or kind == bf16.name:
+        return kind
+    raise GraphError(f"a training step computes products in f32, or of factors rounded to bf16: compute={bf16.name!r}; "
+                     f"{INT8!r} is for networks that are trained", user_loc())
+
+
+def computing(function: GraphFunction, compute: Compute) -> tuple[GraphFunction, ProductQuantizer | None]:
     """The function with the f32 factors of its products (matmul, einsum: linear and recurrent layers, and attention
-    that is written with them) rounded to bf16; sums stay f32. GraphError if it has none."""
-    if compute is None:
-        return function
+    that is written with them) rounded to bf16; sums stay f32. Of integers: with products by weights, convolutions too,
+    as `quantized_products` makes them, and what made them. GraphError if it has none."""
+    if compute is None or compute == bf16.name:
+        return (function if compute is None else _in_bf16(function)), None
+    quantizer = ProductQuantizer(host_target(), compute.ranges if isinstance(compute, Calibration) else {})
+    graph = quantizer.whole(function.graph)
+    if all(p.why_not for p in quantizer.found):
+        reasons = "".join(f"\n  {p.name}: {p.why_not}" for p in quantizer.found[:MOST_SHOWN])
+        raise GraphError(f"compute={INT8!r}: {function.name} has no product by weights that would be one of 8-bit "
+                         f"integers{reasons}", user_loc())
+    strange = sorted(quantizer.fixed.keys() - {p.name for p in quantizer.found if not p.why_not})
+    if strange:
+        raise GraphError(f"compute= is a calibration of another network: {function.name} has no product "
+                         f"{strange[0]!r} of 8-bit integers", user_loc())
+    return replace(function, graph=graph), quantizer
+
+
+def _in_bf16(function: GraphFunction) -> GraphFunction:
+    compute = bf16.name
     if not _has_products(function.graph):
         raise GraphError(f"compute={compute!r}: {function.name} has no product of f32 matrices (matmul, einsum)",
                          user_loc())

@@ -26,8 +26,9 @@ from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
 from graphc.memory.usage import Memory
 from graphc.once import recent
-from graphc.origin import Origin
+from graphc.origin import Origin, explained, quantisation_of
 from graphc.profile import Profile
+from graphc.quantisation_report import QuantisationReport
 from graphc.sized import SizedGraph
 
 KEPT_PROGRAMS = 16                  # for different sizes, of one function
@@ -194,9 +195,13 @@ class SpecialisedGraph(Shown):
     def explain(self) -> str:
         """As of the compiled function, for all sizes or for those used last."""
         if self.sized:
-            return self.sized.compilation.explain()
+            return explained(self.origin, self.sized.compilation.explain())
         each = f"each size has a program of its own: {self.why_not}\n\n" if self.why_not else ""
-        return each + self.used().explain()
+        return explained(self.origin, each + self.used().explain())
+
+    def quantisation(self) -> QuantisationReport:
+        """As of the compiled function."""
+        return quantisation_of(self.origin)
 
     @property
     def compilation(self) -> Compilation:

@@ -32,7 +32,7 @@ from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
-from graphc.product_types import compute_name
+from graphc.product_types import training_compute
 from graphc.ranks import ALONE, Ranks
 from graphc.shards import ShardedProgram, step_program
 from graphc.state import Model, Own, State
@@ -82,7 +82,7 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     same bytes of state as one process; see `gc.distributed`.
     """
     options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
-               "report": report, "outputs": outputs, "ema": ema, "compute": compute_name(compute),
+               "report": report, "outputs": outputs, "ema": ema, "compute": training_compute(compute),
                "memory": memory, "shards": shards, "comm": comm}
     options, types = sorted_out(f, train_step, options, types)
     loss, trainable, seed, threads, state, report, outputs, ema, compute, memory, shards, comm = options.values()

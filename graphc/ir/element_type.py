@@ -15,6 +15,7 @@ class ElementType:
     """The facts of an element type, from which all else follows.
 
     `mantissa`: stored bits of a float's significand; what is left beside them and the sign is its exponent.
+    `packs`: the name of the type of the numbers that an element holds, the first in its lowest bits.
     """
     name: str
     kind: str                       # "float", "int", "bool", or "packed": several numbers that products take together
@@ -22,6 +23,7 @@ class ElementType:
     numpy: str                      # numpy's name of it
     mantissa: int = 0
     is_signed: bool = True
+    packs: str = ""
 
     @cached_property
     def np(self) -> np.dtype:

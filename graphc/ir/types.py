@@ -21,7 +21,7 @@ class DType(ElementType):
     @property
     def element(self) -> DType:
         """The type of one number: of what is packed, of each in it."""
-        return bf16 if self.is_packed else self
+        return BY_NAME[self.packs] if self.is_packed else self
 
     @property
     def numbers(self) -> int:
@@ -85,11 +85,14 @@ f16 = DType("f16", "float", 16, "float16", mantissa=10)
 bf16 = DType("bf16", "float", 16, BFLOAT16, mantissa=7)
 
 DTYPES: tuple[DType, ...] = (f32, f64, i32, i64, bool_, i8, i16, u8, u16, u32, u64, f16, bf16)
-# Two bf16 numbers that follow each other in memory, the first in the low half: what instructions multiply and add in
-# pairs. Of graphs as compiled, never of a user's.
-bf16x2 = DType("bf16x2", "packed", 32, "uint32")
-PACKED: tuple[DType, ...] = (bf16x2,)
+# Numbers that follow each other in memory, the first in the lowest bits: what instructions multiply and add together.
+# Of graphs as compiled, never of a user's.
+bf16x2 = DType("bf16x2", "packed", 32, "uint32", packs="bf16")
+i8x4 = DType("i8x4", "packed", 32, "i1,i1,i1,i1", packs="i8")
+u8x4 = DType("u8x4", "packed", 32, "u1,u1,u1,u1", packs="u8")
+PACKED: tuple[DType, ...] = (bf16x2, i8x4, u8x4)
 BY_NAME: Mapping[str, DType] = {d.name: d for d in (*DTYPES, *PACKED)}
+PACKED_OF: Mapping[DType, DType] = {d.element: d for d in PACKED}
 _OF_NUMPY: Mapping[np.dtype, DType] = {d.np: d for d in DTYPES if d.numpy != BFLOAT16}
 
 

@@ -15,7 +15,7 @@ from graphc.ir.ops.elementwise import COPY
 from graphc.ir.ops.packed import Pack
 from graphc.ir.ops.remat import Hold
 from graphc.ir.ops.shape import BroadcastTo, Pad, Reshape, Slice, Transpose
-from graphc.ir.types import TensorType, bf16x2
+from graphc.ir.types import TensorType
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Constants, Place
 from graphc.memory.scan_layout import scan_layout
@@ -343,13 +343,13 @@ def _slice(place: Place, op) -> Place:
 
 def _pack(place: Place, op) -> Place | None:
     """Elements of several numbers, where these follow each other and all rows begin with whole ones."""
-    count, v = bf16x2.numbers, TensorType(place.dtype, place.shape)
+    packed = Pack().infer(TensorType(place.dtype, place.shape))
+    count = packed.dtype.numbers
     steps = [exact_quotient(s, count) if n != 1 else 0 for n, s in zip(place.shape[:-1], place.strides)]
     offset = exact_quotient(place.offset, count)
     around = place.buffer.space in ("argument", "result", "inout")      # where that begins is not known here
     if place.strides[-1] != 1 or offset is None or None in steps or around:
         return None
-    packed = Pack().infer(v)
     return Place(place.buffer, packed.dtype, packed.shape, (*steps, 1), offset)
 
 

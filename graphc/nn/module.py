@@ -181,10 +181,10 @@ class Module:
         """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
         return self.parameter(name, shape, init, dtype, trainable=False)
 
-    def integers(self, name: str, shape: tuple, dtype: DType):
+    def integers(self, name: str, shape: tuple, dtype: DType, init: Initializer = ZEROS):
         """Like `buffer`, for integers of any type (a buffer of an integer type is f32, since types mostly follow the
         input)."""
-        return self._array(name, self._own(name, dtype[tuple(shape)], ZEROS, trainable=False))
+        return self._array(name, self._own(name, dtype[tuple(shape)], init, trainable=False))
 
     def update(self, name: str, value) -> None:
         """`value` becomes the buffer's value after the run."""

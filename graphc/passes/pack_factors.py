@@ -1,21 +1,28 @@
-"""Products of bf16 numbers in pairs, where the target multiplies and adds two at a time."""
+"""Products of bf16 numbers in pairs and of bytes in fours, where the target multiplies and adds so many at a time."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import exact_quotient
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.packed import Pack
+from graphc.ir.ops.elementwise import COPY, Cast
+from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import Pad, Transpose
-from graphc.ir.types import bf16, bf16x2, f32
+from graphc.ir.types import PACKED_OF, bf16, f32, i8, i32, u8
 from graphc.passes.pipeline import Pass
+from graphc.passes.precompute import Kind, value_kinds
+from graphc.schedule.target import Target
 
+LEAST_CHANNELS = 3                  # that convolutions pack: of three, a quarter of each element is wasted
 # operators with bodies -> the first operand that stays the same throughout, and how many of the first operands are no
 # arguments of a body
 CAPTURED: dict[type[Op], Callable[[Op], tuple[int, int]]] = {
@@ -24,61 +31,166 @@ CAPTURED: dict[type[Op], Callable[[Op], tuple[int, int]]] = {
 
 @dataclass(frozen=True)
 class PackFactors(Pass):
-    """a [M, K] @ b [K, N] of bf16 in f32 -> a [M, K/2] @ b [K/2, N] of pairs: K is the innermost axis in memory of both
-    then, an odd one with a zero more. All that knows of products goes on as for any element type. Factors that loops
-    and branches capture are packed before them.
+    """a [M, K] @ b [K, N] of bf16 in f32 -> a [M, K/2] @ b [K/2, N] of pairs, and of bytes in i32 -> a [M, K/4] @
+    b [K/4, N] of fours: K is the innermost axis in memory of both then, with zeros after it where it is no multiple.
+    All that knows of products goes on as for any element type. Factors that loops and branches capture are packed
+    before them.
 
-    Needs products with types of their own (after `read_stored`). For targets with such an instruction.
+    Where instructions take bytes of other signs, one factor's are turned (by 128), and the product is corrected by sums
+    of the other: exact, because sums in i32 wrap.
+
+    Needs products with types of their own (after `read_stored`). Pairs are for targets with such an instruction.
     """
     name: ClassVar[str] = "pack_factors"
+    target: Target
 
     def run(self, graph: Graph) -> Graph:
-        w = Rewriter(graph)
+        labels = {node: label for node in graph.nodes if (label := _summed(node, self.target)) is not None}
+        convs = {node for node in graph.nodes if _is_packable_conv(node, self.target)}
+        if not labels and not convs and not any(type(node.op) in CAPTURED for node in graph.nodes):
+            return graph
+        w, kinds = Rewriter(graph), value_kinds(graph)
         for node in graph.nodes:
-            label = _summed(node)
             with w.at(node.loc, node.scope):
-                if label is not None:
-                    w.replace(node, w.apply(node.op.replace(dtype=f32), _factors(w, node, label)))
+                if node in labels:
+                    w.replace(node, [_packed_product(w, node, labels[node], kinds, self.target)])
+                elif node in convs:
+                    w.replace(node, [_packed_conv(w, node, kinds, self.target)])
                 elif type(node.op) in CAPTURED:
-                    w.replace(node, _packing_before(w, node))
+                    w.replace(node, _packing_before(w, node, kinds))
                 else:
                     w.keep(node)
         return w.done()
 
 
-def _summed(node: Node) -> str | None:
-    """The label of the only axis that is summed, of a product of bf16 in f32; None for other nodes, and where the axis
-    may be odd or not."""
+def _summed(node: Node, target: Target) -> str | None:
+    """The label of the only axis that is summed, of a product of bf16 in f32 or of bytes in i32; None for other nodes,
+    and where it is not known whether the axis is a multiple."""
     op = node.op
-    if not isinstance(op, LabelledProduct) or any(v.type.dtype is not bf16 for v in node.inputs) or (
-            node.outputs[0].type.dtype is not f32):
+    if not isinstance(op, LabelledProduct) or not _is_packable(node, target):
         return None
     x, y, out = op.labels(*(v.type.rank for v in node.inputs))
     summed = [label for label in x if label not in out]
     if len(summed) != 1 or y.count(summed[0]) != 1 or set(y) - set(x) - set(out):
         return None
     sizes = [v.type.shape[own.index(summed[0])] for v, own in zip(node.inputs, (x, y))]
-    known = all(isinstance(n, int) or exact_quotient(n, bf16x2.numbers) is not None for n in sizes)
+    numbers = PACKED_OF[node.inputs[0].type.dtype].numbers
+    known = all(isinstance(n, int) or exact_quotient(n, numbers) is not None for n in sizes)
     filled = all(0 not in v.type.shape for v in node.inputs)
     return summed[0] if known and filled and sizes[0] == sizes[1] else None
 
 
-def _factors(w: Rewriter, node: Node, label: str) -> list[Value]:
+def _is_packable(node: Node, target: Target) -> bool:
+    """Whether the types are those of packed products, which this target has."""
+    types, sums = {v.type.dtype for v in node.inputs}, node.outputs[0].type.dtype
+    return types == {bf16} and sums is f32 and target.has_bf16_dot or (
+        types <= {i8, u8} and sums is i32 and target.vector_bytes > 1)
+
+
+def _packed_product(w: Rewriter, node: Node, label: str, kinds: Mapping[Value, Kind], target: Target) -> Value:
     labels = node.op.labels(*(v.type.rank for v in node.inputs))
-    return [_packed(w, w[v], own.index(label)) for v, own in zip(node.inputs, labels)]
+    factors, correction = [w[v] for v in node.inputs], None
+    place = _turned_place(node, kinds, target)
+    if place is not None:
+        other, own = factors[1 - place], labels[1 - place]
+        sums = w.sum(w.cast(other, dtype=i32), axes=(own.index(label),), keepdims=False)
+        correction = spread(w, sums, [i for i in own if i != label], labels[2])
+        factors[place], by = _turned(w, factors[place])
+        correction = w.mul(correction, by)
+    packed = [_packed(w, v, own.index(label), kinds[old] is Kind.LASTING)
+              for v, own, old in zip(factors, labels, node.inputs)]
+    product, = w.apply(node.op.replace(dtype=node.outputs[0].type.dtype), packed)
+    return product if correction is None else w.add(product, correction)
 
 
-def _packed(w: Rewriter, v: Value, axis: int) -> Value:
-    """The numbers along an axis in pairs."""
-    rank = v.type.rank
-    if exact_quotient(v.type.shape[axis], bf16x2.numbers) is None:
-        v = w.pad(v, low=(0,) * rank, high=tuple(int(i == axis) for i in range(rank)))
+def _is_packable_conv(node: Node, target: Target) -> bool:
+    """Whether it is a convolution of bytes in i32 along channels that nearly fill elements: others stay as they are."""
+    if not isinstance(node.op, Conv) or not _is_packable(node, target) or node.op.groups != 1:
+        return False
+    place = _turned_place(node, {}, target)
+    channels = node.inputs[1].type.shape[FIRST_SPATIAL_AXIS - 1]
+    return place in (None, 0) and isinstance(channels, int) and channels >= LEAST_CHANNELS and all(
+        0 not in v.type.shape for v in node.inputs)
+
+
+def _packed_conv(w: Rewriter, node: Node, kinds: Mapping[Value, Kind], target: Target) -> Value:
+    """Along channels. Around an image that is turned stands what 0 became."""
+    (x, kernels), op, correction = (w[v] for v in node.inputs), node.op, None
+    if _turned_place(node, {}, target) is not None:
+        x, by = _turned(w, x)
+        low, high = ((0, 0, *(pair[end] for pair in op.padding)) for end in (0, 1))
+        x = w.pad(x, low=low, high=high, value=-by) if any(low + high) else x
+        op = op.replace(padding=((0, 0),) * op.axes)
+        sums = w.sum(w.cast(kernels, dtype=i32), axes=tuple(range(1, kernels.type.rank)), keepdims=False)
+        correction = w.mul(w.reshape(sums, shape=(*sums.type.shape, *(1,) * op.axes)), by)
+    y, = w.apply(op, [_packed(w, v, FIRST_SPATIAL_AXIS - 1, kinds[old] is Kind.LASTING)
+                      for v, old in zip((x, kernels), node.inputs)])
+    return y if correction is None else w.add(y, correction)
+
+
+def _turned_place(node: Node, kinds: Mapping[Value, Kind], target: Target) -> int | None:
+    """Which factor's sign must change for an instruction; None where there is one for these signs, or none at all. That
+    which lasts stays as it is: its sums are then computed once."""
+    signs = {v.type.dtype.is_signed for v in node.inputs}
+    has = target.byte_dots(min(8 * target.vector_bytes, 512))
+    wanted = "us" if len(signs) > 1 else "ss" if True in signs else "uu"
+    if node.inputs[0].type.dtype is bf16 or wanted in has or not has:
+        return None
+    if wanted != "us" and isinstance(node.op, Conv):
+        return 0                            # the image: sums of kernels are one number for each feature
+    if wanted != "us":
+        return 1 if _lasts(node.inputs[0], kinds) and not _lasts(node.inputs[1], kinds) else 0
+    to_signed = "ss" in has                 # the unsigned one is turned then, else the signed one
+    return next(i for i, v in enumerate(node.inputs) if v.type.dtype.is_signed is not to_signed)
+
+
+def _lasts(v: Value, kinds: Mapping[Value, Kind]) -> bool:
+    """Whether it is the same in many calls; of bodies, what they do not compute themselves."""
+    while v.node is not None and v.node.op.is_view:
+        v = v.node.inputs[0]
+    return kinds[v] is not Kind.CHANGING or v.node is None
+
+
+def _turned(w: Rewriter, v: Value) -> tuple[Value, int]:
+    """The bytes with the other sign: those of unsigned ones less 128, of signed ones more; and what to multiply the
+    other factor's sums by, to be added to the product."""
+    to, by = (u8, -128) if v.type.dtype.is_signed else (i8, 128)
+    return w.cast(w.bitxor(v, w.constant(by, v.type.dtype)), dtype=to), by
+
+
+def spread(w: Rewriter, sums: Value, own: Sequence[str], out: Sequence[str]) -> Value:
+    """An array with axes of these labels, as one that broadcasts along all others of the result."""
+    order = sorted(range(len(own)), key=lambda i: out.index(own[i]))
+    sizes = {label: sums.type.shape[i] for i, label in enumerate(own)}
+    turned = sums if order == [*range(len(own))] else w.transpose(sums, perm=tuple(order))
+    return w.reshape(turned, shape=tuple(sizes.get(label, 1) for label in out))
+
+
+def _packed(w: Rewriter, v: Value, axis: int, lasts: bool) -> Value:
+    """The numbers along an axis, so many to an element."""
+    rank, size, numbers = v.type.rank, v.type.shape[axis], PACKED_OF[v.type.dtype].numbers
+    if isinstance(size, int) and size % numbers:
+        v = w.pad(v, low=(0,) * rank, high=tuple(-size % numbers * int(i == axis) for i in range(rank)))
     order = (*(i for i in range(rank) if i != axis), axis)
     back = tuple(order.index(i) for i in range(rank))
-    return w.transpose(w.pack(w.transpose(v, perm=order)), perm=back)
+    return w.transpose(_pack(w, w.transpose(v, perm=order), lasts), perm=back)
 
 
-def _packing_before(w: Rewriter, node: Node) -> tuple[Value, ...]:
+def _pack(w: Rewriter, v: Value, lasts: bool) -> Value:
+    """Packed rows. Of what lasts they are a copy, unless they lie so: it is made once, as all that is computed."""
+    return w.pack(w.apply(COPY, (v,))[0] if lasts and not _lies_so(v) else v)
+
+
+def _lies_so(v: Value) -> bool:
+    """Whether it is what a node computes, turned and turned back."""
+    order = tuple(range(v.type.rank))
+    while v.node is not None and isinstance(v.node.op, Transpose):
+        order = tuple(v.node.op.perm[i] for i in order)
+        v = v.node.inputs[0]
+    return v.node is not None and not v.node.op.is_view and order == tuple(range(v.type.rank))
+
+
+def _packing_before(w: Rewriter, node: Node, kinds: Mapping[Value, Kind]) -> tuple[Value, ...]:
     """The loop or branch, with what it packs of captured operands as more of these."""
     first, start = CAPTURED[type(node.op)](node.op)
     bodies = {name: getattr(node.op, name) for name in node.op.REGIONS}
@@ -86,23 +198,23 @@ def _packing_before(w: Rewriter, node: Node) -> tuple[Value, ...]:
     for body in bodies.values():
         for _, chain, i in _packs_of_arguments(body):
             if i + start >= first and (i, chain) not in lifted:
-                v = w[node.inputs[i + start]]
+                v, lasts = w[node.inputs[i + start]], kinds[node.inputs[i + start]] is Kind.LASTING
                 for op in chain:
-                    v, = w.apply(op, (v,))
+                    v = _pack(w, v, lasts) if isinstance(op, Pack) else w.apply(op, (v,))[0]
                 lifted[i, chain] = v
     new = {name: _without_packs(body, lifted) for name, body in bodies.items()} if lifted else {}
     return w.apply(node.op.replace(**new) if new else node.op, [*(w[v] for v in node.inputs), *lifted.values()])
 
 
 def _packs_of_arguments(body: Graph) -> list[tuple[Node, tuple[Op, ...], int]]:
-    """The packs of an argument, transposed, with a zero more, or as it is: the node, the operators from the argument
-    on, its number."""
+    """What is made of an argument alone for products: packs of it, transposed, with zeros more, or as it is, and sums
+    of its bytes; the node, the operators from the argument on, its number."""
     numbers = {v: i for i, v in enumerate(body.inputs)}
     found = []
     for node in body.nodes:
-        if isinstance(node.op, Pack):
+        if isinstance(node.op, Pack) or isinstance(node.op, Sum) and node.outputs[0].type.dtype is i32:
             chain, v = [node.op], node.inputs[0]
-            while v.node is not None and isinstance(v.node.op, Transpose | Pad):
+            while v.node is not None and isinstance(v.node.op, Transpose | Pad | Cast):
                 chain.insert(0, v.node.op)
                 v = v.node.inputs[0]
             if v in numbers:

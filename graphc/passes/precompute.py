@@ -2,12 +2,13 @@
 change."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.printer import print_graph
 from graphc.passes.dce import EliminateDeadCode
@@ -53,24 +54,39 @@ def split_derived(graph: Graph) -> Split:
 
 
 def value_kinds(graph: Graph) -> Mapping[Value, Kind]:
-    """The kind of every value of the graph, regions apart."""
+    """The kind of every value of the graph, regions apart. Conversions to larger types are lasting where lasting values
+    alone read them (sums of weights): then they are not kept."""
+    changing: set[Node] = set()
+    while True:
+        kinds, large = _kinds(graph, changing)
+        kept = {_root(v) for v in _crossings(graph, kinds)}
+        found = {node for node in large if node.outputs[0] in kept}
+        if not found:
+            return kinds
+        changing |= found
+
+
+def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kind], list[Node]]:
+    """The kinds where these nodes give changing values, and lasting conversions that are too large to be kept."""
     kinds = {v: Kind.CHANGING for v in graph.inputs}
     kinds |= {v: Kind.LASTING if new is None else Kind.CHANGING for v, new in zip(graph.state, graph.updates)}
-    sources = {v: v.type.nbytes for v in graph.state}
+    sources, large = {v: v.type.nbytes for v in graph.state}, []
     for node in graph.nodes:
-        kind = _kind(node, kinds, sources)
+        kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
+        if kind is Kind.LASTING and not node.op.is_view:
+            is_large = _is_large(node, sources)
+            if isinstance(node.op, Cast) and is_large and node not in changing:
+                large.append(node)
+            elif node.op.may_fail or node.op.is_control or is_large:
+                kind = Kind.CHANGING
         for v in node.outputs:
             kinds[v], sources[v] = kind, sum(sources.get(i, 0) for i in node.inputs)
-    return kinds
+    return kinds, large
 
 
-def _kind(node: Node, kinds: Mapping[Value, Kind], sources: Mapping[Value, int]) -> Kind:
-    kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
-    if kind is Kind.LASTING and not node.op.is_view:
-        most = GROWTHS.get(type(node.op), GROWTH) * sum(sources.get(v, 0) for v in node.inputs)
-        if node.op.may_fail or node.op.is_control or _size(node) > max(FREE_BYTES, most):
-            return Kind.CHANGING
-    return kind
+def _is_large(node: Node, sources: Mapping[Value, int]) -> bool:
+    most = GROWTHS.get(type(node.op), GROWTH) * sum(sources.get(v, 0) for v in node.inputs)
+    return _size(node) > max(FREE_BYTES, most)
 
 
 def _size(node: Node) -> int:

@@ -10,6 +10,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.index import Take, TakeAlongAxis
 from graphc.ir.types import includes
@@ -52,6 +53,11 @@ def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
         return None
     op = node.op.replace(dtype=node.outputs[0].type.dtype)
     return w.apply(op, [w[old] if new is None else new for old, new in zip(node.inputs, ins)])
+
+
+def _conv(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+    """Of integers alone: images of others are computed in the type of the sums where they are."""
+    return _product(w, node) if node.outputs[0].type.dtype.is_int else None
 
 
 def _lookup(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
@@ -105,5 +111,6 @@ def _converting(body: Graph, stored: dict[int, Value]) -> Graph:
 
 Rule = Callable[[Rewriter, Node], tuple[Value, ...] | None]
 RULES: dict[type[Op], Rule] = {
-    **dict.fromkeys((Matmul, Einsum), _product), **dict.fromkeys((Take, TakeAlongAxis), _lookup),
+    **dict.fromkeys((Matmul, Einsum), _product), **dict.fromkeys(Conv.every(), _conv),
+    **dict.fromkeys((Take, TakeAlongAxis), _lookup),
     **dict.fromkeys(CAPTURED, _region)}

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, replace
 from graphc.schedule.machine import Machine
 
 FUSED = frozenset({"aarch64", "armv7", "riscv64", "thumbv7em"})     # of these all targets multiply and add at once
+# LLVM's features, signs of the factors of their instructions (u unsigned, s signed), and bits of vectors
+BYTE_DOTS = (("+avx512vnni", ("us",), (128, 256, 512)), ("+avxvnni", ("us",), (128, 256)),
+             ("+avxvnniint8", ("ss", "uu"), (128, 256)), ("+dotprod", ("ss", "uu"), (64, 128)),
+             ("+i8mm", ("us",), (64, 128)))
 LINE_BYTES = 64                     # of the caches of all targets
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
 
@@ -83,6 +87,12 @@ class Target:
         """Whether the products of two pairs of bf16 are added to an f32 in one instruction."""
         return "+avx512bf16" in self.features
 
+    def byte_dots(self, vector_bits: int) -> tuple[str, ...]:
+        """Signs of factors, unsigned before signed, of which four products of bytes are added to each i32 of a vector
+        of so many bits in one instruction."""
+        return tuple(signs for feature, all_signs, widths in BYTE_DOTS if feature in self.features.split(",")
+                     for signs in all_signs if vector_bits in widths and vector_bits <= 8 * self.vector_bytes)
+
     @property
     def has_rounding(self) -> bool:
         """Whether rounding to even integers is an instruction, or a function of this system's C library."""
@@ -111,8 +121,11 @@ AVX2 = Target("avx2", X86, AVX2_FEATURES, 32, 16, Machine())
 AVX512 = Target("avx512", X86, AVX512_FEATURES, 64, 32, Machine(
     vector_op_cycles=0.72,          # half of the CPUs with AVX-512 have units of 256 bits; the others have fewer of 512
     l2_bytes_per_cycle=48.0, l1_bytes=48 << 10, l2_bytes=2 << 20))
-AVX512_BF16 = replace(AVX512, name="avx512_bf16", features=AVX512_FEATURES + ",+avx512vnni,+avx512bf16")
+AVX512_VNNI = replace(AVX512, name="avx512_vnni", features=AVX512_FEATURES + ",+avx512vnni")
+AVX512_BF16 = replace(AVX512, name="avx512_bf16", features=AVX512_VNNI.features + ",+avx512bf16")
+AVX2_VNNI = replace(AVX2, name="avx2_vnni", features=AVX2_FEATURES + ",+avxvnni")
 NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_bytes=64 << 10, l2_bytes=1 << 20))
+NEON_DOT = replace(NEON, name="neon_dot", features=NEON.features + ",+dotprod")
 
 # Named CPUs, by documented figures; what their vendors do not say is that of the generic machine.
 ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Machine(
@@ -120,4 +133,4 @@ ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Mach
     # each complex, 46 cycles from load to use. EPYC 7003: 3.4 GHz with all cores busy. None is measured.
     clock_ghz=3.4, l2_bytes_per_cycle=32.0, l3_bytes=32 << 20, l3_latency=46))
 
-TARGETS = {t.name: t for t in (SSE2, AVX2, AVX512, AVX512_BF16, NEON, ZEN3)}
+TARGETS = {t.name: t for t in (SSE2, AVX2, AVX2_VNNI, AVX512, AVX512_VNNI, AVX512_BF16, NEON, NEON_DOT, ZEN3)}

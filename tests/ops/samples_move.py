@@ -18,7 +18,7 @@ from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose)
 from graphc.ir.ops.shape_composites import Stack, Tile, Tril, Triu
-from graphc.ir.types import bf16, bool_, f32, f64, i32, i64
+from graphc.ir.types import bf16, bool_, f32, f64, i8, i32, i64, u8
 
 SOME = (f32, f64, i64, bool_)
 
@@ -260,6 +260,8 @@ def random() -> Iterator[Sample]:
 def packed() -> Iterator[Sample]:
     for shape in ((4,), (3, 6), (2, 1, 8), (0, 2), (3, 0)):
         yield Sample(Pack(), (floats(shape, f32).astype(bf16.np),), smooth=False)
+    for dtype in (i8, u8):
+        yield Sample(Pack(), (np.arange(24, dtype=dtype.np).reshape(2, 3, 4) * 9 + 100,), smooth=False)
 
 
 SAMPLES = (*views(), *packed(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *placed_images(), *samplings(), *makers(), *random())

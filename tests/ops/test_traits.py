@@ -287,7 +287,7 @@ def test_operators_fail_on_bad_indices_where_they_say_so():
     fails: dict[type, set[bool]] = {}
     for s in SAMPLES:
         for i, a in enumerate(s.arrays):
-            if a.dtype.kind == "i" and a.size and not s.op.REGIONS:
+            if a.dtype.kind == "i" and a.itemsize > 2 and a.size and not s.op.REGIONS:      # indices
                 found = [raises(s.op, [np.full_like(b, bad) if j == i else b for j, b in enumerate(s.arrays)])
                          for bad in (-(1 << 20), 1 << 20)]
                 fails.setdefault(type(s.op), set()).add(any(found))

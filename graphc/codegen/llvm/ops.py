@@ -12,6 +12,7 @@ from graphc.codegen.llvm.floats import float_extremum, float_rem, fraction, intr
 from graphc.codegen.llvm.integers import (
     int_abs, int_div, int_neg, int_not, int_rem, mulhi_u, unsigned_div, unsigned_rem)
 from graphc.codegen.llvm.lanes import any_lane, build_vector, lane_text, part_of_lanes, select_text
+from graphc.codegen.llvm.packed_dots import packed_dot
 from graphc.codegen.llvm.types import (
     KIND, MEMORY, REGISTER, cold_convention, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
 from graphc.codegen.loops.index import Ix
@@ -19,7 +20,7 @@ from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.codegen.loops.ops import MATH, SPECIAL
 from graphc.errors import InternalError
-from graphc.ir.types import f16, f32, u32
+from graphc.ir.types import f16, f32
 
 Rule = Callable[[BodyEmitter, Compute, list[str]], str]
 Conversion = Callable[[BodyEmitter, Compute, str], str]
@@ -120,9 +121,23 @@ def _convert(head: str) -> Conversion:
 def _saturate(name: str) -> Conversion:
     def rule(e: BodyEmitter, s: Compute, a: str) -> str:
         source, to = s.args[0], s.dst
+        if to.dtype.bits < 32:
+            return _narrow_saturated(e, source, to, a)
         overload = f"{mangled(to.dtype, to.lanes)}.{mangled(source.dtype, source.lanes)}"
         return e.emit(f"call {type_of(to)} @{name}.{overload}({type_of(source)} {a})")
     return rule
+
+
+def _narrow_saturated(e: BodyEmitter, source: Val, to: Val, a: str) -> str:
+    """By way of i32, clamped before: of vectors, LLVM's conversions to fewer bits go lane by lane."""
+    ty, wide, (low, high) = type_of(source), vector("i32", to.lanes), to.dtype.range
+    if low:                                 # NaN gives 0: else a comparison with it takes the lower limit
+        number = e.emit(f"fcmp ord {ty} {a}, {a}")
+        a = select_text(e, to.lanes, number, ty, a, constant(0.0, source.dtype, to.lanes))
+    for compare, limit in (("ogt", low), ("olt", high)):
+        bound = constant(float(limit), source.dtype, to.lanes)
+        a = select_text(e, to.lanes, e.emit(f"fcmp {compare} {ty} {a}, {bound}"), ty, a, bound)
+    return e.emit(f"trunc {wide} {e.emit(f'fptosi {ty} {a} to {wide}')} to {type_of(to)}")
 
 
 def _resize(narrow: str, widen: str) -> Conversion:
@@ -169,22 +184,6 @@ def convert_storage(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 def bitcast(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     return e.emit(f"bitcast {type_of(s.args[0])} {args[0]} to {type_of(s.dst)}")
-
-
-def packed_dot(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    """One instruction where the target has it for so many lanes; else two products of widened numbers, in its order."""
-    lanes, (a, b, c) = s.dst.lanes, args
-    wide, bits = type_of(s.dst), type_of(s.args[0])
-    if e.module.target.has_bf16_dot and lanes * 32 in (128, 256, 512):
-        pairs = f"<{2 * lanes} x bfloat>"
-        a, b = (e.emit(f"bitcast {bits} {x} to {pairs}") for x in (a, b))
-        return e.emit(f"call {wide} @llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
-                      f"({wide} {c}, {pairs} {a}, {pairs} {b})")
-    high, low = constant(0xFFFF0000, u32, lanes), constant(16, u32, lanes)
-    for widen, by in (("and", high), ("shl", low)):
-        x, y = (e.emit(f"bitcast {bits} {e.emit(f'{widen} {bits} {v}, {by}')} to {wide}") for v in (a, b))
-        c = e.emit(f"fadd {wide} {c}, {e.emit(f'fmul {wide} {x}, {y}')}")       # the product is exact: one rounding
-    return c
 
 
 # ---- lanes

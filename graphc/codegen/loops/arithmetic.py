@@ -9,6 +9,7 @@ from graphc.codegen.loops.loop_ir import Body, Compute, Operand, Val
 from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
+from graphc.ir.ops.packed import SUMS
 from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, u32
 
 
@@ -95,10 +96,11 @@ class Arithmetic:
 
     def dot(self, a: Val, b: Val, c: Val) -> Val:
         """c plus the products of the numbers that are packed in a and b: of pairs of bf16, the second product first,
-        each sum rounded once to f32. Instructions take subnormal numbers for 0."""
-        if not a.dtype.is_packed or b.dtype is not a.dtype or c.dtype is not f32 or not a.lanes == b.lanes == c.lanes:
+        each sum rounded once to f32, where instructions take subnormal numbers for 0; of integers in i32, which wraps.
+        """
+        if SUMS.get((a.dtype, b.dtype)) is not c.dtype or not a.lanes == b.lanes == c.lanes:
             raise InternalError(f"dot of ({a.type_text}, {b.type_text}, {c.type_text})", "loops")
-        return self._emit("dot", f32, c.lanes, (a, b, c))
+        return self._emit("dot", c.dtype, c.lanes, (a, b, c))
 
     def scale(self, a: Operand, n: Operand) -> Val:
         """a · 2^⌊n⌋, for infinite n too, rounded once. Of f32, where the target has_scaling."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.extra import missing
-from graphc.errors import GraphError
 from graphc.shard_tree import add
 
 try:

@@ -14,7 +14,7 @@ from graphc.ir.dims import Dim, Poly
 from graphc.ir.graph import Node, Value, regions
 from graphc.ir.op import is_symbolic
 from graphc.ir.stored import node_reference
-from graphc.ir.types import DType, dtype_of, of_numpy
+from graphc.ir.types import DType, dtype_of, i8, of_numpy, u8
 from graphc.nn.parameter import Parameter
 from graphc.nn.parameter import Value as GivenValue
 
@@ -62,8 +62,10 @@ class Known:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a parameter where it takes part in computation: an initializer of floats with axes."""
-        return bool(self.name) and self.dtype.is_float and self.numbers.ndim > 0
+        """Whether it is a parameter where it takes part in computation: an initializer of floats with axes, or of bytes
+        with several, which stand for floats."""
+        return bool(self.name) and self.numbers.ndim > (0 if self.dtype.is_float else 1) and (
+            self.dtype.is_float or self.dtype in (i8, u8))
 
     def dims(self, what: str) -> tuple[Dim, ...]:
         """As sizes, axes, starts …: a tuple of ints and named sizes."""

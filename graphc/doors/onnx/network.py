@@ -130,6 +130,8 @@ class OnnxNetwork(Module):
     def weight(self, known: Known, trained: bool) -> Array:
         """The parameter that an initializer is."""
         frozen = any(fnmatchcase(known.name, pattern) for pattern in self._patterns)
+        if known.dtype.is_int:
+            return self.integers(known.name, known.numbers.shape, known.dtype, Value(known.numbers))
         trains = trained and not frozen and not known.dtype.is_storage
         return self.parameter(known.name, known.numbers.shape, Value(known.numbers), known.dtype, trains)
 

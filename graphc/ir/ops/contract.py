@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from graphc.ir.contraction import Contraction, axis
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
-from graphc.ir.ops.packed import unpacked
+from graphc.ir.ops.packed import SUMS, unpacked
 from graphc.ir.types import DType, TensorType, bf16x2, broadcast_shapes, common, includes, shape_text
 
 
@@ -41,7 +41,7 @@ class Matmul(LabelledProduct):
     dtype: DType | None = None
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
-        dtype = _sum_dtype(self.name, self.dtype, x, y)
+        dtype = sum_dtype(self.name, self.dtype, x, y)
         require(x.rank > 0 and y.rank > 0, "matmul of a scalar: use * instead")
         left, right = _as_matrices(x.shape, y.shape)
         require(left[-1] == right[-2], f"matmul of {shape_text(x.shape)} and {shape_text(y.shape)}: "
@@ -52,15 +52,15 @@ class Matmul(LabelledProduct):
         return TensorType(dtype, lead + left[-2:-1] * (x.rank > 1) + right[-1:] * (y.rank > 1))
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.asarray(_product_of(np.matmul, self.dtype, x, y))
+        return np.asarray(product_of(np.matmul, self.dtype, x, y))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, y = _widened(b, self.dtype, ins)
+        x, y = widened(b, self.dtype, ins)
         left, right = _as_matrices(x.type.shape, y.type.shape)
         lead = broadcast_shapes(left[:-2], right[:-2])
         g = _reshaped(b, only_gradient(gs), (*lead, left[-2], right[-1]))
         x2, y2 = _reshaped(b, x, left), _reshaped(b, y, right)
-        return _as_types(b, ins, _left_gradient(b, g, x2, y2, x.type), _right_gradient(b, g, x2, y2, y.type))
+        return as_types(b, ins, _left_gradient(b, g, x2, y2, x.type), _right_gradient(b, g, x2, y2, y.type))
 
     def cost(self, x: TensorType, y: TensorType) -> Cost:
         out = self.infer(x, y)
@@ -119,13 +119,13 @@ class Einsum(LabelledProduct):
     dtype: DType | None = None
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
-        dtype = _sum_dtype(self.name, self.dtype, x, y)
+        dtype = sum_dtype(self.name, self.dtype, x, y)
         a, b, out = parse_equation(self.equation, x.rank, y.rank)
         sizes = self._sizes(a, x.shape, b, y.shape)
         return TensorType(dtype, tuple(sizes[label] for label in out))
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return _product_of(self._einsum, self.dtype, x, y)
+        return product_of(self._einsum, self.dtype, x, y)
 
     def _einsum(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         a, b, out = parse_equation(self.equation, x.ndim, y.ndim)
@@ -136,9 +136,9 @@ class Einsum(LabelledProduct):
                                     optimize=True), x.dtype)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        (x, y), g = _widened(b, self.dtype, ins), only_gradient(gs)
+        (x, y), g = widened(b, self.dtype, ins), only_gradient(gs)
         left, right, out = parse_equation(self.equation, x.type.rank, y.type.rank)
-        return _as_types(b, ins, _einsum_gradient(b, g, out, x, left, y, right),
+        return as_types(b, ins, _einsum_gradient(b, g, out, x, left, y, right),
                          _einsum_gradient(b, g, out, y, right, x, left))
 
     def cost(self, x: TensorType, y: TensorType) -> Cost:
@@ -266,7 +266,7 @@ def _product(axes: Iterable[int], x: Value) -> Dim:
     return size
 
 
-def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> DType:
+def sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> DType:
     """The type of a product's sums; GraphError for operands that have no product, or none in that type."""
     if dtype is None and x.dtype != y.dtype:
         small = x.dtype.is_int and y.dtype.is_int and max(x.dtype.bits, y.dtype.bits) < 32
@@ -275,7 +275,8 @@ def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> 
     dtype = dtype or x.dtype
     require(dtype.kind != "bool" and "bool" not in (x.dtype.kind, y.dtype.kind),
             f"{name} takes numbers, not bool; convert with astype")
-    require(x.dtype == y.dtype and not dtype.is_packed or not (x.dtype.is_packed or y.dtype.is_packed),
+    require(not dtype.is_packed and x.dtype.is_packed == y.dtype.is_packed
+            and (not x.dtype.is_packed or SUMS.get((x.dtype, y.dtype)) is dtype),
             f"{name} of {x.dtype} and {y.dtype} in {dtype}: both factors are packed alike, and sums are not")
     for t in (x, y):
         require(includes(dtype, t.dtype.element),
@@ -286,20 +287,19 @@ def _sum_dtype(name: str, dtype: DType | None, x: TensorType, y: TensorType) -> 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _product_of(multiply: Product, dtype: DType | None, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def product_of(multiply: Product, dtype: DType | None, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The product of the operands in the type of the sums. Packed ones: the sum of those of their parts."""
-    if dtype is not None and dtype.is_float and x.dtype == bf16x2.np:
-        low, high = zip(unpacked(x), unpacked(y))
-        return multiply(*low) + multiply(*high)
+    if x.dtype.names or dtype is not None and dtype.is_float and x.dtype == bf16x2.np:
+        return reduce(np.add, (multiply(*parts) for parts in zip(unpacked(x), unpacked(y), strict=True)))
     return multiply(x.astype(dtype.np), y.astype(dtype.np)) if dtype else multiply(x, y)
 
 
-def _widened(b: OpBuilder, dtype: DType | None, ins: Values) -> Values:
+def widened(b: OpBuilder, dtype: DType | None, ins: Values) -> Values:
     """The operands in the type of the sums, as the gradient reads them."""
     return tuple(b.cast(v, dtype=dtype) if dtype not in (None, v.type.dtype) else v for v in ins)
 
 
-def _as_types(b: OpBuilder, ins: Values, *gradients: Value) -> Gradients:
+def as_types(b: OpBuilder, ins: Values, *gradients: Value) -> Gradients:
     """Each gradient in the type of its operand; none of integers."""
     return [None if v.type.dtype.is_int else g if g.type.dtype == v.type.dtype else b.cast(g, dtype=v.type.dtype)
             for v, g in zip(ins, gradients, strict=True)]

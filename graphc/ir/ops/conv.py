@@ -14,8 +14,9 @@ from graphc.ir.dims import Dim, Dims, Sizes, static_dim, static_shape
 from graphc.ir.graph import Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles, kernel_text, spatial_axes
 from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
+from graphc.ir.ops.contract import as_types, product_of, sum_dtype, widened
 from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
-from graphc.ir.types import TensorType, shape_text
+from graphc.ir.types import DType, TensorType, shape_text
 
 LETTERS = "xyz"                     # of spatial axes, in the references' equations
 
@@ -84,16 +85,22 @@ class ConvOp(Sliding):
 
 class Conv(ConvOp):
     """y[n, f, i…] = sum over c, k… of x[n, c, i * stride + k * dilation - pad, …] * w[f, c, k…], zeros outside the
-    image."""
+    image. `dtype`: of the sums and the result, where it is not that of the operands, which then may have two types."""
     name: ClassVar[str] = "conv{}d"
     images = ImageRoles((0,), True)
     roles = (0, 1, 2)
+    dtype: DType | None = None
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
-        _check_dtypes(self.name, x, w)
-        return x.with_shape(self.output_shape(x.shape, w.shape))
+        if self.dtype is None:
+            _check_dtypes(self.name, x, w)
+            return x.with_shape(self.output_shape(x.shape, w.shape))
+        return TensorType(sum_dtype(self.name, self.dtype, x, w), self.output_shape(x.shape, w.shape))
 
     def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return product_of(self._reference, self.dtype, x, w)
+
+    def _reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         shape = static_shape(self.output_shape(x.shape, w.shape))
         y = np.zeros(_split(shape, self.groups, 1), x.dtype)
         xg, wg = self.grouped_image(x), w.reshape(_split(w.shape, self.groups, 0))
@@ -102,14 +109,14 @@ class Conv(ConvOp):
         return y.reshape(shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, w = ins
+        x, w = widened(b, self.dtype, ins)
         to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
         to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
         g = only_gradient(gs)
-        return b.apply(to_image, (w, g))[0], b.apply(to_kernels, (x, g))[0]
+        return as_types(b, ins, b.apply(to_image, (w, g))[0], b.apply(to_kernels, (x, g))[0])
 
     def cost(self, x: TensorType, w: TensorType) -> Cost:
-        return Cost(self.flops(x.shape, w.shape), x.nbytes + w.nbytes + self.infer(x, w).nbytes)
+        return Cost(self.flops(x.shape, w.shape) * x.dtype.numbers, x.nbytes + w.nbytes + self.infer(x, w).nbytes)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
         n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(w.shape[0])

@@ -1,6 +1,7 @@
 """Numbers that instructions take several at a time, as one element. Made by the compiler, for products alone."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -9,32 +10,41 @@ from graphc.errors import InternalError
 from graphc.ir.dims import exact_quotient
 from graphc.ir.op import Gradients, OpBuilder, Values, require
 from graphc.ir.ops.shape import Movement
-from graphc.ir.types import TensorType, bf16, bf16x2, f32
+from graphc.ir.types import PACKED_OF, DType, TensorType, bf16x2, dtype_of, f32, i8x4, i32, u8x4
+
+# the types of packed factors -> that of the sums of their products
+SUMS: Mapping[tuple[DType, DType], DType] = {
+    (bf16x2, bf16x2): f32, **{(a, b): i32 for a in (i8x4, u8x4) for b in (i8x4, u8x4)}}
 
 
 class Pack(Movement):
-    """bf16[…, 2 n] as bf16x2[…, n]: the same memory; the first of two numbers is in the low half of an element."""
+    """bf16[…, 2 n] as bf16x2[…, n], i8[…, 4 n] as i8x4[…, n], u8 as u8x4: the same memory; the first number of an
+    element is in its lowest bits."""
     name: ClassVar[str] = "pack"
     is_view = is_whole_view = True
     element_flops = 0
 
     def infer(self, x: TensorType) -> TensorType:
-        pairs = exact_quotient(x.shape[-1], 2) if x.rank else None
-        if x.dtype is not bf16 or pairs is None:
-            require(False, f"pack takes bf16 and an even number of them in a row, got {x}")
+        packed = PACKED_OF.get(x.dtype)
+        require(packed is not None and x.rank > 0, f"pack takes rows of {', '.join(map(str, PACKED_OF))}, got {x}")
+        elements = exact_quotient(x.shape[-1], packed.numbers) if packed else None
+        if packed is None or elements is None:
+            require(False, f"pack takes rows of whole elements, got {x}")
             raise InternalError("unreachable", "infer")
-        return TensorType(bf16x2, (*x.shape[:-1], pairs))
+        return TensorType(packed, (*x.shape[:-1], elements))
 
     def reference(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(x.astype(bf16.np, copy=False)).view(bf16x2.np)      # machines are little-endian
+        return np.ascontiguousarray(x).view(PACKED_OF[dtype_of(x)].np)      # machines are little-endian
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         raise InternalError("numbers are packed after a graph is differentiated", "backward")
 
 
-def unpacked(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the second numbers of packed pairs, as f32."""
-    return (x << np.uint32(16)).view(f32.np), (x & np.uint32(0xFFFF0000)).view(f32.np)
+def unpacked(x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The first numbers of packed elements, the second and so on, in the type of their sums: f32 or i32."""
+    if x.dtype == bf16x2.np:
+        return (x << np.uint32(16)).view(f32.np), (x & np.uint32(0xFFFF0000)).view(f32.np)
+    return tuple(x[name].astype(i32.np) for name in x.dtype.names or ())
 
 
 OPS = (Pack,)

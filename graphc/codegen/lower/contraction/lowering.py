@@ -69,5 +69,6 @@ def _operands(f: LoopFunction, inputs: Sequence[View], schedule: ContractionSche
             flattened.append(flat(f, operand))
         else:
             memory = part_of_scratch(shared, at, copy.size)
+            memory = memory.seen_as(operand.dtype) if operand.dtype.is_packed else memory
             flattened.append(pad_copy(f, operand, copy, memory, target.lanes(schedule.dtype.itemsize)))
     return flattened

@@ -125,13 +125,13 @@ def embed_layer_normalization(ids: Array, segments: Array | None, *tables: Opera
 
 # ---- quantised products
 
-def matmul_integer_to_float(a: Array, b: Operand, a_scale: Array, b_scale: Array, a_zero: Operand = None,
+def matmul_integer_to_float(a: Array, b: Array, a_scale: Array, b_scale: Array, a_zero: Operand = None,
                             b_zero: Operand = None, bias: Array | None = None, *, call: Call) -> Array:
     y = quantized.matmul_integer(a, b, a_zero, b_zero, call=call).astype(a_scale.dtype) * (a_scale * b_scale)
     return y if bias is None else y + bias
 
 
-def dynamic_quantize_matmul(a: Array, b: Operand, b_scale: Array, b_zero: Operand = None, bias: Array | None = None, *,
+def dynamic_quantize_matmul(a: Array, b: Array, b_scale: Array, b_zero: Operand = None, bias: Array | None = None, *,
                             call: Call) -> Array:
     """a is quantised as it comes."""
     small, scale, zero = quantized.dynamic_quantize_linear(a)
@@ -155,16 +155,17 @@ def dynamic_quantize_lstm(x: Array, w: Operand, r: Operand, *rest: Operand, acti
         raise GraphError(f"hidden_size is {hidden_size}, the recurrent weights {recurrent_weights.type}")
 
     def of(values: Operand, i: int) -> Operand:
-        """Those of a direction; numbers of the file stay known."""
+        """Zero points of a direction; numbers of the file stay known."""
         return None if values is None else Known.of(values.numbers[i]) if isinstance(values, Known) else values[i]
 
-    def by(weights: Operand, scale: Array, zero: Operand, i: int) -> Callable[[Array], Array]:
-        return lambda v: dynamic_quantize_matmul(v, of(weights, i), scale[i], of(zero, i), call=call)
+    def by(weights: Array, scale: Array, zero: Operand, i: int) -> Callable[[Array], Array]:
+        return lambda v: dynamic_quantize_matmul(v, weights[i], scale[i], of(zero, i), call=call)
     d = recurrent.Direction(recurrent_weights, (), hidden, coupled=bool(input_forget))
     own = [None if v is None else call.array(v) for v in (bias, h, c, p)]
-    products = tuple((by(w, scale_of_w, w_zero, i), by(r, scale_of_r, r_zero, i))
+    input_weights = call.array(w)
+    products = tuple((by(input_weights, scale_of_w, w_zero, i), by(recurrent_weights, scale_of_r, r_zero, i))
                      for i in range(len(recurrent.DIRECTIONS[direction])))
-    layer = recurrent.Layer(x, call.array(w), recurrent_weights, own[0], (own[1], own[2]), own[3], products)
+    layer = recurrent.Layer(x, input_weights, recurrent_weights, own[0], (own[1], own[2]), own[3], products)
     return recurrent.run_layer(recurrent.LSTM, layer, lengths, d, options)[:max(call.wanted, 1)]
 
 

@@ -11,7 +11,7 @@ import graphc as gc
 from graphc.doors.onnx.call import Call, as_known
 from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
 from graphc.doors.onnx.ops import product
-from graphc.doors.onnx.rule import Known, Operand, Unsupported
+from graphc.doors.onnx.rule import Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.types import DType, f32, i32, normalize_axis, u8
@@ -95,10 +95,9 @@ def _zero(value: Operand, call: Call) -> Array | None:
     return call.array(value)
 
 
-def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None,
-                  weights: np.ndarray | None = None) -> Array:
-    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add.
-    `weights`: the numbers of b, if they are known: their sums are then computed once, while importing."""
+def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None) -> Array:
+    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add. Sums
+    of weights are computed once."""
     wide = max(a.ndim, b.ndim)
     y = gc.matmul(a, b, dtype=i32)
     if b_zero is not None:
@@ -107,10 +106,7 @@ def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None
     if a_zero is not None:
         own = a_zero.astype(i32)
         own = own.reshape((-1, 1)) if own.ndim == 1 and own.shape != (1,) else own
-        if weights is not None and weights.ndim > 1:
-            columns = Known.of(weights.sum(-2, keepdims=True, dtype=np.int32)).array()
-        else:
-            columns = gc.sum(b.astype(i32), axis=-2, keepdims=True) if b.ndim > 1 else gc.sum(b.astype(i32))
+        columns = gc.sum(b.astype(i32), axis=-2, keepdims=True) if b.ndim > 1 else gc.sum(b.astype(i32))
         if b_zero is not None:
             columns = columns - b_zero.astype(i32) * a.shape[-1]
         y = y - own * columns
@@ -119,9 +115,8 @@ def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None
     return y
 
 
-def matmul_integer(a: Array, b: Operand, a_zero: Operand = None, b_zero: Operand = None, *, call: Call) -> Array:
-    weights = b.numbers if isinstance(b, Known) else None
-    return whole_product(a, call.array(b), _zero(a_zero, call), _zero(b_zero, call), weights)
+def matmul_integer(a: Array, b: Array, a_zero: Operand = None, b_zero: Operand = None, *, call: Call) -> Array:
+    return whole_product(a, b, _zero(a_zero, call), _zero(b_zero, call))
 
 
 def whole_conv(x: Array, w: Array, x_zero: Array | None, w_zero: Array | None, **window: Any) -> Array:
