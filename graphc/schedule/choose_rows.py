@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.ir.dims import typical
+from graphc.ir.dims import lower, typical
 from graphc.schedule.choose_tiles import tile_ranking
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
@@ -27,14 +27,15 @@ def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) ->
     agreed = Agreement(usual.blocking.kc)
     if context.free[1]:             # packed once for all of them, if it is packed
         agreed = Agreement(usual.blocking.kc, usual.vectors, columns=(usual.blocking.nc, usual.b))
-    few = _few_rows(p, context, gates, agreed)
+    few, least = _few_rows(p, context, gates, agreed), lower(p.extent(p.m))
     chosen = [(few.blocking.mr, few), *[(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]]
     if context.free[0] and any(s.a is PackingMode.ONCE for _, s in chosen):
         return usual                # panels of rows are as high as micro-tiles, which the regimes have of their own
     kept = chosen[-1:]
     tried = (1, FEW_ROWS), *[(rows,) for _, rows in REGIMES]
     for (most, schedule), counts in zip(chosen[-2::-1], tried[-2::-1]):
-        if any(_saves(p, context, gates, min(rows, most), schedule, kept[0][1]) for rows in counts):
+        if most >= least and any(_saves(p, context, gates, min(max(rows, least), most), schedule, kept[0][1])
+                                 for rows in counts):
             kept.insert(0, (most, schedule))
     return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
 

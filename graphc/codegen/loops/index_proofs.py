@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import gcd
 
-from graphc.codegen.loops.index import Bound, Ix, Sym
+from graphc.codegen.loops.index import Bound, Ix, Sym, Term
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest
 from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
@@ -20,16 +20,16 @@ Bounds = dict[Sym, tuple[Bound, ...]]
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor); limits: what `uppers`
-    has found.
+    of symbols with which proofs are refuted; limits: what `uppers`
+    has found; are_none: nothing is known besides what the symbols know.
     """
-    __slots__ = ("uppers", "lowers", "points", "quotients", "limits")
+    __slots__ = ("uppers", "lowers", "points", "limits", "are_none")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
         self.points: dict[tuple[Sym, int], int | None] = {}
-        self.quotients: dict[tuple[Ix, Dim], list[Dim]] = {}
-        self.limits: dict[Ix, list[Dim]] = {}
+        self.limits: dict[tuple[Term, ...], list[Dim]] = {}
+        self.are_none = not self.uppers and not self.lowers
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
@@ -180,16 +180,18 @@ def lower(ix: Ix) -> int:
 
 
 def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
-    """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
+    """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes. What
+    is added to an index is added to them: they are found once for indices that differ by a size, and where no facts
+    are known of its place once for all places."""
     if not ix.terms:
         return [ix.const]
-    known = facts.limits.get(ix)
-    if known is None:
-        known = _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
-                       for limit in uppers(simpler, facts))
-        if facts is not NO_FACTS:
-            facts.limits[ix] = known
-    return known
+    known = ix.terms[-1][0].limits if facts.are_none else facts.limits
+    limits = known.get(ix.terms)
+    if limits is None:
+        limits = known[ix.terms] = _least(
+            limit if times == 1 else limit // times for simpler, times in no_less(Ix(0, ix.terms), facts)
+            for limit in uppers(simpler, facts))
+    return limits if ix.const == 0 else [limit + ix.const for limit in limits]
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
