@@ -18,15 +18,16 @@ WORTH = 1.05                    # how much faster a regime must be
 
 
 def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> PhaseSchedule:
-    """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes. Sums of a length that
-    is not known either have one schedule for all numbers of rows: parts of such sums are several blocks long.
+    """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes, and so are the columns
+    of a micro-tile, of which each kind is code of its own. Sums of a length that is not known either have one schedule
+    for all numbers of rows: parts of such sums are several blocks long.
     """
     usual = _tiles(p, context, gates, typical(p.extent(p.m)), Agreement())
     if known(p, p.m) or not known(p, p.k):
         return usual
-    agreed = Agreement(usual.blocking.kc)
+    agreed = Agreement(usual.blocking.kc, usual.vectors, packed=usual.b is not PackingMode.UNPACKED)
     if context.free[1]:             # packed once for all of them, if it is packed
-        agreed = Agreement(usual.blocking.kc, usual.vectors, columns=(usual.blocking.nc, usual.b))
+        agreed = replace(agreed, columns=(usual.blocking.nc, usual.b))
     few, least = _few_rows(p, context, gates, agreed), lower(p.extent(p.m))
     chosen = [(few.blocking.mr, few), *[(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]]
     if context.free[0] and any(s.a is PackingMode.ONCE for _, s in chosen):
@@ -56,9 +57,8 @@ def _cycles(p: Phase, context: ContractionContext, gates: int, rows: int, s: Til
 
 def _few_rows(p: Phase, context: ContractionContext, gates: int, agreed: Agreement) -> TileSchedule:
     """Of as many rows as the registers have room for."""
-    vectors = agreed.vectors or _tiles(p, context, gates, FEW_ROWS, agreed).vectors
-    most = min(FEW_ROWS, context.target.tile_rows(vectors), context.machine.address_rows)
-    return _tiles(p, context, gates, most, replace(agreed, vectors=vectors, mr=most))
+    most = min(FEW_ROWS, context.target.tile_rows(agreed.vectors), context.machine.address_rows)
+    return _tiles(p, context, gates, most, replace(agreed, mr=most))
 
 
 def _tiles(p: Phase, context: ContractionContext, gates: int, rows: int, agreed: Agreement) -> TileSchedule:
