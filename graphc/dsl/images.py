@@ -1,26 +1,22 @@
 """Functions of images [B, C, …] that move or mix pixels. Names and options as in torch.nn.functional."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 
 import numpy as np
 
 from graphc.dsl.array import Array, as_array, as_float
-from graphc.dsl.elementwise import abs, clip, floor, maximum, minimum, where
 from graphc.dsl.form import formed
-from graphc.dsl.index import scatter_add, take
+from graphc.dsl.index import scatter_add
 from graphc.dsl.pad import pad
-from graphc.dsl.shape import iota, stack, zeros
+from graphc.dsl.resize import resize
+from graphc.dsl.shape import stack, zeros
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, integers, is_sequence, items, real, shown
-from graphc.ir.dims import Dim
-from graphc.ir.types import f64, i64
 
 Pixels = int | tuple[int, ...]
 LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}       # and of how many axes
 MODES = ("nearest", "nearest-exact", *LINEAR, "bicubic")
 MOST_OFFSETS = 4096                 # in a window of `unfold`, which moves the image once for each
-CUBIC = -0.75                       # the slope of the cubic at distance 1 (Keys 1981), as in torch
 
 
 @formed
@@ -103,7 +99,8 @@ def interpolate(x: Array, size: Pixels | None = None, scale_factor: float | tupl
 
     mode: "nearest" (the pixel at floor(i in / out)), "nearest-exact" (the one whose middle is nearest), "linear",
     "bilinear", "trilinear" (of 1, 2, 3 axes), "bicubic" (of 2; Keys 1981 with slope -0.75). align_corners: the middles
-    of the corner pixels stay where they are; otherwise the corners of the image do.
+    of the corner pixels stay where they are; otherwise the corners of the image do. These are torch's names for some of
+    the forms of `resize`.
     """
     x = as_array(x)
     mode, align_corners = choice(mode, "interpolate: mode", MODES), flag(align_corners, "interpolate: align_corners")
@@ -113,54 +110,29 @@ def interpolate(x: Array, size: Pixels | None = None, scale_factor: float | tupl
                          f"{LINEAR.get(mode, 2 if mode == 'bicubic' else '1 to 3')} axes, got {x.type}")
     if align_corners and mode.startswith("nearest"):
         raise GraphError(f'interpolate: align_corners belongs to linear and cubic modes, not to "{mode}"')
-    for axis, (count, scale) in enumerate(_targets(x, size, scale_factor), 2):
-        taps = list(_taps(mode, x.shape[axis], count, scale, align_corners))
-        if len(taps) == 1:
-            x = take(x, taps[0][0], axis)
-            continue
-        y, shape = as_float(x), (count, *(1,) * (x.ndim - 1 - axis))
-        parts = [take(y, at, axis) * weight.astype(y.dtype).reshape(shape) for at, weight in taps]
-        x = sum(parts[1:], parts[0])
-    return x
+    sizes, scales = _targets(x, size, scale_factor)
+    if mode == "nearest":
+        return resize(x, sizes, scales=scales)
+    if mode == "nearest-exact":
+        return resize(x, sizes, "nearest", "half_pixel", "round_prefer_ceil", scales=scales)
+    return resize(as_float(x), sizes, mode, "align_corners" if align_corners else None, scales=scales)
 
 
-def _targets(x: Array, size: object, scale_factor: object) -> list[tuple[int, float]]:
-    """For each axis behind the channels the new size, and how many old pixels a new one is wide."""
+def _targets(x: Array, size: object, scale_factor: object) -> tuple[list[int], list[float] | None]:
+    """For each axis behind the channels the new size; the factors by which they grow, if these are given."""
     axes, spatial = x.ndim - 2, [n for n in x.shape[2:] if isinstance(n, int) and n]
     if (size is None) == (scale_factor is None):
         raise GraphError("interpolate takes size= or scale_factor=")
     if len(spatial) != axes:
         raise GraphError(f"interpolate takes images of known size, of at least one pixel, got {x.type}")
     if size is not None:
-        return [(n, old / n) for n, old in zip(integers(size, "interpolate: size", axes, 1), spatial)]
+        return list(integers(size, "interpolate: size", axes, 1)), None
     given = items(scale_factor, "interpolate: scale_factor") if is_sequence(scale_factor) else (scale_factor,) * axes
     factors = [real(f, "interpolate: scale_factor") for f in given]
     if len(factors) != axes or not all(0 < f < 1e9 and int(f * n) for f, n in zip(factors, spatial)):
         raise GraphError(f"interpolate: scale_factor is a number above 0, or {axes}, that leaves a pixel, got "
                          f"{shown(scale_factor)} for {x.type}")
-    return [(int(f * n), 1 / f) for f, n in zip(factors, spatial)]
-
-
-def _taps(mode: str, old: Dim, new: int, scale: float, corners: bool) -> Iterator[tuple[Array, Array]]:
-    """Which old pixels a new one is made of, and the weight of each: i64 [new] and f64 [new] at a time."""
-    size, places = integer(old, "interpolate: the size"), iota(new, 0, f64)
-    if mode.startswith("nearest"):
-        at = floor((places + 0.5 * (mode == "nearest-exact")) * scale)
-        yield minimum(at, size - 1).astype(i64), places
-        return
-    middle = places * ((size - 1) / max(new - 1, 1)) if corners else (places + 0.5) * scale - 0.5
-    middle = middle if mode == "bicubic" else maximum(middle, 0)
-    first = floor(middle)
-    rest = middle - first
-    for offset in range(-1, 3) if mode == "bicubic" else range(2):
-        at = clip(first + offset, 0, size - 1).astype(i64)
-        yield at, _cubic(abs(rest - offset)) if mode == "bicubic" else rest if offset else 1 - rest
-
-
-def _cubic(d: Array) -> Array:
-    """The weight of a pixel at distance d < 2."""
-    near = ((CUBIC + 2) * d - (CUBIC + 3)) * d * d + 1
-    return where(d <= 1, near, (((d - 5) * d + 8) * d - 4) * CUBIC)
+    return [int(f * n) for f, n in zip(factors, spatial)], factors
 
 
 def _window(name: str, kernel: Pixels, dilation: Pixels, padding: Pixels, stride: Pixels) -> list[tuple[int, ...]]:

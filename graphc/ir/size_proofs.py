@@ -5,8 +5,8 @@ trying some sizes first.
 """
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import gcd, prod
 from typing import TYPE_CHECKING, cast
@@ -175,12 +175,56 @@ def _length(dim: Dim) -> int:
 
 def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
     """The proof in which a name is replaced by its formula: that of the greatest, which may be made of the others."""
+    if _is_stacked(dim, atoms):
+        return True
     named = [(name, parts) for name in atoms
              if isinstance(name, Named) and (parts := _linear_in(dim, name)) is not None]
     if not named:
         return None
     name, (factor, rest) = max(named, key=lambda each: each[0].typical)
     return is_nonnegative(factor * name.size + rest)
+
+
+def _is_stacked(dim: Poly, atoms: Sequence[str]) -> bool:
+    """Whether `dim` is upper - lower - rest for two names of which the upper one is made of the lower one, step by
+    step, and of no less than `rest` besides: such as offsets in memory of two buffers that lie on each other. That is
+    found by walking through the formulas once, where a proof would try the steps in all orders."""
+    names = [name for name in atoms if isinstance(name, Named)]
+    if len(names) != 2:
+        return False
+    for upper, lower in (names, names[::-1]):
+        rest = dim - dim.of([((upper,), 1), ((lower,), -1)])
+        if isinstance(rest, int) or not rest.atoms & set(names):
+            return any(is_nonnegative(step + rest) for each in _beneath(upper)
+                       for step in _steps(each).get(lower, ()))
+    return False
+
+
+@lru_cache(maxsize=1 << 14)
+def _steps(name: Named) -> dict[Named, tuple[Dim, ...]]:
+    """Of the formula of a name, each other name in it, and by how much at least the name is greater."""
+    (monomial, c), *others = name.size.terms
+    whole = not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
+    found: dict[Named, tuple[Dim, ...]] = {}
+    for item in cast(Largest, monomial[0]).items if whole else (name.size,):
+        if isinstance(item, int):
+            continue
+        for atom in item.atoms:
+            if isinstance(atom, Named):
+                found[atom] = *found.get(atom, ()), item - item.of([((atom,), 1)])
+    return found
+
+
+def _beneath(name: Named) -> Iterator[Named]:
+    """The name, and those that its formula leads to and that are never greater; the nearest first."""
+    found = {name: None}
+    waiting = deque(found)
+    while waiting:
+        yield (each := waiting.popleft())
+        for other, steps in _steps(each).items():
+            if other not in found and any(is_nonnegative(step) for step in steps):
+                found[other] = None
+                waiting.append(other)
 
 
 def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:

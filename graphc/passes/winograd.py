@@ -108,14 +108,10 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
 
 
 def _fits(node: Node) -> bool:
-    """3 × 3 kernels at stride 1. In f64 convolutions stay direct: who asks for it wants the smaller error. So do
-    gradients towards kernels of images whose number or sizes come with the call: they add up in parts that depend on
-    these."""
+    """3 × 3 kernels at stride 1. In f64 convolutions stay direct: who asks for it wants the smaller error."""
     op, kernel = node.op, node.op.parts(node).w.type.shape
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1 and kernel[2:] == (TAPS, TAPS)
     sizes = [d for v in (*node.inputs, *node.outputs) for d in v.type.shape if isinstance(d, Poly)]
-    if sizes and isinstance(op, ConvWeightGrad):
-        return False
     return plain and all(d.is_open for d in sizes) and node.inputs[0].type.dtype == f32
 
 

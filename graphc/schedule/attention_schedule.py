@@ -21,7 +21,8 @@ class AttentionSchedule(Schedule):
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
     depend on how many there are beyond those that it sees. narrow: where the number of columns comes with the call, the
-    schedule of no more than fit into one of its blocks. ranking: the register tiles among which one was chosen.
+    schedule of no more than fit into one of its blocks. brief: by micro-kernels of little code. ranking: the register
+    tiles among which one was chosen.
     """
     columns: int
     rows: int
@@ -37,6 +38,7 @@ class AttentionSchedule(Schedule):
     alone: int = 0
     any_length: bool = False
     narrow: AttentionSchedule | None = None
+    brief: bool = False
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     @property

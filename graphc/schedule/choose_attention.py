@@ -1,7 +1,7 @@
 """Chooses the blocks of attention."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -62,16 +62,19 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
         any_length=isinstance(k.shape[-2], Poly),
         ranking=ranking,
     )
-    return replace(s, narrow=_narrow(s, target)) if isinstance(q.shape[-2], Poly) else s
+    return replace(s, narrow=_narrow(s, target, (values,))) if isinstance(q.shape[-2], Poly) else s
 
 
-def _narrow(s: AttentionSchedule, target: Target) -> AttentionSchedule | None:
+def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int]) -> AttentionSchedule | None:
     """For few columns, with register tiles of one vector: of wider ones they would fill a part. Blocks have the same
-    rows, so that sums are those of the other schedule."""
+    rows, so that sums are those of the other schedule. Of the heights those come first that divide the features, so
+    that these need no kernels of their own, if they keep the units busy."""
     rows = min(target.tile_rows(1), target.machine.address_rows)
-    mr = max(n for n in range(1, rows + 1) if s.rows % n == 0)
+    busy = target.machine.fma_latency * target.machine.fma_per_cycle
+    mr = max((n for n in range(1, rows + 1) if s.rows % n == 0),
+             key=lambda n: (n >= busy and all(width % n == 0 for width in widths), n))
     columns = NARROW_PANELS * s.lanes
-    return replace(s, columns=columns, mr=mr, vectors=1) if columns < s.columns else None
+    return replace(s, columns=columns, mr=mr, vectors=1, brief=True) if columns < s.columns else None
 
 
 def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
@@ -114,10 +117,10 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
     far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
-    narrow = _narrow(s, target) if isinstance(keys, Poly) else None
+    narrow = _narrow(s, target, (features, values)) if isinstance(keys, Poly) else None
     rows = max(s.sum_rows(0), narrow.sum_rows(0) if narrow is not None else 0) + queries
     s = replace(s, parts=parts, deltas=deltas, partials=heads * parts * rows * round_up(features, nr), far=far)
-    return s if narrow is None else replace(s, narrow=_narrow(s, target))
+    return s if narrow is None else replace(s, narrow=_narrow(s, target, (features, values)))
 
 
 def _columns(count: Dim, nr: int, causal: bool) -> float:

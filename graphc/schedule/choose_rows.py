@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.ir.dims import typical
+from graphc.ir.dims import lower, typical
 from graphc.schedule.choose_tiles import tile_ranking
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
@@ -18,23 +18,25 @@ WORTH = 1.05                    # how much faster a regime must be
 
 
 def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> PhaseSchedule:
-    """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes. Sums of a length that
-    is not known either have one schedule for all numbers of rows: parts of such sums are several blocks long.
+    """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes, and so are the columns
+    of a micro-tile, of which each kind is code of its own. Sums of a length that is not known either have one schedule
+    for all numbers of rows: parts of such sums are several blocks long.
     """
     usual = _tiles(p, context, gates, typical(p.extent(p.m)), Agreement())
     if known(p, p.m) or not known(p, p.k):
         return usual
-    agreed = Agreement(usual.blocking.kc)
+    agreed = Agreement(usual.blocking.kc, usual.vectors, packed=usual.b is not PackingMode.UNPACKED)
     if context.free[1]:             # packed once for all of them, if it is packed
-        agreed = Agreement(usual.blocking.kc, usual.vectors, columns=(usual.blocking.nc, usual.b))
-    few = _few_rows(p, context, gates, agreed)
+        agreed = replace(agreed, columns=(usual.blocking.nc, usual.b))
+    few, least = _few_rows(p, context, gates, agreed), lower(p.extent(p.m))
     chosen = [(few.blocking.mr, few), *[(most, _tiles(p, context, gates, rows, agreed)) for most, rows in REGIMES]]
     if context.free[0] and any(s.a is PackingMode.ONCE for _, s in chosen):
         return usual                # panels of rows are as high as micro-tiles, which the regimes have of their own
     kept = chosen[-1:]
     tried = (1, FEW_ROWS), *[(rows,) for _, rows in REGIMES]
     for (most, schedule), counts in zip(chosen[-2::-1], tried[-2::-1]):
-        if any(_saves(p, context, gates, min(rows, most), schedule, kept[0][1]) for rows in counts):
+        if most >= least and any(_saves(p, context, gates, min(max(rows, least), most), schedule, kept[0][1])
+                                 for rows in counts):
             kept.insert(0, (most, schedule))
     return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
 
@@ -55,9 +57,8 @@ def _cycles(p: Phase, context: ContractionContext, gates: int, rows: int, s: Til
 
 def _few_rows(p: Phase, context: ContractionContext, gates: int, agreed: Agreement) -> TileSchedule:
     """Of as many rows as the registers have room for."""
-    vectors = agreed.vectors or _tiles(p, context, gates, FEW_ROWS, agreed).vectors
-    most = min(FEW_ROWS, context.target.tile_rows(vectors), context.machine.address_rows)
-    return _tiles(p, context, gates, most, replace(agreed, vectors=vectors, mr=most))
+    most = min(FEW_ROWS, context.target.tile_rows(agreed.vectors), context.machine.address_rows)
+    return _tiles(p, context, gates, most, replace(agreed, mr=most))
 
 
 def _tiles(p: Phase, context: ContractionContext, gates: int, rows: int, agreed: Agreement) -> TileSchedule:

@@ -76,7 +76,7 @@ def tile_ranking(problem: TiledProblem) -> Ranking[TileSchedule]:
 
 def _families(problem: TiledProblem) -> Iterator[TileFamily]:
     p, free = problem.form, problem.context.free
-    a, b = _row_modes(problem), _column_modes(p)
+    a, b = _row_modes(problem), _column_modes(problem)
     # taps are packed once, in the order of the weights
     own = not free[1] and problem.packing is not ColumnPacking.TAPS
     if (
@@ -117,10 +117,11 @@ def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
     return (*found, TAPS) if taps else (*found, ONCE, PER_TILE)
 
 
-def _column_modes(p: Phase) -> tuple[PackingMode, ...]:
-    """Columns that are contiguous along n may be read unpacked."""
+def _column_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
+    """Columns that are contiguous along n may be read unpacked, unless it is settled that they are packed."""
+    p, packed = problem.form, problem.agreed is not None and problem.agreed.packed
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
-    return (UNPACKED, ONCE) if straight else (ONCE,)
+    return (UNPACKED, ONCE) if straight and not packed else (ONCE,)
 
 
 def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[TileDraft]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
-from graphc.ir.dims import ceil_div, product_of, typical
+from graphc.ir.dims import Dim, ceil_div, product_of, typical
 from graphc.ir.ops.winograd import grid
 from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS
@@ -22,6 +22,7 @@ ROWS = 24                       # tiles per block: the reuse count of each trans
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_TILES = 48              # tiles that it transforms at a time
+OPEN_SHARE = 8                  # blocks of tiles that a task takes of those whose number comes with the call
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,31 @@ def gradient_schedule(p: KernelProblem) -> WinogradGradSchedule:
     """A pure function of operator, shapes and target."""
     (x, dy), outs, op, target = p.ins[:2], p.outs, p.core.op, p.target
     lanes = target.lanes(x.dtype.itemsize)
-    tiles, points = prod((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
-    c = ConvolutionSizes(x.shape[1], dy.shape[1], dy.shape[0], *dy.shape[2:], x.dtype)
+    count, points = product_of((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
+    c = ConvolutionSizes(x.shape[1], dy.shape[1], *map(typical, (dy.shape[0], *dy.shape[2:])), x.dtype)
+    tiles, known = typical(count), isinstance(count, int)
     mr, vectors = gradient_tile(x.dtype, target)
-    rows = -(-tiles // -(-tiles // GRADIENT_TILES))
-    blocks = -(-tiles // rows)
-    ranking = _gradient_block(c, op.tile, blocks, target)
+    rows = -(-tiles // -(-tiles // GRADIENT_TILES)) if known else GRADIENT_TILES
+    ranking = _gradient_block(c, op.tile, -(-tiles // rows), target)
     most = ranking.best.schedule
     channels = even(x.shape[1], min(x.shape[1], most), lanes)
     features = even(dy.shape[1], min(dy.shape[1], most), vectors * lanes)
     tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
-    share = -(-blocks // max(1, min(blocks, target.machine.planned_tiles // tasks)))
-    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, -(-blocks // share), points,
+    blocks = ceil_div(count, rows)
+    share = _share(blocks, max(1, target.machine.planned_tiles // tasks))
+    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points,
                                 prod(outs[0].shape), x.dtype, ranking)
+
+
+def _share(blocks: Dim, parts: int) -> Dim:
+    """Blocks of tiles for each of about so many parts. Of a number of blocks that comes with the call always as many,
+    so that sums are added in an order that does not depend on it."""
+    if parts == 1:
+        return blocks
+    if not isinstance(blocks, int):
+        return OPEN_SHARE
+    share = -(-blocks // min(blocks, parts))
+    return -(-blocks // -(-blocks // share))
 
 
 def _gradient_block(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Ranking[int]:

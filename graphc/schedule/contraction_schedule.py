@@ -12,7 +12,6 @@ from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
 from graphc.schedule.schedule import ProductSchedule
 
 MAX_TAPS = 49
-MORE_ROWS = 2                   # than a micro-tile has, at most, that are divided among two
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
 
 
@@ -33,8 +32,7 @@ class TileSchedule(PhaseSchedule):
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
-    any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows,
-        and MORE_ROWS more than a micro-tile has are divided among two, since few rows wait for results.
+    any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows.
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.
@@ -65,11 +63,9 @@ class TileSchedule(PhaseSchedule):
         return self.splits != 1
 
     @property
-    def edges(self) -> tuple[int, ...]:
-        """The numbers of last rows for which there are branches."""
-        if self.any_edge:
-            return tuple(range(1, self.blocking.mr + MORE_ROWS + 1))
-        return (self.edge_mr,) if self.edge_mr else ()
+    def has_edges(self) -> bool:
+        """Whether fewer last rows have micro-kernels of their own: then none past the end are read."""
+        return self.any_edge or self.edge_mr > 0
 
     def width(self, phase: Phase) -> Dim:
         """Columns of the widest tile, in whole micro-tiles."""
@@ -78,7 +74,7 @@ class TileSchedule(PhaseSchedule):
     @property
     def micro_tile(self) -> str:
         mr, nr = self.blocking.mr, self.blocking.nr
-        edge = f"1…{mr - 1}" if self.any_edge and mr > 1 else self.edge_mr
+        edge = f"1…{mr - 1}" if self.any_edge else self.edge_mr
         return f"{mr}×{nr}" + (f" and {edge}×{nr}" if edge else "")
 
     def __str__(self) -> str:
@@ -312,10 +308,8 @@ class RowsSchedule(PhaseSchedule):
 
 
 def packed_row_panels(m: Dim, s: TileSchedule) -> Dim:
-    """Panels of rows that are packed once. Where any number of rows may be left there is room for one more, from which
-    nothing is read: that they are not behind the last panel is more than the loop IR's verifier can see.
-    """
-    return ceil_div(m, s.blocking.mr) + s.any_edge
+    """Panels of rows that are packed once."""
+    return ceil_div(m, s.blocking.mr)
 
 
 def group_sizes(phase: Phase, dims: tuple[int, ...]) -> Dims:

@@ -49,11 +49,12 @@ class Agreement:
     """What several schedules of one phase, for different numbers of rows, have in common: the blocks of the sum, added
     one after the other, and the vectors of a micro-tile (0: each has its own). mr: its rows, if they are settled
     too. columns: the cut of the columns, and how these are read: what the panels depend on in which they are packed
-    once for all schedules."""
+    once for all schedules. packed: each packs its columns, so that all call the same micro-kernels."""
     kc: Cut | None = None
     vectors: int = 0
     mr: int = 0
     columns: tuple[Cut, PackingMode] | None = None
+    packed: bool = False
 
 
 class TiledProblem:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.types import DType
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Ranking
@@ -93,8 +93,9 @@ class WinogradGradSchedule(ProductSchedule):
     """The gradient towards kernels: a task is a block of `channels` × a block of `features` × a part of the tiles.
 
     It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles
-    of mr channels × vectors of features. splits > 1: the blocks of tiles are dealt to so many tasks, whose kernels
-    (`kernels` numbers each) are added in order. ranking: the sizes of blocks among which one was chosen.
+    of mr channels × vectors of features. A task has `share` blocks of tiles; where these are not all, its kernels
+    (`kernels` numbers) are added to those of the others in order. ranking: the sizes of blocks among which one was
+    chosen.
     """
     mr: int
     vectors: int
@@ -102,8 +103,8 @@ class WinogradGradSchedule(ProductSchedule):
     rows: int
     channels: int
     features: int
-    blocks: int
-    splits: int
+    blocks: Dim
+    share: Dim
     points: int
     kernels: int
     dtype: DType
@@ -112,6 +113,11 @@ class WinogradGradSchedule(ProductSchedule):
     @property
     def nr(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def splits(self) -> Dim:
+        """Parts of the tiles."""
+        return ceil_div(self.blocks, self.share) if isinstance(self.share, int) else 1
 
     @property
     def channel_row(self) -> int:
@@ -131,11 +137,11 @@ class WinogradGradSchedule(ProductSchedule):
         return round_up(self.channels, self.mr) * self.features + line_elements(self.dtype)
 
     @property
-    def shared_bytes(self) -> int:
-        return self.splits * self.kernels * self.dtype.itemsize if self.splits > 1 else 0
+    def shared_bytes(self) -> Dim:
+        return self.splits * (self.kernels * self.dtype.itemsize) if self.splits != 1 else 0
 
     def __str__(self) -> str:
-        parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits > 1 else ""
+        parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits != 1 else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.channels} channels × {self.features} features, "
                 f"{self.blocks} blocks of {self.rows} tiles{parts}")

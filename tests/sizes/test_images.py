@@ -81,3 +81,31 @@ def test_slices_with_steps(step):
     for size in (1, 2, 3, 4, 7, 100):
         x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
         np.testing.assert_array_equal(run(x), x[::step] * 2)
+
+
+@gc.graph
+def of_batches(x: gc.f32["B", 64, 14, 14], w: gc.f32[64, 64, 3, 3], g: gc.f32["B", 64, 14, 14]):
+    return gc.sum(gc.conv2d(x, w, padding=1) * g)
+
+
+@gc.graph
+def of_all_sizes(x: gc.f32["B", 64, "H", "W"], w: gc.f32[64, 64, 3, 3], g: gc.f32["B", 64, "H", "W"]):
+    return gc.sum(gc.conv2d(x, w, padding=1) * g)
+
+
+@pytest.mark.parametrize("product, names, sizes", [
+    (of_batches, "B", [(1, 14, 14), (3, 14, 14), (40, 14, 14)]),
+    (of_all_sizes, "BHW", [(1, 8, 9), (5, 30, 31), (2, 4, 70)])])
+def test_gradients_towards_kernels_in_winograds_form(product, names, sizes):
+    """The parts of a sum have as many tiles whatever the sizes are: images that count 0 change no bits."""
+    rng, gradient = np.random.default_rng(2), gc.grad(product, wrt="w")
+    run = gc.compile(gradient)
+    assert run.sized, run.why_not
+    assert "winograd_weight_grad" in run.dump("fused")
+    for shape in sizes:
+        w = rng.standard_normal((64, 64, 3, 3)).astype(np.float32)
+        x, g = (rng.standard_normal((shape[0], 64, *shape[1:])).astype(np.float32) for _ in range(2))
+        alone, found = gc.compile(gradient, **dict(zip(names, shape)))(x, w, g), run(x, w, g)
+        assert np.abs(found - alone).max() <= RTOL * np.abs(alone).max()
+        more = [np.concatenate([a, np.zeros((2, *a.shape[1:]), np.float32)]) for a in (x, g)]
+        np.testing.assert_array_equal(run(more[0], w, more[1]), found)

@@ -19,9 +19,10 @@ class Sym:
     `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment; den >= 1. They
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
     depends on. `sized`: its bounds depend on sizes that are not numbers; then `choices` are the indices of which it is
-    the least (`is_least`) or the greatest.
+    the least (`is_least`) or the greatest. `limits`: what was found to be no less than sums of which it is the newest
+    symbol; `points`: values with which proofs are refuted.
     """
-    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least")
+    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least", "limits", "points")
 
     def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
@@ -30,6 +31,8 @@ class Sym:
         self.sized: bool = _any_sized(self.lowers) or _any_sized(self.uppers) or any([s.sized for s in self.parents])
         self.choices: tuple[Ix, ...] = ()
         self.is_least = False
+        self.limits: dict[tuple[Term, ...], list[Dim]] = {}
+        self.points: Points | None = None
 
     def __repr__(self) -> str:
         return self.name
@@ -111,6 +114,7 @@ class Ix:
 
 Term = tuple[Sym, Dim]
 Bound = tuple[Ix, Dim]
+Points = tuple[tuple[int, ...], int]    # values at some points, and which of these are possible, as bits
 
 
 def _any_sized(bounds: Iterable[Bound]) -> bool:

@@ -1,15 +1,15 @@
 """What can be proved about index expressions: bounds, by elimination of symbols, and what holds inside of a branch.
 
 A symbol is replaced by what bounds it, the newest first, until a size is left. Where sizes are not numbers, different
-bounds may be the right ones. Most proofs take always the last bound, or always the first; of the others all are tried,
-and most of what does not hold is refuted by trying some points first.
+bounds may be the right ones. Most proofs take always the last bound; of the others all are tried, and most of what does
+not hold is refuted by trying some points first.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import gcd
 
-from graphc.codegen.loops.index import Bound, Ix, Sym
+from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest
 from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
@@ -20,21 +20,27 @@ Bounds = dict[Sym, tuple[Bound, ...]]
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted; quotients: what was found about (dividend, divisor); limits: what `uppers`
-    has found.
+    of symbols with which proofs are refuted; limits: what `uppers` has found; first: the oldest symbol that something is
+    known of; narrower: facts made of these and another one.
     """
-    __slots__ = ("uppers", "lowers", "points", "quotients", "limits")
+    __slots__ = ("uppers", "lowers", "points", "limits", "first", "narrower")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
-        self.points: dict[tuple[Sym, int], int | None] = {}
-        self.quotients: dict[tuple[Ix, Dim], list[Dim]] = {}
-        self.limits: dict[Ix, list[Dim]] = {}
+        self.points: dict[Sym, Points] = {}
+        self.limits: dict[tuple[Term, ...], list[Dim]] = {}
+        self.first = min([symbol.id for bounds in (self.uppers, self.lowers) for symbol in bounds], default=UNBOUNDED)
+        self.narrower: dict[Ix, IndexFacts] = {}
 
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
         if not ix.terms:
             return self
+        if ix not in self.narrower:
+            self.narrower[ix] = self._and_not_positive(ix)
+        return self.narrower[ix]
+
+    def _and_not_positive(self, ix: Ix) -> IndexFacts:
         symbol, coefficient = ix.terms[-1]
         rest = Ix(ix.const, ix.terms[:-1])
         if _is_positive(coefficient):
@@ -62,17 +68,17 @@ def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     if not excess.is_sized:
         return _is_never_positive(excess, facts)
     facts = IndexFacts() if facts is NO_FACTS else facts
-    return (_is_straight(excess, facts, -1) or _is_straight(excess, facts, 0)
-            or _is_at_most(excess, facts, set()))
+    return _is_straight(excess, facts) or _is_at_most(excess, facts, set())
 
 
-def _is_straight(excess: Ix, facts: IndexFacts, which: int) -> bool:
-    """Whether excess <= 0 is proved with the first (0) or the last (-1) bound of each symbol."""
+def _is_straight(excess: Ix, facts: IndexFacts) -> bool:
+    """Whether excess <= 0 is proved with the last bound of each symbol."""
     while excess.terms:
-        simpler = no_less(excess, facts)
-        if not simpler:
+        bounds = reversed(_bounds_of_newest(excess, facts))
+        simpler = next(filter(None, (_with_bound(excess, bound, facts) for bound in bounds)), None)
+        if simpler is None:
             return False
-        excess, _ = simpler[which]
+        excess, _ = simpler[-1]
     return is_nonnegative(-excess.const)
 
 
@@ -85,8 +91,10 @@ def _is_never_positive(excess: Ix, facts: IndexFacts) -> bool:
     """Whether excess <= 0 can be proved, of numbers: most proofs are found at once."""
     if not excess.terms:
         return is_nonnegative(-excess.const)
-    for simpler in not_less(excess, facts):
-        if _is_never_positive(simpler, facts):
+    coefficient, rest = excess.terms[-1][1], Ix(excess.const, excess.terms[:-1])
+    for bound, den in _bounds_of_newest(excess, facts):
+        factor = coefficient if den == 1 else exact_quotient(coefficient, den)
+        if factor is not None and _is_never_positive(rest + bound * factor, facts):
             return True
     return False
 
@@ -119,52 +127,68 @@ def _choices(ix: Ix) -> list[Ix]:
     return [rest + item * coefficient for item in symbol.choices]
 
 
-POINTS = 3 * SAMPLES                # with which a proof is refuted before it is tried
+ROUNDS = 3                          # of points: with the greatest values of symbols, the least, and some between
+NO_POINTS: Points = ((0,) * (ROUNDS * SAMPLES), 0)
 
 
 def is_refuted(excess: Ix, facts: IndexFacts) -> bool:
     """Whether all that is known of the symbols also allows excess > 0: it is so at a point that is tried."""
-    return any(value is not None and value > 0 for value in (_at_point(excess, p, facts) for p in range(POINTS)))
+    values, known = _at_points(excess, facts)
+    return any([value > 0 and known >> point & 1 for point, value in enumerate(values)])
 
 
-def _at_point(ix: Ix, point: int, facts: IndexFacts) -> int | None:
-    """The value at a point; None where the point does not meet what is known."""
-    total = sampled(ix.const)[point % SAMPLES]
+def _at_points(ix: Ix, facts: IndexFacts) -> Points:
+    """The values at all points, and of which points these meet what is known."""
+    values, known = sampled(ix.const) * ROUNDS, (1 << ROUNDS * SAMPLES) - 1
     for symbol, coefficient in ix.terms:
-        value = _symbol_at(symbol, point, facts)
-        if value is None:
-            return None
-        total += value * sampled(coefficient)[point % SAMPLES]
-    return total
+        theirs, valid = _symbol_at_points(symbol, facts)
+        known &= valid
+        if isinstance(coefficient, int):
+            values = tuple([a + coefficient * b for a, b in zip(values, theirs)])
+        else:
+            values = tuple([a + c * b for a, b, c in zip(values, theirs, sampled(coefficient) * ROUNDS)])
+    return values, known
 
 
-def _symbol_at(symbol: Sym, point: int, facts: IndexFacts) -> int | None:
-    """A symbol at a point: its greatest value, its least, or one between, after the values of those before it."""
-    key = symbol, point
-    if key not in facts.points:
-        facts.points[key] = _chosen(symbol, point, facts)
-    return facts.points[key]
+def _symbol_at_points(symbol: Sym, facts: IndexFacts) -> Points:
+    """A symbol at all points: its greatest value, its least, or one between, after the values of those before it."""
+    if symbol.id < facts.first:                         # facts of newer symbols change nothing
+        if symbol.points is None:
+            symbol.points = _chosen(symbol, NO_FACTS)
+        return symbol.points
+    if symbol not in facts.points:
+        facts.points[symbol] = _chosen(symbol, facts)
+    return facts.points[symbol]
 
 
-def _chosen(symbol: Sym, point: int, facts: IndexFacts) -> int | None:
-    ends: list[int] = []
-    for bounds, rounds_up in (((*symbol.lowers, *facts.lowers.get(symbol, ())), True),
-                              ((*symbol.uppers, *facts.uppers.get(symbol, ())), False)):
-        values = []
-        for ix, den in bounds:
-            value, divisor = _at_point(ix, point, facts), sampled(den)[point % SAMPLES]
-            if value is None:
-                return None
-            values.append(-(-value // divisor) if rounds_up else value // divisor)
-        if not values:
-            return None
-        ends.append(max(values) if rounds_up else min(values))
-    least, greatest = ends
-    if least > greatest:
-        return None
-    if symbol.choices:
-        return greatest if symbol.is_least else least
-    return (greatest, least, least + (greatest - least) * (symbol.id * 7 % 5) // 4)[point // SAMPLES]
+def _chosen(symbol: Sym, facts: IndexFacts) -> Points:
+    above, below = (*symbol.uppers, *facts.uppers.get(symbol, ())), (*symbol.lowers, *facts.lowers.get(symbol, ()))
+    most, fits = _quotients_at_points(above, facts, 1)
+    least, reaches = _quotients_at_points(below, facts, -1)
+    if not most or not least:
+        return NO_POINTS
+    values, known = list[int](), 0
+    for point, (low, high) in enumerate(zip(least, most)):
+        if symbol.choices:
+            chosen = high if symbol.is_least else low
+        else:
+            chosen = (high, low, low + (high - low) * (symbol.id * 7 % 5) // 4)[point // SAMPLES]
+        values.append(chosen)
+        known |= (low <= high) << point
+    return tuple(values), known & fits & reaches
+
+
+def _quotients_at_points(bounds: Iterable[Bound], facts: IndexFacts, sign: int) -> Points:
+    """The least of bounds above (`sign` 1) or the greatest of bounds below (-1), as whole numbers."""
+    found: tuple[int, ...] = ()
+    known = -1
+    for ix, den in bounds:
+        dividends, valid = _at_points(ix, facts)
+        known &= valid
+        divisors = (den,) * len(dividends) if isinstance(den, int) else sampled(den) * ROUNDS
+        values = tuple([sign * (sign * n // d) for n, d in zip(dividends, divisors)])
+        found = tuple(map(min if sign > 0 else max, found, values)) if found else values
+    return found, known
 
 
 def upper(ix: Ix) -> int:
@@ -180,16 +204,19 @@ def lower(ix: Ix) -> int:
 
 
 def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
-    """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes."""
+    """Sizes that can be proved to be no less, by all ways: which is the least may depend on the program's sizes. What
+    is added to an index is added to them: they are found once for indices that differ by a size, and once for all
+    places where nothing else is known of its symbols."""
     if not ix.terms:
         return [ix.const]
-    known = facts.limits.get(ix)
-    if known is None:
-        known = _least(limit if times == 1 else limit // times for simpler, times in no_less(ix, facts)
-                       for limit in uppers(simpler, facts))
-        if facts is not NO_FACTS:
-            facts.limits[ix] = known
-    return known
+    newest = ix.terms[-1][0]
+    known = newest.limits if newest.id < facts.first else facts.limits
+    limits = known.get(ix.terms)
+    if limits is None:
+        limits = known[ix.terms] = _least(
+            limit if times == 1 else limit // times for simpler, times in no_less(Ix(0, ix.terms), facts)
+            for limit in uppers(simpler, facts))
+    return limits if ix.const == 0 else [limit + ix.const for limit in limits]
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
@@ -223,32 +250,40 @@ def _is_positive(dim: Dim) -> bool:
     return dim > 0 if isinstance(dim, int) else is_nonnegative(dim - 1)
 
 
-def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Ix]:
+def not_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> Iterator[Ix]:
     """Expressions without the newest symbol of `ix` that are never less than it."""
-    return [simpler for simpler, times in no_less(ix, facts) if times == 1]
+    return (simpler for simpler, times in no_less(ix, facts) if times == 1)
 
 
-def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[tuple[Ix, int]]:
+def no_less(ix: Ix, facts: IndexFacts = NO_FACTS) -> Iterator[tuple[Ix, int]]:
     """Expressions without the newest symbol of `ix`, each with a number: as many times `ix` is not greater."""
+    for bound in _bounds_of_newest(ix, facts):
+        yield from _with_bound(ix, bound, facts)
+
+
+def _bounds_of_newest(ix: Ix, facts: IndexFacts) -> tuple[Bound, ...]:
+    """What bounds the newest symbol on the side on which `ix` is great."""
     symbol, coefficient = ix.terms[-1]
-    rest = Ix(ix.const, ix.terms[:-1])
     sign = coefficient if isinstance(coefficient, int) else sign_of(coefficient)
     if sign is None:
-        return []
+        return ()
     if sign > 0:
-        bounds = (*symbol.uppers, *facts.uppers.get(symbol, ()))
-    else:
-        bounds = (*symbol.lowers, *facts.lowers.get(symbol, ()))
-    found = []
-    for bound, den in bounds:
-        factor = coefficient if den == 1 else exact_quotient(coefficient, den)
-        if factor is not None:
-            simpler = rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms)
-            found.append((simpler, 1))
-        elif symbol.sized and isinstance(den, int) and isinstance(coefficient, int):
-            times = den // gcd(coefficient, den)
-            found.append((rest * times + bound * (coefficient * times // den), times))
-        if symbol.sized and sign > 0 and den != 1:      # rounded, by what is known of the dividend here
-            limits = [quotient_above(limit, den) for limit in uppers(bound, facts)]
-            found += [(rest + coefficient * limit, 1) for limit in limits if limit is not None]
+        return (*symbol.uppers, *facts.uppers.get(symbol, ()))
+    return (*symbol.lowers, *facts.lowers.get(symbol, ()))
+
+
+def _with_bound(ix: Ix, limit: Bound, facts: IndexFacts) -> list[tuple[Ix, int]]:
+    """As `no_less`, with one bound of the newest symbol."""
+    (symbol, coefficient), (bound, den) = ix.terms[-1], limit
+    rest, found = Ix(ix.const, ix.terms[:-1]), list[tuple[Ix, int]]()
+    factor = coefficient if den == 1 else exact_quotient(coefficient, den)
+    if factor is not None:
+        simpler = rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms)
+        found.append((simpler, 1))
+    elif symbol.sized and isinstance(den, int) and isinstance(coefficient, int):
+        times = den // gcd(coefficient, den)
+        found.append((rest * times + bound * (coefficient * times // den), times))
+    if den != 1 and symbol.sized and sign_of(coefficient) == 1:     # rounded, by what is known of the dividend here
+        limits = [quotient_above(size, den) for size in uppers(bound, facts)]
+        found += [(rest + coefficient * size, 1) for size in limits if size is not None]
     return found

@@ -279,10 +279,12 @@ class _CallReach:
                       for end in ends])
 
     def _holds(self, end: End, limit: Dim, is_inside: Callable[[Ix, Dim, IndexFacts], bool]) -> bool:
+        """Whether the end is inside, or never reached with these integers."""
         facts = self.c.facts
         for symbol, low in end.floors:
             facts = facts.and_not_positive(low - self.integers[symbol])
-        return any(is_inside(ix, limit, facts) for ix in end.limits)
+        return (any(is_inside(ix, limit, facts) for ix in end.limits)
+                or any(at_most(self.integers[symbol], low - 1, self.c.facts) for symbol, low in end.floors))
 
     def _text(self, end: End) -> str:
         return f"{self.given.name}[{end.limits[0] if end.limits else '…'}]"

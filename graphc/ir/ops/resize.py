@@ -59,7 +59,8 @@ class Resize(Composite):
                 f"resize: scales are two numbers above 0, got {self.scales}")
         require(len(self.crop) == (4 if self.coordinates == CROPPED else 0) and not self.is_blurred_nearest,
                 f"resize: crop has four numbers with {CROPPED} and none else, antialias a mode that mixes elements")
-        require(x.dtype.is_float, f"resize takes float arrays, got {x.dtype}; convert it with .astype(f32)")
+        require(x.dtype.is_float or self.mode == "nearest",
+                f"resize takes float arrays, got {x.dtype}; convert it with .astype(f32)")
         require(x.rank == 4 and len(self.shape) == 2,
                 f"resize takes x [N, C, H, W] and a shape (H, W), got {x} and {self.shape}")
         fits = all(new >= 0 and (new == 0 or old != 0) for old, new in zip(x.shape[2:], self.shape))

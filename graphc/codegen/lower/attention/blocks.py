@@ -187,7 +187,8 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
             offsets = tuple([f.min_(rows.first + (down.index + i), a.shape[0] - 1) * a.strides[0] for i in range(mr)])
             sums = MicroTileSums(target.view_at([down.index, 0], (1,), (1,)), target.strides[0], add, factors)
             count = steps(down.index) if callable(steps) else steps
-            call_micro_kernel(f, shape, RowPanel(memory, layout, offsets), columns, sums, count)
+            call_micro_kernel(f, shape, RowPanel(memory, layout, offsets), columns, sums, count,
+                              brief=b.s.brief)
 
 
 def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:

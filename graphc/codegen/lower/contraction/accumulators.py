@@ -127,7 +127,7 @@ class MicroTileAccumulators(BlockedAccumulators):
     @property
     def shape(self) -> tuple[int, int]:
         s = self.c.schedule
-        return s.edges[-1] if s.any_edge else s.blocking.mr, s.blocking.nr
+        return s.blocking.mr, s.blocking.nr
 
     def _micro_tile(self, at: MicroTile) -> View:
         return self.sums.view_at([0, 0], (1,), (1,))
@@ -174,7 +174,7 @@ class DirectStore(Accumulators):
     @property
     def shape(self) -> tuple[int, int]:
         s = self.c.schedule
-        return s.edges[-1] if s.any_edge else s.blocking.mr, s.blocking.nr
+        return s.blocking.mr, s.blocking.nr
 
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
         f, s, p, tile = self.f, self.c.schedule, self.c.phase, block.tile
@@ -182,7 +182,7 @@ class DirectStore(Accumulators):
         rows, columns, out = tile.rows - at.row, tile.columns.length - at.column, self.c.outputs.flat
         start = offset(p.out, tile.batch | tile.columns.first) + at.global_row * row_step + at.column
         direct = MicroTileSums(out.view_at([start], (1,)), row_step)
-        edges = [f.ge(f.value(rows), mr)] if self.c.m % mr != 0 and not s.edges else []
+        edges = [f.ge(f.value(rows), mr)] if self.c.m % mr != 0 and not s.has_edges else []
         edges += [f.ge(f.value(columns), nr)] if self.c.grid.has_column_tail else []
         if not edges:
             yield direct, True
@@ -191,8 +191,7 @@ class DirectStore(Accumulators):
             yield direct, True
         with f.else_():
             yield MicroTileSums(f.reinterpret(self.sums, (1,), (1,)), nr), False
-            stored = at.count if at.count is not None else at.mr if s.edges else f.min_(rows, at.mr)
-            with f.loop(0, stored) as loop:
+            with f.loop(0, at.mr if s.edge_mr else f.min_(rows, at.mr)) as loop:
                 line = out.view_at([start + loop.index * row_step], (nr,))
                 vector_run(f, f.min_(columns, nr), s.lanes, lambda j, lanes, mask: f.store(
                     line, [j], f.load(self.sums, [loop.index, j], lanes, mask), mask))

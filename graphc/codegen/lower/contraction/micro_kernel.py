@@ -138,9 +138,10 @@ class MicroTileSums:
 
 
 def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
-                      steps: Ix | int) -> None:
-    """c (+)= a b over `steps` steps of k."""
-    f.call(micro_kernel(spec_of(shape, a, b, c)), arguments_of(a, b, c, steps))
+                      steps: Ix | int, brief: bool = False) -> None:
+    """c (+)= a b over `steps` steps of k. brief: with little code, if that makes it no slower."""
+    spec = spec_of(shape, a, b, c)
+    f.call(micro_kernel(spec.in_brief if brief else spec), arguments_of(a, b, c, steps))
 
 
 def spec_of(shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> MicroKernelSpec:

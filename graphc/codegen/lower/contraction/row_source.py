@@ -24,11 +24,6 @@ class RowSource(ABC):
     """The rows of a: `pack_once` is called before all tiles, `pack` in each KC block, `panels` at each micro-tile."""
     c: TiledPhase
 
-    @property
-    def panel_step(self) -> Dim:
-        """Elements from a panel of rows to the next, if they are packed."""
-        return 0
-
     def pack_once(self) -> None:
         """Packs all rows, unless that is done later or never."""
 
@@ -67,7 +62,7 @@ class UnpackedRows(RowSource):
         return self.c.a
 
     def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
-        clamped = self.c.grid.has_row_tail and not self.c.schedule.edges
+        clamped = self.c.grid.has_row_tail and not self.c.schedule.has_edges
         base = offset(self.c.phase.a, block.tile.batch | block.k.first)
         if self._even:
             first = row_offset(self.c, at.global_row, clamped) + base
@@ -157,8 +152,7 @@ class RowsPackedPerTile(PackedRows):
         return self.mr * self._longest
 
     def _scratch(self) -> View:
-        rows = self.c.grid.padded_rows + self.mr * self.c.schedule.any_edge         # as of `packed_row_panels`
-        return self.c.f.scratch("packed_a", self.c.a.dtype, (rows * self._longest,))
+        return self.c.f.scratch("packed_a", self.c.a.dtype, (self.c.grid.padded_rows * self._longest,))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         memory = self._scratch()

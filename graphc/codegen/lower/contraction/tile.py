@@ -12,7 +12,7 @@ from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.ir.dims import Dim, ceil_div
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import MORE_ROWS, TileSchedule, group_sizes, round_up
+from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,11 @@ class SumBlock:
 
 @dataclass(frozen=True)
 class MicroTile:
-    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles; count:
-    how many rows it has, 1 to `mr`, where that is known when the kernel runs.
-    """
+    """`mr` rows from `row` and the columns from `column` of a tile; global_row: the row counted over all tiles."""
     row: Ix
     column: Ix
     global_row: Ix
     mr: int
-    count: Ix | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,7 @@ class RowPanelCount:
     """The rows of a tile as panels of MR rows: `end`, where the loop over them ends.
 
     If the last rows of all have a micro-kernel of their own: `whole` panels before these, and how many they are in this
-    tile. Only the last tile has any, which the loop IR's verifier does not know. If any number of rows may be left, all
-    tiles have some.
+    tile. Only the last tile has any, which the loop IR's verifier does not know.
     """
     end: Ix
     whole: Ix = Ix()
@@ -138,18 +134,10 @@ class TileGrid:
 
     def row_panels(self, tile: ContractionTile) -> RowPanelCount:
         mr = self.schedule.blocking.mr
-        if self.schedule.any_edge:
-            whole, _ = self.f.divmod(self.f.max_(tile.rows - (MORE_ROWS + 1), 0), mr)
-            return RowPanelCount(tile.rows - self.schedule.edges[-1], whole, tile.rows - whole * mr)
         if not self.schedule.edge_mr:
             return RowPanelCount(tile.rows)
         whole, edge = self.f.divmod(tile.rows, mr)
         return RowPanelCount(whole * mr, whole, edge)
-
-    def last_rows(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
-        """All last rows of a tile, of which any number may be left."""
-        row = rows.whole * self.schedule.blocking.mr
-        return MicroTile(row, column, tile.row + row, self.schedule.edges[-1], rows.edge)
 
     def edge(self, tile: ContractionTile, rows: RowPanelCount, column: Ix) -> MicroTile:
         """Its minima are for the verifier: where it is computed they change nothing."""

@@ -7,9 +7,10 @@ from functools import cached_property
 
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.accumulators import Accumulators, accumulators, add_partials
-from graphc.codegen.lower.contraction.any_rows import AnyRows, call_for_any_rows
+from graphc.codegen.lower.contraction.any_rows import call_for_rows
 from graphc.codegen.lower.contraction.column_source import COLUMN_SOURCES, ColumnSource
-from graphc.codegen.lower.contraction.micro_kernel import ColumnPanel, MicroTileShape, call_micro_kernel
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnPanel, MicroTileShape, MicroTileSums, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.contraction.prefetch import prefetch_next_block
 from graphc.codegen.lower.contraction.row_source import ROW_SOURCES, RowSource
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, RowPanelCount, SumBlock, TiledPhase
@@ -78,16 +79,6 @@ class TiledContraction(TiledPhase):
         if self.schedule.edge_mr:
             with f.if_(f.gt(f.value(rows.edge), 0)):
                 self.micro_tile(block, sums, self.grid.edge(block.tile, rows, column), b)
-        if self.schedule.any_edge:
-            self.last_rows(block, sums, rows, column, b)
-
-    def last_rows(self, block: SumBlock, sums: Accumulators, rows: RowPanelCount, column: Ix, b: ColumnPanel) -> None:
-        """Whatever their number is, they are finished together. There are always some, which is said for the
-        verifier."""
-        with self.f.if_(self.f.gt(self.f.value(rows.edge), 0)):
-            last = self.grid.last_rows(block.tile, rows, column)
-            self.prefetch(block, last)
-            self.micro_tile(block, sums, last, b)
 
     def micro_tile(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
         self.add_products(block, sums, at, b)
@@ -96,16 +87,19 @@ class TiledContraction(TiledPhase):
     def add_products(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
         """Each `for` opens the branches of one operand: usually it has a single trip, and there is no branch."""
         a = self.rows.panels(block, at)
-        mr = at.mr if at.count is None else self.schedule.blocking.mr
-        shape = MicroTileShape(mr, self.schedule.vectors, self.schedule.lanes, self.fused)
         for c, is_whole in sums.targets(block, at):
             for columns in self.columns.cases(b, block, at, is_whole):
                 for rows in self.rows.cases(a, at):
-                    if at.count is None:
-                        call_micro_kernel(self.f, shape, rows, columns, c, block.k.length)
-                    else:
-                        last = AnyRows(at.count, at.mr, rows, self.rows.panel_step)
-                        call_for_any_rows(self.f, shape, last, columns, c, block.k.length)
+                    self.multiply(block, at, rows, columns, c)
+
+    def multiply(self, block: SumBlock, at: MicroTile, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> None:
+        """One call of a micro-kernel. Of rows whose number comes with the call any number may be left."""
+        f, s = self.f, self.schedule
+        shape = MicroTileShape(at.mr, s.vectors, s.lanes, self.fused)
+        if s.any_edge:
+            call_for_rows(f, shape, block.tile.rows - at.row, a, b, c, block.k.length)
+        else:
+            call_micro_kernel(f, shape, a, b, c, block.k.length)
 
     def add_partials(self) -> None:
         with self.f.parallel(self.grid.count, "add") as t:

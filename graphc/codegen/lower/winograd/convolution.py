@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.any_rows import AnyRows, call_for_any_rows
+from graphc.codegen.lower.contraction.any_rows import call_for_rows
 from graphc.codegen.lower.contraction.epilogue import Epilogue, epilogue_of
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
@@ -123,21 +123,16 @@ class _Winograd:
         """Of all tiles of a block, whose first is at `image`, and one panel of columns."""
         f, s = self.f, self.s
         shape = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused)
-        whole = f.divmod(count, s.mr)[0] * s.mr if self.any_rows else count
-
-        def operands(row: Ix) -> tuple[RowPanel, MicroTileSums]:
-            """Of the register tile from this row of the block on."""
-            layout = RowLayout(1, scattered=True, even=self.any_rows)
-            offsets = (Ix(), Ix(s.row)) if self.any_rows else tuple([Ix(i * s.row) for i in range(s.mr)])
-            return (RowPanel(image.view_at([row * s.row], (1,)), layout, offsets),
-                    replace(sums, memory=sums.memory.view_at([row * s.width], (1,))))
-        with f.loop(0, whole, s.mr) as down:
-            a, c = operands(down.index)
-            call_micro_kernel(f, shape, a, columns, c, steps)
-        if self.any_rows and s.mr > 1:
-            with f.if_(f.gt(f.value(count - whole), 0)):
-                a, c = operands(whole)
-                call_for_any_rows(f, shape, AnyRows(count - whole, s.mr - 1, a), columns, c, steps)
+        layout = RowLayout(1, scattered=True, even=self.any_rows)
+        offsets = (Ix(), Ix(s.row)) if self.any_rows else tuple([Ix(i * s.row) for i in range(s.mr)])
+        with f.loop(0, count, s.mr) as loop:
+            row = loop.index
+            a = RowPanel(image.view_at([row * s.row], (1,)), layout, offsets)
+            c = replace(sums, memory=sums.memory.view_at([row * s.width], (1,)))
+            if self.any_rows:
+                call_for_rows(f, shape, count - row, a, columns, c, steps)
+            else:
+                call_micro_kernel(f, shape, a, columns, c, steps)
 
     # ---- and back
 

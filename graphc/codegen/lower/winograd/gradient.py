@@ -38,7 +38,7 @@ def lower_weight_gradient(r: KernelRequest[WinogradGradSchedule]) -> LoopFunctio
     f, s = LoopFunction(r.function_name), r.schedule
     x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
-    partials = f.view("shared", s.dtype, (s.splits * s.kernels,)) if s.splits > 1 else None
+    partials = f.view("shared", s.dtype, (s.splits * s.kernels,)) if s.splits != 1 else None
     _WeightGrad(f, core_of(r.node).op, s, x, dy, outputs, partials, epilogue_of(r), r.target.has_fma).run()
     return f
 
@@ -104,9 +104,8 @@ class _WeightGrad:
         image = f.scratch("image", s.dtype, (s.points * s.image_plane,))
         result = f.scratch("result", s.dtype, (s.points * s.result_plane,))
         sums = f.scratch("sums", s.dtype, (s.points * s.sum_plane,))
-        share = -(-s.blocks // s.splits)
-        first = task.part * share
-        with f.loop(first, f.min_(first + share, s.blocks)) as loop:
+        first = task.part * s.share
+        with f.loop(first, f.min_(first + s.share, s.blocks)) as loop:
             start = loop.index * s.rows
             count = f.min_(s.rows, self.image.count - start)
             with f.loop(0, count) as tile:
