@@ -145,7 +145,7 @@ NOT_CALLED = {                                              # what else is publi
     "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
     "GraphError", "InternalError",
     "import_module", "set_compiler", "set_renderer", "set_explorer",        # wiring inside the package
-    "batches", "check_gradients", "compile", "draw", "explore", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
+    "batches", "calibrate", "check_gradients", "compile", "draw", "explore", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacobian", "jvp", "load_weights", "parse", "plan", "save_weights",
     "train_step",
     "distributed", "from_gguf", "from_onnx", "from_pretrained", "from_torch", "to_onnx", "to_torch",        # doors, with tests of their own
     "value_and_grad", "vjp", "vmap", "windows",             # on whole graphs: test_kinds_graphs.py
