@@ -31,8 +31,8 @@ Compiled = CompiledGraph | SpecialisedGraph
 
 
 @formed
-def calibrate(f: Module | GraphFunction | Model | Callable[..., Any], batches: Iterable[Any], /, *, method: str = "minmax",
-              percentile: float = 99.99, seed: int | None = None,
+def calibrate(f: Module | GraphFunction | Model | Callable[..., Any], batches: Iterable[Any], /, *,
+              method: str = "minmax", percentile: float = 99.99, seed: int | None = None,
               state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None,
               **bindings: TensorType | int) -> Calibration:
     """Ranges of the activations that products by weights read, for `gc.compile(…, compute=calibration)`.

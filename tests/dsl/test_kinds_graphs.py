@@ -26,6 +26,7 @@ def scaled(x: gc.f32[3]):
 
 
 NET = nn.Linear(2) >> nn.relu
+WIDE = nn.Linear(16)
 TOKENS = nn.Embedding(7, 4) >> nn.LSTM(4, batch_first=True) >> nn.Linear(7)
 OPTIMIZER = optim.SGD(0.1)
 FOLDER = tempfile.mkdtemp()
@@ -36,6 +37,7 @@ CALLED = {
     "save_weights": lambda: {"path": FILE, "arrays": {"a": SERIES}},
     "load_weights": lambda: (gc.save_weights(FILE, {"a": SERIES}), {"path": FILE})[1],
     "windows": lambda: {"series": SERIES, "length": 2, "ahead": 1},
+    "calibrate": lambda: {"f": WIDE, "batches": [np.ones((3, 16), np.float32)], "x": gc.f32[3, 16], "seed": 0},
     "check_gradients": lambda: {"f": square, "B": 2, "samples": 1, "directions": 1, "wrt": ["x"]},
     "compile": lambda: {"f": NET, "x": gc.f32[3, 4], "seed": 0}, "draw": lambda: {"f": square}, "explore": lambda: {"f": square, "path": "nowhere.txt"},
     "export": lambda: {"what": NET, "folder": FOLDER, "x": gc.f32[3, 4], "seed": 0, "targets": "x86_64-linux:sse2"},

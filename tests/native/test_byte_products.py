@@ -13,6 +13,8 @@ from graphc.codegen.llvm.host import can_run
 from graphc.compiler import Compilation
 from graphc.config import Config
 from graphc.dsl.function import trace_types
+from graphc.ir.builder import Builder
+from graphc.ir.ops.conv import Conv
 from graphc.schedule.target import AVX2, AVX2_VNNI, AVX512_VNNI, NEON, NEON_DOT, SSE2, TARGETS
 
 HERE = [name for name in ("", "avx512", "avx512_vnni", "avx2_vnni", "avx2", "sse2") if not name or can_run(TARGETS[name])]
@@ -129,6 +131,33 @@ def test_loops(target, monkeypatch):
     body = run.dump("planned").split("# body of scan")[-1]
     moved = [line for line in body.splitlines() if "= copy(" in line]
     assert "sum(" not in body and all(": i8[3, 16]" in line for line in moved)      # the carry alone
+
+
+CONVS = [                               # image, kernels, attributes
+    ((1, 16, 9, 9), (33, 16, 3, 3), {"padding": ((1, 1), (1, 1))}), ((2, 5, 8, 7), (7, 5, 3, 2), {"stride": (2, 1)}),
+    ((2, 3, 7, 7), (4, 3, 3, 3), {"padding": ((2, 0), (0, 1)), "dilation": (2, 2)}), ((1, 64, 6, 6), (32, 64, 1, 1), {}),
+    ((2, 2, 6, 6), (5, 2, 3, 3), {"padding": ((1, 1), (1, 1))}), ((1, 1, 6, 6), (5, 1, 3, 3), {}),
+    ((2, 8, 6, 6), (8, 4, 3, 3), {"groups": 2, "padding": ((1, 1), (1, 1))}), ((1, 6, 5, 5), (6, 1, 3, 3), {"groups": 6}),
+    ((2, 9, 20), (5, 9, 4), {"stride": (3,), "padding": ((3, 2),)}),
+    ((1, 4, 4, 5, 6), (6, 4, 2, 3, 2), {"padding": ((1, 0), (1, 1), (0, 1))})]
+
+
+@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("image,kernels,attributes", CONVS)
+def test_convolutions(image, kernels, attributes, target, monkeypatch):
+    """Along channels, where these nearly fill elements: around the image stands 0, whatever it was turned to."""
+    monkeypatch.setenv("GRAPHC_TARGET", target)
+    axes = len(image) - 2
+    op = Conv.at(axes)(**{"stride": (1,) * axes, "padding": ((0, 0),) * axes, "dilation": (1,) * axes, "dtype": gc.i32}
+                       | attributes)
+    b = Builder("convolutions")
+    x, w = ({d: b.input(name + d, getattr(gc, d)[shape]) for d in NUMPY} for name, shape in (("x", image), ("w", kernels)))
+    graph = b.finish([b.apply(op, [x[left], w[right]])[0] for left, right in SIGNS], ("",) * len(SIGNS))
+    arrays = {v.name: drawn(v.name[1:], *v.type.shape) for v in graph.inputs}
+    found = gc.compile(graph)(**arrays)
+    for (left, right), y in zip(SIGNS, found):
+        wide = op.replace(dtype=None).reference(arrays["x" + left].astype(np.int32), arrays["w" + right].astype(np.int32))
+        assert y.dtype == np.int32 and np.array_equal(y, wide), (left, right)
 
 
 def assembly(target, dtypes) -> str:

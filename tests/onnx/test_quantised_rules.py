@@ -54,6 +54,8 @@ def test_conv_integer(how):
     given = {"x": whole(U8, 2, 4, 7, 6), "w": whole(U8, 6, channels, 3, 3, seed=1), "zx": np.array(12, U8), "zw": np.array(130, U8)}
     same("ConvInteger", given, **how)
     same("ConvInteger", {**given, "zx": None, "zw": None}, **how)
+    for w, zw in ((given["w"], np.array(128, U8)), (whole(I8, 6, channels, 3, 3, seed=2), np.array(0, I8))):
+        same("ConvInteger", {**given, "w": w, "zw": zw}, constants=("w", "zw"), **how)
 
 
 @pytest.mark.parametrize("b_kind", (U8, I8))

@@ -9,7 +9,7 @@ from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add
+from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add, store_as
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
@@ -105,8 +105,8 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
             return self._transpose(operand, copy, [sources.index(at) for at in in_memory], line)
         step = linear.strides[s.dim]
         for term, start in enumerate(sources):
-            vector_run(f, Ix(size), s.lanes, lambda j, lanes, mask: f.store(
-                copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
+            vector_run(f, Ix(size), s.lanes, lambda j, lanes, mask: store_as(
+                f, copy, [term * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask), mask))
 
     def _copy_groups(self, mixed: MixedChannels, operand: StridedOperand, copy: View) -> None:
         """The same where the factors of two groups are further apart than those of their channels."""
@@ -114,15 +114,15 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         with f.loop(0, self.k) as term, f.loop(0, p.sizes[s.dim] // mixed.width) as group:
             start = offset(operand.linear, unflatten(f, term.index, p.k, p.sizes)) + group.index * mixed.apart
             factors = load_spaced(f, operand.memory, start, step, mixed.width, None)
-            f.store(copy, [term.index * s.line(p) + group.index * mixed.width], factors)
+            store_as(f, copy, [term.index * s.line(p) + group.index * mixed.width], factors)
 
     def _copy_each(self, operand: StridedOperand, copy: View, line: Dim) -> None:
         """The same in a loop over the terms, which are many."""
         f, s, p, step = self.f, self.schedule, self.phase, operand.linear.strides[self.schedule.dim]
         with f.loop(0, self.k) as term:
             start = offset(operand.linear, unflatten(f, term.index, p.k, p.sizes))
-            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: f.store(
-                copy, [term.index * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask),
+            vector_run(f, Ix(p.sizes[s.dim]), s.lanes, lambda j, lanes, mask: store_as(
+                f, copy, [term.index * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask),
                 mask))
 
     def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
@@ -138,7 +138,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
                 first = min(first, len(terms) - s.lanes)
                 starts = [(place + i) * step + (start + first) for i in range(s.lanes)]
                 for i, column in enumerate(transposed_runs(f, operand.memory, starts)):
-                    f.store(copy, [place + terms[first + i] * line], column)
+                    store_as(f, copy, [place + terms[first + i] * line], column)
 
     def _positions(self, operands: list[StridedOperand], index: Index, columns: int, first: Ix,
                    width: Ix | int) -> None:

@@ -14,7 +14,7 @@ from graphc.doors.onnx.ops import product
 from graphc.doors.onnx.rule import Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
-from graphc.ir.types import DType, f32, i32, normalize_axis, u8
+from graphc.ir.types import DType, f32, i8, i32, normalize_axis, u8
 
 Sizes = Sequence[int] | None
 
@@ -116,25 +116,54 @@ def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None
 
 
 def matmul_integer(a: Array, b: Array, a_zero: Operand = None, b_zero: Operand = None, *, call: Call) -> Array:
-    return whole_product(a, b, _zero(a_zero, call), _zero(b_zero, call))
+    b, zero = signed_weights(b, b_zero, call)
+    return whole_product(a, b, _zero(a_zero, call), zero)
 
 
-def whole_conv(x: Array, w: Array, x_zero: Array | None, w_zero: Array | None, **window: Any) -> Array:
-    """In i32; around the image is its zero point."""
-    x, w = x.astype(i32), w.astype(i32)
-    if x_zero is not None:
-        x = x - x_zero.astype(i32).reshape(())
-    if w_zero is not None:
-        zero = w_zero.astype(i32)
-        w = w - (zero.reshape(()) if zero.shape in ((), (1,)) else zero.reshape((-1, *(1,) * (w.ndim - 1))))
-    return product.conv(x, w, None, **window)
+def signed_weights(w: Array, zero: Operand, call: Call) -> tuple[Array, Array | None]:
+    """Weights and their zero point, None where it is 0. Unsigned ones around 128 are signed ones around 0."""
+    numbers = None if zero is None or isinstance(zero, Array) else as_known(zero).numbers
+    if w.dtype is u8 and numbers is not None and np.all(numbers == 128):
+        return (w ^ 128).astype(i8), None
+    return w, _zero(zero, call)
+
+
+def whole_conv(x: Array, w: Array, x_zero: Array | None, w_zero: Array | None, *, auto_pad: str = "NOTSET",
+               pads: Sizes = None, **window: Any) -> Array:
+    """In i32, exactly; around the image is its zero point. What that adds is taken from the convolution of bytes, a
+    number for each feature. Weights with zero points are widened first."""
+    around = product.padding(auto_pad, pads, x.ndim - 2)
+    if w_zero is not None or (x_zero is not None and isinstance(around, str)):
+        x, w = x.astype(i32), w.astype(i32)
+        if x_zero is not None:
+            x = x - x_zero.astype(i32).reshape(())
+        if w_zero is not None:
+            zero = w_zero.astype(i32)
+            w = w - (zero.reshape(()) if zero.shape in ((), (1,)) else zero.reshape((-1, *(1,) * (w.ndim - 1))))
+        return product.conv(x, w, None, auto_pad=auto_pad, pads=pads, **window)
+    if x_zero is None:
+        return product.conv(x.astype(i32), w.astype(i32), None, auto_pad=auto_pad, pads=pads, **window)
+    zero, ends = x_zero.reshape(()), [(0, 0), (0, 0), *_pairs(around, x.ndim - 2)]
+    if any(map(any, ends)):
+        frame = gc.pad(gc.zeros(x.shape[2:], x.dtype), ends[2:], value=1)
+        x = gc.pad(x, ends) + frame * zero
+    y = product.conv(x.astype(i32), w.astype(i32), None, **window)
+    sums = gc.sum(w.astype(i32), axis=tuple(range(1, w.ndim)))
+    return y - zero.astype(i32) * sums.reshape((-1, *(1,) * (w.ndim - 2)))
+
+
+def _pairs(padding: Any, axes: int) -> Sequence[tuple[int, int]]:
+    """(before, after) of each spatial axis."""
+    each = [padding] * axes if isinstance(padding, int) else padding
+    return [(p, p) if isinstance(p, int) else tuple(p) for p in each]
 
 
 def conv_integer(x: Array, w: Array, x_zero: Operand = None, w_zero: Operand = None, *, auto_pad: str = "NOTSET",
                  dilations: Sizes = None, group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None,
                  strides: Sizes = None, call: Call) -> Array:
-    return whole_conv(x, w, _zero(x_zero, call), _zero(w_zero, call), auto_pad=auto_pad, dilations=dilations,
-                      group=group, pads=pads, strides=strides)
+    w, zero = signed_weights(w, w_zero, call)
+    return whole_conv(x, w, _zero(x_zero, call), zero, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads,
+                      strides=strides)
 
 
 def needed_arrays(values: Sequence[Operand], call: Call) -> list[Array]:
@@ -148,7 +177,8 @@ def qlinear_matmul(*operands: Operand, call: Call) -> Array:
     """Of a, b and y each the array (of y none), scale and zero point."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = operands
     a, a_scale, b, b_scale, y_scale, y_zero = needed_arrays((a, a_scale, b, b_scale, y_scale, y_zero), call)
-    y = whole_product(a, b, _zero(a_zero, call), _zero(b_zero, call))
+    b, zero = signed_weights(b, b_zero, call)
+    y = whole_product(a, b, _zero(a_zero, call), zero)
     rows = a_scale.reshape((-1, 1)) if a_scale.ndim == 1 and a_scale.shape != (1,) else a_scale
     return _requantized(y, rows.astype(f32) * b_scale.astype(f32), y_scale, y_zero)
 
@@ -166,8 +196,9 @@ def qlinear_conv(*operands: Operand, auto_pad: str = "NOTSET", dilations: Sizes 
     """Of x, w and y each the array (of y none), scale and zero point, then perhaps a bias in i32."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = operands
     x, x_scale, w, w_scale, y_scale, y_zero = needed_arrays((x, x_scale, w, w_scale, y_scale, y_zero), call)
-    y = whole_conv(x, w, _zero(x_zero, call), _zero(w_zero, call), auto_pad=auto_pad, dilations=dilations, group=group,
-                   pads=pads, strides=strides)
+    w, zero = signed_weights(w, w_zero, call)
+    y = whole_conv(x, w, _zero(x_zero, call), zero, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads,
+                   strides=strides)
     if bias and bias[0] is not None:
         y = product.with_bias(y, call.array(bias[0]).astype(i32))
     scale = x_scale.reshape(()) * (w_scale.reshape((-1, *(1,) * (y.ndim - 2))) if w_scale.ndim else w_scale)
