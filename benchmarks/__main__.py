@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, library, machine, matmul, ranks, rows, scaling, sizes, small,
-    sweep, table, torch_door, trees)
+    attention, compiling, elementwise, examples, generation, library, machine, matmul, ranks, rows, scaling, sizes,
+    small, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads

@@ -1,7 +1,7 @@
 """Steps on several ranks of this machine, a model of their time fitted to them, and what it says of a cluster.
 
-With a rate ("1gbit") the ranks talk by TCP in a network namespace whose loopback lets that much pass in a second, of all
-ranks together: where the network is what takes the time. It takes `unshare` and `tc` of Linux.
+With a rate ("1gbit") the ranks talk by TCP in a network namespace whose loopback lets that much pass in a second, of
+all ranks together: where the network is what takes the time. It takes `unshare` and `tc` of Linux.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNTS = (1, 2, 3, 4, 6, 8)
 LINKS = {"100 Gb/s": (8e-6, 12.5e9), "10 Gb/s": (30e-6, 1.25e9)}        # seconds of a message, bytes a second
 FAR = (1, 2, 8, 64, 1024)
 ADDING = 8e9                            # bytes that a rank adds in a second
-TCP = {"MPIR_CVAR_NOLOCAL": "1", "MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp", "FI_TCP_IFACE": "lo"}     # MPICH's
+TCP = {"MPIR_CVAR_NOLOCAL": "1", "MPIR_CVAR_CH4_NETMOD": "ofi", "FI_PROVIDER": "tcp", "FI_TCP_IFACE": "lo"}  # MPICH's
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def job() -> None:
     sent = ranks.gathered((ranks.sent - before,), "bytes")
     found = Ranked(ranks.count, whole, measured(lambda: ranks.summed(sums, SHARDS)),
                    measured(lambda: ranks.gathered((), "nothing")),
-                   measured(lambda: shard.serving(inputs).into(inputs, part.arrays)), measured(lambda: program.update(*part.arrays[1:])),
+                   measured(lambda: shard.serving(inputs).into(inputs, part.arrays)),
+                   measured(lambda: program.update(*part.arrays[1:])),
                    sum(flat.nbytes for flat in part.flats.values()), int(sent.max()), int(sent.sum()))
     if ranks.rank == 0:
         print(json.dumps(vars(found)), flush=True)

@@ -20,7 +20,7 @@ from inspect import get_annotations
 from typing import Any, Protocol, TypeVar, cast
 
 from graphc.codegen.routines.architecture import SYSCALL, Architecture
-from graphc.codegen.routines.values import I1, I64, Cell, Elements, Global, Ptr, Typed, array_of
+from graphc.codegen.routines.values import I1, I64, Cell, Elements, Extern, Global, Ptr, Typed, array_of
 from graphc.errors import InternalError
 from graphc.once import once_property
 
@@ -177,8 +177,8 @@ class RoutineBody:
         return self.emit("select", kind, self.given(condition, I1), self.given(yes, kind), self.given(no, kind))
 
     def address(self, thing: Callee | Global) -> Ptr:
-        """Of a routine, or of memory with a name."""
-        if not isinstance(thing, (Routine, Global)):
+        """Of a function, or of memory with a name."""
+        if not isinstance(thing, (Routine, Extern, Global)):
             raise self.error(f"{thing!r} has no address")
         self.mentioned.append(thing)
         return Ptr(self, f"@{thing.name}")

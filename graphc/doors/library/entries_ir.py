@@ -90,6 +90,10 @@ class Entries:
     def _records(self, n: Any) -> Any:
         return Records.of(n.plus(InstanceMemory.size))
 
+    def _program(self, name: str) -> Extern:
+        """A function of another object file; linkers of WebAssembly hold functions and memory apart."""
+        return Extern(name, ProgramFunction.result, *ProgramFunction.params)
+
     def _select(self, f: RoutineBody, n: Any, number: Any) -> None:
         n.chosen.value = number
         offsets = self.library.image.offsets
@@ -98,10 +102,10 @@ class Entries:
                 for k, program in enumerate(programs):
                     r = self._record(n, k)
                     r.facts.value = ProgramFacts.of(f.address(constant(program.facts(offsets))))
-                    r.main.value = ProgramFunction.of(f.address(Global(program.symbol)))
+                    r.main.value = ProgramFunction.of(f.address(self._program(program.symbol)))
                     r.messages.value = I64s.of(f.address(constant(program.messages())))
                     if program.prepares:
-                        r.prepare.value = ProgramFunction.of(f.address(Global(f"{program.symbol}_prepare")))
+                        r.prepare.value = ProgramFunction.of(f.address(self._program(f"{program.symbol}_prepare")))
                     if program.consts:
                         r.consts.value = f.address(Global(self.consts(program.consts)))
                     if program in self.formulas:
