@@ -8,11 +8,12 @@ from enum import Enum
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.printer import print_graph
 from graphc.passes.dce import EliminateDeadCode
 
-# derived values may be at most this many times as large as the state from which they are computed
+# derived values may be at most this many times as large as the state and the constants from which they are computed
 GROWTH = 2
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
 FREE_BYTES = 4096                   # and may always have this size
@@ -60,7 +61,8 @@ def value_kinds(graph: Graph) -> Mapping[Value, Kind]:
     for node in graph.nodes:
         kind = _kind(node, kinds, sources)
         for v in node.outputs:
-            kinds[v], sources[v] = kind, sum(sources.get(i, 0) for i in node.inputs)
+            own = v.type.nbytes if isinstance(node.op, Constant) else 0
+            kinds[v], sources[v] = kind, own + sum(sources.get(i, 0) for i in node.inputs)
     return kinds
 
 
