@@ -5,6 +5,7 @@ from graphc.errors import GraphError, Loc
 from graphc.ir.types import TensorType
 
 ROOM = 1 << 56                      # bytes: more than a machine has, and what is computed from it fits into 64 bits
+MOST_TOGETHER = 1 << 62             # bytes of all arrays of a program, whose sum is computed in 64 bits
 
 
 def check_room(what: str, t: TensorType, loc: Loc | None = None) -> None:
@@ -15,3 +16,9 @@ def check_room(what: str, t: TensorType, loc: Loc | None = None) -> None:
             nbytes *= d
     if nbytes > ROOM:
         raise GraphError(f"{what} is {t}, which is larger than any memory", loc)
+
+
+def check_bytes(what: str, nbytes: int) -> None:
+    """GraphError if no machine has room for so many bytes, which are several arrays together."""
+    if nbytes > MOST_TOGETHER:
+        raise GraphError(f"{what} takes {nbytes} bytes, which is more than any memory has")

@@ -14,6 +14,7 @@ from graphc.ir.dims import Dim, ceil_div, largest, named, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.room import check_bytes
 from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, ProgramPlan, Region
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ALIGNMENT, ConstantPool, Order, Stored, assign_storage, shareable
@@ -251,6 +252,7 @@ def assign_offsets(live: Mapping[Buffer, Interval]) -> tuple[dict[Buffer, Dim], 
     lies below for all sizes, so that the other begins where the last of those below it ends.
     """
     buffers = sorted(live, key=lambda b: (-typical(b.nbytes), live[b]))
+    check_bytes("what this graph computes", sum(_padded(typical(b.nbytes)) for b in buffers))
     starts = np.array([live[b][0] for b in buffers], np.int64)
     ends = np.array([live[b][1] for b in buffers], np.int64)
     low, high = np.zeros(len(buffers), np.int64), np.zeros(len(buffers), np.int64)

@@ -8,12 +8,13 @@ from enum import Enum
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.printer import print_graph
 from graphc.passes.dce import EliminateDeadCode
 
-# derived values may be at most this many times as large as the state from which they are computed
+# derived values may be at most this many times as large as the state and the constants from which they are computed
 GROWTH = 2
 GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
 FREE_BYTES = 4096                   # and may always have this size
@@ -80,7 +81,8 @@ def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kin
             elif node.op.may_fail or node.op.is_control or is_large:
                 kind = Kind.CHANGING
         for v in node.outputs:
-            kinds[v], sources[v] = kind, sum(sources.get(i, 0) for i in node.inputs)
+            own = v.type.nbytes if isinstance(node.op, Constant) else 0
+            kinds[v], sources[v] = kind, own + sum(sources.get(i, 0) for i in node.inputs)
     return kinds, large
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 from peer import assert_same
-from test_exported_networks import GRAPHS, NETS, inputs_of
+from test_exported_networks import GRAPHS, NETS, STEPS, inputs_of
 from test_exported_operators import EXPORTED
 
 import graphc as gc
@@ -55,6 +56,33 @@ def test_graph(name):
     with np.errstate(all="ignore"):
         expect = evaluate(bind_graph(f.graph, sizes), arrays)
     assert_same(numbers(gc.to_onnx(f), dict(zip((v.name for v in f.graph.inputs), arrays))), expect, 2e-5)
+
+
+def split(model) -> dict[str, np.ndarray]:
+    """The state of a training step's file, which is taken out of it: what had a value is an input like others."""
+    inputs = {v.name for v in model.graph.input}
+    state = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in inputs}
+    kept = [t for t in model.graph.initializer if t.name not in inputs]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return state
+
+
+@pytest.mark.parametrize("name", [n if n in ("dropout", "gru", "glove") else pytest.param(n, marks=pytest.mark.slow)
+                                  for n in STEPS])
+def test_training_step(name):
+    """Trains in graphc again: the same losses, random numbers included."""
+    step = STEPS[name]()
+    model = gc.to_onnx(step)
+    state = split(model)
+    again = gc.compile(gc.from_onnx(model), threads=1)
+    names = [v.name for v in step.graph.inputs]
+    for rows in (3, 4, 3):
+        graph = bind_graph(step.graph, {n: rows for n in step.graph.dim_names})
+        batch = inputs_of(graph, {})[:len(names)]
+        found = again(**dict(zip(names, batch)), **state)
+        np.testing.assert_allclose(found["result"], step(*batch), rtol=1e-5)
+        state = {n.removesuffix(".new"): a for n, a in found.items() if n.endswith(".new")}
 
 
 def some() -> list:

@@ -57,6 +57,16 @@ def test_what_the_program_writes_itself_is_not_derived():
     assert split_derived(b.finish([y])).prepare is None
 
 
+def test_what_a_constant_and_a_small_state_make_is_split_off():
+    """As weights of small integers with a scale for each column are: as large as the constant."""
+    b = Builder()
+    x, scale = b.input("x", f32[4, 8]), b.state_input("scale", f32[512])
+    weights = b.mul(b.constant(np.ones((8, 512), np.float32)), scale)
+    split = split_derived(b.finish([b.matmul(x, weights)]))
+    assert [n.op.name for n in split.main.nodes] == ["matmul"]
+    assert "mul" in [n.op.name for n in split.prepare.nodes]
+
+
 def test_values_much_larger_than_their_state_are_made_in_every_call():
     b = Builder()
     x, s = b.input("x", f32[512, 512]), b.state_input("s", f32[512])

@@ -7,11 +7,12 @@ decide raises, and the operator's rule on arrays takes over.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.doors.onnx.known import MOST, Known
+from graphc.doors.onnx.known import MOST, MOST_GROWN, Known, computable
 from graphc.doors.onnx.narrow import NARROW
 from graphc.doors.onnx.ops.shape import slices
 from graphc.doors.onnx.rule import Ints, rule_of
@@ -43,13 +44,19 @@ def folded(call: Call) -> list[Any] | None:
             for v in (result if isinstance(result, list) else [result])]
 
 
-def _small(size: Any) -> None:
-    if not isinstance(size, int) or size > MOST:
-        raise GraphError("too large to compute while importing")
+def _fits(shape: Sequence[int], *operands: Numbers) -> None:
+    """Whether a result is no larger than its operands, or not large."""
+    size = prod(map(int, shape))
+    computable(size, max(MOST_GROWN, *(v.size for v in operands)))
+
+
+def _meets(x: Numbers, y: Numbers) -> None:
+    _fits(np.broadcast_shapes(x.shape, y.shape), x, y)
 
 
 def _div(x: Numbers, y: Numbers) -> Numbers:
     """Of integers truncated, as ONNX has it."""
+    _meets(x, y)
     if x.dtype.kind == "f":
         return np.asarray(x / y)
     if x.dtype == object or y.dtype == object:
@@ -75,6 +82,7 @@ def _whole(value: Any) -> Any:
 
 def _binary(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> Callable[..., Any]:
     def rule(x: Numbers, y: Numbers) -> Numbers:
+        _meets(x, y)
         if x.dtype == object or y.dtype == object:
             return _each(objects, x, y)
         return np.asarray(numbers(x, y))
@@ -108,16 +116,19 @@ def _rounded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _mod(x: Numbers, y: Numbers, *, fmod: int = 0) -> Numbers:
+    _meets(x, y)
     return _each(lambda a, b: a % b, x, y) if object in (x.dtype, y.dtype) else np.asarray(
         (np.fmod if fmod else np.mod)(x, y))
 
 
 def _gather(x: Numbers, i: Ints, *, axis: int = 0, call: Call) -> Numbers:
     at = call.known(call.operands[1], "indices").numbers
+    _fits((at.size, x.size // max(x.shape[axis], 1)), x, at)
     return np.asarray(np.take(x, at.astype(np.int64), axis))
 
 
 def _concat(*xs: Numbers, axis: int) -> Numbers:
+    _fits((sum(x.size for x in xs),), *xs)
     return np.concatenate(xs, axis)
 
 
@@ -152,29 +163,29 @@ def _range(start: Numbers, limit: Numbers, delta: Numbers, *, stash_type: int = 
     first, last, step = (v.item() for v in (start, limit, delta))
     if isinstance(last, Poly) or isinstance(first, Poly) or not step:
         raise GraphError("not a number")
-    _small(int(max(0, -(-(last - first) // step))))
+    computable(int(max(0, -(-(last - first) // step))), MOST)
     return np.arange(first, last, step, dtype=start.dtype)
 
 
 def _constant_of_shape(shape: Ints, *, value: Known | None = None) -> Numbers:
-    size = int(np.prod([int(d) for d in shape], dtype=object))
-    _small(size)
+    computable(prod(map(int, shape)), MOST)
     number = value.numbers.reshape(-1) if value is not None else np.zeros(1, np.float32)
     return np.full(shape, number[0], number.dtype)
 
 
 def _expand(x: Numbers, shape: Ints) -> Numbers:
     wanted = np.broadcast_shapes(x.shape, tuple(int(d) for d in shape))
-    _small(int(np.prod(wanted, dtype=object)))
+    computable(prod(wanted), MOST)
     return np.broadcast_to(x, wanted)
 
 
 def _tile(x: Numbers, repeats: Ints) -> Numbers:
-    _small(int(np.prod([int(d) for d in repeats], dtype=object)) * x.size)
+    computable(prod(map(int, repeats)) * x.size, MOST)
     return np.tile(x, np.array(repeats, np.int64))
 
 
 def _where(condition: Numbers, x: Numbers, y: Numbers) -> Numbers:
+    _fits(np.broadcast_shapes(condition.shape, x.shape, y.shape), condition, x, y)
     return np.where(condition, x, y)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Environment = dict[str, Item]
 DAMAGE = (TypeError, ValueError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError)
+MOST_NODES = 1 << 18                # of a network with its functions and loops written out
 
 
 class Unknown:
@@ -40,7 +41,7 @@ class Importer:
         self.problems = Problems(model.name)
         self._opsets: Mapping[str, int] = model.opsets
         self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
-        self._depth = 0
+        self._depth = self._walked = 0
         self._graphs: list[ModelGraph] = []                 # that are walked, the innermost last
 
     def outputs(self, graph: ModelGraph, inputs: Mapping[str, Item]) -> dict[str, Any]:
@@ -114,6 +115,9 @@ class Importer:
 
     def _node(self, node: ModelNode, values: Environment) -> None:
         """Adds the outputs of a node to the values."""
+        self._walked += 1
+        if self._walked > MOST_NODES:
+            raise GraphError(f"{self.model.name}: more than {MOST_NODES} nodes, with functions and loops written out")
         loc = Loc(self.model.name, node.number, str(node)) if self._depth == 1 else None
         with declared_at(loc) if loc else nullcontext(), current_trace().scope(node.name or f"{node.op}_{node.number}"):
             try:
@@ -124,6 +128,8 @@ class Importer:
             except DAMAGE as error:
                 raise GraphError(f"{node.op} is damaged or of a form that is not known: "
                                  f"{type(error).__name__}: {error}", loc) from error
+            except MemoryError as error:
+                raise GraphError(f"{node.op} needs more memory to read than there is: {error}", loc) from error
             except GraphError as error:
                 raise (error if error.text.startswith(node.op) else
                        type(error)(f"{node.op}: {error.text}", error.loc)).at(loc) from None

@@ -19,6 +19,8 @@ from graphc.nn.parameter import Parameter
 from graphc.nn.parameter import Value as GivenValue
 
 MOST = 1 << 20                      # elements of an array that is computed while importing
+MOST_GROWN = 1 << 24                # the same, of one that is made of arrays of the file and is larger than they are
+MOST_PARTS = 1 << 12                # of a sequence, and rounds of a loop that is written out
 
 
 class Unsupported(GraphError):
@@ -87,6 +89,12 @@ class Known:
                  for v in self.numbers.reshape(-1).tolist()]
         flat = emit("stack", *items, axis=0)
         return flat.reshape(self.numbers.shape)
+
+
+def computable(size: Any, most: int = MOST_GROWN) -> None:
+    """Unsupported for a size of what a file has computed while importing, which would take all memory."""
+    if not isinstance(size, int) or size > most:
+        raise Unsupported(f"{size} numbers that are computed while importing; at most are {most}")
 
 
 def _named(value: Any) -> bool:

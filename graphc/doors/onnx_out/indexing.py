@@ -12,6 +12,7 @@ from graphc.ir.ops.index import ScatterAdd, ScatterAddAlongAxis, Take, TakeAlong
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.types import i32, i64
 
+
 def positions(e: Emitter, idx: Value) -> str:
     name = e.values[idx]
     return name if idx.type.dtype in (i32, i64) else e.cast(name, i64)

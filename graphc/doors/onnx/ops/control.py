@@ -9,13 +9,13 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Body, Call, Item, as_known
+from graphc.doors.onnx.known import MOST_PARTS
 from graphc.doors.onnx.rule import Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim
 from graphc.ir.types import i64
 
-MOST_ROUNDS = 1 << 12               # of a loop that is written out
 MOST_TRIPS = (1 << 31) - 1          # of one that the file does not limit
 
 
@@ -128,8 +128,8 @@ def _written_out(body: Body, rounds: Dim | None, carried: Sequence[Item], call: 
     rows: list[list[Item]] = [[] for _ in body.outputs[1 + count:]]
     number = 0
     while rounds is None or number < rounds:
-        if number == MOST_ROUNDS:
-            raise Unsupported(f"a loop of more than {MOST_ROUNDS} rounds over sequences or changing sizes")
+        if number == MOST_PARTS:
+            raise Unsupported(f"a loop of more than {MOST_PARTS} rounds over sequences or changing sizes")
         going, *results = body(Known.of(np.array(number, np.int64)), Known.of(np.array(True)), *values)
         values, number = results[:count], number + 1
         for row, value in zip(rows, results[count:]):

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, Item
+from graphc.doors.onnx.known import MOST_PARTS, computable
 from graphc.doors.onnx.rule import Known, Operand, Unsupported
 from graphc.errors import GraphError
 from graphc.ir.types import normalize_axis
@@ -75,6 +76,7 @@ def split_to(x: Operand, split: Known | None = None, *, axis: int = 0, keepdims:
         raise Unsupported(f"a sequence of parts of the named size {size}: give it a number by sizes=")
     else:
         step = 1 if split is None else int(split.item("split"))
+        computable(-(-size // max(step, 1)), MOST_PARTS)
         sizes = [min(step, size - i) for i in range(0, size, step)]
     ends = np.cumsum([0, *sizes])
     parts = [array[(slice(None),) * axis + (slice(int(a), int(b)),)] for a, b in zip(ends, ends[1:])]

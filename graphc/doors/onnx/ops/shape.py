@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, as_known, type_of
+from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
@@ -160,6 +161,7 @@ def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> 
     """Of named sizes: counted by one."""
     first, last, step = (v.item("Range") for v in (start, limit, delta))
     if start.dtype.is_float and not (start.has_names or limit.has_names):
+        computable(int(max(0, (last - first) / step)))
         return Known.of(np.arange(first, last, step), start.dtype).array()
     first = int(first) if isinstance(first, float) and first.is_integer() else first
     if step != 1 or isinstance(first, float):

@@ -8,6 +8,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
+from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Float, Int, Unsupported
 from graphc.dsl.array import Array
 from graphc.ir.types import normalize_axis
@@ -49,6 +50,7 @@ def mel_weight_matrix(num_mel_bins: Int, dft_length: Int, sample_rate: Int, lowe
     """Triangles over the frequencies of a spectrum, equally wide in mel = 2595 log10(1 + f / 700)."""
     dtype = call.importer.dtype(output_datatype)
     bins = dft_length // 2 + 1
+    computable(bins * num_mel_bins)
     ends = 2595 * np.log10(1 + np.array([lower, upper]) / 700)
     mels = np.arange(num_mel_bins + 2) * (ends[1] - ends[0]) / (num_mel_bins + 2) + ends[0]
     edges = 700 * (10 ** (mels / 2595) - 1)
