@@ -2,17 +2,25 @@
 and second gradients in f64, each counted by sample.
 
 Forward results come from native code; derivatives from numpy's reference of the same graph, whose kernels other tests
-hold to it.
+hold to it. Processes of their own, bounded in time and memory, each take some operators; one that ends counts as a
+crash of the sample it was at.
 """
 from __future__ import annotations
 
 import argparse
 import collections
 import itertools
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +30,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import graphc as gc
+from graphc.doors.torch.compiled import tensor_of
 from graphc.errors import GraphError
 from graphc.ir.interp import evaluate
 from graphc.nn.network import entries, trace_network
@@ -32,6 +41,7 @@ TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol
 # results that differ from call to call, or that are not defined
 RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal", "uniform", "exponential", "cauchy", "geometric",
           "empty", "gumbel", "rrelu", "log_normal")
+SECONDS, MEMORY, AT_ONCE = 30, 12 << 30, 16        # of a sample; bytes of addresses, and operators, of a process
 
 
 class Called(torch.nn.Module):
@@ -77,7 +87,7 @@ def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
     net = gc.from_torch(module.eval(), *tensors)
     inputs = [t.detach().numpy() for t in tensors]
     if kind == "forward":
-        agree(gc.compile(net)(*inputs), module(*tensors), torch.float32)
+        agree(gc.compile(net, threads=1)(*inputs), module(*tensors), torch.float32)
         return
     function = trace_network(net, False, **net.declared_inputs())
     wrt = [(name, t) for name, t in zip(net.declared_inputs(), tensors) if t.requires_grad]
@@ -101,8 +111,7 @@ def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
         again = torch.autograd.grad(sum((g * d).sum() for g, d in live), [t for _, t in wrt], allow_unused=True,
                                     materialize_grads=True)
         graph, first = gc.vjp(graph, tuple(names)), again
-        arguments += [d if g.requires_grad else np.zeros_like(d) for g, d in zip(first, direction)] \
-            if False else direction
+        arguments += direction
     state = initial_values(entries(function), 0, None, "")
     agree(evaluate(graph.graph, [*arguments, *state])[:len(wrt)], first, torch.float64)
 
@@ -113,30 +122,56 @@ def agree(found: Any, wanted: Any, dtype: torch.dtype) -> None:
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     assert len(found) == len(wanted), f"{len(found)} results, {len(wanted)} wanted"
     for a, b in zip(found, wanted):
-        torch.testing.assert_close(torch.from_numpy(np.array(a)), b.detach(), equal_nan=True, **TOLERANCE[dtype])
+        made = tensor_of(a) if b.dtype is torch.bfloat16 else torch.from_numpy(np.array(a))
+        torch.testing.assert_close(made, b.detach(), equal_nan=True, **TOLERANCE[dtype])
 
 
-def try_op(op: Any, kind: str, most: int) -> Counts:
-    """All samples of an operator."""
+class TooLong(Exception):
+    """A sample takes more than its time."""
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """TooLong after some seconds of computing, as soon as Python runs again."""
+    def stop(*_: object) -> None:
+        raise TooLong
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[str, str]:
+    """How a sample ends, and why."""
+    try:
+        with warnings.catch_warnings(), limited(SECONDS):
+            warnings.simplefilter("ignore")
+            compare(kind, module, tensors)
+        return "agrees", ""
+    except GraphError as error:
+        return "not exported" if "torch.export cannot read" in str(error) else "refused", str(error)
+    except AssertionError as error:
+        return "differs", str(error)
+    except TooLong:
+        return "too long", f"more than {SECONDS} s"
+    except Exception as error:
+        return "crashes", f"{type(error).__name__}: {error}"
+
+
+def try_op(op: Any, kind: str, most: int, started: Callable[[int], None] = lambda at: None) -> Counts:
+    """All samples of an operator; `started` hears of each before it is tried."""
     counts = Counts()
     try:
         samples = list(modules(op, KINDS[kind], kind != "forward", most))
     except Exception as error:
         counts.add("no sample", str(error))
         return counts
-    for module, tensors in samples:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                compare(kind, module, tensors)
-            counts.add("agrees")
-        except GraphError as error:
-            unreadable = "torch.export cannot read" in str(error)
-            counts.add("not exported" if unreadable else "refused", str(error))
-        except AssertionError as error:
-            counts.add("differs", str(error))
-        except Exception as error:
-            counts.add("crashes", f"{type(error).__name__}: {error}")
+    for at, (module, tensors) in enumerate(samples):
+        started(at)
+        counts.add(*outcome_of(kind, module, tensors))
     return counts
 
 
@@ -149,6 +184,62 @@ def chosen(kind: str) -> list[Any]:
     return [op for op in op_db if takes(op)]
 
 
+def title(op: Any) -> str:
+    """The operator's name with that of its variant."""
+    return f"{op.name} {op.variant_test_name}".strip()
+
+
+def work(kind: str, names: Sequence[str], most: int) -> None:
+    """What a process of its own does: a line of JSON as a sample begins, and one with the counts of an operator."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    torch.set_num_threads(1)
+    ops = {title(op): op for op in chosen(kind)}
+    for name in names:
+        def started(at: int, name: str = name) -> None:
+            print(json.dumps([name, at]), flush=True)
+        started(-1)
+        counts = try_op(ops[name], kind, most, started)
+        print(json.dumps([name, counts.outcome, counts.reasons]), flush=True)
+
+
+def worked(kind: str, names: Sequence[str], most: int) -> Iterator[tuple[str, Counts]]:
+    """The counts of operators, from processes that are begun anew after one that ended or hung."""
+    left = list(names)
+    while left:
+        command = [sys.executable, "-m", "benchmarks.torch_opinfo", "--kind", kind, "--samples", str(most), "--work",
+                   json.dumps(left[:AT_ONCE])]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        at, done = -1, 0
+        for line in _lines(process):
+            found = json.loads(line)
+            if len(found) == 2:
+                at = found[1]
+            else:
+                done += 1
+                yield found[0], Counts(collections.Counter(found[1]), found[2])
+        process.wait()
+        if done < len(left[:AT_ONCE]):
+            reason = f"the process ended with {process.returncode} at sample {at}"
+            yield left[done], Counts(collections.Counter({"crashes": 1}), [reason])
+            done += 1
+        left = left[done:]
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What it writes, line by line; it is ended when it says nothing for far more than the time of a sample."""
+    assert process.stdout is not None
+    held = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(20 * SECONDS):
+            more = os.read(process.stdout.fileno(), 1 << 16)
+            if not more:
+                return
+            *lines, held = (held + more).split(b"\n")
+            yield from lines
+    process.kill()
+
+
 def main(arguments: list[str]) -> None:
     """Prints what does not agree, then the shares."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks torch opinfo")
@@ -156,18 +247,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", action="append", help="operators whose name contains it")
     parser.add_argument("--samples", type=int, default=6, help="of each operator, at most")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
+    parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.work is not None:
+        work(options.kind[0], options.work, options.samples)
+        return
     part, parts = map(int, options.part.split("/"))
     for kind in options.kind or KINDS:
+        names = [title(op) for op in chosen(kind)][part::parts]
+        names = [n for n in names if not options.only or any(word in n for word in options.only)]
         total: collections.Counter[str] = collections.Counter()
         start = time.perf_counter()
-        for op in chosen(kind)[part::parts]:
-            if options.only and not any(word in op.name for word in options.only):
-                continue
-            counts = try_op(op, kind, options.samples)
+        for name, counts in worked(kind, names, options.samples):
             total += counts.outcome
             if bad := {k: n for k, n in counts.outcome.items() if k != "agrees"}:
-                print(f"{kind} {op.name}{' ' + op.variant_test_name if op.variant_test_name else ''}: {bad}")
+                print(f"{kind} {name}: {bad}")
                 for reason in counts.reasons:
                     print("    ", reason)
                 sys.stdout.flush()

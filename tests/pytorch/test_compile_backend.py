@@ -101,6 +101,78 @@ def test_what_is_not_supported_runs_eagerly_with_one_warning():
     assert len(said) == 1 and "special_bessel_j0.default, 2 times" in said[0] and "test_compile_backend.py" in said[0]
 
 
+def test_forward_and_backward_that_run_eagerly_in_part_are_one_warning():
+    def f(x):
+        return torch.igamma(torch.ones(3), (x * 2).sigmoid()) * torch.i0(x).sin()
+    x = torch.randn(3, requires_grad=True)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        y = torch.compile(f, backend="graphc")(x)
+        got, = torch.autograd.grad(y.sum(), x)
+    wanted, = torch.autograd.grad(f(x).sum(), x)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+    said = [str(w.message) for w in found if "graphc does not take" in str(w.message)]
+    assert len(said) == 1 and "igamma" in said[0]
+
+
+class Tagger(T.Module):
+    def __init__(self, layer, width):
+        super().__init__()
+        self.embed, self.layer, self.out = T.Embedding(20, 8), layer, T.Linear(width, 3)
+
+    def forward(self, ids):
+        return self.out(self.layer(self.embed(ids))[0])
+
+
+RECURRENT = {"lstm": lambda: Tagger(T.LSTM(8, 12, batch_first=True), 12),
+             "lstm of two layers and directions": lambda: Tagger(T.LSTM(8, 12, 2, bidirectional=True), 24),
+             "lstm with projections": lambda: Tagger(T.LSTM(8, 12, proj_size=5), 5),
+             "gru": lambda: Tagger(T.GRU(8, 12), 12), "rnn": lambda: Tagger(T.RNN(8, 12, bias=False), 12)}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_stay_whole_forward_and_backward(name):
+    from graphc.doors.torch.backend import graphc
+    targets = []
+
+    def seen(module, inputs):
+        compiled = graphc(module, inputs)
+        targets.extend(str(n.target) for n in module.graph.nodes)
+        return compiled
+    model, ids = RECURRENT[name](), torch.randint(0, 20, (2, 7))
+    other, run = copy.deepcopy(model), torch.compile(model, backend=seen)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*graphc")
+        with torch.no_grad():
+            torch.testing.assert_close(run(ids), other(ids))
+        for f in (run, other):
+            (f(ids) ** 2).sum().backward()
+    for a, b in zip(model.parameters(), other.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+    assert sum(t.startswith("graphc.") for t in targets) == 2           # of inference and of training
+
+
+@pytest.mark.parametrize("make", [lambda: T.GRU(8, 12, 3, dropout=0.5, bidirectional=True),
+                                  lambda: T.LSTM(8, 12, 2, dropout=0.5, batch_first=True)])
+def test_dropout_between_recurrent_layers_is_the_same_in_both_passes(make):
+    layer, x = make(), torch.randn(2, 7, 8, requires_grad=True)
+    run = torch.compile(layer, backend="graphc")
+    y, _ = run(x)
+    assert not torch.equal(y, run(x)[0])                    # masks are drawn
+    weight, direction, losses = torch.randn(y.shape), torch.randn(x.shape), []
+    for h in (0.0, 1e-2, -1e-2):                            # with the same masks: the key starts with the seed
+        torch._dynamo.reset()
+        y, _ = torch.compile(layer, backend="graphc")(moved := (x.detach() + h * direction).requires_grad_())
+        losses.append((y * weight).sum())
+        if not h:
+            slope = (torch.autograd.grad(losses[0], moved)[0] * direction).sum()
+    torch.testing.assert_close((losses[1] - losses[2]) / 2e-2, slope, rtol=1e-2, atol=1e-3)
+    layer.eval()
+    torch._dynamo.reset()
+    for a, b in zip(*(torch.utils._pytree.tree_leaves(f(x)) for f in (torch.compile(layer, backend="graphc"), layer))):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_inputs_that_are_written_and_results_that_are_views():
     def f(x, y):
         x.add_(1)

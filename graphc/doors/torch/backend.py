@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from graphc.doors.torch.compiled import CompiledPart, PerSizePart
 from graphc.doors.torch.partition import Leftovers, NotCompiled, parted
 from graphc.doors.torch.read import target_name
+from graphc.doors.torch.recurrent import with_whole_layers
 from graphc.doors.torch.rules.table import RULES
 
 Compiled = Callable[..., Any]
@@ -29,7 +30,9 @@ def graphc(module: GraphModule, example_inputs: Sequence[Any]) -> Compiled:
     leftovers = Leftovers()
     compiled: Compiled = aot_autograd(
         fw_compiler=_compiler(leftovers, "forward"), bw_compiler=_compiler(leftovers, "backward"),
-        inference_compiler=_compiler(leftovers, "inference"), decompositions=decompositions())(module, example_inputs)
+        inference_compiler=_compiler(leftovers, "inference"), decompositions=decompositions())(
+            with_whole_layers(module), example_inputs)
+    leftovers.tell()
     return compiled
 
 
@@ -52,10 +55,12 @@ def _compiler(leftovers: Leftovers, phase: str) -> Compiled:
             except NotCompiled:             # the sizes are not to blame
                 pass
             run = parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, frozenset()))
-            leftovers.warn()
+            leftovers.found()
             return make_boxed_func(run)
         return make_boxed_func(part)
     return compiled
 
 
 register_backend(graphc, "graphc")
+# TorchDynamo leaves functions with recurrent layers out unless the backend can take them, silently and before it asks
+torch._dynamo.config.allow_rnn = True

@@ -27,10 +27,16 @@ class Leftovers:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.gathering = True
 
-    def warn(self) -> None:
-        """Warns of what has come since the last time, if there is something."""
-        if self.problems:
+    def tell(self) -> None:
+        """Warns of all that was found while the graph was compiled; of what comes later, at once."""
+        self.gathering = False
+        self.found()
+
+    def found(self) -> None:
+        """Warns of what has come since the last time, unless a phase that is still to be compiled may add to it."""
+        if self.problems and not self.gathering:
             text = explained("a graph of torch.compile", self.problems).text
             self.problems = []
             warnings.warn(f"{text}\nThese run eagerly, the rest in graphc.", stacklevel=2)

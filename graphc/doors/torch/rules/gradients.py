@@ -18,16 +18,32 @@ Array = gc.Array
 Rule = Callable[..., Any]
 
 
-def pulled(function: Callable[..., Array], g: Array, *primals: Array) -> tuple[Array, ...]:
-    """g times the Jacobian of `function` at `primals`, towards each of them, as nodes of the running trace."""
+def pulled(function: Callable[..., Any], g: Any, *primals: Array) -> tuple[Array, ...]:
+    """g times the Jacobian of `function` at `primals`, towards each of them, as nodes of the running trace. Of several
+    results g holds as many, None for those that nothing depends on."""
     trace = current_trace()
     b = trace.builder
     inputs = [emit("copy", x) for x in primals]         # of their own, even if two are the same array
     before = len(b.nodes)
     y = function(*inputs)
+    pairs = [(y, g)] if isinstance(y, Array) else [(emit("copy", r), s) for r, s in zip(y, g) if s is not None]
     values = [trace.value(x) for x in inputs]
-    found = backward(b, tuple(b.nodes[before:]), {trace.value(y): trace.value(gc.broadcast_to(g, y.shape))}, values)
+    seeds = {trace.value(r): trace.value(gc.broadcast_to(s, r.shape)) for r, s in pairs}
+    found = backward(b, tuple(b.nodes[before:]), seeds, values)
     return tuple(gc.zeros(x.shape, x.dtype) if v is None else Array(v, trace) for x, v in zip(inputs, found))
+
+
+def _recurrent(name: str) -> Rule:
+    """Of a whole layer, which is run again."""
+    def rule(grads: Sequence[Array | None], x: Array, hx: Any, params: Sequence[Array],
+             *options: Any) -> tuple[Array, ...]:
+        states = list(hx) if isinstance(hx, tuple | list) else [hx]
+
+        def run(x: Array, *rest: Array) -> tuple[Array, ...]:
+            carry = rest[:len(states)]
+            return products.LAYERS[name](x, carry if name == "lstm" else carry[0], rest[len(states):], *options)
+        return pulled(run, grads, x, *states, *params)
+    return rule
 
 
 def _kept(results: Sequence[Array | None], mask: Sequence[bool] | None) -> tuple[Array | None, ...]:
@@ -174,6 +190,7 @@ def _cumulative_extreme(g: Array, x: Array, at: Array, dim: int) -> Array:
 
 
 RULES: dict[str, Rule] = {
+    **{f"graphc.{name}_backward.default": _recurrent(name) for name in products.LAYERS},
     "convolution_backward.default": _convolution, "native_layer_norm_backward.default": _layer_norm,
     "native_group_norm_backward.default": _group_norm, "native_batch_norm_backward.default": _batch_norm,
     "_fused_rms_norm_backward.default": _rms_norm, "embedding_dense_backward.default": _embedding,
