@@ -94,5 +94,5 @@ def __dir__() -> list[str]:
 
 
 set_compiler(lambda function: __getattr__("compile")(function))
-set_renderer(lambda shown: import_module("graphc.drawing.draw").html(shown))
+set_renderer(lambda shown: import_module("graphc.drawing.notebook").html(shown))
 set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))
