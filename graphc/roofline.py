@@ -14,7 +14,8 @@ LONGEST = 50                        # letters of a line of the legend
 # the colour of the text is that of what is around the picture, in a notebook
 STYLE = (".roofline text{font:11px sans-serif;fill:currentColor} "
          ".roofline .roof{stroke:#b33;stroke-width:2;fill:none} "
-         ".roofline .grid{stroke:currentColor;stroke-opacity:.15} .roofline .point{fill:#36c;fill-opacity:.55;stroke:#69c}")
+         ".roofline .grid{stroke:currentColor;stroke-opacity:.15} "
+         ".roofline .point{fill:#36c;fill-opacity:.55;stroke:#69c}")
 
 
 @dataclass(frozen=True)
