@@ -130,5 +130,5 @@ def __dir__() -> list[str]:
 
 
 _set_compiler(lambda function: __getattr__("compile")(function))
-_set_renderer(lambda shown: _loaded("graphc.drawing.draw").html(shown))
+_set_renderer(lambda shown: _loaded("graphc.drawing.notebook").html(shown))
 _set_explorer(lambda shown, *given, **options: __getattr__("explore")(shown, *given, **options))

@@ -1,12 +1,13 @@
 """The last stage: machine code and all that a later process needs to run it without compiling."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
+from graphc.analysis.phases import phases
 from graphc.codegen.llvm import jit
 from graphc.codegen.kernel_calls import Site
 from graphc.errors import GraphError
@@ -42,7 +43,8 @@ class Build:
             _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes),
             derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes)
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
-        return Build(program, failures, memory, tuple(map(_call_site, loops.sites if timed else ())))
+        return Build(program, failures, memory, 
+                     tuple(_call_sites(loops.sites, planned.main.graph)) if timed else ())
 
     def error(self, node: int, index: int, sizes: Mapping[str, int] = MappingProxyType({})) -> GraphError:
         """What to raise when the checking node of this number reports this index, where the names have these sizes."""
@@ -73,13 +75,19 @@ def _joined(constants: Constants) -> memoryview:
     return whole
 
 
-def _call_site(site: Site) -> CallSite:
+def _call_sites(sites: Sequence[Site], graph: Graph) -> Iterator[CallSite]:
+    of_step = phases(graph)
+    for site in sites:
+        yield _call_site(site, of_step.get(site.node, "") if site.node else "")
+
+
+def _call_site(site: Site, phase: str) -> CallSite:
     node = site.node
     if node is None:
         return CallSite(site.kernel, None, "", 0, 0)
     cost = node.op.cost(*(v.type for v in node.inputs))
     stays = 2 * node.inputs[0].type.nbytes if site.aliased else 0           # neither read nor written
-    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around)
+    return CallSite(site.kernel, node.loc, node.scope, cost.flops, cost.bytes - stays + site.around, phase)
 
 
 def _work_ns(graph: Graph) -> int:

@@ -20,6 +20,7 @@ from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.convert import items, shown
 from graphc.ir.graph import Graph, Value
 from graphc.ir.ops.constant import full
+from graphc.ir.shown import Pictured
 from graphc.ir.types import DType, TensorType, dtype_of
 from graphc.nn.entry import RANDOM_KEY
 from graphc.nn.network import entries, sorted_out
@@ -58,7 +59,7 @@ class ArgumentCheck:
 
 
 @dataclass(frozen=True)
-class GradientReport:
+class GradientReport(Pictured):
     """What `gc.check_gradients` found. `ok`, also its truth: every derivative agrees with differences. Printed, a
     line for each argument."""
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -13,25 +14,28 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.dims import Dim, evaluate, static_dim
+from graphc.ir.shown import Pictured
 from graphc.peak import copy_rate, fma_peak
 from graphc.replacing import write_file
-from graphc.roofline import roofline_svg
+from graphc.roofline import Point, roofline_svg
 from graphc.runtime.executable import Executable
 
 MOST_RUNS = 1_000_000
+FORMATS = ("svg", "png", "pdf")
 SHOWN = 30                          # rows of the printed table
 
 
 @dataclass(frozen=True)
 class CallSite:
     """A kernel call of the program: the user's line and layer, the arithmetic (direct algorithm) and the bytes that one
-    call must move; formulas where sizes come with the call.
+    call must move, formulas where sizes come with the call; of a training step the phase.
     """
     kernel: str
     loc: Loc | None
     scope: str
     flops: Dim
     bytes: Dim
+    phase: str = ""
 
     def at(self, sizes: Mapping[str, int]) -> CallSite:
         """With the numbers for these sizes."""
@@ -48,6 +52,7 @@ class ProfileRow:
     seconds: float
     flops: int
     bytes: int
+    phase: str = ""
 
     @property
     def gflops(self) -> float:
@@ -68,7 +73,7 @@ class ProfileRow:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Pictured):
     """The kernels of a program, the slowest first. `seconds`: of the fastest run as a whole; `peak` GFLOP/s of f32
     fused multiply-adds and `bandwidth` GB/s of a large copy, both measured on as many threads. Kernels are judged by
     their least times, which runs of their own may have had: machines are shared.
@@ -91,32 +96,57 @@ class Profile:
         return self.limit(row) / row.seconds if row.seconds else 0.0
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """The roofline plot as an SVG file; GraphError for a name that says another format."""
-        if Path(path).suffix.lower() != ".svg":
-            raise GraphError(f"the roofline plot is saved as SVG: give a name that ends in .svg, got "
-                             f"{os.fspath(path)!r}", user_loc())
-        points = [(f"{row.kernel} {row.line}", row.intensity, row.gflops, row.seconds) for row in self.rows]
-        write_file(path, roofline_svg(points, self.peak, self.bandwidth))
+        """The roofline plot as a file: .svg, or with matplotlib .png or .pdf; GraphError for another name."""
+        suffix = Path(path).suffix.lower().removeprefix(".")
+        if suffix not in FORMATS:
+            raise GraphError(f"the roofline plot is saved in the format of a name that ends in "
+                             f".{', .'.join(FORMATS)}; got {os.fspath(path)!r}", user_loc())
+        write_file(path, self.svg() if suffix == "svg" else
+                   import_module("graphc.roofline_figure").roofline_picture(self._points, self.peak, self.bandwidth,
+                                                                            suffix))
+
+    def svg(self) -> str:
+        """The roofline plot."""
+        return roofline_svg(self._points, self.peak, self.bandwidth)
+
+    @property
+    def _points(self) -> list[Point]:
+        return [(" ".join(filter(None, (row.kernel, row.scope, row.line))), row.intensity, row.gflops, row.seconds)
+                for row in self.rows]
+
+    def shown_share(self, row: ProfileRow) -> str:
+        """The share of the roofline as people read it: 100 % at most, with a star where the data stayed in caches,
+        which are faster than the memory that the roofline knows."""
+        share = self.share(row)
+        return f"{100 * min(share, 1.0):.0f}%" + "*" * (share > 1)
 
     def __str__(self) -> str:
         width = max([len(row.kernel) for row in self.rows[:SHOWN]] + [6])
         head = (f"{'kernel':<{width}}  {'line':<22} {'calls':>6} {'ms':>10} {'%':>6} {'GFLOP/s':>8} {'GB/s':>7} "
-                f"{'roofline':>8}")
+                f"{'roofline':>8}" + "  phase" * any(row.phase for row in self.rows)
+                + "  layer" * any(row.scope for row in self.rows))
         inside = sum(row.seconds for row in self.rows)
         lines = [head, *(self._line(row, width, inside) for row in self.rows[:SHOWN])]
         if len(self.rows) > SHOWN:
             rest = sum(row.seconds for row in self.rows[SHOWN:])
             lines.append(f"{f'{len(self.rows) - SHOWN} more':<{width}}  {'':<22} {'':>6} {1e3 * rest:>10.3f} "
                          f"{100 * rest / inside:>6.1f}")
-        lines.append(f"{1e3 * inside:.3f} ms in kernels of {1e3 * self.seconds:.3f} ms (median run "
-                     f"{1e3 * self.median_seconds:.3f} ms), {self.threads} threads; "
-                     f"machine: {self.peak:.0f} GFLOP/s, {self.bandwidth:.0f} GB/s")
-        return "\n".join(lines)
+        return "\n".join([*lines, self.summary])
+
+    @property
+    def summary(self) -> str:
+        """The whole time, the machine, and what a star behind a share of the roofline means."""
+        inside = sum(row.seconds for row in self.rows)
+        star = "\n* beyond the roofline of the memory: the data stayed in caches"
+        return (f"{1e3 * inside:.3f} ms in kernels of {1e3 * self.seconds:.3f} ms (median run "
+                f"{1e3 * self.median_seconds:.3f} ms), {self.threads} threads; machine: {self.peak:.0f} GFLOP/s, "
+                f"{self.bandwidth:.0f} GB/s" + star * any(self.share(row) > 1 for row in self.rows))
 
     def _line(self, row: ProfileRow, width: int, inside: float) -> str:
         return (f"{row.kernel:<{width}}  {row.line:<22} {row.calls:>6} {1e3 * row.seconds:>10.3f} "
                 f"{100 * row.seconds / inside if inside else 0:>6.1f} "
-                f"{row.gflops:>8.1f} {row.gbytes:>7.1f} {100 * self.share(row):>7.0f}%")
+                f"{row.gflops:>8.1f} {row.gbytes:>7.1f} {self.shown_share(row):>8}"
+                + (f"  {row.phase}" if row.phase else "") + (f"  {row.scope}" if row.scope else ""))
 
 
 def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], arrays: Sequence[np.ndarray],
@@ -145,5 +175,6 @@ def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:
         rows.append(ProfileRow(kernel, loc, sites[numbers[0]].scope, sum(calls),
                                1e-9 * int(tables[:, numbers, 0].sum(axis=1).min()),
                                sum(c * static_dim(sites[n].flops) for c, n in zip(calls, numbers)),
-                               sum(c * static_dim(sites[n].bytes) for c, n in zip(calls, numbers))))
+                               sum(c * static_dim(sites[n].bytes) for c, n in zip(calls, numbers)),
+                               sites[numbers[0]].phase))
     return rows

@@ -14,6 +14,8 @@ from graphc.dsl.form import formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, Poly, evaluate, size_names
+from graphc.ir.shown import Pictured
+from graphc.memory.plan import Plan
 from graphc.memory.usage import Memory, formula, human
 from graphc.nn.network import entries
 
@@ -55,10 +57,10 @@ class _Tree:
 
 
 @dataclass(frozen=True)
-class PlanReport:
+class PlanReport(Pictured):
     """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are
     calls of kernels in one run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the
-    planned graph; `explain()`: why kernels run as they do.
+    planned graph, `planned()` the plan; `explain()`: why kernels run as they do.
 
     Where named dimensions are free, it is that of the one program for all their sizes: `flops` and `memory` are
     formulas in the names, and `at(B=8)` gives the report for these sizes. `largest`: the sizes up to which the names
@@ -71,6 +73,7 @@ class PlanReport:
     layers: tuple[LayerRow, ...]
     text: str
     explain: Callable[[], str] = field(repr=False, compare=False)
+    planned: Callable[[], Plan] = field(repr=False, compare=False)
     largest: Mapping[str, int] = field(default_factory=dict)
     layers_at: Callable[[Mapping[str, int]], tuple[LayerRow, ...]] = field(default=lambda sizes: (), repr=False,
                                                                            compare=False)
@@ -86,7 +89,8 @@ class PlanReport:
             return tuple(_rows(function, {**sizes, **more}, _by_layer(trainable), amounts))
         parameters, total = sum(n for _, n in trainable), sum([n for _, n in flops])
         return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows_at({}),
-                          compilation.text("planned"), compilation.explain, dict(largest), rows_at)
+                          compilation.text("planned"), compilation.explain, lambda: compilation.plan, dict(largest),
+                          rows_at)
 
     def at(self, **sizes: int) -> PlanReport:
         """Of a call with these sizes of the named dimensions. GraphError where one is missing."""

@@ -10,8 +10,12 @@ Point = tuple[str, float, float, float]         # name, flops for each byte, GFL
 
 WIDTH, HEIGHT, LEFT, TOP, LEGEND = 560, 380, 64, 28, 330
 LABELLED = 12                       # points with a number and a line in the legend: those that take the most time
-STYLE = ("text{font:11px sans-serif;fill:#333} .roof{stroke:#b33;stroke-width:2;fill:none} .grid{stroke:#ddd} "
-         ".point{fill:#36c;fill-opacity:.55;stroke:#124}")
+LONGEST = 50                        # letters of a line of the legend
+# the colour of the text is that of what is around the picture, in a notebook
+STYLE = (".roofline text{font:11px sans-serif;fill:currentColor} "
+         ".roofline .roof{stroke:#b33;stroke-width:2;fill:none} "
+         ".roofline .grid{stroke:currentColor;stroke-opacity:.15} "
+         ".roofline .point{fill:#36c;fill-opacity:.55;stroke:#69c}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def roofline_svg(points: Sequence[Point], peak: float, bandwidth: float) -> str:
     x = PlotAxis.of([ridge / 10, ridge * 10, *(p[1] for p in drawn)], LEFT, WIDTH)
     y = PlotAxis.of([peak / 100, peak, *(p[2] for p in drawn)], HEIGHT, TOP)
     total = sum(p[3] for p in points) or 1.0
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + LEGEND} '
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" class="roofline" viewBox="0 0 {WIDTH + LEGEND} '
              f'{HEIGHT + 48}"><style>{STYLE}</style>', *_grid(x, y),
              _roof(x, y, peak, bandwidth, ridge)]
     for number, point in enumerate(drawn, 1):
@@ -73,9 +77,15 @@ def _roof(x: PlotAxis, y: PlotAxis, peak: float, bandwidth: float, ridge: float)
 
 def _point(number: int, point: Point, x: PlotAxis, y: PlotAxis, share: float) -> list[str]:
     name, intensity, gflops, _ = point
-    cx, cy, title = x.at(intensity), y.at(gflops), escape(f"{name}: {gflops:.1f} GFLOP/s, {100 * share:.1f} %")
+    cx, cy, full = x.at(intensity), y.at(gflops), f"{name}: {gflops:.1f} GFLOP/s, {100 * share:.1f} %"
+    title = escape(full)
     circle = f'<circle class="point" cx="{cx}" cy="{cy}" r="{3 + 30 * sqrt(share):.1f}"><title>{title}</title></circle>'
     if number > LABELLED:
         return [circle]
     return [circle, f'<text x="{cx}" y="{cy + 4}" text-anchor="middle">{number}</text>',
-            f'<text x="{WIDTH + 16}" y="{TOP + 22 * number}">{number} {title}</text>']
+            f'<text x="{WIDTH + 16}" y="{TOP + 22 * number}">{number} {escape(_short(full))}</text>']
+
+
+def _short(text: str) -> str:
+    """A line that fits beside the plot."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST // 2 - 1]}…{text[-LONGEST // 2:]}"

@@ -13,6 +13,7 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
+from graphc.ir.shown import Pictured
 from graphc.ir.types import TensorType, f64, includes, of_numpy, shape_text
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module
@@ -43,7 +44,7 @@ class Setting(Own):
         return np.array(self.declared, type.dtype.np).reshape(type.shape)
 
 
-class State(Mapping):
+class State(Mapping, Pictured):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
     `lock` is held while native code runs on the state and while it is read or written here: signal handlers, finalizers

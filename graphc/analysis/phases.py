@@ -2,7 +2,7 @@
 graph, before fusion and after."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.fused import Fused
@@ -57,8 +57,17 @@ def _reached(graph: Graph, sources: set[Value]) -> tuple[set[Node], set[Value]]:
     for node in graph.nodes:
         if not values.isdisjoint(node.inputs):
             nodes.add(node)
-            values.update(node.outputs)
+            values.update(_results_of(node, values))
     return nodes, values
+
+
+def _results_of(node: Node, reached: set[Value]) -> Iterable[Value]:
+    """The results that depend on what is reached: of a kernel, those whose operators do."""
+    if not isinstance(node.op, Fused):
+        return node.outputs
+    body = node.op.body
+    _, inside = _reached(body, {inner for inner, v in zip(body.inputs, node.inputs) if v in reached})
+    return [v for v, inner in zip(node.outputs, body.outputs) if inner in inside]
 
 
 def _reached_from_layers(graph: Graph) -> set[Value]:

@@ -42,8 +42,8 @@ READABLE = 300
 def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | None = None, depth: int | None = None,
          training: bool = False,
          **bindings: TensorType | int) -> str:
-    """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, and writes
-    `path` in the format of its suffix.
+    """Draws a graph, with clusters for layers, loops and fused kernels; returns the text for Graphviz, which a notebook
+    shows as the picture, and writes `path` in the format of its suffix.
 
     `f`: a graph, what gc.compile or gc.train_step returned, or a network with the types of its inputs, `x=gc.f32[1,
     784]`. `path`: ending in .svg, .png or .pdf (these need pygraphviz: pip install 'graphc[draw]'), or .dot for the
@@ -59,10 +59,28 @@ def draw(f: Any, path: str | os.PathLike[str] | None = None, *, stage: str | Non
         raise GraphError(f"draw writes files that end in .{', .'.join(FORMATS)}; got {os.fspath(path)!r}", user_loc())
     if depth is not None and (not isinstance(depth, int) or depth < 0):
         raise GraphError(f"depth must be an int >= 0, got {depth!r}", user_loc())
-    text = dot_text(_picture(f, stage, depth, training, bindings))
+    text = DotText(dot_text(_picture(f, stage, depth, training, bindings)))
     if path is not None:
         write_file(path, text if suffix == "dot" else rendered(text, suffix))
     return text
+
+
+class DotText(str):
+    """A text for Graphviz that a notebook shows as the picture, where there is Graphviz."""
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        if pygraphviz is None:
+            return None
+        with suppress(Exception):       # a notebook shows what it can
+            return inline(self)
+        return None
+
+
+def inline(dot: str) -> str:
+    """The picture as a part of a page."""
+    svg = rendered(dot, "svg").decode()
+    return svg[svg.index("<svg"):]
 
 
 def rendered(dot: str, format: str) -> bytes:
@@ -82,8 +100,7 @@ def html(f: Any) -> str:
         picture = next((p for p in (_picture(f, None, depth, False, {}) for depth in (None, 1, 0))
                         if len(p.vertices) <= READABLE), None)
         if pygraphviz is not None and picture is not None:
-            svg = rendered(dot_text(picture), "svg").decode()
-            return svg[svg.index("<svg"):]
+            return inline(dot_text(picture))
     return f"<pre>{escape(_text(f))}</pre>"
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
+from graphc.ir.shown import Pictured
 from graphc.report import aligned
 
 
-class History(Mapping[str, list[float]]):
+class History(Mapping[str, list[float]], Pictured):
     """`history["val_loss"]` is a list with a number for each epoch (NaN where there was none); `losses` has the loss of
     every step. `plot()` draws it, `print` shows a table."""
 

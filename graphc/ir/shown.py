@@ -18,14 +18,19 @@ def set_explorer(explore: Callable[..., None]) -> None:
     _EXPLORE[:] = [explore]
 
 
-class Shown:
+class Pictured:
     """What notebooks show as a picture."""
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        return _RENDER[0](self) if _RENDER else None
+
+
+class Shown(Pictured):
+    """What notebooks show as the picture of a graph, and a page shows whole."""
     __slots__ = ()
 
     def explore(self, *given: object, **options: object) -> None:
         """`explore(path, *arrays, runs=3)` writes one HTML page that shows the program whole, from the source to
         assembly: see `gc.explore`."""
         _EXPLORE[0](self, *given, **options)
-
-    def _repr_html_(self) -> str | None:
-        return _RENDER[0](self) if _RENDER else None

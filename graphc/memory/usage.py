@@ -8,13 +8,14 @@ from math import prod
 from graphc.ir.dims import Dim, Poly, evaluate, typical
 from graphc.memory.formula import expanded
 from graphc.ir.graph import Value
+from graphc.ir.shown import Pictured
 from graphc.memory.plan import ProgramPlan
 
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Pictured):
     """All in bytes. `scratch` is per thread; `arena` is what one call in flight needs besides; `derived` is made from
     the state (packed or folded weights) and kept while that does not change. `recomputed`: of values that are computed
     again instead of being kept (`memory=` of `gc.train_step`), which takes `more_work` percent of the cycles of the

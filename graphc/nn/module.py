@@ -12,6 +12,7 @@ from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
+from graphc.ir.shown import Pictured
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.held import is_held
 from graphc.nn.mentioned import in_same_file, mentioned_variables
@@ -24,7 +25,7 @@ class OutsideOfGraph(GraphError, AttributeError):
     """A parameter that is asked for where it is no array; an AttributeError too, so that hasattr works."""
 
 
-class Module:
+class Module(Pictured):
     """Base of all layers. A subclass keeps its sizes and inner layers as attributes and defines `forward`.
 
     Parameters are made at the first call, when the sizes are known: `self.parameter("weight", shape, init)` inside

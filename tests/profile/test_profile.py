@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import cli, nn, optim
+from graphc import cli, nn, optim, roofline_figure
 from graphc.compiler import Compilation
 from graphc.profile import Profile, ProfileRow
 from graphc.roofline import roofline_svg
@@ -102,11 +102,34 @@ def test_command(tmp_path, capsys):
     xml.fromstring((tmp_path / "p.svg").read_text())
 
 
-def test_the_plot_has_the_format_that_its_name_says(tmp_path):
+def test_the_plot_has_the_format_that_its_name_says(tmp_path, monkeypatch):
     step = gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=gc.optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 2],
                          threads=1)
     profile = step.profile(np.zeros((4, 3), np.float32), np.zeros((4, 2), np.float32), runs=1)
-    with pytest.raises(gc.GraphError, match="saved as SVG: give a name that ends in .svg, got '.*roofline.png'"):
-        profile.save(tmp_path / "roofline.png")
+    with pytest.raises(gc.GraphError, match="ends in .svg, .png, .pdf; got '.*roofline.html'"):
+        profile.save(tmp_path / "roofline.html")
     profile.save(tmp_path / "roofline.SVG")
     xml.fromstring((tmp_path / "roofline.SVG").read_text())
+    for suffix, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        profile.save(tmp_path / f"roofline.{suffix}")
+        assert (tmp_path / f"roofline.{suffix}").read_bytes().startswith(magic)
+    monkeypatch.setattr(roofline_figure, "Figure", None)
+    with pytest.raises(gc.GraphError, match=r"as .png needs matplotlib: pip install matplotlib; without it, .*svg"):
+        profile.save(tmp_path / "other.png")
+    assert not (tmp_path / "other.png").exists()
+
+
+def test_kernels_of_a_step_have_layer_and_phase():
+    net = nn.Linear(16) >> nn.relu >> nn.Linear(4)
+    step = gc.train_step(net, loss=nn.mse, optimizer=optim.AdamW(0.1), x=gc.f32[32, 8], y=gc.f32[32, 4], threads=1)
+    profile = step.profile(np.zeros((32, 8), np.float32), np.zeros((32, 4), np.float32), runs=1)
+    assert {row.phase for row in profile.rows} >= {"forward", "backward", "backward + update"}
+    assert any(row.scope for row in profile.rows)
+    assert str(profile).splitlines()[0].endswith("roofline  phase  layer")
+
+
+def test_no_share_is_above_the_roofline_unexplained():
+    row = ProfileRow("k", None, "", 1, 1e-3, 10 ** 9, 10 ** 6)
+    text = str(Profile((row,), 1e-3, 1e-3, 1, peak=200.0, bandwidth=50.0))
+    assert " 100%*" in text and text.endswith("* beyond the roofline of the memory: the data stayed in caches")
+    assert "*" not in str(Profile((row,), 1e-3, 1e-3, 1, peak=2000.0, bandwidth=50.0))
