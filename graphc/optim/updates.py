@@ -1,11 +1,14 @@
 """One update of all parameters of a training step."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.form import formed
+from graphc.errors import GraphError
+from graphc.ir.convert import shown
 from graphc.optim.base import Item, Optimizer, Scalars, hyperparameters
 
 # (an optimizer, the number of a group or None, names of options) -> the same with these options as numbers of the state
@@ -44,10 +47,24 @@ def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due):
     """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
     shapes = optimizer.slot_shapes(item.value.shape)
     before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
-    value, after = optimizer.update(item.value, item.grad, before, scalars)
+    value, after = _checked(optimizer, optimizer.update(item.value, item.grad, before, scalars), shapes.keys())
     for slot, new in after.items():
         item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
     return value if due is None else gc.where(due, value, item.value)
+
+
+def _checked(optimizer: Optimizer, made: object, slots: Set[str]) -> tuple[Array, Mapping[str, Array]]:
+    """What `update` of an optimizer returned; GraphError unless it is a parameter and what `slots` names."""
+    name = f"{type(optimizer).__name__}.update"
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
+        raise GraphError(f"{name} returns (new parameter, {{slot: array}}), got {shown(made)}")
+    value, after = made
+    if unknown := sorted(after.keys() - slots):
+        raise GraphError(f"{name} returned slot {unknown[0]!r}, which slots() does not name: it names "
+                         f"{', '.join(slots) or 'none'}")
+    if missing := sorted(slots - after.keys()):
+        raise GraphError(f"{name} returned no {missing[0]!r}, which slots() names")
+    return value, after
 
 
 def _accumulated(item: Item, every: int, due) -> Item:
