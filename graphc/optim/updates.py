@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import cast
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -17,35 +18,36 @@ OF_STEPS = ("clip_norm", "clip_value")      # those that no group has
 
 
 @formed
-def apply(optimizer: Optimizer, items: Sequence[Item], calls,
-          live: Live = lambda optimizer, group, names: optimizer) -> list:
+def apply(optimizer: Optimizer, items: Sequence[Item], calls: Array,
+          live: Live = lambda optimizer, group, names: optimizer) -> list[Array]:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
     before this one. `live` puts numbers of the state in the place of options."""
     every = optimizer.accumulate
-    due = None if every == 1 else gc.equal((calls + 1) % every, 0)
+    due = None
     if every > 1:
+        due = gc.equal((calls + 1) % every, 0)
         items = [_accumulated(item, every, due) for item in items]
     if optimizer.clip_norm is not None:
-        items = _clipped(items, live(optimizer, None, ("clip_norm",)).clip_norm)
+        items = _clipped(items, cast(float, live(optimizer, None, ("clip_norm",)).clip_norm))
     if optimizer.clip_value is not None:
-        limit = live(optimizer, None, ("clip_value",)).clip_value
+        limit = cast(float, live(optimizer, None, ("clip_value",)).clip_value)
         items = [replace(item, grad=gc.clip(item.grad, -limit, limit)) for item in items]
     if optimizer.maximize:
         items = [replace(item, grad=-item.grad) for item in items]
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
     known: dict[int | None, tuple[Optimizer, Scalars]] = {}
     for item in items:
-        group = optimizer.group_of(item.name, item.value.shape)
+        group = optimizer.group_of(item.name, item.shape)
         if group not in known:
             own = optimizer.for_group(group)
             own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
             known[group] = own, own.scalars(updates)
-    return [_updated(*known[optimizer.group_of(item.name, item.value.shape)], item, due) for item in items]
+    return [_updated(*known[optimizer.group_of(item.name, item.shape)], item, due) for item in items]
 
 
-def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due):
+def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due: Array | None) -> Array:
     """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
-    shapes = optimizer.slot_shapes(item.value.shape)
+    shapes = optimizer.slot_shapes(item.shape)
     before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
     value, after = _checked(optimizer, optimizer.update(item.value, item.grad, before, scalars), shapes.keys())
     for slot, new in after.items():
@@ -67,8 +69,8 @@ def _checked(optimizer: Optimizer, made: object, slots: Set[str]) -> tuple[Array
     return value, after
 
 
-def _accumulated(item: Item, every: int, due) -> Item:
-    total = item.slots.read("accumulated", item.value.shape) + item.grad
+def _accumulated(item: Item, every: int, due: Array) -> Item:
+    total = item.slots.read("accumulated", item.shape) + item.grad
     item.slots.write("accumulated", gc.where(due, gc.zeros_like(total), total))
     return replace(item, grad=total / every)
 
@@ -81,7 +83,7 @@ def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
 
 
 @formed
-def global_norm(arrays: Sequence):
+def global_norm(arrays: Sequence[Array]) -> Array:
     """The 2-norm of all elements of all arrays, an f32 scalar."""
     total = None
     for a in arrays:
