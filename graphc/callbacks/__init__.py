@@ -2,6 +2,7 @@
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
+from graphc.dsl.other_names import other_name as _other_name
 from graphc.callbacks.callback import Callback
 from graphc.callbacks.logs import CSVLog
 from graphc.callbacks.rate import LearningRate, ReduceOnPlateau
@@ -17,7 +18,7 @@ _LATER = {"TensorBoard": "graphc.callbacks.tensorboard"}        # its writer may
 
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'graphc.callbacks' has no attribute {name!r}")
+        return _other_name("callbacks", name)
     return _loaded(_LATER[name], name)
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit, emit_all
 from graphc.dsl.form import formed
-from graphc.errors import GraphError
+from graphc.errors import GraphError, Unsized
 from graphc.ir.convert import flag, real
 from graphc.ir.dims import Dims
-from graphc.ir.types import bool_, broadcast_shapes
+from graphc.ir.types import bool_, broadcast_shapes, shape_text
 
 
 @formed
@@ -50,4 +50,21 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool
     """`attention` where what nobody sees is known to be finite."""
     operands = [as_array(a) for a in ((q, k, v) if mask is None else (q, k, v, mask))]
     scale = None if scale is None else real(scale, "attention: the scale")
-    return emit_all("attention", *operands, scale=scale, causal=flag(causal, "attention: causal"))[0]
+    causal = flag(causal, "attention: causal")
+    try:
+        return emit_all("attention", *operands, scale=scale, causal=causal)[0]
+    except Unsized:
+        raise
+    except GraphError as error:
+        raise error if mask is None else _of_mask(error, *operands) from None
+
+
+def _of_mask(error: GraphError, q: Array, k: Array, v: Array, mask: Array) -> GraphError:
+    """What is wrong with the mask, if it is the mask."""
+    if min(q.ndim, k.ndim) < 2:
+        return error
+    scores = (*q.shape[:-1], k.shape[-2])
+    if _broadcasts_to(mask.shape, scores):
+        return error
+    return GraphError(f"attention: the mask is {mask.type}, and does not broadcast to the scores {shape_text(scores)}; "
+                      "of keys it is mask[:, None, None, :], of padding lengths= says all")

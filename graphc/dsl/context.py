@@ -1,8 +1,8 @@
 """Which trace is running, and which line of the user's code is asking."""
 from __future__ import annotations
 
-import dataclasses
 import linecache
+import os
 import sys
 from contextvars import ContextVar
 from functools import lru_cache
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from graphc.dsl.trace import Trace
 
 PACKAGE = str(Path(__file__).resolve().parent.parent) + "/"
+LIBRARY = os.path.dirname(os.__file__) + "/"            # Python's own, which has folders of what users install
+INSTALLED = (f"{LIBRARY}site-packages/", f"{LIBRARY}dist-packages/")
 
 DECLARED: ContextVar[tuple[FrameType | None, Loc] | None] = ContextVar("graphc declared layer", default=None)
 STACK: ContextVar[tuple["Trace", ...]] = ContextVar("graphc traces", default=())
@@ -77,14 +79,15 @@ def error_loc(traceback: TracebackType | None) -> Loc | None:
 
 
 def _ours(frame: FrameType) -> bool:
-    """Frames of graphc itself, and of code that `dataclass` and its like generate."""
+    """Frames of graphc itself, of Python's library, and of code that `dataclass` and its like generate."""
     name = frame.f_code.co_filename
     return _inside(name) or (name == "<string>" and frame.f_globals.get("__name__", "").startswith("graphc."))
 
 
 @lru_cache(maxsize=None)
 def _inside(filename: str) -> bool:
-    return filename.startswith((PACKAGE, "<frozen")) or filename == dataclasses.__file__
+    return filename.startswith((PACKAGE, "<frozen")) or (
+        filename.startswith(LIBRARY) and not filename.startswith(INSTALLED))
 
 
 @lru_cache(maxsize=65536)

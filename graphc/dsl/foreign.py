@@ -110,6 +110,7 @@ WORDS: dict[str, str] = {
     **dict.fromkeys(("in_features", "in_channels", "input_size", "num_features", "num_channels", "embed_dim", "d_model",
                      "kdim", "vdim", "params", "in1_features", "in2_features",
                      "inplace"), ""),
+    "learning_rate": "lr",
     "out_features": "features", "out_channels": "channels", "kernel_size": "kernel", "num_embeddings": "count",
     "embedding_dim": "features", "norm_type": "norm",
     "start_dim": "start_axis", "end_dim": "end_axis",

@@ -56,7 +56,9 @@ def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str,
     values: dict[str, Dim] = {}
     for name, declared, given in types:
         if declared.dtype != given.dtype or declared.rank != given.rank:
-            raise GraphError(f"argument {name!r} is {declared}, got {given}")
+            right = "" if declared.rank != given.rank else (
+                f"; convert it: {name}.astype({declared.dtype.written}), or declare gc.{given.dtype}")
+            raise GraphError(f"argument {name!r} is {declared}, got {given}{right}")
         for dim, size in zip(declared.shape, given.shape):
             if isinstance(dim, Poly) and len(dim.names) == 1 and str(dim) in dim.names:
                 values.setdefault(str(dim), size)

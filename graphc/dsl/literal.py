@@ -9,6 +9,8 @@ import numpy as np
 from graphc.dsl.symbol import Symbol
 from graphc.errors import GraphError
 from graphc.ir.convert import is_number, number, shown
+from graphc.ir.dims import Poly
+from graphc.ir.no_number import unknown
 from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, of_numpy, u64
 
 
@@ -43,6 +45,8 @@ def array_of(x: object) -> np.ndarray:
     if (array.dtype.kind in "biuf" or of_numpy(array.dtype) is not None
         or (array.dtype.kind == "O" and all(type(v) is int for v in array.flat))):
         return array
+    if isinstance(x, Poly):
+        raise unknown(f"{x} as a number")
     raise GraphError(f"expected an array or a number, got {type(x).__name__} {shown(x)}")
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from graphc.errors import GraphError
 from graphc.ir.convert import is_number, real
 from graphc.ir.interp import evaluate
 from graphc.ir.types import f64
+
+
+Rate = TypeVar("Rate")
 
 
 class LiveNumber(Array):
@@ -63,8 +67,8 @@ def value_at(function: Callable[..., object], number: object) -> float:
     return float(evaluate(traced.graph, [np.array(real(number, "the number of updates"))])[0])
 
 
-def readable(function: Callable[..., object]) -> Callable[..., object]:
+def readable(function: Callable[[Array], Rate]) -> Callable[[Array | float], Rate | float]:
     """A schedule that can also be asked with a number, outside of a graph: `optim.cosine(1e-3, 100)(10)`."""
-    def rate(step: object) -> object:
+    def rate(step: Array | float) -> Rate | float:
         return function(step) if isinstance(step, Array) else value_at(function, step)
     return rate

@@ -16,7 +16,7 @@ from graphc.dsl.foreign import FUNCTIONS
 PLACES: dict[str, tuple[str, ...]] = {
     "gc": ("gc", "nn", "optim"), "nn": ("nn", "gc", "optim"), "nn.functional": ("gc", "nn"), "nn.init": ("nn",),
     "nn.utils": ("optim", "nn", "gc"), "optim": ("optim", "nn", "gc"), "optim.lr_scheduler": ("optim",),
-    "optim.swa_utils": ("optim",)}
+    "optim.swa_utils": ("optim",), "metrics": ("metrics", "nn"), "callbacks": ("callbacks",), "models": ("models",)}
 NOT_HERE = "no "                    # begins the reason why there is none
 
 _QUANTISED = "no counterpart: quantised products and products of groups of matrices are not public"
@@ -127,6 +127,42 @@ ANSWERS: dict[str, str] = {
     "gc.device": "no need: everything runs on the CPU", "gc.cuda": "no need: everything runs on the CPU",
     "gc.jacfwd": "gc.jacobian", "gc.jacrev": "gc.jacobian", "gc.eq": "gc.equal", "gc.ne": "gc.not_equal",
     "gc.lt": "gc.less", "gc.le": "gc.less_equal", "gc.gt": "gc.greater", "gc.ge": "gc.greater_equal",
+    # keras, flax, optax
+    "nn.Dense": "nn.Linear", "nn.Embed": "nn.Embedding",
+    "nn.Input": "the types of inputs: gc.compile(net, x=gc.f32[…])",
+    "nn.Activation": "nn.relu and its like", "nn.Lambda": "any function of arrays", "nn.SimpleRNN": "nn.RNN",
+    "nn.Reshape": "a function of arrays: lambda x: gc.reshape(x, shape)",
+    "nn.Permute": "a function of arrays: lambda x: gc.transpose(x, axes)", "nn.Concatenate": "gc.concat",
+    "nn.Add": "nn.residual, or + in a function", "nn.Bidirectional": "the option: nn.LSTM(64, bidirectional=True)",
+    "nn.TimeDistributed": "the layer itself: nn.Linear works on the last axis",
+    "nn.Conv": "nn.Conv2d", "nn.LayerNormalization": "nn.LayerNorm",
+    **dict.fromkeys(("nn.BatchNormalization", "nn.BatchNorm"), "nn.BatchNorm1d, nn.BatchNorm2d or nn.BatchNorm3d"),
+    "nn.GroupNormalization": "nn.GroupNorm", "nn.RMSNormalization": "nn.RMSNorm",
+    "nn.MultiHeadDotProductAttention": "nn.MultiHeadAttention",
+    "nn.GlobalAveragePooling1D": "nn.Collapse(\"average\")", "nn.GlobalAveragePooling2D": "nn.GlobalAvgPool2d",
+    "nn.DepthwiseConv2D": "nn.Conv2d(…, groups=channels)",
+    **{f"nn.{there}{n}D": f"nn.{here}{n}d" for n in (1, 2, 3) for there, here in (
+        ("MaxPooling", "MaxPool"), ("AveragePooling", "AvgPool"), ("SpatialDropout", "Dropout"),
+        ("ZeroPadding", "ZeroPad"))},
+    **{f"nn.UpSampling{n}D": "nn.Upsample" for n in (1, 2, 3)},
+    **{f"nn.Conv{n}DTranspose": f"nn.ConvTranspose{n}d" for n in (1, 2, 3)},
+    "nn.SparseCategoricalCrossentropy": "nn.cross_entropy", "nn.CategoricalCrossentropy": "nn.cross_entropy",
+    "nn.BinaryCrossentropy": "nn.bce", "nn.MeanSquaredError": "nn.mse", "nn.MeanAbsoluteError": "nn.l1_loss",
+    "optim.CosineDecay": "optim.cosine(lr, steps)", "optim.ExponentialDecay": "optim.exponential(lr, factor)",
+    "optim.PiecewiseConstantDecay": "optim.multi_step(lr, milestones, factor)",
+    "optim.PolynomialDecay": "optim.polynomial(lr, steps, power)",
+    "optim.clip_by_global_norm": "the option clip_norm= of the optimizer",
+    "metrics.F1Score": "metrics.F1", "metrics.R2Score": "metrics.R2", "metrics.RMSE": "metrics.RootMeanSquaredError",
+    "metrics.MSE": "metrics.MeanSquaredError", "metrics.MAE": "metrics.MeanAbsoluteError",
+    **dict.fromkeys(("metrics.AUROC", "metrics.ROCAUC"), "metrics.AUC"), "metrics.Acc": "metrics.Accuracy",
+    **dict.fromkeys(("metrics.TopK", "metrics.TopKCategoricalAccuracy"), "metrics.TopKAccuracy"),
+    **{f"metrics.{kind}Accuracy": "metrics.Accuracy" for kind in ("Binary", "Categorical", "SparseCategorical")},
+    "callbacks.ModelCheckpoint": "callbacks.Checkpoint", "callbacks.ReduceLROnPlateau": "callbacks.ReduceOnPlateau",
+    "callbacks.BackupAndRestore": "callbacks.Checkpoint, and resume= of step.fit",
+    "callbacks.CSVLogger": "callbacks.CSVLog", "callbacks.LearningRateScheduler": "callbacks.LearningRate",
+    "callbacks.LambdaCallback": "a function (run, row)", "callbacks.History": "what step.fit returns",
+    "callbacks.ProgbarLogger": "progress= of step.fit",
+    "callbacks.TerminateOnNaN": "GRAPHC_CHECK_NAN=1, which names the operator that made the first NaN",
 }
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, prod
-from typing import NoReturn, cast
+from typing import cast
 
 import numpy as np
 
 from graphc.errors import GraphError, InternalError, Unsized
+from graphc.ir.no_number import NoNumber, unknown
 from graphc.ir.size_atoms import NO_BOUND, Atom, Largest, Monomial, Named, Quotient, SizeName, Term, lowest, term_text
 from graphc.ir.size_proofs import is_nonnegative
 
@@ -23,7 +24,7 @@ TERMS = 128                         # of a dimension: products of shapes multipl
 
 
 @dataclass(frozen=True)
-class Poly:
+class Poly(NoNumber):
     """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
     terms: tuple[Term, ...]
 
@@ -80,6 +81,8 @@ class Poly:
         if isinstance(other, int):
             return self if other == 1 else Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
         if not isinstance(other, SIZES):
+            if isinstance(other, (float, np.floating)):
+                raise unknown(f"{self} * {other}")
             return NotImplemented
         return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
 
@@ -90,21 +93,15 @@ class Poly:
         if quotient is None and isinstance(other, int):
             quotient = _rounded_quotient(self, other)
         if quotient is None:
-            raise self._undivided(other)
+            raise unknown(f"{self} // {other}")
         return quotient
-
-    def __rfloordiv__(self, other: int) -> Dim:
-        raise Unsized(f"cannot divide {other} by the symbolic dimension {self}; bind it first, or give it as an int")
-
-    def __rmod__(self, other: int) -> Dim:
-        raise Unsized(f"cannot tell {other} modulo {self} while it is symbolic; bind it first, or give it as an int")
 
     def __mod__(self, other: Dim) -> Dim:
         if exact_quotient(self, other) is not None:
             return 0
         if self.is_open and isinstance(other, int):
             return self - (self // other) * other
-        raise Unsized(f"cannot tell {self} modulo {other} while it is symbolic; bind it first, or give it as an int")
+        raise unknown(f"{self} % {other}")
 
     def __lt__(self, other: Dim) -> bool:
         return not self >= other
@@ -120,19 +117,6 @@ class Poly:
 
     def __bool__(self) -> bool:
         return not self.is_open or _decided(self - 1, f"{self} > 0")
-
-    def __index__(self) -> NoReturn:
-        raise Unsized(f"the dimension {self} is symbolic here; bind it first, or give it as an int")
-
-    __int__ = __float__ = __index__
-
-    def __truediv__(self, other: object) -> NoReturn:
-        raise self._undivided(other)
-
-    __rtruediv__ = __truediv__
-
-    def _undivided(self, by: object) -> Unsized:
-        return Unsized(f"cannot divide the symbolic dimension {self} by {by}; bind it first, or give it as an int")
 
     @cached_property
     def is_open(self) -> bool:
@@ -353,7 +337,7 @@ def _decided(difference: Dim, text: str) -> bool:
             return True
         if is_nonnegative(difference * -1 - 1):
             return False
-    raise Unsized(f"whether {text} cannot be told while the size is symbolic; bind it first, or give it as an int")
+    raise unknown(f"whether {text}")
 
 
 def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:

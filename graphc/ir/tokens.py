@@ -114,4 +114,5 @@ class Reader:
         return Loc(self.file, token.line, line[first:first + LINE].strip(), token.column)
 
     def fail(self, text: str, token: Token | None = None) -> NoReturn:
-        raise GraphError(text, self.loc(token))
+        early = "the text ends too early: " if (token or self.peek()).kind == "end" else ""
+        raise GraphError(f"{early}{text}", self.loc(token))

@@ -18,6 +18,7 @@ from graphc.nn.held import is_held
 from graphc.nn.mentioned import in_same_file, mentioned_variables
 from graphc.nn.parameter import ZEROS, Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
+from graphc.nn.outside import untraced
 from graphc.nn.substitution import PARAMS, substitute, substituted
 
 
@@ -59,6 +60,8 @@ class Module(Pictured):
     def __call__(self, /, *arrays, **options):
         if PARAMS in options and PARAMS not in self.takes():
             return self._called_with(options.pop(PARAMS), arrays, options)
+        if not tracing():
+            raise untraced(argument_names(self.forward), arrays)
         try:
             return self.within(noted(self.kind, self.forward), *arrays, **options)
         except TypeError:

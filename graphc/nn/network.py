@@ -79,8 +79,9 @@ def call(root: Module, arrays: Mapping):
         signature.bind(*placed, **named)
     except TypeError as error:
         known = dict.fromkeys([*argument_names(root.forward), *sorted(root.takes())])
-        raise GraphError(f"inputs {', '.join(arrays)}: {error}; "
-                         f"the network takes {', '.join(known)}", user_loc()) from None
+        unknown = [name for name in arrays if name not in names] if named else []
+        what = f"no layer takes {unknown[0]!r}" if unknown else f"inputs {', '.join(arrays)}: {error}"
+        raise GraphError(f"{what}; the network takes {', '.join(known)}", user_loc()) from None
     return root(*placed, **named)
 
 

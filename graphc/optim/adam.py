@@ -4,8 +4,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
-from graphc.optim.base import Optimizer, Schedule, as_like, decayed, shrunk
+from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, shrunk
 from graphc.optim.schedule import power
 
 
@@ -20,18 +21,18 @@ class Adam(Optimizer):
     eps: float = 1e-8
     amsgrad: bool = False
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", *("max_exp_avg_sq",) * self.amsgrad)
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         lr = super().scalars(step)["lr"]
         first, second = (1.0 - power(beta, step + 1.0) for beta in self.betas)
         return {"lr": lr, "step": step, "size": lr / first, "root": gc.sqrt(second)}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         return self.moved(p, decayed(g, p, self.weight_decay), slots, s)
 
-    def moved(self, p, g, slots, s):
+    def moved(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         b1, b2 = self.betas
         m = slots["exp_avg"] + (g - slots["exp_avg"]) * (1 - b1)
         v = slots["exp_avg_sq"] * b2 + g * g * (1 - b2)
@@ -49,7 +50,7 @@ class AdamW(Adam):
     _: KW_ONLY
     weight_decay: float = 1e-2
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         return self.moved(shrunk(p, s, self.weight_decay), g, slots, s)
 
 

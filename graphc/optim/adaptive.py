@@ -1,16 +1,19 @@
 """Steps divided by the size of all gradients so far; Muon's, of which all directions have one size."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
-from graphc.optim.base import Optimizer, Schedule, as_like, decayed, shrunk, size_of
+from graphc.ir.dims import Sizes
+from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, shrunk, size_of
 
+Bounds = tuple[float | None, float]     # an option of this type is no pair of numbers that can be changed later
 RATES = ("original", "match_rms_adamw")
 # of the polynomial a x + b x³ + c x⁵ that takes singular values from (0, 1] to about 1 in five steps (Jordan 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -27,14 +30,14 @@ class Adagrad(Optimizer):
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("sum",)
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         s = super().scalars(step)
         return {**s, "size": s["lr"] / (1.0 + step * self.lr_decay)}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         total = slots["sum"] + g * g        # without the value it starts from, which comes in below
         root = gc.sqrt(total + self.initial_accumulator_value if self.initial_accumulator_value else total)
@@ -51,10 +54,10 @@ class Adadelta(Optimizer):
     rho: float = 0.9
     eps: float = 1e-6
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("square_avg", "acc_delta")
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         v = slots["square_avg"] * self.rho + g * g * (1 - self.rho)
         d = g * gc.sqrt(slots["acc_delta"] + self.eps) / gc.sqrt(v + self.eps)
@@ -72,10 +75,10 @@ class Adafactor(Optimizer):
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     beta2_decay: float = -0.8
-    eps: tuple = (None, 1e-3)
+    eps: Bounds = (None, 1e-3)
     d: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         fits = isinstance(self.eps, (tuple, list)) and len(self.eps) == 2
         if not fits or not all(isinstance(e, (int, float)) and e >= 0 or e is None and i == 0
@@ -85,21 +88,21 @@ class Adafactor(Optimizer):
             raise GraphError(f"Adafactor: d is a number >= 1, got {self.d}", user_loc())
         object.__setattr__(self, "eps", tuple(self.eps))
 
-    def slot_shapes(self, shape: tuple) -> Mapping[str, tuple]:
+    def slot_shapes(self, shape: Sizes) -> Mapping[str, Sizes]:
         if len(shape) < 2:
             return {"variance": shape}
         return {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, shape[-1])}
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         s, t = super().scalars(step), step + 1.0
         return {**s, "share": gc.exp(gc.log(t) * self.beta2_decay), "rho": gc.minimum(s["lr"], gc.rsqrt(t))}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         least = 2.0 ** (-23 if p.dtype == gc.f32 else -52) if self.eps[0] is None else self.eps[0]
         size = gc.maximum(size_of(p), self.eps[1]) * as_like(s["rho"], p)
         p, square, share = shrunk(p, s, self.weight_decay), g * g, as_like(s["share"], p)
 
-        def moved(name: str, value):
+        def moved(name: str, value: Array) -> Array:
             return slots[name] + (value - slots[name]) * share
         if p.ndim < 2:
             v = variance = moved("variance", square)
@@ -128,12 +131,12 @@ class Muon(Optimizer):
     weight_decay: float = 0.1
     momentum: float = 0.95
     nesterov: bool = True
-    ns_coefficients: tuple = NEWTON_SCHULZ
+    ns_coefficients: Sequence[float] = NEWTON_SCHULZ
     eps: float = 1e-7
     ns_steps: int = 5
     adjust_lr_fn: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.adjust_lr_fn not in (None, *RATES):
             raise GraphError(f"Muon: adjust_lr_fn is one of {', '.join(RATES)}, or None", user_loc())
@@ -145,10 +148,10 @@ class Muon(Optimizer):
             raise GraphError("Muon: ns_coefficients are three numbers", user_loc())
         object.__setattr__(self, "ns_coefficients", tuple(coefficients))
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("momentum_buffer",)
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         if p.ndim != 2:
             raise GraphError(f"Muon is for matrices; of a parameter {p.type} say which optimizer it has: groups="
                              "[optim.group(lambda name, shape: len(shape) != 2, optimizer=optim.AdamW(1e-3))]",
@@ -159,7 +162,7 @@ class Muon(Optimizer):
         scale = 0.2 * sqrt(max(rows, columns)) if self.adjust_lr_fn == RATES[1] else sqrt(max(1, rows / columns))
         return shrunk(p, s, self.weight_decay) - u * as_like(s["lr"] * scale, p), {"momentum_buffer": m}
 
-    def _orthogonal(self, u):
+    def _orthogonal(self, u: Array) -> Array:
         """u with all singular values near 1."""
         a, b, c = self.ns_coefficients
         tall = u.shape[0] > u.shape[1]

@@ -3,23 +3,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 import graphc as gc
 from graphc.dsl.arguments import Converted, converted
-from graphc.dsl.array import as_array
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import user_loc
+from graphc.dsl.elementwise import Operand
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.live_number import live_number
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
+from graphc.ir.dims import Sizes, static_shape
 
 # of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
-Schedule = Callable
-Where = Callable[[str, tuple], bool]
-Scalars = Mapping[str, object]
+Schedule = Callable[[Array], Operand]
+Where = Callable[[str, Sizes], bool]
+Scalars = Mapping[str, Operand]     # what an update needs from the number of updates
+Kept = Mapping[str, Array]          # the arrays of a parameter, by the names of slots
+Update = tuple[Array, Kept]         # the new parameter and the new arrays
 # options that are those of a whole step, not of a group
 OF_ALL = frozenset({"groups", "clip_norm", "clip_value", "accumulate", "maximize", "start"})
 
@@ -30,12 +34,12 @@ class Group:
     """The parameters for which `where(name, shape)` holds are updated with these options changed, or by another
     optimizer."""
     where: Where
-    changes: tuple[tuple[str, object], ...]
+    changes: tuple[tuple[str, Any], ...]        # options of any optimizer
     optimizer: "Optimizer | None" = None
 
 
 @converted
-def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes) -> Group:
+def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes: object) -> Group:
     """For `groups=[…]` of an optimizer: `group(lambda name, shape: name.startswith("head."), lr=1e-4)`. The first
     that fits counts. `optimizer`: another one for these parameters, `group(lambda name, shape: len(shape) != 2,
     optimizer=optim.AdamW(1e-3))`; how gradients are clipped, accumulated and turned round says the outer one.
@@ -61,7 +65,7 @@ def group(where: Where, *, optimizer: "Optimizer | None" = None, **changes) -> G
                  optimizer)
 
 
-def _is_small(name: str, shape: tuple) -> bool:
+def _is_small(name: str, shape: Sizes) -> bool:
     """Whether a parameter has fewer than two axes, as biases and scales of norms."""
     return len(shape) < 2
 
@@ -75,8 +79,8 @@ def no_decay(where: Where = _is_small) -> Group:
 
 class Slots(Protocol):
     """Where an optimizer keeps arrays of the parameter's dtype between steps; they start as zeros."""
-    def read(self, slot: str, shape: tuple): ...
-    def write(self, slot: str, value) -> None: ...
+    def read(self, slot: str, shape: Sizes) -> Array: ...
+    def write(self, slot: str, value: Array) -> None: ...
 
 
 @formed
@@ -84,9 +88,14 @@ class Slots(Protocol):
 class Item:
     """One parameter of a step: its name, its value, its gradient, and its slots."""
     name: str
-    value: object
-    grad: object
+    value: Array
+    grad: Array
     slots: Slots
+
+    @property
+    def shape(self) -> Sizes:
+        """Of the parameter: it has no named dimensions."""
+        return static_shape(self.value.shape)
 
 
 @formed
@@ -110,9 +119,9 @@ class Optimizer(Converted):
     clip_value: float | None = None
     accumulate: int = 1
     maximize: bool = False
-    start: Callable | None = field(default=None, repr=False, compare=False)
+    start: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not is_rate(self.lr):
             name = type(self).__name__
             raise GraphError(f"{name}({_called(self.lr)}): lr is a number or a schedule, a function of the number of "
@@ -130,24 +139,24 @@ class Optimizer(Converted):
         if self.accumulate < 1:
             raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}", user_loc())
 
-    def scalars(self, step) -> Scalars:
+    def scalars(self, step: Array) -> Scalars:
         """What the update needs from the number of updates done so far (f64 scalar array). Computed once per group."""
-        return {"lr": _checked_rate(self.lr(step)) if is_schedule(self.lr) else self.lr, "step": step}
+        return {"lr": _checked_rate(self.lr(step)) if callable(self.lr) else self.lr, "step": step}
 
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays kept per parameter, of its shape."""
         return ()
 
-    def slot_shapes(self, shape: tuple) -> Mapping[str, tuple]:
+    def slot_shapes(self, shape: Sizes) -> Mapping[str, Sizes]:
         """The arrays kept for a parameter of this shape, by name, with the shape of each; all start as zeros (see
         `from_first`)."""
         return dict.fromkeys(self.slots(), shape)
 
-    def update(self, p, g, slots: Mapping, s: Scalars):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
-    def group_of(self, name: str, shape: tuple) -> int | None:
+    def group_of(self, name: str, shape: Sizes) -> int | None:
         """The number of the first group that the parameter belongs to; None for those in no group."""
         return next((i for i, g in enumerate(self.groups) if g.where(name, shape)), None)
 
@@ -170,50 +179,50 @@ def hyperparameters(optimizer: Optimizer) -> tuple[str, ...]:
 
 
 @formed
-def is_schedule(rate) -> bool:
+def is_schedule(rate: object) -> bool:
     """Whether this is a function of the number of updates, and no number."""
     return callable(rate)
 
 
-def is_rate(lr) -> bool:
+def is_rate(lr: object) -> bool:
     """Whether this is a number or a function: what is callable among torch's habits is a network or a generator of
     its parameters."""
     return isinstance(lr, (int, float, np.number,
                            gc.Array)) and not isinstance(lr, bool) or callable(lr) and not isinstance(lr, gc.nn.Module)
 
 
-def _called(value) -> str:
+def _called(value: object) -> str:
     return repr(value) if isinstance(value, (str, bool, type(None))) else f"<{type(value).__name__}>"
 
 
-def decayed(g, p, weight_decay: float):
+def decayed(g: Array, p: Array, weight_decay: float) -> Array:
     """The gradient of the loss plus weight_decay / 2 p²."""
     return g + p * weight_decay if weight_decay else g
 
 
-def shrunk(p, s: Scalars, weight_decay: float):
+def shrunk(p: Array, s: Scalars, weight_decay: float) -> Array:
     """Decoupled weight decay: p (1 - lr weight_decay)."""
     return p * as_like(1.0 - s["lr"] * weight_decay, p) if weight_decay else p
 
 
-def from_first(slot, start, s: Scalars):
+def from_first(slot: Array, start: Operand, s: Scalars) -> Array:
     """The array of a slot, which is `start` before the first update."""
     return gc.where(gc.equal(s["step"], 0), start, slot)
 
 
-def size_of(x):
+def size_of(x: Array) -> Array:
     """The root of the mean square of all elements."""
     return gc.sqrt(gc.mean(x * x))
 
 
 @formed
-def as_like(scalar, p):
+def as_like(scalar: Operand, p: Array) -> Operand:
     """A scalar of those that an update is given, such as the learning rate, in the dtype of the parameter `p`; numbers
     adapt by themselves."""
-    return scalar if is_number(scalar) else scalar.astype(p.dtype)
+    return scalar if is_number(scalar) else as_array(scalar).astype(p.dtype)
 
 
-def _checked_rate(rate):
+def _checked_rate(rate: Operand) -> Operand:
     """What a schedule gave: a number or a scalar array."""
     array = as_array(rate)
     if array.shape:

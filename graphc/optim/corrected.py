@@ -1,13 +1,16 @@
 """Relatives of Adam."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
-from graphc.optim.base import Optimizer, Schedule, as_like, decayed, from_first, shrunk
+from graphc.ir.dims import Sizes
+from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first, shrunk
 from graphc.optim.schedule import power
 
 
@@ -20,14 +23,14 @@ class Adamax(Optimizer):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_inf")
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         lr = super().scalars(step)["lr"]
         return {"lr": lr, "step": step, "size": lr / (1.0 - power(self.betas[0], step + 1.0))}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         m = slots["exp_avg"] + (g - slots["exp_avg"]) * (1 - self.betas[0])
         u = gc.maximum(slots["exp_inf"] * self.betas[1], gc.abs(g) + self.eps)
@@ -43,14 +46,14 @@ class _Corrected(Optimizer):
     eps: float = 1e-8
     decoupled_weight_decay: bool = False
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         first, second = (1.0 - power(beta, step + 1.0) for beta in self.betas)
         return {**super().scalars(step), "step": step, "first": first, "second": second}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         if self.decoupled_weight_decay:
             p = shrunk(p, s, self.weight_decay)
         else:
@@ -60,7 +63,7 @@ class _Corrected(Optimizer):
         new = {"exp_avg": m, "exp_avg_sq": v}
         return self.step_from(p, g, new, slots, s), new
 
-    def step_from(self, p, g, new: dict, slots, s):
+    def step_from(self, p: Array, g: Array, new: dict[str, Array], slots: Kept, s: Scalars) -> Array:
         """The new parameter, from the new means."""
         raise NotImplementedError
 
@@ -73,15 +76,15 @@ class NAdam(_Corrected):
     _: KW_ONLY
     momentum_decay: float = 4e-3
 
-    def slot_shapes(self, shape):
+    def slot_shapes(self, shape: Sizes) -> Mapping[str, Sizes]:
         return {**super().slot_shapes(shape), "mu_product": ()}
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         mu, after = (self.betas[0] * (1.0 - power(0.96, (step + ahead) * self.momentum_decay) * 0.5)
                      for ahead in (1.0, 2.0))
         return {**super().scalars(step), "mu": mu, "after": after}
 
-    def step_from(self, p, g, new, slots, s):
+    def step_from(self, p: Array, g: Array, new: dict[str, Array], slots: Kept, s: Scalars) -> Array:
         mu, after, lr = (as_like(s[name], p) for name in ("mu", "after", "lr"))
         product = new["mu_product"] = from_first(slots["mu_product"], 1.0, s) * mu
         root = gc.sqrt(new["exp_avg_sq"] / as_like(s["second"], p)) + self.eps
@@ -94,19 +97,19 @@ class RAdam(_Corrected):
     """Adam whose step is rectified while the variance of 1 / sqrt(v̂) is large; at first plain momentum (Liu et al.
     2020)."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.betas[1] < 1:
             raise GraphError(f"RAdam: betas[1] is in [0, 1), got {self.betas[1]}", user_loc())
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         s, b2 = super().scalars(step), self.betas[1]
         most = 2.0 / (1.0 - b2) - 1.0
         rho = most - (step + 1.0) * power(b2, step + 1.0) * 2.0 / s["second"]
         ratio = (rho - 4.0) * (rho - 2.0) * most / (rho * ((most - 4.0) * (most - 2.0)))
         return {**s, "known": rho > 5.0, "rectified": gc.sqrt(gc.maximum(ratio, 0.0) * s["second"])}
 
-    def step_from(self, p, g, new, slots, s):
+    def step_from(self, p: Array, g: Array, new: dict[str, Array], slots: Kept, s: Scalars) -> Array:
         scale = as_like(s["rectified"], p) / (gc.sqrt(new["exp_avg_sq"]) + self.eps)
         return p - new["exp_avg"] * as_like(s["lr"] / s["first"], p) * gc.where(s["known"], scale, 1.0)
 
@@ -121,7 +124,7 @@ class LAMB(_Corrected):
     weight_decay: float = 1e-2
     decoupled_weight_decay: bool = True
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         m = slots["exp_avg"] + (g - slots["exp_avg"]) * (1 - self.betas[0])
         v = slots["exp_avg_sq"] * self.betas[1] + g * g * (1 - self.betas[1])
         u = m / as_like(s["first"], p) / (gc.sqrt(v / as_like(s["second"], p)) + self.eps) + p * self.weight_decay

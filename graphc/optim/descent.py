@@ -4,8 +4,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
-from graphc.optim.base import Optimizer, Schedule, as_like, decayed, from_first
+from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first
 
 
 @formed
@@ -18,10 +19,10 @@ class SGD(Optimizer):
     dampening: float = 0.0
     nesterov: bool = False
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("momentum",) if self.momentum else ()
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         if not self.momentum:
             return p - as_like(s["lr"], p) * g, {}
@@ -44,10 +45,10 @@ class RMSprop(Optimizer):
     momentum: float = 0.0
     centered: bool = False
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("square_avg", *("momentum",) * bool(self.momentum), *("grad_avg",) * self.centered)
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         v = slots["square_avg"] * self.alpha + g * g * (1 - self.alpha)
         new, spread = {"square_avg": v}, v

@@ -7,6 +7,8 @@ from math import log, pi
 
 import graphc as gc
 from graphc.dsl.arguments import converted
+from graphc.dsl.array import Array
+from graphc.dsl.elementwise import Operand
 from graphc.dsl.form import formed
 from graphc.dsl.live_number import LiveNumber, readable
 from graphc.errors import GraphError
@@ -20,7 +22,7 @@ def schedule(made: Callable[..., Schedule]) -> Callable[..., Schedule]:
     callable_(made, "schedule: made")
 
     @wraps(made)
-    def make(*args, **options) -> Schedule:
+    def make(*args: object, **options: object) -> Schedule:
         return readable(made(*args, **options))
     return make
 
@@ -86,10 +88,12 @@ def multi_step(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
 def cosine_restarts(lr: float, steps: int, growth: int = 1, final: float = 0.0) -> Schedule:
     """From lr to `final` along half a cosine in `steps` updates, and again and again, each time `growth` times as long
     (torch's CosineAnnealingWarmRestarts; Loshchilov and Hutter 2017)."""
-    _positive("cosine_restarts", steps), _positive("cosine_restarts: growth", growth)
+    _positive("cosine_restarts", steps)
+    _positive("cosine_restarts: growth", growth)
 
-    def rate(step):
-        start, length = gc.floor(step / steps) * steps, steps
+    def rate(step: Array) -> Operand:
+        start: Array = gc.floor(step / steps) * steps
+        length: Operand = steps
         if growth > 1:      # half an update further, so that rounding cannot take the first of a cycle for the last
             cycle = gc.floor(gc.log1p((step + 0.5) / steps * (growth - 1)) / log(growth))
             length = gc.round(power(growth, cycle)) * steps
@@ -112,10 +116,10 @@ def one_cycle(lr: float, steps: int, rise: float = 0.3, div_factor: float = 25.0
     if not 0 < top < steps - 1:
         raise GraphError(f"one_cycle: rise is a share of the updates that leaves some on both sides, got {rise}")
 
-    def along(start, end, share):
+    def along(start: float, end: float, share: Array) -> Array:
         return (1.0 + gc.cos(share * pi)) * ((start - end) / 2) + end
 
-    def rate(step):
+    def rate(step: Array) -> Operand:
         step = gc.minimum(step, steps - 1)
         down = along(lr, first / final_div_factor, (step - top) / (steps - 1 - top))
         return gc.where(step <= top, along(first, lr, step / top), down)
@@ -129,11 +133,12 @@ def cyclic(low: float, high: float, up: int = 2000, down: int | None = None, mod
     """From `low` to `high` in `up` updates, back in `down` (as many unless given), and again. mode "triangular2": each
     cycle half as high; "exp_range": factor^step as high (torch's CyclicLR; Smith 2017)."""
     down = up if down is None else down
-    _positive("cyclic: up", up), _positive("cyclic: down", down)
+    _positive("cyclic: up", up)
+    _positive("cyclic: down", down)
     if mode not in MODES:
         raise GraphError(f"cyclic: mode is one of {', '.join(MODES)}, got {mode!r}")
 
-    def rate(step):
+    def rate(step: Array) -> Operand:
         cycle = gc.floor(step / (up + down))
         at = step - cycle * (up + down)
         height = gc.where(at <= up, at / up, (up + down - at) / down)
@@ -164,7 +169,7 @@ def sequential(schedules: Sequence[float | Schedule], milestones: Sequence[int])
     if not all(is_rate(s) for s in schedules):
         raise GraphError("sequential: schedules are numbers or functions of the number of updates")
 
-    def rate(step):
+    def rate(step: Array) -> Operand:
         rates = [s(gc.maximum(step - start, 0.0)) if callable(s) else s for s, start in zip(schedules, starts)]
         chosen = step * 0.0 + rates[0]
         for start, later in zip(starts[1:], rates[1:]):
@@ -193,7 +198,7 @@ def warmup(schedule: float | Schedule, steps: int) -> Schedule:
     """
     _positive("warmup", steps)
 
-    def rate(step):
+    def rate(step: Array) -> Operand:
         after = schedule(gc.maximum(step - steps, 0.0)) if callable(schedule) else schedule
         return gc.minimum((step + 1.0) / steps, 1.0) * after
     return rate
@@ -214,7 +219,7 @@ def _positive(name: str, steps: int) -> None:
         raise GraphError(f"{name} takes a number of updates >= 1, got {steps}")
 
 
-def power(base: float, exponent):
+def power(base: float | LiveNumber, exponent: Array) -> Operand:
     """base ** exponent for a number base >= 0 and an f64 scalar exponent > 0 (a base above 0: any)."""
     if isinstance(base, LiveNumber):
         return gc.exp(exponent * gc.log(base))

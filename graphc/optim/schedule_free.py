@@ -8,10 +8,12 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
-from graphc.optim.base import Optimizer, Schedule, as_like, decayed, from_first
+from graphc.ir.dims import Sizes
+from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first
 from graphc.optim.schedule import power
 
 
@@ -22,13 +24,13 @@ class _ScheduleFree(Optimizer):
     lr: float | Schedule = 1.0
     _: KW_ONLY
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("z", "x")
 
-    def slot_shapes(self, shape):
+    def slot_shapes(self, shape: Sizes) -> Mapping[str, Sizes]:
         return {**super().slot_shapes(shape), "lr_max": (), "weight_sum": ()}
 
-    def moved(self, y, direction, between: float, slots, s):
+    def moved(self, y: Array, direction: Array, between: float, slots: Kept, s: Scalars) -> Update:
         """The new y and slots; `between`: where y is between z and x."""
         lr = as_like(s["lr"], y)
         most = gc.maximum(slots["lr_max"], lr)
@@ -47,7 +49,7 @@ class ScheduleFreeSGD(_ScheduleFree):
     _: KW_ONLY
     momentum: float = 0.9
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         return self.moved(p, decayed(g, p, self.weight_decay), self.momentum, slots, s)
 
 
@@ -62,13 +64,13 @@ class ScheduleFreeAdamW(_ScheduleFree):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return (*super().slots(), "exp_avg_sq")
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         return {**super().scalars(step), "second": 1.0 - power(self.betas[1], step + 1.0)}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         v = slots["exp_avg_sq"] * self.betas[1] + g * g * (1 - self.betas[1])
         direction = g / (gc.sqrt(v / as_like(s["second"], p)) + self.eps)
         y, new = self.moved(p, decayed(direction, p, self.weight_decay), self.betas[0], slots, s)

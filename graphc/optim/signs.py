@@ -4,8 +4,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
-from graphc.optim.base import Optimizer, Schedule, as_like, decayed, from_first, shrunk
+from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first, shrunk
 
 
 @formed
@@ -19,15 +20,15 @@ class ASGD(Optimizer):
     alpha: float = 0.75
     t0: float = 1e6
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("ax",)
 
-    def scalars(self, step):
+    def scalars(self, step: Array) -> Scalars:
         lr = super().scalars(step)["lr"]
         eta = lr * gc.exp(gc.log1p(step * lr * self.lambd) * -self.alpha)
         return {"lr": lr, "step": step, "eta": eta, "share": 1.0 / gc.maximum(step - self.t0, 1.0)}
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         p = p * as_like(1.0 - s["eta"] * self.lambd, p) - as_like(s["eta"], p) * g
         return p, {"ax": slots["ax"] + (p - slots["ax"]) * as_like(s["share"], p)}
@@ -44,10 +45,10 @@ class Rprop(Optimizer):
     etas: tuple[float, float] = (0.5, 1.2)
     step_sizes: tuple[float, float] = (1e-6, 50.0)
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("prev", "step_size")
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         g = decayed(g, p, self.weight_decay)
         turn, size = g * slots["prev"], from_first(slots["step_size"], as_like(s["lr"], p), s)
         size = size * gc.where(turn > 0, self.etas[1], gc.where(turn < 0, self.etas[0], 1.0))
@@ -65,10 +66,10 @@ class Lion(Optimizer):
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.99)
 
-    def slots(self):
+    def slots(self) -> tuple[str, ...]:
         return ("exp_avg",)
 
-    def update(self, p, g, slots, s):
+    def update(self, p: Array, g: Array, slots: Kept, s: Scalars) -> Update:
         m, (b1, b2) = slots["exp_avg"], self.betas
         p = shrunk(p, s, self.weight_decay) - as_like(s["lr"], p) * gc.sign(m * b1 + g * (1 - b1))
         return p, {"exp_avg": m * b2 + g * (1 - b2)}

@@ -1,11 +1,15 @@
 """One update of all parameters of a training step."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import cast
 
 import graphc as gc
+from graphc.dsl.array import Array
 from graphc.dsl.form import formed
+from graphc.errors import GraphError
+from graphc.ir.convert import shown
 from graphc.optim.base import Item, Optimizer, Scalars, hyperparameters
 
 # (an optimizer, the number of a group or None, names of options) -> the same with these options as numbers of the state
@@ -14,44 +18,59 @@ OF_STEPS = ("clip_norm", "clip_value")      # those that no group has
 
 
 @formed
-def apply(optimizer: Optimizer, items: Sequence[Item], calls,
-          live: Live = lambda optimizer, group, names: optimizer) -> list:
+def apply(optimizer: Optimizer, items: Sequence[Item], calls: Array,
+          live: Live = lambda optimizer, group, names: optimizer) -> list[Array]:
     """The new values of the parameters, in order; slots are written. `calls`: i64 scalar array, the number of calls
     before this one. `live` puts numbers of the state in the place of options."""
     every = optimizer.accumulate
-    due = None if every == 1 else gc.equal((calls + 1) % every, 0)
+    due = None
     if every > 1:
+        due = gc.equal((calls + 1) % every, 0)
         items = [_accumulated(item, every, due) for item in items]
     if optimizer.clip_norm is not None:
-        items = _clipped(items, live(optimizer, None, ("clip_norm",)).clip_norm)
+        items = _clipped(items, cast(float, live(optimizer, None, ("clip_norm",)).clip_norm))
     if optimizer.clip_value is not None:
-        limit = live(optimizer, None, ("clip_value",)).clip_value
+        limit = cast(float, live(optimizer, None, ("clip_value",)).clip_value)
         items = [replace(item, grad=gc.clip(item.grad, -limit, limit)) for item in items]
     if optimizer.maximize:
         items = [replace(item, grad=-item.grad) for item in items]
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
     known: dict[int | None, tuple[Optimizer, Scalars]] = {}
     for item in items:
-        group = optimizer.group_of(item.name, item.value.shape)
+        group = optimizer.group_of(item.name, item.shape)
         if group not in known:
             own = optimizer.for_group(group)
             own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
             known[group] = own, own.scalars(updates)
-    return [_updated(*known[optimizer.group_of(item.name, item.value.shape)], item, due) for item in items]
+    return [_updated(*known[optimizer.group_of(item.name, item.shape)], item, due) for item in items]
 
 
-def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due):
+def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due: Array | None) -> Array:
     """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
-    shapes = optimizer.slot_shapes(item.value.shape)
+    shapes = optimizer.slot_shapes(item.shape)
     before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
-    value, after = optimizer.update(item.value, item.grad, before, scalars)
+    value, after = _checked(optimizer, optimizer.update(item.value, item.grad, before, scalars), shapes.keys())
     for slot, new in after.items():
         item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
     return value if due is None else gc.where(due, value, item.value)
 
 
-def _accumulated(item: Item, every: int, due) -> Item:
-    total = item.slots.read("accumulated", item.value.shape) + item.grad
+def _checked(optimizer: Optimizer, made: object, slots: Set[str]) -> tuple[Array, Mapping[str, Array]]:
+    """What `update` of an optimizer returned; GraphError unless it is a parameter and what `slots` names."""
+    name = f"{type(optimizer).__name__}.update"
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
+        raise GraphError(f"{name} returns (new parameter, {{slot: array}}), got {shown(made)}")
+    value, after = made
+    if unknown := sorted(after.keys() - slots):
+        raise GraphError(f"{name} returned slot {unknown[0]!r}, which slots() does not name: it names "
+                         f"{', '.join(slots) or 'none'}")
+    if missing := sorted(slots - after.keys()):
+        raise GraphError(f"{name} returned no {missing[0]!r}, which slots() names")
+    return value, after
+
+
+def _accumulated(item: Item, every: int, due: Array) -> Item:
+    total = item.slots.read("accumulated", item.shape) + item.grad
     item.slots.write("accumulated", gc.where(due, gc.zeros_like(total), total))
     return replace(item, grad=total / every)
 
@@ -64,7 +83,7 @@ def _clipped(items: Sequence[Item], limit: float) -> list[Item]:
 
 
 @formed
-def global_norm(arrays: Sequence):
+def global_norm(arrays: Sequence[Array]) -> Array:
     """The 2-norm of all elements of all arrays, an f32 scalar."""
     total = None
     for a in arrays:

@@ -1,0 +1,19 @@
+"""What is said to a layer's call outside of graphs."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
+from graphc.ir.types import of_numpy
+
+
+def untraced(names: Iterable[str], arrays: Iterable[object]) -> GraphError:
+    """The error for a layer that is called with numpy's arrays: what would run it. `names`: of its inputs."""
+    given = [(name, a) for name, a in zip(names, arrays) if isinstance(a, np.ndarray)]
+    types = "".join(f", {name}=gc.{of_numpy(a.dtype)}{list(a.shape)}" for name, a in given) or ", x=gc.f32[…]"
+    return GraphError("a layer is called inside of a graph, and runs when it is compiled: "
+                      f"run = gc.compile(net{types}, seed=0), then run({', '.join(name for name, _ in given) or 'x'})",
+                      user_loc())
