@@ -2,7 +2,8 @@
 
 For every network some sizes are drawn (`--seed`); both run in alternating turns in one process. Printed are the ratio
 of the medians (above 1: the program for all sizes is slower) and of the bests, whether the results agree, what the
-first call of new sizes costs against the second, what is kept besides, and the time to compile.
+first call of new sizes costs against the second, and the time to compile; then a table, and BERT-base as a server runs
+it (`sizes_serving`). `--quick`: fewer sizes and turns, in at most about five minutes.
 """
 from __future__ import annotations
 
@@ -16,11 +17,15 @@ from statistics import median
 import numpy as np
 
 import graphc as gc
+from benchmarks import sizes_serving
 from benchmarks.arrays import Array
 from graphc import models, nn, optim
 from graphc.train import TrainStep
 
 TURNS, SECONDS = 9, 0.05                # turns of each program, and the least length of one
+QUICK_TURNS, QUICK_DRAWS, QUICK_MINUTES = 3, 3, 3.5
+PAIRS, QUICK_PAIRS = 50, 8              # of batch and length, for BERT-base
+SERVED = "BERT-base, served"
 MEAN, WORST = 1.05, 1.15                # of steady time
 COMPILE = 1.3                           # of the time of a specialised compile
 AGREE = 1e-4                            # of the largest result: sums may be cut elsewhere
@@ -58,7 +63,7 @@ class Row:
     sizes: Sizes
     together: Sequence[float]
     apart: Sequence[float]
-    error: float                        # of the results, by the largest of them
+    error: float | None                 # of the results, by the largest of them; None: not compared
     first: float                        # seconds of the first call with these sizes beyond the second
 
     @property
@@ -68,8 +73,22 @@ class Row:
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} = {n}" for name, n in self.sizes.items())
         return (f"{self.case.name}, {sizes}: {self.ratio:.3f} (bests {min(self.together) / min(self.apart):.3f}), "
-                f"{1e3 * median(self.together):.3f} ms, first call + {1e3 * self.first:.2f} ms, differs by "
-                f"{self.error:.1e}{'' if self.error <= AGREE else ' TOO MUCH'}")
+                f"{1e3 * median(self.together):.3f} ms, first call + {1e3 * self.first:.2f} ms{self.disagreement}")
+
+    @property
+    def disagreement(self) -> str:
+        """Nothing is said of training steps: each changes the parameters that the other program's have not."""
+        if self.error is None:
+            return ""
+        return f", differs by {self.error:.1e}{'' if self.error <= AGREE else ' TOO MUCH'}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The rows of a case, and the time to compile by that of a program for one size."""
+    case: Case
+    rows: Sequence[Row]
+    compile: float
 
 
 def inference(net: Callable, threads: int) -> Callable[..., Callable]:
@@ -95,26 +114,55 @@ def cases(threads: int) -> Iterator[Case]:
         yield Case(f"{kind.__name__} 2x512", {"x": gc.f32["T", "B", 64]}, {"T": (5, 200), "B": (1, 32)},
                    inference(kind(512, layers=2), threads))
     yield Case("ResNet-18", {"x": scores}, {"B": (1, 16)}, inference(models.resnet18(), threads))
+    yield Case("ResNet-18 of any height and width", {"x": gc.f32["B", 3, "H", "W"]},
+               {"B": (1, 4), "H": (64, 320), "W": (64, 320)}, inference(models.resnet18(), threads))
+    yield Case("U-Net", {"x": gc.f32["B", 3, "4*H", "4*W"]}, {"B": (1, 2), "H": (8, 64), "W": (8, 64)},
+               inference(u_net(), threads))
     yield Case("MobileNet", {"x": scores}, {"B": (1, 16)}, inference(models.mobilenet(), threads))
     yield Case("MLP train", {"x": gc.f32["B", 784], "y": gc.i32["B"]}, batch, training(mlp, nn.cross_entropy, threads),
                10)
     yield Case("GPT 6x384 train", {"x": ids, "y": ids}, {"B": (1, 8), "T": (8, 256)},
                training(gpt, nn.cross_entropy, threads), 1000)
+    yield Case("LSTM 256 train", {"x": gc.f32["T", "B", 64], "y": gc.i32["T", "B"]}, {"T": (5, 100), "B": (1, 32)},
+               training(nn.LSTM(256) >> nn.Linear(10), nn.cross_entropy, threads), 10)
+
+
+def u_net() -> Callable:
+    """Two levels of a U-Net (Ronneberger et al. 2015)."""
+    def twice(width: int) -> Callable:
+        return nn.Conv2d(width, 3, padding=1) >> nn.relu >> nn.Conv2d(width, 3, padding=1) >> nn.relu
+    first, second, deepest, third, fourth = (twice(width) for width in (32, 64, 128, 64, 32))
+    up_third, up_fourth = nn.ConvTranspose2d(64, 2, stride=2), nn.ConvTranspose2d(32, 2, stride=2)
+    last = nn.Conv2d(2, 1)
+
+    def forward(x: gc.Array) -> gc.Array:
+        a = first(x)
+        b = second(gc.max_pool2d(a, 2))
+        c = third(gc.concat([up_third(deepest(gc.max_pool2d(b, 2))), b], axis=1))
+        return last(fourth(gc.concat([up_fourth(c), a], axis=1)))
+    return forward
 
 
 def main(options: argparse.Namespace) -> None:
+    minutes = options.minutes or (QUICK_MINUTES if options.quick else math.inf)
     for threads in options.threads:
-        rows: list[Row] = []
-        end = time.monotonic() + 60 * options.minutes if options.minutes else math.inf
+        found, late = list[Compared](), list[str]()
+        end = time.monotonic() + 60 * minutes
         for case in cases(threads):
-            if (not options.workload or any(t in case.name for t in options.workload)) and time.monotonic() < end:
-                rows += measured(case, np.random.default_rng(options.seed), options.quick)
-        print(summary(rows, threads))
+            if options.workload and not any(text in case.name for text in options.workload):
+                continue
+            if time.monotonic() < end:
+                found.append(measured(case, np.random.default_rng(options.seed), options.quick, end))
+            else:
+                late.append(case.name)
+        print(table(found, late, threads))
+        if not options.workload or any(text in SERVED for text in options.workload):
+            print("\n".join(sizes_serving.main(threads, QUICK_PAIRS if options.quick else PAIRS, options.seed)))
 
 
-def measured(case: Case, rng: np.random.Generator, quick: bool) -> Iterator[Row]:
-    """Prints and gives a row for each of the sizes."""
-    drawn = case.drawn(rng)[:4 if quick else None]
+def measured(case: Case, rng: np.random.Generator, quick: bool, end: float) -> Compared:
+    """Prints a row for each of the sizes whose turn comes before `end`, and gives all."""
+    drawn = case.drawn(rng)[:QUICK_DRAWS if quick else None]
     start = time.process_time()
     together = case.make(**case.types)
     first = case.arrays(drawn[0], rng)
@@ -125,10 +173,12 @@ def measured(case: Case, rng: np.random.Generator, quick: bool) -> Iterator[Row]
     apart = time.process_time() - start
     print(f"{case.name}: compiled and called once in {spent:.2f} s of CPU, {spent / apart:.2f} of the program for one "
           f"size{why_not(together)}", flush=True)
+    rows: list[Row] = []
     for sizes in drawn:
-        row = compared(case, sizes, together, rng)
-        print(row, flush=True)
-        yield row
+        if not rows or time.monotonic() < end:
+            rows.append(compared(case, sizes, together, rng, QUICK_TURNS if quick else TURNS))
+            print(rows[-1], flush=True)
+    return Compared(case, rows, spent / apart)
 
 
 def why_not(run: object) -> str:
@@ -141,18 +191,18 @@ def bound(case: Case, sizes: Sizes) -> dict[str, gc.TensorType]:
     return {name: type.bind(sizes) for name, type in case.types.items()}
 
 
-def compared(case: Case, sizes: Sizes, together: Callable, rng: np.random.Generator) -> Row:
+def compared(case: Case, sizes: Sizes, together: Callable, rng: np.random.Generator, count: int) -> Row:
     arrays = case.arrays(sizes, rng)
     once = timed(together, arrays, 1)
     again = min(timed(together, arrays, 1) for _ in range(3))
     alone = case.make(**bound(case, sizes))
-    difference = np.nan
+    difference: float | None = None
     if not isinstance(alone, TrainStep):
         difference = distance(together(*arrays), alone(*arrays))
     calls = max(1, round(SECONDS / max(again, 1e-7)))
     for run in (together, alone):
         timed(run, arrays, calls)
-    turns = [(timed(together, arrays, calls), timed(alone, arrays, calls)) for _ in range(TURNS)]
+    turns = [(timed(together, arrays, calls), timed(alone, arrays, calls)) for _ in range(count)]
     return Row(case, sizes, *zip(*turns), difference, max(0.0, once - again))
 
 
@@ -175,11 +225,24 @@ def flat(result: object) -> list[np.ndarray]:
     return [np.asarray(v, np.float64) for v in values]
 
 
-def summary(rows: Sequence[Row], threads: int) -> str:
-    if not rows:
-        return "nothing was measured"
-    mean = math.exp(sum(math.log(r.ratio) for r in rows) / len(rows))
-    worst = max(rows, key=lambda r: r.ratio)
-    late = max(rows, key=lambda r: r.first)
-    return (f"{len(rows)} rows, {threads} threads: mean {mean:.3f} (at most {MEAN}), worst {worst.ratio:.3f} of "
-            f"{worst.case.name} (at most {WORST}); first call at most + {1e3 * late.first:.2f} ms ({late.case.name})")
+def table(found: Sequence[Compared], late: Sequence[str], threads: int) -> str:
+    """As Markdown: steady time, what a first call costs, and the time to compile, by network."""
+    lines = [f"| one program for all sizes, {threads} threads | sizes | steady time: mean | worst | first call + | "
+             "compile |", "|---|---|---|---|---|---|"]
+    for of in found:
+        ranges = ", ".join(f"{name} {low}…{high}" for name, (low, high) in of.case.ranges.items())
+        lines.append(f"| {of.case.name} | {len(of.rows)} of {ranges} | {mean(of.rows):.2f} | "
+                     f"{max(row.ratio for row in of.rows):.2f} | {1e3 * max(row.first for row in of.rows):.1f} ms | "
+                     f"{of.compile:.2f} |")
+    rows = [row for of in found for row in of.rows]
+    if rows:
+        wanted, worst = f"wanted: {MEAN}, {WORST}, compile {COMPILE}", max(row.ratio for row in rows)
+        lines.append(f"| all ({wanted}) | {len(rows)} | {mean(rows):.3f} | {worst:.2f} | | |")
+    if late:
+        lines.append(f"\nnot measured, for want of time: {', '.join(late)}")
+    return "\n".join(lines)
+
+
+def mean(rows: Sequence[Row]) -> float:
+    """The geometric mean of the ratios."""
+    return math.exp(sum([math.log(row.ratio) for row in rows]) / len(rows))

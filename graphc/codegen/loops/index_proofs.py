@@ -20,8 +20,8 @@ Bounds = dict[Sym, tuple[Bound, ...]]
 
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
-    of symbols with which proofs are refuted; limits: what `uppers` has found; first: the oldest symbol that something is
-    known of; narrower: facts made of these and another one.
+    of symbols with which proofs are refuted; limits: what `uppers` has found; first: the oldest symbol that something
+    is known of; narrower: facts made of these and another one.
     """
     __slots__ = ("uppers", "lowers", "points", "limits", "first", "narrower")
 

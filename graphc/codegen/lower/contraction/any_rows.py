@@ -1,5 +1,5 @@
-"""Products of rows whose number comes with the call: one function for the last rows of a tile. It calls the micro-kernel
-of just as many rows, so that the loops around it need no branches of their own.
+"""Products of rows whose number comes with the call: one function for the last rows of a tile. It calls the
+micro-kernel of just as many rows, so that the loops around it need no branches of their own.
 """
 from __future__ import annotations
 
