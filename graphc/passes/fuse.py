@@ -378,7 +378,8 @@ class Fusion:
 def _runs_inside(node: Node) -> bool:
     """Whether a recurrence runs along the innermost axis: what other operators do there side by side, it would do one
     element after another."""
-    return isinstance(node.op, LinearScan) and normalize_axis(node.op.axis, rank := node.outputs[0].type.rank) == rank - 1
+    rank = node.outputs[0].type.rank
+    return isinstance(node.op, LinearScan) and normalize_axis(node.op.axis, rank) == rank - 1
 
 
 def _is_empty(node: Node) -> bool:

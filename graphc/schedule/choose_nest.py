@@ -93,7 +93,9 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
     """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims:
     inputs that L2 holds are read as fast column by column."""
     nest, kept = facts.nest, facts.nest.kept
-    if not nest.reductions or nest.crossing or nest.running >= 0 or vector not in kept or stages_of(nest, nest.reduced).count > 1:
+    if not nest.reductions or nest.crossing or nest.running >= 0 or vector not in kept:
+        return False
+    if stages_of(nest, nest.reduced).count > 1:
         return False
     size, rows = facts.size(kept), facts.size(nest.reduced)
     traffic = sum(view_bytes(t) for t in facts.ins)

@@ -111,12 +111,13 @@ def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -
     number = {dims[i]: k for k, group in enumerate(groups) for i in group}
     merged = {use: pick(s) for use, s in leaves.items()}
     running = number.get(space.running, -1) if space.running is not None else -1
+    gone = dict.fromkeys(space.reductions, reduced) | dict.fromkeys(space.crossing, crossed)
     return Nest(body, tuple(prod(space.extents[dims[i]] for i in g) for g in groups), reduced, space.reductions,
                 crossed, space.crossing,
                 frozenset(n for n in space.crossing if space.dims_of(n.outputs[0])), merged,
                 {node: pick(s) for node, s in counters.items()}, tuple(map(pick, outputs)),
                 tuple(frozenset(number[d] for d in span if d in number) for span in spans),
-                _deps(body, merged, counters, last, reduced, crossed, space, running), running, space.backward)
+                _deps(body, merged, counters, last, gone, running), running, space.backward)
 
 
 def _strides(m: Map, strides: Sequence[Dim], space: Space, dims: Sequence[int]) -> Strides:
@@ -171,8 +172,9 @@ def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
     return groups
 
 
-def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, crossed, space: Space,
-          running: int) -> dict[Value, frozenset[int]]:
+def _deps(body: Graph, leaves: Mapping[Use, Strides], counters: Mapping[Node, Strides], last: Sequence[int],
+          gone: Mapping[Node, frozenset[int]], running: int) -> dict[Value, frozenset[int]]:
+    """`gone`: the dims that a reduction reduces."""
     deps: dict[Value, frozenset[int]] = {}
     for node in body.nodes:
         found: set[int] = set()
@@ -188,8 +190,7 @@ def _deps(body: Graph, leaves: Mapping[Use, Strides], counters, last, reduced, c
             if v in deps or (node, k) in leaves:
                 found |= deps[v] if v in deps else {d for d, s in enumerate(leaves[node, k]) if s != 0}
         for v in node.outputs:
-            gone = reduced if node in space.reductions else crossed if node in space.crossing else frozenset()
-            deps[v] = frozenset(found - gone)
+            deps[v] = frozenset(found - gone.get(node, frozenset()))
     return deps
 
 

@@ -98,8 +98,8 @@ class Machine:
 
     @property
     def reload_ops(self) -> int:
-        """Operations on vectors of 64 bytes that take as long as it takes to write one to memory, which reads its line before,
-        and to read it again."""
+        """Operations on vectors of 64 bytes that take as long as it takes to write one to memory, which reads its line
+        before, and to read it again."""
         return int(3 * 64 / self.memory_bytes_per_cycle / self.vector_op_cycles)
 
     @property

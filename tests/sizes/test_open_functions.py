@@ -39,7 +39,7 @@ APART = {
 }
 """Functions that have a program for each size, maybe: with what that has to do."""
 
-GRADIENTS_APART = {"linear_scan", "conv1d", "conv2d", "conv3d"}
+GRADIENTS_APART = {"conv1d", "conv2d", "conv3d"}
 """Gradients of which parts have no elements at the least sizes, or of strides."""
 
 ROWS = [r for r in TABLE if r.letters and r.id not in APART]

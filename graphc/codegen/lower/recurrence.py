@@ -19,8 +19,8 @@ Operands = tuple[Value, ...]
 
 
 class Recurrences:
-    """Of one nest. Without inner dims the steps are the innermost loop (`chain`), with states in registers. Else those of
-    a tile are a loop around its rows (`steps`): a state in memory has an index for the row in its tile, those of the
+    """Of one nest. Without inner dims the steps are the innermost loop (`chain`), with states in registers. Else those
+    of a tile are a loop around its rows (`steps`): a state in memory has an index for the row in its tile, those of the
     inner dims, and one for the column in the tile, where the vector runs over columns.
 
     `begins`: whether the step at hand is the first; `row`: the number of the row at hand in its tile.

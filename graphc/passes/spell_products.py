@@ -1,0 +1,165 @@
+"""Products of a few numbers in loops become sums of elementwise products, which are fused with what is around them: the
+tiles and packed operands of a kernel for products would cost more than the product."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.dims import Dim, typical
+from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.op import Op
+from graphc.ir.ops.contract import LabelledProduct
+from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.fused import Fused
+from graphc.ir.types import TensorType
+from graphc.passes.pipeline import Pass
+from graphc.schedule.choose import schedule_node
+from graphc.schedule.nest_schedule import NestSchedule
+from graphc.schedule.schedule import Schedule
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType, contiguous_strides
+
+FOLD_CYCLES = 12                # of the lanes of one sum
+ROW_CYCLES = 13                 # of a loop around sums that are folded: what is loaded and stored is short and masked
+MOST = 1 << 14                  # products of which the costs are compared: beyond, kernels of tiles have won long since
+
+Labels = Sequence[str]
+
+
+@dataclass(frozen=True)
+class SpellProducts(Pass):
+    """In the bodies of loops, matmul and einsum are spelled out where the cycles of a loop nest are fewer than those of
+    the best kernel for products, both by their schedules for dense operands.
+
+    Needs static sizes; what can be moved out of loops has been. Gives broadcasts, products and sums.
+    Stands before fusion, which takes these into its loop nests; after all passes that know products.
+    """
+    target: Target
+    name: ClassVar[str] = "spell_products"
+    known: dict[tuple[Op, tuple[TensorType, ...]], bool] = field(default_factory=dict, compare=False, repr=False)
+
+    def run(self, graph: Graph) -> Graph:
+        """Loops of this graph; those of its bodies have been seen to before."""
+        loops = {node: op for node in graph.nodes if isinstance(node.op, (Scan, WhileLoop))
+                 and (op := self._in_bodies(node.op)) is not node.op}
+        if not loops:
+            return graph
+        w = Rewriter(graph)
+        for node in graph.nodes:
+            with w.at(node.loc, node.scope):
+                if node in loops:
+                    w.replace(node, w.apply(loops[node], [w[v] for v in node.inputs]))
+                else:
+                    w.keep(node)
+        return w.done()
+
+    def _in_bodies(self, op: Op) -> Op:
+        old = dict(regions(op))
+        new = {name: self._spelled(body) for name, body in old.items()}
+        return op.replace(**new) if any(new[name] is not old[name] for name in old) else op
+
+    def _spelled(self, body: Graph) -> Graph:
+        branches = {node: self._in_bodies(node.op) for node in body.nodes if isinstance(node.op, Cond)}
+        changed = {node: op for node, op in branches.items() if op is not node.op}
+        products = {node for node in body.nodes if isinstance(node.op, LabelledProduct) and self._pays(node)}
+        if not changed and not products:
+            return body
+        w = Rewriter(body)
+        for node in body.nodes:
+            with w.at(node.loc, node.scope):
+                if node in products:
+                    w.replace(node, [spelled(w, node.op, *(w[v] for v in node.inputs))])
+                elif node in changed:
+                    w.replace(node, w.apply(changed[node], [w[v] for v in node.inputs]))
+                else:
+                    w.keep(node)
+        return w.done()
+
+    def _pays(self, node: Node) -> bool:
+        types = tuple(v.type for v in node.inputs)
+        key = node.op, types
+        if key not in self.known:
+            self.known[key] = _is_small(node, types) and self._is_cheaper(node, types)
+        return self.known[key]
+
+    def _is_cheaper(self, node: Node, types: tuple[TensorType, ...]) -> bool:
+        """By the cycles of both kernels for dense operands."""
+        dense = [ViewType(t.dtype, t.shape, contiguous_strides(t.shape)) for t in (*types, node.outputs[0].type)]
+        whole = schedule_node(node, dense[:2], dense[2:], self.target)
+        left, right, order, kept = _axes(node.op, *types)
+        ins = [_expanded(view, labels, order) for view, labels in zip(dense, (left, right))]
+        b = Builder("body")
+        x, y = (b.input(f"x{k}", TensorType(v.dtype, v.shape)) for k, v in enumerate(ins))
+        cluster = Node(Fused(b.finish([_summed(b, x, y, kept)])), (x, y), (node.outputs[0].type,), None, "")
+        nest = schedule_node(cluster, ins, dense[2:], self.target)
+        return _cycles(nest) + _folding(nest, node) < _cycles(whole)
+
+
+def _folding(nest: Schedule, node: Node) -> float:
+    """Cycles of adding the lanes of each sum, where the vector runs along it: the model of loop nests leaves them out,
+    since rows are long as a rule."""
+    along = isinstance(nest, NestSchedule) and nest.vector in nest.inner and nest.lanes > 1
+    rows = typical(node.outputs[0].type.size)
+    return FOLD_CYCLES * rows + ROW_CYCLES * (rows if rows > 1 else 0) if along else 0.0
+
+
+def _cycles(schedule: Schedule) -> float:
+    return sum(ranking.best.total for ranking in schedule.rankings)
+
+
+def _is_small(node: Node, types: tuple[TensorType, ...]) -> bool:
+    """Few products of sizes that are known, in one type in which is computed; each operand has every axis once."""
+    x, y, dtype = *types, node.outputs[0].type.dtype
+    if not (x.dtype == y.dtype == dtype and dtype.is_float and not dtype.is_storage):
+        return False
+    left, right, out = node.op.labels(x.rank, y.rank)
+    sizes: dict[str, Dim] = {}
+    for label, n in (*zip(left, x.shape), *zip(right, y.shape)):
+        sizes[label] = n if sizes.get(label, 1) == 1 else sizes[label]
+    count = 1
+    for n in sizes.values():
+        if not isinstance(n, int) or n == 0:
+            return False
+        count *= n
+    return count <= MOST and len({*left}) == len(left) and len({*right}) == len(right)
+
+
+def spelled(b: Builder, op: LabelledProduct, x: Value, y: Value) -> Value:
+    """The product as a sum over the axes that it does not keep."""
+    left, right, order, kept = _axes(op, x.type, y.type)
+    return _summed(b, _over(b, x, left, order), _over(b, y, right, order), kept)
+
+
+def _axes(op: LabelledProduct, x: TensorType, y: TensorType) -> tuple[Labels, Labels, Labels, int]:
+    """The labels of the operands, and those of the products: first the axes of the result, so many."""
+    left, right, out = op.labels(x.rank, y.rank)
+    return left, right, (*out, *dict.fromkeys(label for label in (*left, *right) if label not in out)), len(out)
+
+
+def _summed(b: Builder, x: Value, y: Value, kept: int) -> Value:
+    product = b.mul(x, y)
+    gone = tuple(range(kept, product.type.rank))
+    return b.sum(product, axes=gone) if gone else product
+
+
+def _over(b: Builder, v: Value, labels: Labels, order: Labels) -> Value:
+    """The operand with an axis for each label of `order`, of size 1 where it has none."""
+    perm = _turned(labels, order)
+    v = v if perm == tuple(range(len(perm))) else b.transpose(v, perm=perm)
+    sizes = iter(v.type.shape)
+    shape = tuple(next(sizes) if label in labels else 1 for label in order)
+    return v if shape == v.type.shape else b.reshape(v, shape=shape)
+
+
+def _expanded(view: ViewType, labels: Labels, order: Labels) -> ViewType:
+    """What `_over` shows of a view."""
+    axes = iter(_turned(labels, order))
+    at = [next(axes) if label in labels else -1 for label in order]
+    return ViewType(view.dtype, tuple(view.shape[i] if i >= 0 else 1 for i in at),
+                    tuple(view.strides[i] if i >= 0 else 0 for i in at))
+
+
+def _turned(labels: Labels, order: Labels) -> tuple[int, ...]:
+    return tuple(labels.index(label) for label in order if label in labels)
