@@ -33,12 +33,17 @@ def compute_kind(compute: object) -> Compute:
 
 
 def training_compute(compute: object) -> str | None:
-    """`compute=` of a training step. GraphError for integers, through which nothing is learned."""
+    """`compute=` of a training step. GraphError for the ranges of a calibration, which are of weights as they were."""
     kind = compute_kind(compute)
-    if kind is None or kind == bf16.name:
-        return kind
-    raise GraphError(f"a training step computes products in f32, or of factors rounded to bf16: compute={bf16.name!r}; "
-                     f"{INT8!r} is for networks that are trained", user_loc())
+    if isinstance(kind, Calibration):
+        raise GraphError(f"a calibration is of a network that is trained: compute={INT8!r} of a training step rounds "
+                         "by the largest number of each row", user_loc())
+    return kind
+
+
+def training_in(function: GraphFunction, compute: str | None) -> GraphFunction:
+    """A whole training step in this type; for integers the trace has rounded the factors (`quantisation_aware`)."""
+    return _in_bf16(function) if compute == bf16.name else function
 
 
 def computing(function: GraphFunction, compute: Compute) -> tuple[GraphFunction, ProductQuantizer | None]:

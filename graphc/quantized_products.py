@@ -16,6 +16,7 @@ from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.conv import Conv
+from graphc.ir.ops.remat import Remat
 from graphc.ir.stored import node_reference
 from graphc.ir.types import DType, f32, i8, i32, u8
 from graphc.passes.pack_factors import spread
@@ -91,12 +92,14 @@ class WeightProduct:
 @dataclass
 class ProductQuantizer:
     """Rewrites graphs; `found`: the products that it saw. `fixed`: ranges of activations by the names of products;
-    others are quantised by their largest number in each row, or image. `outer`: what inputs of bodies are outside."""
+    others are quantised by their largest number in each row, or image. `straight_through`: products stay f32, of
+    factors as they are after rounding, through which gradients go. `outer`: what inputs of bodies are outside."""
     target: Target
     fixed: Mapping[str, Activations] = field(default_factory=dict)
     found: list[WeightProduct] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
     outer: dict[Value, Value] = field(default_factory=dict)
+    straight_through: bool = False
 
     def whole(self, graph: Graph) -> Graph:
         return self._rewritten(graph, {v: v.name for v, new in zip(graph.state, graph.updates) if new is None}, False)
@@ -112,9 +115,10 @@ class ProductQuantizer:
                     product = self._product(node, names, inner)
                     self.found.append(product)
                     if not product.why_not:
-                        w.replace(node, [_quantised(w, product, self.fixed.get(product.name))])
+                        w.replace(node, [_rounded(w, product) if self.straight_through else
+                                         _quantised(w, product, self.fixed.get(product.name))])
                         continue
-                w.keep(node, self._with_bodies(node, lasting))
+                w.keep(node, self._with_bodies(node, lasting, inner))
         return w.done()
 
     def _product(self, node: Node, names: Sequence[str | None], inner: bool) -> WeightProduct:
@@ -126,16 +130,17 @@ class ProductQuantizer:
             name = f"{name}#{self.names[name]}"
         return WeightProduct(name, node, place, _why_not(node, place, self.target), inner)
 
-    def _with_bodies(self, node: Node, lasting: Mapping[Value, str]) -> Op | None:
-        if not isinstance(node.op, Scan):
+    def _with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:
+        if not isinstance(node.op, Scan | Remat):
             return None
-        first, body = node.op.carries + node.op.xs, node.op.body
+        is_loop, body = isinstance(node.op, Scan), node.op.body
+        first = node.op.carries + node.op.xs if isinstance(node.op, Scan) else 0
         known = {}
         for inside, v in zip(body.inputs[first:], node.inputs[first:], strict=True):
             self.outer[inside] = v
             if v in lasting:
                 known[inside] = lasting[v]
-        return node.op.replace(body=self._rewritten(body, known, True))
+        return node.op.replace(body=self._rewritten(body, known, inner or is_loop))
 
     def numbers(self, v: Value, state: Mapping[Value, np.ndarray]) -> np.ndarray:
         """What a lasting value is, of these arrays of the state."""
@@ -207,6 +212,17 @@ def _quantised(w: Rewriter, product: WeightProduct, fixed: Activations | None) -
         if (scale := scales[i]) is not None:
             y = w.mul(y, _along_result(w, node, i, scale))
     return y
+
+
+def _rounded(w: Rewriter, product: WeightProduct) -> Value:
+    """The product of what the factors are after rounding to integers; each factor's gradient is that of the rounded
+    one."""
+    factors = []
+    for i, v in enumerate(product.node.inputs):
+        fixed = w.stop_gradient(w[v])
+        codes, scale = _by_largest(w, fixed, product.summed(i), i == (product.place or 0))
+        factors.append(w.add(w.sub(w[v], fixed), w.mul(w.cast(codes, dtype=f32), scale)))   # 0 with the gradient 1
+    return w.apply(product.node.op, factors)[0]
 
 
 def _by_largest(w: Rewriter, v: Value, axes: tuple[int, ...], exact: bool) -> tuple[Value, Value]:

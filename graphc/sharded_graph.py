@@ -22,7 +22,7 @@ from graphc.ir.types import TensorType, f32, f64, i64
 from graphc.nn.network import inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
-from graphc.product_types import computing
+from graphc.product_types import training_in
 from graphc.training_graph import Chosen, Recipe
 
 LOSS, SHARE, SHARD, STEPS = "loss", "share", "shard", "steps"
@@ -100,7 +100,7 @@ def shard_graph(recipe: Recipe, rows: Dim, whole: Mapping[str, TensorType]) -> S
         outputs = {LOSS: loss * factor, **{GRAD + name: _wide(g) for _, name, g in grads},
                    **{name: _wide(value) * share.astype(_wide(value).dtype) for name, value in averaged.items()},
                    **{VALUE + name: value for name, value in by_row.items()}}
-        function, _ = computing(_reading(finish(trace, outputs, user_loc())), recipe.compute)
+        function = training_in(_reading(finish(trace, outputs, user_loc())), recipe.compute)
         after = {NEW + v.name: value for _, v, value in kept}
         alone = _without_inputs(_reading(finish(trace, after, user_loc()))) if after else None
     return ShardGraph(function, tuple((key, name) for key, name, _ in grads), _moved(moving), tuple(means),

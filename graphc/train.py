@@ -69,7 +69,8 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     ema = decay ema + (1 - decay) p after each update (the first begins it), which `step.averaged` is bound to.
 
     `compute`: "bf16": factors of products, forward and backward, are rounded to bf16, as of gc.compile; parameters,
-    gradients and the update stay f32.
+    gradients and the update stay f32. "int8": training for a network that will be compiled with compute="int8": the
+    forward pass rounds the factors of products by weights as that does, in f32, and gradients go straight through.
 
     `memory`: bytes that a call may take (`step.memory.total`, parameters included), or a text such as "300 MB". What
     does not fit is computed again in the backward pass, by the same kernels, the cheapest first: `step.explain()` says

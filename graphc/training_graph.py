@@ -12,7 +12,7 @@ from graphc import optim
 from graphc.autodiff.backward import backward
 from graphc.contained import contained
 from graphc.dsl.array import Array
-from graphc.dsl.context import user_loc
+from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.live_number import live_number
 from graphc.dsl.outputs import with_outputs
@@ -25,7 +25,8 @@ from graphc.nn.module import Module
 from graphc.nn.network import call, inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
-from graphc.product_types import computing
+from graphc.product_types import INT8, training_in
+from graphc.quantisation_aware import rounding_factors
 from graphc.state import Own, Setting
 
 STEP, RATE, WEIGHTS, EMA = "step", "lr", "sample_weight", "ema"
@@ -98,10 +99,17 @@ class Recipe:
             named = {"loss": loss, **values, **norms}
             function = finish(trace, named if len(named) > 1 or self.outputs else loss, user_loc())
             function = with_outputs(function, self.outputs) if self.outputs else function
-            return computing(function, self.compute)[0], frozenset(key for key, _, _ in grads)
+            return training_in(function, self.compute), frozenset(key for key, _, _ in grads)
 
     def loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         """The loss of a batch, a float scalar, and what else is reported."""
+        loss, values = self._loss(arrays)
+        if self.compute != INT8:
+            return loss, values
+        loss, *others = rounding_factors(current_trace(), [loss, *values.values()])
+        return loss, dict(zip(values, others))
+
+    def _loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         if self.weighted:
             *names, last = arrays
             return self.objective.weighted({name: arrays[name] for name in names}, arrays[last]), {}
