@@ -14,6 +14,7 @@ from graphc.errors import GraphError
 from graphc.fitting.convert import as_numpy
 from graphc.fitting.data import Examples, epoch_order
 from graphc.ir.convert import flag, integer, shown
+from graphc.ranks import agree_on
 from graphc.train import TrainStep
 
 
@@ -35,10 +36,16 @@ def batches(*arrays: Any, size: int, seed: int | None = None, epoch: int = 0,
         raise GraphError("batches takes arrays with one row for each example, got "
                          + ", ".join(str(list(a.shape)) for a in rows.arrays), user_loc())
     order = None if seed is None else epoch_order(rows.count, integer(seed, "batches: seed", 0), epoch)
-    if step is not None and not isinstance(step, TrainStep):
+    cut = flag(drop_last, "batches: drop_last")
+    if step is None:
+        whole = rows.batches(size, order)
+    elif isinstance(step, TrainStep):
+        agree_on(step.ranks, {"examples": rows.count, "size=": size, "seed=": -1 if seed is None else seed,
+                              "epoch=": epoch, "drop_last=": cut}, "gc.batches")
+        whole = rows.batches(size, order, part=step.part)
+    else:
         raise GraphError(f"batches: step= takes a training step, got {shown(step)}", user_loc())
-    whole = rows.batches(size, order) if step is None else rows.batches(size, order, part=step.part)
-    return islice(whole, rows.count // size) if flag(drop_last, "batches: drop_last") else whole
+    return islice(whole, rows.count // size) if cut else whole
 
 
 @formed

@@ -6,6 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
 from graphc.shard_tree import Span, Sums
 
 T = TypeVar("T")
@@ -64,3 +66,13 @@ class Alone:
 
 
 ALONE = Alone()
+
+
+def agree_on(ranks: Ranks, facts: Mapping[str, float], what: str) -> None:
+    """GraphError, on all ranks, where these numbers are not the same on all of them, who do `what`."""
+    rows = ranks.gathered(list(facts.values()), what)
+    for rank, row in enumerate(rows):
+        for name, number, first in zip(facts, row, rows[0]):
+            if number != first:
+                raise GraphError(f"{what}: rank {rank} of {ranks.count} has {name} {number:.0f}, and rank 0 "
+                                 f"{first:.0f}: all ranks give the same, and each reads its own rows", user_loc())

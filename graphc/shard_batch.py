@@ -42,6 +42,8 @@ class ShardedBatch:
             raise GraphError(f"the state was written {int(versions[odd])} times on rank {odd}, and {int(versions[0])} "
                              "times on rank 0: what is written on one rank (an array, a hyperparameter) is to be "
                              "written on all", user_loc())
+        if not sum(every):
+            raise GraphError("this batch has no rows, of which a step with shards could take means", user_loc())
         self.sizes = shard_rows(sum(every), program.shards)
         ends = rank_ends(sum(every), program.shards, program.ranks.count)
         own = [end - start for start, end in zip([0, *ends], ends)]

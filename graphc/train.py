@@ -226,6 +226,14 @@ class TrainStep(Trainer, Shown):
         """The whole step as a function, which knows who owns each array of the state."""
         return self._function
 
+    def as_one(self, what: str) -> GraphFunction:
+        """The same, for what holds one function of a step. GraphError of a step with shards, which has several."""
+        if self._recipe.shards is not None:
+            raise GraphError("a step with shards= is several functions and the sums between them, and "
+                             f"{what} holds one: make the step without shards=, and give it this state: "
+                             "other.state.load(step.state.copy())", user_loc())
+        return self._function
+
     @property
     def model(self) -> Model:
         """The network, bound to this state: `gc.compile(step.model, x=gc.f32[1, 784])`."""

@@ -31,7 +31,7 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.metrics.metric import Metric
 from graphc.nn.module import Function
 from graphc.nn.parameter import Parameter
-from graphc.ranks import Ranks
+from graphc.ranks import Ranks, agree_on
 from graphc.shards import ShardedProgram, step_program
 from graphc.sharded_graph import batch_dim
 from graphc.specialised import Specialised, SpecialisedGraph
@@ -118,6 +118,9 @@ class Trainer:
                     self._steps_done(), flag(shuffle, "shuffle"), flag(drop_last, "drop_last"), weights=weights,
                     metrics=as_metrics(metrics), progress=progress,
                     part=partial(self._ranks.part, shards=self._recipe.shards or 1))
+        agree_on(self._ranks, {"examples": -1 if isinstance(given, Stream) else given.count, "batch=": plan.batch,
+                               "epochs=": plan.epochs, "seed=": seed, "shuffle=": plan.shuffle,
+                               "drop_last=": plan.drop_last}, "step.fit")
         self._split(plan, validation)
         self._weigh(plan, class_weight)
         _check(plan)

@@ -49,8 +49,13 @@ def step(**more):
     (lambda: {"a": step(), "b": step()}, {}, "not one array: the functions of a library share one state"),
     (lambda: {"a": step()}, {"x": gc.f32[1, 4]}, "each is given as it is called"),
     (dict, {}, "each is given as it is called"),
+    (lambda: step(shards=2), {}, "a step with shards= is several functions"),
+    (lambda: {"a": (it := step()), "A": gc.compile(it.model, x=gc.f32[4, 2])}, {}, "but for the case of letters"),
+    (step, {"threads": 4}, "threads= says whether the library has a thread pool"),
+    (step, {"targets": ["wasm32", "wasm32"]}, "targets= names wasm32 twice"),
+    (step, {"targets": [3]}, "targets= takes names of systems"),
     (lambda: gc.compile(NET, x=gc.f32[64, 4], seed=0), {}, "only in the form that this machine reads: export the network"),
-    (3, {}, "takes a graph, a network or step.model"),
+    (3, {}, "run: export takes a graph, a network, step.model, a training step or what gc.compile made, got int"),
 ])
 def test_mistakes(what, options, said, tmp_path):
     thing = what() if callable(what) and not isinstance(what, nn.Module) else what

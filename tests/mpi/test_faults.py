@@ -16,6 +16,11 @@ MISTAKES = {                        # what rank 0 is told, and rank 1
     "index": ("rank 1 of 2 failed: GraphError: cross_entropy got label 99", "cross_entropy got label 99"),
     "rows": ("rank 1 of 2 failed: GraphError: argument 'x'", "must have shape [8, 1, 8, 8], got [3, 1, 8, 8]"),
     "file": ("there is no checkpoint /nowhere", "rank 0 of 2 failed: GraphError: there is no checkpoint /nowhere"),
+    "examples": ("step.fit: rank 1 of 2 has examples 40, and rank 0 48",) * 2,
+    "epochs": ("step.fit: rank 1 of 2 has epochs= 1, and rank 0 2",) * 2,
+    "batches": ("gc.batches: rank 1 of 2 has seed= 4, and rank 0 3",) * 2,
+    "scatter": ("rank 1 of 2 failed: GraphError: step.scatter: the batch is that of rank 0",
+                "the other ranks give nothing"),
     "calls": ("rank 0 of 2 came to a step, and rank 1 to something else", "rank 1 of 2 came to step.save"),
     "written": ("was written 3 times on rank 1, and 2 times on rank 0", "was written 3 times on rank 1"),
 }

@@ -72,6 +72,9 @@ def test_what_a_call_changes_goes_in_and_out():
     assert {i.name for i in session(model).get_overridable_initializers()} == changed
     with pytest.raises(gc.GraphError, match="brings its state"):
         gc.to_onnx(step, seed=0)
+    with pytest.raises(gc.GraphError, match="several functions and the sums between them, and a model holds one"):
+        gc.to_onnx(gc.train_step(nn.Linear(2), loss=nn.mse, optimizer=optim.Adam(0.1), x=gc.f32[8, 4], y=gc.f32[8, 2],
+                                 shards=2))
 
 
 def test_training_mode_of_a_network():

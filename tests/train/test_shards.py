@@ -208,6 +208,7 @@ def unequal(x):
     (lambda: gc.train_step(nn.LSTM(4) >> nn.Linear(3), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[5, 8, 3],
                            y=gc.f32[5, 8, 3], shards=2), "LSTM takes x as \\[time, batch, …\\]"),
     (lambda: made(shards=2)(X[:20], Y), "must have shape \\[24, 6\\], got \\[20, 6\\]"),
+    (lambda: made(rows="B", shards=2)(X[:0], Y[:0]), "this batch has no rows"),
     (lambda: made().sharded, "this step has no shards"),
     (lambda: gc.train_step(looped, optimizer=optim.SGD(0.1), x=gc.f32[24, 6], shards=2)(X),
      "gc.shard_sum cannot stand inside scan"),

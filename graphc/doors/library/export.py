@@ -76,6 +76,11 @@ def export(what: object, folder: str | os.PathLike[str], /, *, name: str = "net"
     platforms = _platforms(targets)
     if weights not in (EMBED, FILE):
         raise GraphError(f'weights= is "{EMBED}" or "{FILE}", got {shown(weights)}', user_loc())
+    if not isinstance(threads, bool):
+        raise GraphError("threads= says whether the library has a thread pool, True or False; how many take part is "
+                         f"for NAME_create to say; got {shown(threads)}", user_loc())
+    if not isinstance(folder, (str, os.PathLike)):
+        raise GraphError(f"a library is written into a folder, given as str or Path, got {shown(folder)}", user_loc())
     try:
         library = _library(what, check_name(name, "name="), weights == EMBED, threads, options, bindings)
     except GraphError as error:
@@ -86,9 +91,13 @@ def export(what: object, folder: str | os.PathLike[str], /, *, name: str = "net"
 def _platforms(targets: str | Sequence[str]) -> list[Platform]:
     """The systems, with the instruction sets that are wanted: "x86_64-linux", or "x86_64-linux:avx2,avx512"."""
     names = (targets,) if isinstance(targets, str) else targets
-    if not is_sequence(names) or not names:
+    if not is_sequence(names) or not names or not all(isinstance(each, str) for each in names):
         raise GraphError(f"targets= takes names of systems, got {shown(targets)}", user_loc())
-    return [_platform(each) for each in names]
+    found = [_platform(each) for each in names]
+    if twice := next((p.name for n, p in enumerate(found) if p.name in [q.name for q in found[:n]]), None):
+        raise GraphError(f"targets= names {twice} twice; several instruction sets of a system are one target: "
+                         '"x86_64-linux:avx2,avx512"', user_loc())
+    return found
 
 
 def _platform(name: str) -> Platform:
@@ -119,6 +128,9 @@ def _library(what: object, name: str, embedded: bool, threads: bool, options: Ma
         if source.function.name in OWN:
             raise GraphError(f"a function cannot be called {source.function.name}: the library has one of that name")
         check_name(source.function.name, "the name of a function")
+    words = [source.function.name.upper() for source in found]
+    if alike := next((s.function.name for n, s in enumerate(found) if words[n] in words[:n]), None):
+        raise GraphError(f"two functions are called {alike} but for the case of letters, which their macros have alike")
     image, numbers = joined([source.arrays for source in found])
     names = [array.name for array in image.arrays]
     if twice := next((n for n in names if names.count(n) > 1), None):

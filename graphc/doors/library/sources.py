@@ -12,13 +12,15 @@ from graphc.compiled import CompiledGraph
 from graphc.doors.library.programs import LibraryFunction
 from graphc.doors.library.state_image import StateArray
 from graphc.dsl.context import user_loc
+from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
+from graphc.ir.graph import Graph
 from graphc.nn.entry import Entry
 from graphc.nn.network import entries
 from graphc.origin import Origin
 from graphc.specialised import SpecialisedGraph
-from graphc.state import Setting, State
+from graphc.state import Model, Setting, State
 from graphc.train import TrainStep
 
 STEP, RUN = "step", "run"           # what a function is called that the user did not name
@@ -71,13 +73,17 @@ def _source(name: str, what: object, options: Mapping[str, Any], bindings: Mappi
             raise GraphError("types, seed= and state= belong to a network or a graph; this one is compiled already",
                              user_loc())
         if isinstance(what, TrainStep):
-            origin = Origin(what.graph, entries(what.traced), state=what.state)
+            function = what.as_one("a library")
+            origin = Origin(function.graph, entries(function), state=what.state)
             return _of(name, origin, values, ("loss",))
         if what.origin is None:
             raise GraphError(f"{name}: export takes what gc.compile made, not a copy of it", user_loc())
         if what.origin.state is None and isinstance(what, CompiledGraph) and what.graph.state:
             return _settled(name, what)
         return _of(name, what.origin, values)
+    if not isinstance(what, (Graph, GraphFunction, Model)) and not callable(what):
+        raise GraphError(f"{name}: export takes a graph, a network, step.model, a training step or what gc.compile "
+                         f"made, got {type(what).__name__}", user_loc())
     source = traced(what, bool(options["training"]), bindings)
     return _of(name, _origin(source, options), values)
 

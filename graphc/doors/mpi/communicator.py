@@ -155,6 +155,8 @@ class Communicator:
 
     def dealt(self, arrays: Sequence[Any], shards: int) -> Sequence[np.ndarray]:
         """Rank 0 has a batch; each rank gets the rows of its shards."""
+        given = GraphError("step.scatter: the batch is that of rank 0; the other ranks give nothing")
+        self.gathered((), "step.scatter", given if self.rank and arrays else None)
         whole = [np.require(a, requirements=["C", "A"]) for a in arrays] if self.rank == 0 else []
         forms = self.from_first(lambda: [(a.dtype, a.shape) for a in whole], "step.scatter")
         ends = rank_ends(next((shape[0] for _, shape in forms if shape), 0), shards, self.count)

@@ -80,7 +80,8 @@ def _model(f: object, opset: int, training: bool, origin: tuple[int | None, obje
             if origin != (None, None) or outputs is not None or training:
                 raise GraphError("a training step brings its state, its mode and its outputs: leave out seed=, state=, "
                                  "training= and outputs=")
-            return model_of(traced(f.graph, False, types).graph, _held(f.state, entries(f.traced)), opset,
+            function = f.as_one("a model")
+            return model_of(traced(function.graph, False, types).graph, _held(f.state, entries(function)), opset,
                             gc.__version__)
         source = traced(f, training, types)
         function = source.function if outputs is None else with_outputs(source.function, outputs)

@@ -48,6 +48,10 @@ def mistaken():
     told("index", lambda: step(batch[0], np.full_like(batch[1], 99) if ODD else batch[1]))
     told("rows", lambda: step(x[:3], y[:3]) if ODD else step(*batch))
     told("file", lambda: step.load("/nowhere/at.all"))
+    told("examples", lambda: step.fit(x[:40] if ODD else x, y[:40] if ODD else y, batch=ROWS))
+    told("epochs", lambda: step.fit(x, y, batch=ROWS, epochs=2 - ODD))
+    told("batches", lambda: gc.batches(x, y, size=ROWS, seed=3 + ODD, step=step))
+    told("scatter", lambda: step.scatter(x[:ROWS], y[:ROWS]))
     told("calls", lambda: step.save("/nowhere/at.all") if ODD else step(*batch))
     assert all(np.array_equal(step.state[name], a) for name, a in before.items())
     step(*batch)                    # the job can go on
