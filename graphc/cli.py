@@ -1,4 +1,4 @@
-"""The command line: graphc demo | run | profile | dump | explain | explore | opt | export | chat | doctor."""
+"""The command line: graphc demo | run | profile | dump | explain | explore | opt | export | to-onnx | chat | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+import graphc as gc
 from graphc import __version__
 from graphc.cli_answers import answered
-from graphc.cli_sources import GivenGraph, load_program, load_source, load_thing, read_array, sizes_of
+from graphc.cli_sources import GivenGraph, as_type, load_program, load_source, load_thing, read_array, sizes_of
 from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
 from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
@@ -36,7 +37,7 @@ from graphc.schedule.platforms import EVERY_TARGET
 from graphc.schedule.target import AVX2, Target
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
-COMMANDS = "demo | run | profile | dump | explain | explore | opt | export | chat | doctor"
+COMMANDS = "demo | run | profile | dump | explain | explore | opt | export | to-onnx | chat | doctor"
 SOURCE = ("a file with the text of a graph, an ONNX model (.onnx), or module.py:name for a @gc.graph function, a "
           "training step or a network")
 
@@ -95,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
     opt.set_defaults(command=_opt)
     _add_export(commands.add_parser("export", help="write a C library of a graph or a training step"))
+    _add_to_onnx(commands.add_parser("to-onnx", help="write a graph, a network or a training step as an ONNX file "
+                                                     "(extra: onnx)"))
     _add_chat(commands.add_parser("chat", help="talk to a language model in a GGUF file (extra: llm)"))
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
@@ -109,6 +112,17 @@ def _add_export(library: argparse.ArgumentParser) -> None:
     library.add_argument("--weights", choices=("embed", "file"), default="embed")
     library.add_argument("--no-threads", action="store_true", help="without a thread pool")
     library.set_defaults(command=_export)
+
+
+def _add_to_onnx(writing: argparse.ArgumentParser) -> None:
+    writing.add_argument("source", help="module.py:name of what gc.to_onnx takes, or a file with the text of a graph")
+    writing.add_argument("file", type=Path, help="for example net.onnx")
+    writing.add_argument("--type", action="append", default=[], metavar="NAME=TYPE",
+                         help="what an input of a network is, for example x='f32[B, 784]'")
+    writing.add_argument("--state", type=Path, help="a network's parameters: a file of safetensors")
+    writing.add_argument("--seed", type=_natural, help="the same, drawn: from this number")
+    writing.add_argument("--opset", type=_positive, help="the version of ONNX's operators")
+    writing.set_defaults(command=_to_onnx)
 
 
 def _add_chat(chat: argparse.ArgumentParser) -> None:
@@ -217,6 +231,13 @@ def _export(options: argparse.Namespace) -> None:
     print(made)
 
 
+def _to_onnx(options: argparse.Namespace) -> None:
+    types = {name: as_type(text) for name, text in _pairs(options.type, "--type NAME=TYPE").items()}
+    opset = {} if options.opset is None else {"opset": options.opset}
+    gc.to_onnx(load_thing(options.source), options.file, state=options.state, seed=options.seed, **opset, **types)
+    print(options.file)
+
+
 def _after(each: Pass, graph: Graph) -> Graph:
     """The graph after the pass. The order is the user's here, so that what a pass fails on is what it was given."""
     try:
@@ -300,12 +321,16 @@ def _whole(text: str, what: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
+def _natural(text: str) -> int:
     """For argparse, which names the option."""
     try:
-        number = _whole(text, "it")
+        return _whole(text, "it")
     except GraphError as error:
         raise argparse.ArgumentTypeError(error.text) from None
+
+
+def _positive(text: str) -> int:
+    number = _natural(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"it takes a number from 1 on, got {number}")
     return number

@@ -127,7 +127,7 @@ def _program_of(path: str, name: str, types: Mapping[str, str]) -> Program:
         if not types:
             raise GraphError(f"{name} in {path} is a network: say what its inputs are, for example --type "
                              f"{next(iter(argument_names(found.forward)), 'x')}='f32[1, 784]'")
-        return traced(found, False, {name: _type(text) for name, text in types.items()}).function
+        return traced(found, False, {name: as_type(text) for name, text in types.items()}).function
     if not isinstance(found, GraphFunction | CompiledGraph | SpecialisedGraph | TrainStep):
         other = f" ({name} is a {type(found).__name__})" if name in vars(module) else ""
         raise GraphError(f"{path} has no graph {name!r}{other}; it has {_graphs(module)}")
@@ -136,7 +136,7 @@ def _program_of(path: str, name: str, types: Mapping[str, str]) -> Program:
     return found
 
 
-def _type(text: str) -> TensorType:
+def as_type(text: str) -> TensorType:
     """f32[B, 784] as the graph's text has it."""
     found = TYPE.match(text)
     if found is None or found[1] not in BY_NAME:
