@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
 from graphc.nn.entry import Entry
@@ -19,3 +21,12 @@ class Origin:
     entries: tuple[Entry, ...] = ()
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None
+
+
+def state_of(origin: Origin | None) -> State:
+    """The state of what was made so. GraphError where its calls have arrays that nobody can change."""
+    if origin is None or origin.state is None:
+        raise GraphError("this function has no state that could be read or written: its parameters are taken as they "
+                         "were when it was compiled, and it updates none. Give it a training step's state "
+                         "(state=step.state, or step.model)", user_loc())
+    return origin.state

@@ -26,9 +26,10 @@ from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
 from graphc.memory.usage import Memory
 from graphc.once import recent
-from graphc.origin import Origin
+from graphc.origin import Origin, state_of
 from graphc.profile import Profile
 from graphc.sized import SizedGraph
+from graphc.state import State
 
 KEPT_PROGRAMS = 16                  # for different sizes, of one function
 KEPT_SIZES = 256                    # of which what a call needs is kept
@@ -160,6 +161,11 @@ class SpecialisedGraph(Shown):
         """All that is kept."""
         return (*self._together.values(), *self._apart.kept)
 
+    @property
+    def state(self) -> State:
+        """The live arrays that calls read and write: read, written, saved and copied by name, as `step.state`."""
+        return state_of(self.origin)
+
     def renew(self) -> None:
         """See `Executable.renew`."""
         for run in self.kept:
@@ -218,6 +224,10 @@ class SpecialisedGraph(Shown):
         try:
             given = [np.asarray(arrays[v.name]) for v in inputs]
             types = [TensorType(dtype_of(a), a.shape) for a in given]
+            for v, type in zip(inputs, types):
+                if type.dtype != v.type.dtype and type.rank == v.type.rank:
+                    raise GraphError(f"argument {v.name!r} is {v.type}, got {type}; convert it: "
+                                     f"{v.name}.astype(np.{np.dtype(v.type.dtype.np).name})")
             sizes = solve_dims([(v.name, v.type, type) for v, type in zip(inputs, types)])
             found = {name: static_dim(size) for name, size in sizes.items()}
             for name, size in found.items():

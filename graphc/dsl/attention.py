@@ -50,4 +50,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool
     """`attention` where what nobody sees is known to be finite."""
     operands = [as_array(a) for a in ((q, k, v) if mask is None else (q, k, v, mask))]
     scale = None if scale is None else real(scale, "attention: the scale")
+    q, k, shape = operands[0], operands[1], operands[-1].shape
+    if mask is not None and 2 < q.ndim and shape == (q.shape[0], k.shape[-2]) and shape[0] not in (1, q.shape[-2]):
+        raise GraphError(f"the mask {operands[-1].type} says of each example which keys are seen; a mask broadcasts to "
+                         "[B, heads, T, S]: give mask[:, None, None, :], or the lengths of sequences (lengths=)")
     return emit_all("attention", *operands, scale=scale, causal=flag(causal, "attention: causal"))[0]

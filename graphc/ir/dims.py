@@ -129,7 +129,9 @@ class Poly:
     def __truediv__(self, other: object) -> NoReturn:
         raise self._undivided(other)
 
-    __rtruediv__ = __truediv__
+    def __rtruediv__(self, other: object) -> NoReturn:
+        raise Unsized(f"cannot divide {other} by the symbolic dimension {self}; bind it first, or give it as an int "
+                      "(of a sum, gc.mean divides)")
 
     def _undivided(self, by: object) -> Unsized:
         return Unsized(f"cannot divide the symbolic dimension {self} by {by}; bind it first, or give it as an int")

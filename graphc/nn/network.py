@@ -79,8 +79,11 @@ def call(root: Module, arrays: Mapping):
         signature.bind(*placed, **named)
     except TypeError as error:
         known = dict.fromkeys([*argument_names(root.forward), *sorted(root.takes())])
-        raise GraphError(f"inputs {', '.join(arrays)}: {error}; "
-                         f"the network takes {', '.join(known)}", user_loc()) from None
+        foreign = [name for name in arrays if name not in names] if len(placed) < len(arrays) else []
+        wrong = f"no layer takes {foreign[-1]!r}" if foreign else f"inputs {', '.join(arrays)}: {error}"
+        mask = (" (lengths = attention_mask.sum(1), where what is hidden is padding)"
+                if "attention_mask" in foreign and "lengths" in known else "")
+        raise GraphError(f"{wrong}; the network takes {', '.join(known)}{mask}", user_loc()) from None
     return root(*placed, **named)
 
 
