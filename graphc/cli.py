@@ -90,11 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(explain)
     explain.add_argument("--target", choices=sorted(EVERY_TARGET), help="compile for this CPU instead of ours")
     explain.set_defaults(command=_explain)
-    explore = commands.add_parser("explore",
-                                  help="one HTML page that shows a program whole, from the source to assembly")
-    _add_source(explore)
-    explore.add_argument("-o", "--out", type=Path, default=Path("explore.html"), help="the page's file")
-    explore.set_defaults(command=_explore)
+    _add_explore(commands.add_parser("explore",
+                                     help="one HTML page that shows a program whole, from the source to assembly"))
     opt = commands.add_parser("opt", help="apply passes to a graph and print it")
     _add_source(opt)
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
@@ -104,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
     return parser
+
+
+def _add_explore(explore: argparse.ArgumentParser) -> None:
+    _add_source(explore)
+    explore.add_argument("-o", "--out", type=Path, default=Path("explore.html"), help="the page's file")
+    explore.set_defaults(command=_explore)
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:

@@ -120,7 +120,7 @@ def test_plans_and_draws_what_has_layers(tmp_path, capsys):
     assert main(["plan", f"{model}:net", "--type", "x=f32[B, 3]", "--bind", "B=7"]) == 0
     assert "f32[7, 5]" in capsys.readouterr().out
     assert main(["plan", f"{model}:step"]) == 0 and "8 parameters" in capsys.readouterr().out
-    assert main(["plan", f"{model}:step", "--memory", "1 KB"]) == 1
+    assert main(["plan", f"{model}:step", "--memory", "100 B"]) == 1
     assert "the least that is found" in capsys.readouterr().err
     for source in ("step", "net"):
         out = tmp_path / f"{source}.dot"
