@@ -25,6 +25,7 @@ from graphc.ir.convert import is_integer, is_sequence, items, shown
 from graphc.ir.dim_text import as_dim
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph
+from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
 from graphc.memory.budget import Budget
 from graphc.nn.entry import Entry
@@ -208,6 +209,8 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> Trace
         function = (GraphFunction(f) if isinstance(f, Graph) else f).in_mode(training)
         return TracedFunction(function, _sizes(function, bindings), _bounds(function, bindings))
     net, state = (f.net, f.state) if isinstance(f, Model) else (f, None)
+    if isinstance(f, Shown):
+        raise GraphError(f"{f!r} is compiled already; of a training step give step.model", user_loc())
     if not callable(net):
         raise GraphError(f"compile takes a graph, a network or step.model, got {type(f).__name__}", user_loc())
     types, sizes = _parted(bindings)

@@ -1,4 +1,5 @@
-"""The command line: graphc demo | run | profile | dump | explain | explore | opt | export | to-onnx | chat | doctor."""
+"""The command line: graphc demo | run | profile | plan | dump | draw | explain | explore | opt | export | to-onnx |
+chat | doctor."""
 from __future__ import annotations
 
 import argparse
@@ -14,6 +15,7 @@ import numpy as np
 
 import graphc as gc
 from graphc import __version__
+from graphc.api import plan as plan_of
 from graphc.cli_answers import answered
 from graphc.cli_sources import GivenGraph, as_type, load_program, load_source, load_thing, read_array, sizes_of
 from graphc.codegen.llvm.host import host_target
@@ -35,9 +37,10 @@ from graphc.runtime.lock import StateLock
 from graphc.schedule.platforms import PLATFORMS
 from graphc.schedule.platforms import EVERY_TARGET
 from graphc.schedule.target import AVX2, Target
+from graphc.train import TrainStep
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
-COMMANDS = "demo | run | profile | dump | explain | explore | opt | export | to-onnx | chat | doctor"
+COMMANDS = "demo | run | profile | plan | dump | draw | explain | explore | opt | export | to-onnx | chat | doctor"
 SOURCE = ("a file with the text of a graph, an ONNX model (.onnx), or module.py:name for a @gc.graph function, a "
           "training step or a network")
 
@@ -75,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--runs", default="5")
     profile.add_argument("--svg", type=Path, help="file for the roofline plot")
     profile.set_defaults(command=_profile)
+    _add_plan(commands.add_parser("plan", help="layers, parameters, arithmetic and memory, without running anything"))
+    _add_draw(commands.add_parser("draw", help="a picture of a graph (.svg, .png and .pdf: extra draw; .dot)"))
     dump = commands.add_parser("dump", help="print a graph at a stage of its compilation")
     _add_source(dump)
     dump.add_argument("--stage", choices=STAGES, default="fused")
@@ -86,11 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(explain)
     explain.add_argument("--target", choices=sorted(EVERY_TARGET), help="compile for this CPU instead of ours")
     explain.set_defaults(command=_explain)
-    explore = commands.add_parser("explore",
-                                  help="one HTML page that shows a program whole, from the source to assembly")
-    _add_source(explore)
-    explore.add_argument("-o", "--out", type=Path, default=Path("explore.html"), help="the page's file")
-    explore.set_defaults(command=_explore)
+    _add_explore(commands.add_parser("explore",
+                                     help="one HTML page that shows a program whole, from the source to assembly"))
     opt = commands.add_parser("opt", help="apply passes to a graph and print it")
     _add_source(opt)
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
@@ -102,6 +104,26 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
     return parser
+
+
+def _add_explore(explore: argparse.ArgumentParser) -> None:
+    _add_source(explore)
+    explore.add_argument("-o", "--out", type=Path, default=Path("explore.html"), help="the page's file")
+    explore.set_defaults(command=_explore)
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    _add_source(plan)
+    plan.add_argument("--memory", help='what a call may take in all, such as "300 MB": the rest is computed again')
+    plan.set_defaults(command=_plan)
+
+
+def _add_draw(draw: argparse.ArgumentParser) -> None:
+    _add_source(draw)
+    draw.add_argument("-o", "--out", type=Path, default=Path("graph.svg"), help="the picture's file")
+    draw.add_argument("--stage", choices=("graph", "simplified", "fused"), default="graph")
+    draw.add_argument("--depth", type=int, help="layers inside of so many others are one box each; 0: the outermost")
+    draw.set_defaults(command=_draw)
 
 
 def _add_export(library: argparse.ArgumentParser) -> None:
@@ -198,6 +220,28 @@ def _dump(options: argparse.Namespace) -> None:
     print(Compilation(graph, EVERY_TARGET.get(options.target)).text(options.stage))
 
 
+def _plan(options: argparse.Namespace) -> None:
+    print(plan_of(_function(options), memory=options.memory, **_sizes(options)))
+
+
+def _draw(options: argparse.Namespace) -> None:
+    draw = importlib.import_module("graphc.drawing.draw").draw        # with Graphviz, which other commands do without
+    draw(_function(options), options.out, stage=options.stage, depth=options.depth, **_sizes(options))
+    print(options.out)
+
+
+def _function(options: argparse.Namespace) -> Graph | GraphFunction:
+    """What is planned or drawn, with what is known of its layers."""
+    program = load_program(options.graph, _pairs(options.type, "--type NAME=TYPE"))
+    if isinstance(program, TrainStep):
+        return program.traced
+    return program if isinstance(program, Graph | GraphFunction) else program.graph
+
+
+def _sizes(options: argparse.Namespace) -> dict[str, int]:
+    return {name: _whole(size, "--bind") for name, size in _pairs(options.bind, "--bind NAME=SIZE").items()}
+
+
 def _explain(options: argparse.Namespace) -> None:
     graph = _bound(options).graph
     _check_sizes(graph)
@@ -206,7 +250,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _explore(options: argparse.Namespace) -> None:
     program = load_program(options.graph, _pairs(options.type, "--type NAME=TYPE"))
-    sizes = {name: _whole(size, "--bind") for name, size in _pairs(options.bind, "--bind NAME=SIZE").items()}
+    sizes = _sizes(options)
     if sizes and not isinstance(program, Graph | GraphFunction):
         raise GraphError(f"--bind is for graphs and networks; {options.graph} is compiled already")
     explore = importlib.import_module("graphc.doors.page").explore     # which other commands do without

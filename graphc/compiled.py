@@ -23,13 +23,14 @@ from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
-from graphc.origin import Origin, explained, quantisation_of
+from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.profile import MOST_RUNS, Profile, measure
 from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_copy
 from graphc.runtime.state_table import StateTable
+from graphc.state import State
 
 
 class CompiledGraph(partial[Any], Shown):
@@ -93,6 +94,11 @@ class CompiledGraph(partial[Any], Shown):
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Runs on arrays that have exactly the types of the graph and are C-contiguous; not checked."""
         self.executable.run(inputs, outputs)
+
+    @property
+    def state(self) -> State:
+        """The live arrays that calls read and write: read, written, saved and copied by name, as `step.state`."""
+        return state_of(self.origin)
 
     def renew(self) -> None:
         """See `Executable.renew`."""

@@ -36,3 +36,12 @@ def explained(origin: Origin | None, text: str) -> str:
     """What explains a program, and before it the products that `compute="int8"` left in f32."""
     left = origin.quantisation.left() if origin and origin.quantisation else ""
     return "\n\n".join(filter(None, (left, text)))
+
+
+def state_of(origin: Origin | None) -> State:
+    """The state of what was made so. GraphError where its calls have arrays that nobody can change."""
+    if origin is None or origin.state is None:
+        raise GraphError("this function has no state that could be read or written: its parameters are taken as they "
+                         "were when it was compiled, and it updates none. Give it a training step's state "
+                         "(state=step.state, or step.model)", user_loc())
+    return origin.state

@@ -56,7 +56,7 @@ class _Tree:
         return r.kind, r.results, r.parameters, r.flops, tuple((t.row.name, t.content) for t in self.inner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlanReport(Pictured):
     """What a network will take. `parameters` are trainable numbers (not bytes), `flops` those of one run; `kernels` are
     calls of kernels in one run, `memory` bytes by purpose; `layers` has a row for each call of a layer, `text` is the
@@ -110,6 +110,9 @@ class PlanReport(Pictured):
         trees = _trees([row for row in self.layers if row.depth <= depth])
         total = ("total", "", "", f"{self.parameters:,}", scaled(self.flops))
         return aligned([("layer", "kind", "result", "parameters", "flops"), *_lines(trees), total])
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         table = self.table() + "\n" if self.layers else ""

@@ -26,10 +26,11 @@ from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType, dtype_of
 from graphc.memory.usage import Memory
 from graphc.once import recent
-from graphc.origin import Origin, explained, quantisation_of
+from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.profile import Profile
 from graphc.quantisation_report import QuantisationReport
 from graphc.sized import SizedGraph
+from graphc.state import State
 
 KEPT_PROGRAMS = 16                  # for different sizes, of one function
 KEPT_SIZES = 256                    # of which what a call needs is kept
@@ -160,6 +161,11 @@ class SpecialisedGraph(Shown):
     def kept(self) -> tuple[Runnable, ...]:
         """All that is kept."""
         return (*self._together.values(), *self._apart.kept)
+
+    @property
+    def state(self) -> State:
+        """The live arrays that calls read and write: read, written, saved and copied by name, as `step.state`."""
+        return state_of(self.origin)
 
     def renew(self) -> None:
         """See `Executable.renew`."""

@@ -229,6 +229,11 @@ class Model:
     net: Module
     state: State
 
+    def __call__(self, *arrays: object, **named: object) -> None:
+        """GraphError: it is no function of arrays before it is compiled."""
+        raise GraphError("a model runs when it is compiled: gc.compile(step.model, x=gc.f32[32, 784])(x); or "
+                         "step.predict(x)", user_loc())
+
 
 def _restored(arrays: Mapping[str, np.ndarray], names: Mapping[Hashable, str]) -> State:
     state = State()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import sysconfig
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 PACKAGE = str(Path(__file__).resolve().parent.parent) + "/"
 LIBRARY = os.path.dirname(os.__file__) + "/"            # Python's own, which has folders of what users install
 INSTALLED = (f"{LIBRARY}site-packages/", f"{LIBRARY}dist-packages/")
+
+LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 DECLARED: ContextVar[tuple[FrameType | None, Loc] | None] = ContextVar("graphc declared layer", default=None)
 STACK: ContextVar[tuple["Trace", ...]] = ContextVar("graphc traces", default=())
@@ -34,16 +37,21 @@ def current_trace() -> "Trace":
     if not stack:
         raise GraphError("graphc functions build a graph and work only while one is traced: call them inside a "
                          "function decorated with @gc.graph (or a layer, or a training step); on numpy arrays call "
-                         "the decorated function", user_loc())
+                         "the decorated function. Layers run when they are compiled: "
+                         "gc.compile(net, x=gc.f32[32, 784], seed=0)(x)", user_loc())
     return stack[-1]
 
 
 def user_frame() -> FrameType | None:
-    """The innermost frame outside graphc."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _ours(frame):
+    """The innermost frame outside graphc; one of the user's rather than one of an installed package or of Python's
+    library that it called."""
+    first: FrameType | None = sys._getframe(1)
+    while first is not None and _ours(first):
+        first = first.f_back
+    frame = first
+    while frame is not None and (_ours(frame) or _installed(frame.f_code.co_filename)):
         frame = frame.f_back
-    return frame
+    return frame or first
 
 
 def user_loc() -> Loc | None:
@@ -70,12 +78,17 @@ class declared_at:
 
 
 def error_loc(traceback: TracebackType | None) -> Loc | None:
-    """The innermost line of the user's code that an exception passed through."""
-    found = None
+    """The innermost line of the user's code that an exception passed through; where it passed through installed code
+    alone, the line that called into graphc."""
+    found: Loc | None = None
+    other: Loc | None = None
     while traceback is not None:
-        found = found if _ours(traceback.tb_frame) else _loc(traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        name = traceback.tb_frame.f_code.co_filename
+        if not _ours(traceback.tb_frame):
+            line = _loc(name, traceback.tb_lineno)
+            found, other = (found, line) if _installed(name) else (line, other)
         traceback = traceback.tb_next
-    return found
+    return found or (other and user_loc())
 
 
 def _ours(frame: FrameType) -> bool:
@@ -88,6 +101,12 @@ def _ours(frame: FrameType) -> bool:
 def _inside(filename: str) -> bool:
     return filename.startswith((PACKAGE, "<frozen")) or (
         filename.startswith(LIBRARY) and not filename.startswith(INSTALLED))
+
+
+@lru_cache(maxsize=None)
+def _installed(filename: str) -> bool:
+    """Whether it is a file of Python's library, or of a package installed beside it."""
+    return filename.startswith(LIBRARIES)
 
 
 @lru_cache(maxsize=65536)

@@ -125,6 +125,7 @@ ANSWERS: dict[str, str] = {
     "gc.save": "step.save(path)", "gc.load": "step.load(path), or state=path of gc.compile",
     "gc.jit": "gc.compile", "gc.autograd": "gc.grad", "gc.Module": "nn.Module", "gc.fori_loop": "gc.scan",
     "gc.device": "no need: everything runs on the CPU", "gc.cuda": "no need: everything runs on the CPU",
+    "gc.checkpoint": "gc.remat", "gc.linearize": "gc.jvp", "gc.custom_jvp": "gc.custom_vjp",
     "gc.jacfwd": "gc.jacobian", "gc.jacrev": "gc.jacobian", "gc.eq": "gc.equal", "gc.ne": "gc.not_equal",
     "gc.lt": "gc.less", "gc.le": "gc.less_equal", "gc.gt": "gc.greater", "gc.ge": "gc.greater_equal",
     # keras, flax, optax

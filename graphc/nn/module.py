@@ -22,6 +22,13 @@ from graphc.nn.outside import untraced
 from graphc.nn.substitution import PARAMS, substitute, substituted
 
 
+ABSENT = {                          # what other frameworks' layers have, and what one writes here
+    "summary": ": write print(gc.plan(net, x=gc.f32[32, 784]))", "fit": ": a step has it, gc.train_step(…).fit(x, y)",
+    "predict": ": a step has it, gc.train_step(…).predict(x)", "eval": ": gc.compile(net, …) is for inference",
+    "train": ": gc.train_step trains, gc.compile(net, training=True, …) runs so", "cuda": ": all runs on the CPU",
+    "state_dict": ": the arrays are in the state, step.state"}
+
+
 class OutsideOfGraph(GraphError, AttributeError):
     """A parameter that is asked for where it is no array; an AttributeError too, so that hasattr works."""
 
@@ -87,7 +94,7 @@ class Module(Pictured):
         """A parameter as an array, `layer.weight`, inside of a trace and once the layer has been called."""
         parameter = vars(self).get("_parameters", {}).get(name)
         if parameter is None:
-            made = "" if name.startswith("_") or vars(self).get("_parameters") else (
+            made = ABSENT.get(name) or ("" if name.startswith("_") or vars(self).get("_parameters") else
                 ": a layer has its parameters, such as layer.weight, once it has been called and their sizes are known")
             raise AttributeError(f"{type(self).__name__} has no {name}{made}")
         if not tracing():
@@ -230,7 +237,8 @@ class Module(Pictured):
         if made.type != type:
             raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need "
                              f"{type}. "
-                             "A layer used twice shares its parameters; make a second layer for another size")
+                             "A layer used twice shares its parameters; make a second layer for another size "
+                             "(copy.deepcopy(net) of one that has not been called)")
         return made
 
 

@@ -81,7 +81,9 @@ def call(root: Module, arrays: Mapping):
         known = dict.fromkeys([*argument_names(root.forward), *sorted(root.takes())])
         unknown = [name for name in arrays if name not in names] if named else []
         what = f"no layer takes {unknown[0]!r}" if unknown else f"inputs {', '.join(arrays)}: {error}"
-        raise GraphError(f"{what}; the network takes {', '.join(known)}", user_loc()) from None
+        mask = (" (lengths = attention_mask.sum(1), where what is hidden is padding)"
+                if "attention_mask" in unknown and "lengths" in known else "")
+        raise GraphError(f"{what}; the network takes {', '.join(known)}{mask}", user_loc()) from None
     return root(*placed, **named)
 
 

@@ -109,3 +109,23 @@ def test_export_writes_a_library(text, tmp_path, capsys):
                             [["export", text, str(out), "--name", "for"], "becomes a name in C"]):
         assert main(arguments) == 1
         assert said in capsys.readouterr().err
+
+
+def test_plans_and_draws_what_has_layers(tmp_path, capsys):
+    (tmp_path / "model.py").write_text(STEP + "net = nn.Linear(5) >> nn.relu\n")
+    model = tmp_path / "model.py"
+    assert main(["plan", f"{model}:net", "--type", "x=f32[B, 3]"]) == 0
+    said = capsys.readouterr().out
+    assert "Linear" in said and "20 parameters" in said and "· B" in said
+    assert main(["plan", f"{model}:net", "--type", "x=f32[B, 3]", "--bind", "B=7"]) == 0
+    assert "f32[7, 5]" in capsys.readouterr().out
+    assert main(["plan", f"{model}:step"]) == 0 and "8 parameters" in capsys.readouterr().out
+    assert main(["plan", f"{model}:step", "--memory", "100 B"]) == 1
+    assert "the least that is found" in capsys.readouterr().err
+    for source in ("step", "net"):
+        out = tmp_path / f"{source}.dot"
+        types = ["--type", "x=f32[4, 3]"] if source == "net" else []
+        assert main(["draw", f"{model}:{source}", "-o", str(out), "--depth", "1", *types]) == 0
+        assert out.read_text().startswith("digraph") and str(out) in capsys.readouterr().out
+    assert main(["draw", f"{model}:step", "-o", str(tmp_path / "x.gif")]) == 1
+    assert ".svg, .png, .pdf, .dot" in capsys.readouterr().err
