@@ -101,7 +101,7 @@ def _arguments(functions: Sequence[FunctionIR]) -> IndexFacts:
     for f in functions:
         for symbol in f.params:
             if symbol in sites:
-                facts.uppers[symbol] = ((Ix(sites[symbol]), 1),)
+                facts.limit(symbol, sites[symbol])
         known: dict[Ix, int] = {}
         for s in statements(f.body):
             if isinstance(s, Call):

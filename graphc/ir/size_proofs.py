@@ -186,14 +186,13 @@ def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
 
 
 def _is_stacked(dim: Poly, atoms: Sequence[str]) -> bool:
-    """Whether `dim` is upper - lower - rest for two names of which the upper one is made of the lower one, step by
-    step, and of no less than `rest` besides: such as offsets in memory of two buffers that lie on each other. That is
-    found by walking through the formulas once, where a proof would try the steps in all orders."""
+    """Whether `dim` is upper - lower - rest, or upper - rest, for names of which the upper one is made of the lower one,
+    step by step, and of no less than `rest` besides: such as offsets in memory of two buffers that lie on each other.
+    That is found by walking through the formulas once, where a proof would try the steps in all orders."""
     names = [name for name in atoms if isinstance(name, Named)]
-    if len(names) != 2:
-        return False
-    for upper, lower in (names, names[::-1]):
-        rest = dim - dim.of([((upper,), 1), ((lower,), -1)])
+    pairs = {1: [(*names, None)], 2: [names, names[::-1]]}.get(len(names), [])
+    for upper, lower in pairs:
+        rest = dim - dim.of([((upper,), 1), *([] if lower is None else [((lower,), -1)])])
         if isinstance(rest, int) or not rest.atoms & set(names):
             return any(is_nonnegative(step + rest) for each in _beneath(upper)
                        for step in _steps(each).get(lower, ()))
@@ -201,17 +200,18 @@ def _is_stacked(dim: Poly, atoms: Sequence[str]) -> bool:
 
 
 @lru_cache(maxsize=1 << 14)
-def _steps(name: Named) -> dict[Named, tuple[Dim, ...]]:
-    """Of the formula of a name, each other name in it, and by how much at least the name is greater."""
+def _steps(name: Named) -> dict[Named | None, tuple[Dim, ...]]:
+    """Of the formula of a name, each other name in it, and by how much at least the name is greater; under None what it
+    is at least, without other names."""
     (monomial, c), *others = name.size.terms
     whole = not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
-    found: dict[Named, tuple[Dim, ...]] = {}
+    found: dict[Named | None, tuple[Dim, ...]] = {}
     for item in cast(Largest, monomial[0]).items if whole else (name.size,):
-        if isinstance(item, int):
-            continue
-        for atom in item.atoms:
-            if isinstance(atom, Named):
-                found[atom] = *found.get(atom, ()), item - item.of([((atom,), 1)])
+        inner = [] if isinstance(item, int) else [atom for atom in item.atoms if isinstance(atom, Named)]
+        for atom in inner:
+            found[atom] = *found.get(atom, ()), item - cast("Poly", item).of([((atom,), 1)])
+        if not inner:
+            found[None] = *found.get(None, ()), item
     return found
 
 
@@ -222,7 +222,7 @@ def _beneath(name: Named) -> Iterator[Named]:
     while waiting:
         yield (each := waiting.popleft())
         for other, steps in _steps(each).items():
-            if other not in found and any(is_nonnegative(step) for step in steps):
+            if other is not None and other not in found and any(is_nonnegative(step) for step in steps):
                 found[other] = None
                 waiting.append(other)
 

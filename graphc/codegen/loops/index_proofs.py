@@ -32,6 +32,11 @@ class IndexFacts:
         self.first = min([symbol.id for bounds in (self.uppers, self.lowers) for symbol in bounds], default=UNBOUNDED)
         self.narrower: dict[Ix, IndexFacts] = {}
 
+    def limit(self, symbol: Sym, most: int) -> None:
+        """From now on symbol <= most, a parameter of a function of which nothing was asked yet."""
+        self.uppers[symbol] = ((Ix(most), 1),)
+        self.first = min(self.first, symbol.id)
+
     def and_not_positive(self, ix: Ix) -> IndexFacts:
         """These facts, and ix <= 0."""
         if not ix.terms:
@@ -195,7 +200,10 @@ def upper(ix: Ix) -> int:
     """The least number that can be proved to be no less; UNBOUNDED if none."""
     if not ix.terms:
         return ix.const if isinstance(ix.const, int) else _number_above(ix.const)
-    return min((upper(simpler) for simpler in not_less(ix)), default=UNBOUNDED)
+    known = ix.terms[-1][0].numbers
+    if ix not in known:
+        known[ix] = min((upper(simpler) for simpler in not_less(ix)), default=UNBOUNDED)
+    return known[ix]
 
 
 def lower(ix: Ix) -> int:
