@@ -14,7 +14,7 @@ from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.types import DType, bf16, f32
-from graphc.quantized_products import Calibration, ProductQuantizer
+from graphc.quantized_products import NO_INSTRUCTIONS, Calibration, ProductQuantizer
 
 INT8 = "int8"
 MOST_SHOWN = 8                      # products in an error
@@ -54,14 +54,14 @@ def computing(function: GraphFunction, compute: Compute) -> tuple[GraphFunction,
         return (function if compute is None else _in_bf16(function)), None
     quantizer = ProductQuantizer(host_target(), compute.ranges if isinstance(compute, Calibration) else {})
     graph = quantizer.whole(function.graph)
-    if all(p.why_not for p in quantizer.found):
+    if all(p.why_not and p.why_not != NO_INSTRUCTIONS for p in quantizer.found):
         reasons = "".join(f"\n  {p.name}: {p.why_not}" for p in quantizer.found[:MOST_SHOWN])
         raise GraphError(f"compute={INT8!r}: {function.name} has no product by weights that would be one of 8-bit "
                          f"integers{reasons}", user_loc())
-    strange = sorted(quantizer.fixed.keys() - {p.name for p in quantizer.found if not p.why_not})
+    strange = sorted(quantizer.fixed.keys() - {p.name for p in quantizer.found})
     if strange:
         raise GraphError(f"compute= is a calibration of another network: {function.name} has no product "
-                         f"{strange[0]!r} of 8-bit integers", user_loc())
+                         f"{strange[0]!r}", user_loc())
     return replace(function, graph=graph), quantizer
 
 

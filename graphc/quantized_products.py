@@ -11,6 +11,7 @@ from graphc.codegen.llvm.host import host_target
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim, Dims, typical
 from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import LabelledProduct
@@ -26,7 +27,9 @@ MOST = 127                      # the largest number of a channel or row becomes
 TINY = 1e-30                    # the largest number counts as that at least: a row of zeros
 # Activations are read and written once more to be quantised: what fewer columns, or sums of fewer terms, gain is less
 LEAST_COLUMNS = LEAST_TERMS = 16
-SPECIAL = ("+avx512vnni", "+avxvnni", "+avx2", "+sse2", "+dotprod")     # features of targets that gain anything
+LEAST_CHANNELS = 4
+GAINING = ("+avx512vnni", "+avxvnni", "+avx2", "+sse2", "+dotprod")     # features of targets that gain anything
+NO_INSTRUCTIONS = "this CPU has no instructions for products of bytes"
 
 
 @dataclass(frozen=True)
@@ -175,11 +178,19 @@ def _why_not(node: Node, place: int | None, target: Target) -> str:
         return "nothing is summed"
     if terms < LEAST_TERMS or columns < LEAST_COLUMNS:
         return f"{columns} columns of sums of {terms} terms gain nothing"
-    if isinstance(node.op, Conv) and typical(sizes[1]) < 4:
-        return f"{sizes[1]} channels do not fill an element of four"
-    if not any(feature in target.features.split(",") for feature in SPECIAL):
-        return f"{target.name} has no instructions for products of bytes"
+    if isinstance(node.op, Conv) and typical(sizes[FIRST_SPATIAL_AXIS - 1]) < LEAST_CHANNELS:
+        return f"{sizes[FIRST_SPATIAL_AXIS - 1]} channels do not fill an element of four"
+    if not any(feature in target.features.split(",") for feature in GAINING):
+        return NO_INSTRUCTIONS
+    if isinstance(node.op, Conv) and _is_winograd(node) and not target.byte_dots(8 * target.vector_bytes):
+        return "Winograd's form in f32 is as fast"
     return ""
+
+
+def _is_winograd(node: Node) -> bool:
+    """Whether a convolution has kernels of 3 × 3 that meet every element."""
+    op, kernel = node.op, node.inputs[1].type.shape[FIRST_SPATIAL_AXIS:]
+    return isinstance(op, Conv) and kernel == (3, 3) and {*op.stride, *op.dilation} == {1}
 
 
 def _count(sizes: Dims, axes: Iterable[int]) -> int:

@@ -6,6 +6,8 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.nn.network import trace_network
+from graphc.quantized_products import products_of
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
@@ -96,6 +98,30 @@ def test_what_stays_in_f32_is_said():
     weights = run.quantisation().products[0]
     w = gc.compile(net, x=gc.f32[8, 40], seed=0).graph      # the same numbers by hand
     assert w.state[0].name == "0.weight" and 0 < weights.largest < 0.01
+
+
+def reasons(target: str, net, monkeypatch, **types) -> list[str]:
+    monkeypatch.setenv("GRAPHC_TARGET", target)
+    return [p.why_not for p in products_of(trace_network(net, False, **types).graph)]
+
+
+def test_what_gains_nothing_depends_on_the_cpu(monkeypatch):
+    """Convolutions that Winograd's form computes, without instructions; everything where there are only slow ones."""
+    net = nn.Conv2d(32, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 3, stride=2) >> nn.Flatten() >> nn.Linear(64)
+    types = {"x": gc.f32[1, 16, 9, 9]}
+    assert reasons("avx512_bf16", net, monkeypatch, **types) == ["", "", ""]
+    assert reasons("avx2_vnni", net, monkeypatch, **types) == ["", "", ""]
+    assert reasons("avx2", net, monkeypatch, **types) == ["Winograd's form in f32 is as fast", "", ""]
+    assert reasons("neon_dot", net, monkeypatch, **types) == ["", "", ""]
+    assert set(reasons("neon", net, monkeypatch, **types)) == {"this CPU has no instructions for products of bytes"}
+
+
+def test_plans():
+    """Of integers too, before there is a weight."""
+    net, types = nn.Linear(512) >> nn.relu >> nn.Linear(512), {"x": gc.f32[8, 512]}
+    plain, small = (gc.plan(net, compute=c, **types) for c in (None, "int8"))
+    assert "8x4" not in str(plain.kernels) and small.parameters == plain.parameters
+    assert small.memory.derived < plain.memory.derived or not plain.memory.derived
 
 
 def test_errors_of_weights():
