@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
 
 from graphc.analysis.dependence import dependents, float_dependents, live_nodes
+from graphc.autodiff.residuals import independent_conds, reads, residuals
 from graphc.autodiff.sums import added
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Node, NodeOf, Value
@@ -20,9 +21,11 @@ Backward = Callable[..., Grads]                 # `backward.backward`
 class DifferentiatedStep:
     """One differentiated step of a loop: the nodes of its body, then those of its gradient.
 
-    `inputs` are the body's, copied; `seeds` maps the number of a body output to the gradient that comes in for it;
-    `grads[i]` is the gradient of inputs[i] or None; `origin` leads from copied values back to the body's own.
+    `body` is the loop's, with what the gradients of its branches want to be kept; `inputs` are the body's, copied;
+    `seeds` maps the number of a body output to the gradient that comes in for it; `grads[i]` is the gradient of
+    inputs[i] or None; `origin` leads from copied values back to those of `body`.
     """
+    body: Graph
     inputs: tuple[Value, ...]
     forward: tuple[Node, ...]
     gradient: tuple[Node, ...]
@@ -86,8 +89,17 @@ def _gradient_step(backward: Backward, body: Graph, seeded: set[int], active: Se
     grads = _gradients(backward, b, [copied[v] for v in body.outputs], seeds, [v for v, a in zip(inputs, active) if a],
                        {copied[v] for v in in_place})
     by_input = tuple(grads.get(v) for v in inputs)
-    return DifferentiatedStep(inputs, forward, tuple(b.nodes[len(forward):]), seeds, by_input,
-                              {new: old for old, new in copied.items()})
+    origin = {new: old for old, new in copied.items()}
+    late, added_nodes = b.nodes[len(forward):], []
+    moved = independent_conds(late, origin)
+    for node in moved:              # what they keep is a result of the step itself
+        again = Node(node.op, tuple(origin[v] for v in node.inputs), tuple(v.type for v in node.outputs), node.loc,
+                     node.scope)
+        added_nodes.append(again)
+        origin.update(zip(node.outputs, again.outputs))
+    gradient = tuple(n for n in late if n not in moved)
+    return DifferentiatedStep(replace(body, nodes=(*body.nodes, *added_nodes)), inputs, (*forward, *moved), gradient,
+                              seeds, by_input, origin)
 
 
 def _gradients(backward: Backward, b: Builder, outputs: Sequence[Value], seeds: dict[int, Value],
@@ -168,7 +180,7 @@ class _ReverseScan:
         more = [origin[v] for v in self.saved if origin[v] not in have]
         if more:
             results = (*op.body.outputs[:op.carries], *more)
-            body = replace(op.body, outputs=results, output_names=("",) * len(results))
+            body = replace(self.step.body, outputs=results, output_names=("",) * len(results))
             have |= zip(more, self.b.apply(op.replace(body=body), self.node.inputs)[op.carries:])
         return [have[origin[v]] for v in self.saved]
 
@@ -201,42 +213,53 @@ class _ReverseScan:
 
 
 def cond_vjp(backward: Backward, b: Builder, node: NodeOf[Cond], gs: Gradients, wanted: Sequence[bool]) -> Grads:
-    """Gradients of a cond's operands: a cond whose branches compute forward again, then their gradient."""
+    """Gradients of a cond's operands: a cond whose branches compute forward again, then their gradient; or, where that
+    spares large operands, a cond that computes what the gradient reads of its branches, then that of their gradients.
+    """
     op = node.op
     captured = node.inputs[1:]
     given_gs = {i: g for i, g in enumerate(gs) if g is not None}
     asked = [i for i, w in enumerate(wanted[1:]) if w and captured[i].type.dtype.is_float]
     branches = [_branch_gradient(backward, body, list(given_gs), asked) for body in (op.then_body, op.else_body)]
-    given = [i for i in asked if any(grads[i] is not None for _, grads in branches)]
-    bodies = [_branch_body(builder, grads, given) for builder, grads in branches]
-    read = [i for i in range(len(bodies[0].inputs)) if any(_reads(body, i) for body in bodies)]
-    then_body, else_body = (replace(body, inputs=tuple(body.inputs[i] for i in read)) for body in bodies)
+    given = [i for i in asked if any(grads[i] is not None for _, _, grads in branches)]
+    if not given:
+        return [None] * len(node.inputs)
+    bodies = [_branch_body(builder, grads, given) for builder, _, grads in branches]
     operands = [*captured, *given_gs.values()]
-    outs = b.apply(Cond(then_body, else_body), [node.inputs[0], *(operands[i] for i in read)]) if given else ()
-    by_input = dict(zip(given, outs))
+    found = residuals(bodies, [forward for _, forward, _ in branches], len(captured))
+    if found is not None:
+        operands += _applied(b, found.cond, node.inputs[0], captured)
+        bodies = list(found.bodies)
+    by_input = dict(zip(given, _applied(b, Cond(*bodies), node.inputs[0], operands)))
     return [None, *(by_input.get(i) for i in range(len(captured)))]
 
 
-def _branch_gradient(backward: Backward, body: Graph, seeded: list[int], asked: list[int]) -> tuple[Builder,
-                     dict[int, Value | None]]:
+def _applied(b: Builder, op: Cond, pred: Value, operands: Sequence[Value]) -> Sequence[Value]:
+    """The results of the cond, which captures only what its branches read."""
+    bodies = op.then_body, op.else_body
+    read = [i for i in range(len(operands)) if any(reads(body, i) for body in bodies)]
+    then_body, else_body = (replace(body, inputs=tuple(body.inputs[i] for i in read)) for body in bodies)
+    return b.apply(Cond(then_body, else_body), [pred, *(operands[i] for i in read)])
+
+
+def _branch_gradient(backward: Backward, body: Graph, seeded: list[int],
+                     asked: list[int]) -> tuple[Builder, set[Node], dict[int, Value | None]]:
+    """The builder of the branch's gradient, which nodes in it compute the branch, and the gradients."""
     b = Builder(f"{body.name}_grad")
     names = Names()
     inputs = [b.input(names.fresh(v.name or "x"), v.type) for v in body.inputs]
     outputs = b.inline(body, inputs)
+    forward = list(b.nodes)
     seeds = {i: b.input(names.fresh(f"d_y{i}"), outputs[i].type) for i in seeded}
     grads = _gradients(backward, b, outputs, seeds, [inputs[i] for i in asked], dependents(b.nodes, inputs))
-    return b, {i: grads[inputs[i]] for i in asked}
+    made = [*inputs, *(v for n in forward for v in n.outputs)]
+    return b, {*forward, *independent_conds(b.nodes[len(forward):], made)}, {i: grads[inputs[i]] for i in asked}
 
 
 def _branch_body(b: Builder, grads: dict[int, Value | None], given: list[int]) -> Graph:
     results = [_or_zeros(b, grads[i], b.inputs[i].type) for i in given]
     graph = b.finish(results, ("",) * len(results))
     return replace(graph, nodes=tuple(live_nodes(graph.nodes, graph.outputs)))
-
-
-def _reads(body: Graph, i: int) -> bool:
-    v = body.inputs[i]
-    return v in body.outputs or any(v in node.inputs for node in body.nodes)
 
 
 def while_vjp(backward: Backward, b: Builder, node: NodeOf[WhileLoop], gs: Gradients, wanted: Sequence[bool]) -> Grads:
