@@ -63,6 +63,8 @@ if _TYPE_CHECKING:
     from graphc.dsl.text import parse
     from graphc.generation import Generator, generate
     from graphc.gradient_check import check_gradients
+    from graphc.nn.remat import remat
+    from graphc.quantisation import calibrate
     from graphc.train import train_step
     from graphc.weights import load_weights, save_weights
     from graphc.dsl.arrangement import fliplr, flipud, hstack, meshgrid, rot90, vstack

@@ -86,14 +86,18 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
                "report": report, "outputs": outputs, "ema": ema, "compute": training_compute(compute),
                "memory": memory, "shards": shards, "comm": comm}
     options, types = sorted_out(f, train_step, options, types)
-    loss, trainable, seed, threads, state, report, outputs, ema, compute, memory, shards, comm = options.values()
-    _check(optimizer, loss, state, types)
-    seed, threads = integer(seed, "seed", 0, MOST_I64, user_loc()), thread_count(threads, loc=user_loc())
-    recipe = Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                    outputs=_outputs(outputs), ema=_decay(ema), compute=compute, memory=_memory(memory, shards),
-                    shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
-    step = TrainStep(recipe, seed, threads, state)
+    seed, threads, state, comm = (options.pop(name) for name in ("seed", "threads", "state", "comm"))
+    _check(optimizer, options["loss"], state, types)
+    step = TrainStep(_recipe(f, types, optimizer, options), integer(seed, "seed", 0, MOST_I64, user_loc()),
+                     thread_count(threads, loc=user_loc()), state)
     return step if comm is None else gc.distributed(step, comm)
+
+
+def _recipe(f: Callable, types: Mapping[str, TensorType], optimizer: optim.Optimizer, options: Mapping) -> Recipe:
+    loss, trainable, report, outputs, ema, compute, memory, shards = options.values()
+    return Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
+                  outputs=_outputs(outputs), ema=_decay(ema), compute=compute, memory=_memory(memory, shards),
+                  shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
 
 
 def _check(optimizer: object, loss: object, state: object, types: Mapping[str, TensorType]) -> None:

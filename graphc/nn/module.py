@@ -16,17 +16,10 @@ from graphc.ir.shown import Pictured
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.held import is_held
 from graphc.nn.mentioned import in_same_file, mentioned_variables
+from graphc.nn.outside import ABSENT, untraced
 from graphc.nn.parameter import ZEROS, Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
-from graphc.nn.outside import untraced
 from graphc.nn.substitution import PARAMS, substitute, substituted
-
-
-ABSENT = {                          # what other frameworks' layers have, and what one writes here
-    "summary": ": write print(gc.plan(net, x=gc.f32[32, 784]))", "fit": ": a step has it, gc.train_step(…).fit(x, y)",
-    "predict": ": a step has it, gc.train_step(…).predict(x)", "eval": ": gc.compile(net, …) is for inference",
-    "train": ": gc.train_step trains, gc.compile(net, training=True, …) runs so", "cuda": ": all runs on the CPU",
-    "state_dict": ": the arrays are in the state, step.state"}
 
 
 class OutsideOfGraph(GraphError, AttributeError):
