@@ -21,6 +21,7 @@ MISTAKES = {                        # what rank 0 is told, and rank 1
     "batches": ("gc.batches: rank 1 of 2 has seed= 4, and rank 0 3",) * 2,
     "scatter": ("rank 1 of 2 failed: GraphError: step.scatter: the batch is that of rank 0",
                 "the other ranks give nothing"),
+    "uneven": ("gc.shard_sum takes arrays that have the same shape in all shards",) * 2,
     "calls": ("rank 0 of 2 came to a step, and rank 1 to something else", "rank 1 of 2 came to step.save"),
     "written": ("was written 3 times on rank 1, and 2 times on rank 0", "was written 3 times on rank 1"),
 }

@@ -12,6 +12,7 @@ from mpi4py import MPI
 from networks import NETWORKS, ROWS, data
 
 import graphc as gc
+from graphc import nn, optim
 
 WHAT, RANK = sys.argv[1], MPI.COMM_WORLD.Get_rank()
 ODD = RANK == 1                     # the rank that is not like the others
@@ -52,6 +53,9 @@ def mistaken():
     told("epochs", lambda: step.fit(x, y, batch=ROWS, epochs=2 - ODD))
     told("batches", lambda: gc.batches(x, y, size=ROWS, seed=3 + ODD, step=step))
     told("scatter", lambda: step.scatter(x[:ROWS], y[:ROWS]))
+    uneven = gc.distributed(gc.train_step(lambda x: gc.mean(gc.shard_sum(nn.Linear(1)(x))), shards=2, seed=0,
+                                          optimizer=optim.SGD(0.1), x=gc.f32[5, 2]))
+    told("uneven", lambda: uneven(np.ones((3 - ODD, 2), "f4")))
     told("calls", lambda: step.save("/nowhere/at.all") if ODD else step(*batch))
     assert all(np.array_equal(step.state[name], a) for name, a in before.items())
     step(*batch)                    # the job can go on
