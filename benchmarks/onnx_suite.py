@@ -39,8 +39,8 @@ REASONS: Mapping[str, str] = {
     "test_dft_inverse*": "where the result is 0 the suite's own numbers are off by 1.5e-6, graphc's by 1.9e-6, and the "
                          "tolerance is 1e-7",
     "test_attention_*d_*bf16*": "results of 16 bits, which differ in the last one, and the tolerance is finer than "
-                                "such numbers are: the suite rounds after each operator, graphc less often (of 192 results "
-                                "22 to 39 are not those of f64, rounded; of the suite's 40 to 75)",
+                                "such numbers are: the suite rounds after each operator, graphc less often (of 192 "
+                                "results 22 to 39 are not those of f64, rounded; of the suite's 40 to 75)",
     "test_attention_4d_causal_fp16*": "as above",
     "test_roialign_mode_max": "ONNX takes the largest of four weighted corners, not of what lies between them",
     "test_equal_string*": "strings", "test_*string*": "strings", "test_strnorm*": "strings",

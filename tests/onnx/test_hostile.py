@@ -77,6 +77,11 @@ MODELS = {
     "weights without data": without_data([HUGE, HUGE]), "weights of a negative size": without_data([-1, 3]),
     "sparse weights": sparse(),
     "growing loop": many_trips(1 << 62), "long growing loop": many_trips(10 ** 6),
+    "trees": model([node("TreeEnsembleRegressor", "x", "y", domain="ai.onnx.ml", n_targets=10 ** 9, nodes_modes=["LEAF"],
+                         nodes_values=[0.0], target_weights=[1.0],
+                         **{f"nodes_{n}": [0] for n in ("treeids", "nodeids", "featureids", "truenodeids", "falsenodeids")},
+                         **{f"target_{n}": [0] for n in ("treeids", "nodeids", "ids")})],
+                   [("x", [2, 3])], [("y", [2, None])], domains=["ai.onnx.ml"]),
     "dilation": window(dilations=[HUGE] * 2, pads=[HUGE] * 4), "stride": window(strides=[0, 0]),
     "unfolded image": model([node("Col2Im", "x a b", "y")], [("x", [1, 4, 4])], [("y", [None] * 4)],
                             {"a": np.array([10 ** 6] * 2), "b": np.array([2, 2])})}
@@ -86,6 +91,15 @@ MODELS = {
 def test_it_is_refused(name):
     with pytest.raises(gc.GraphError):
         gc.plan(gc.from_onnx(MODELS[name]))
+
+
+def test_more_neighbours_than_channels():
+    """LRN across 10^9 of 3 channels is that across all three."""
+    def across(size):
+        return gc.from_onnx(model([node("LRN", "x", "y", size=size, alpha=float(size))], [("x", [1, 3, 2])],
+                                  [("y", [1, 3, 2])]))
+    x = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
+    np.testing.assert_allclose(gc.compile(across(10 ** 9))(x), x / (1 + np.sum(x * x, 1, keepdims=True)) ** 0.75, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trips", [1 << 40, 10 ** 9])

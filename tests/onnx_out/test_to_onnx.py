@@ -23,6 +23,15 @@ def shape(info) -> list:
     return [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim]
 
 
+def test_a_padding_stays_apart_from_the_pooling_behind_it():
+    """The runtime would make it one of the pooling, which it does not take when it is as wide as the window."""
+    @gc.graph
+    def f(x: gc.f32[1, 1, 4, 4]):
+        return gc.max_pool2d(gc.pad(x, [(0, 0), (0, 0), (0, 2), (1, 0)]), 2)
+    x = np.random.default_rng(0).standard_normal((1, 1, 4, 4), np.float32)
+    np.testing.assert_array_equal(run(gc.to_onnx(f), {"x": x})["result"], f(x))
+
+
 def test_a_graph_with_names():
     model = gc.to_onnx(scores)
     assert [(i.name, shape(i)) for i in model.graph.input] == [("x", ["B", 4]), ("w", [4, 3])]

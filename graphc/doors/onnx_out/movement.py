@@ -86,8 +86,13 @@ def _slice(e: Emitter, node: NodeOf[Slice]) -> list[str]:
 
 
 def _pad(e: Emitter, node: NodeOf[Pad]) -> list[str]:
+    """Says its axes: without them ONNX Runtime puts it into a pooling behind it, also where that has not the room."""
     op, dtype = node.op, node.inputs[0].type.dtype
-    return [e.op("Pad", only(e, node), e.shape(op.low + op.high), e.constant(op.value, dtype))]
+    axes = [i for i, ends in enumerate(zip(op.low, op.high)) if ends != (0, 0)]
+    if not axes:
+        return [only(e, node)]
+    ends = e.shape(tuple(ends[i] for ends in (op.low, op.high) for i in axes))
+    return [e.op("Pad", only(e, node), ends, e.constant(op.value, dtype), e.numbers(*axes))]
 
 
 def _flip(e: Emitter, node: NodeOf[Flip]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, as_known
+from graphc.doors.onnx.known import MOST_PARTS, computable
 from graphc.doors.onnx.rule import Known, Statistic
 from graphc.dsl.array import Array
 from graphc.ir.types import normalize_axis
@@ -97,11 +98,13 @@ def rms_normalization(x: Array, scale: Array, *, axis: int = -1, epsilon: float 
 
 def lrn(x: Array, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int) -> Array:
     """Across channels: by the sum of squares of `size` neighbours."""
-    before = (size - 1) // 2
-    square = x * x
-    wide = gc.pad(square, [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    if isinstance(x.shape[1], int):         # neighbours beyond the channels are 0
+        before, after = min(before, x.shape[1]), min(after, x.shape[1])
+    computable(before + after, MOST_PARTS)
+    wide = gc.pad(x * x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
     total = wide[:, :x.shape[1]]
-    for i in range(1, size):
+    for i in range(1, 1 + before + after):
         total = total + wide[:, i:i + x.shape[1]]
     return x / (bias + total * (alpha / size)) ** beta
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import graphc as gc
+from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Known, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
@@ -17,6 +18,7 @@ MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRA
 COMPARE = (lambda x, v: x <= v, lambda x, v: x < v, lambda x, v: x >= v, lambda x, v: x > v,
            lambda x, v: x == v, lambda x, v: x != v)
 MEMBER = MODES.index("BRANCH_MEMBER")
+MOST_TARGETS = 1 << 16              # or classes: each node has a weight for each
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Forest:
     @staticmethod
     def of(attributes: Mapping[str, Any], prefix: str, targets: int) -> Forest:
         """Of TreeEnsembleRegressor ("target") and TreeEnsembleClassifier ("class")."""
+        computable(targets, MOST_TARGETS)
         trees, ids = (np.asarray(attributes[f"nodes_{n}"], np.int64) for n in ("treeids", "nodeids"))
         place = {pair: i for i, pair in enumerate(zip(trees.tolist(), ids.tolist()))}
         leaf = np.array([mode == "LEAF" for mode in attributes["nodes_modes"]])
@@ -66,6 +69,7 @@ class Forest:
     def of_ensemble(attributes: Mapping[str, Any], targets: int) -> Forest:
         """Of TreeEnsemble, whose leaves are numbered apart: they stand behind the other nodes here."""
         splits, leaf_weights = attributes["nodes_splits"].numbers, attributes["leaf_weights"].numbers
+        computable(targets, MOST_TARGETS)
         count, leaves = len(splits), len(leaf_weights)
         ends = np.arange(count, count + leaves)
 
