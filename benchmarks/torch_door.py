@@ -1,10 +1,11 @@
-"""python -m benchmarks torch opinfo | zoo | speed: PyTorch's models through graphc."""
+"""python -m benchmarks torch opinfo | zoo | speed | real: PyTorch's models through graphc."""
 from __future__ import annotations
 
 import argparse
 from importlib import import_module
 
-PARTS = {"opinfo": "benchmarks.torch_opinfo", "zoo": "benchmarks.torch_zoo", "speed": "benchmarks.torch_speed"}
+PARTS = {"opinfo": "benchmarks.torch_opinfo", "zoo": "benchmarks.torch_zoo", "speed": "benchmarks.torch_speed",
+         "real": "benchmarks.torch_real"}
 
 
 def main(options: argparse.Namespace, rest: list[str]) -> None:

@@ -41,7 +41,7 @@ TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol
 # results that differ from call to call, or that are not defined
 RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal", "uniform", "exponential", "cauchy", "geometric",
           "empty", "gumbel", "rrelu", "log_normal")
-SECONDS, MEMORY, AT_ONCE = 30, 12 << 30, 16        # of a sample; bytes of addresses, and operators, of a process
+SECONDS, MEMORY, AT_ONCE = 30, 12 << 30, 128        # of a sample; bytes of addresses, and operators, of a process
 
 
 class Called(torch.nn.Module):
@@ -145,7 +145,13 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[str, str]:
-    """How a sample ends, and why."""
+    """How a sample ends, and why. What PyTorch cannot run on tensors of their own memory, or gives no tensor for, is no
+    sample."""
+    try:
+        if not module(*tensors):
+            return "no sample", "its result is no tensor"
+    except Exception as error:
+        return "no sample", str(error)
     try:
         with warnings.catch_warnings(), limited(SECONDS):
             warnings.simplefilter("ignore")

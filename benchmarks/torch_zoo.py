@@ -253,7 +253,7 @@ def all_models() -> Iterator[Model]:
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
     """The largest difference, as a share of the largest number."""
-    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3))
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
 
 
 @dataclass

@@ -25,7 +25,14 @@ def softmax(x, axis):
     return e / e.sum(axis, keepdims=True)
 
 
+POSITIVE = X @ X.T + 2 * np.eye(3, dtype=np.float32)
+GAPS = np.where(X > 1, np.nan, X).astype(np.float32)
 ROWS = [
+    ("linalg_cholesky_ex.default", (np.tril(POSITIVE),), {}, (np.linalg.cholesky(POSITIVE), np.zeros((), np.int32))),
+    ("cholesky_inverse.default", (np.linalg.cholesky(POSITIVE),), {}, np.linalg.inv(POSITIVE)),
+    ("median.dim", (Y, 1), {}, (np.sort(Y, 1)[:, 1], np.argsort(Y, 1)[:, 1])),
+    ("nanmedian.dim", (GAPS, 1), {}, (np.array([np.sort(r)[max(np.isfinite(r).sum() - 1, 0) // 2] for r in GAPS]), None)),
+    ("median.dim", (GAPS, 1), {}, (np.where(np.isnan(GAPS).any(1), np.nan, np.sort(GAPS, 1)[:, 1]).astype(np.float32), None)),
     ("add.Tensor", (X, Y), {"alpha": 2}, X + 2 * Y), ("add.Tensor", (X, I), {}, X + I.astype(np.float32)),
     ("add.Tensor", (B, B), {}, B), ("add.Scalar", (I, 2), {}, I + 2), ("sub.Tensor", (X, 1.5), {}, X - np.float32(1.5)),
     ("rsub.Scalar", (X, 1), {}, 1 - X), ("mul.Tensor", (I, 2.5), {}, I.astype(np.float32) * np.float32(2.5)),

@@ -232,7 +232,10 @@ def _information(x: Array) -> Array:
 
 
 def _cholesky(x: Array, *, upper: bool = False, check_errors: bool = False) -> tuple[Array, Array]:
-    factor = gc.cholesky(x)
+    triangle = gc.triu(x).mT if upper else gc.tril(x)
+    symmetric, evenly = triangle + gc.tril(triangle, -1).mT, (x + x.mT) / 2
+    # one triangle is read, and the gradient is shared by both
+    factor = gc.cholesky(evenly + gc.stop_gradient(symmetric - evenly))
     return factor.mT if upper else factor, _information(x)
 
 
@@ -254,6 +257,11 @@ def _solve_triangular(a: Array, b: Array, *, upper: bool, left: bool = True, uni
 def _cholesky_solve(b: Array, factor: Array, upper: bool = False) -> Array:
     lower = factor.mT if upper else factor
     return gc.solve_triangular(lower, gc.solve_triangular(lower, b, lower=True), lower=True, transpose=True)
+
+
+def _cholesky_inverse(factor: Array, upper: bool = False) -> Array:
+    identity = gc.broadcast_to(gc.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
+    return _cholesky_solve(identity, factor, upper)
 
 
 def _det(x: Array) -> tuple[Array, Array, Array]:
@@ -335,6 +343,7 @@ RULES: dict[str, Rule] = {
         _solve(a, b, left=left), a, gc.zeros(a.shape[:-1], i32), _information(a)),
     "linalg_solve_ex.default": lambda a, b, *, left=True, **_: (_solve(a, b, left=left), _information(a)),
     "linalg_solve_triangular.default": _solve_triangular, "cholesky_solve.default": _cholesky_solve,
+    "cholesky_inverse.default": _cholesky_inverse,
     "_linalg_det.default": _det, "_linalg_slogdet.default": _slogdet, "linalg_qr.default": _qr,
     "_linalg_eigh.default": _eigh, "linalg_cross.default": _cross, "_cdist_forward.default": _cdist,
     "cdist.default": _cdist, "_pdist_forward.default": gc.pdist, "pdist.default": gc.pdist,

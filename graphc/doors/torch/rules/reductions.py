@@ -6,7 +6,7 @@ from math import inf, prod
 from typing import Any
 
 import graphc as gc
-from graphc.doors.torch.rules.promotion import as_type, floating, size_array
+from graphc.doors.torch.rules.promotion import as_type, floating
 from graphc.doors.torch.rules.shapes import axes_of, axis_of
 from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_, f32, i64
@@ -176,9 +176,22 @@ def _kth(x: Array, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Array,
     return (found, at) if keepdim else (found.squeeze(axis), at.squeeze(axis))
 
 
-def _median(x: Array, dim: int, keepdim: bool = False) -> tuple[Array, Array]:
-    size: Any = x.shape[axis_of(dim, x.ndim)] if x.ndim else 1
-    return _kth(x, (size - 1) // 2 + 1, dim, keepdim)
+def _median(skip_nan: bool) -> Rule:
+    """The lower of the two in the middle, and where it is: of a row with NaN the first NaN, or with `skip_nan` that of
+    its numbers."""
+    def rule(x: Array, dim: int, keepdim: bool = False) -> tuple[Array, Array]:
+        if not x.ndim or not x.dtype.is_float:
+            size: Any = x.shape[axis_of(dim, x.ndim)] if x.ndim else 1
+            return _kth(x, (size - 1) // 2 + 1, dim, keepdim)
+        axis = axis_of(dim, x.ndim)
+        missing = gc.isnan(x)
+        numbers = x.shape[axis] - gc.sum(missing.astype(i64), axis, True)
+        at = gc.take_along_axis(gc.argsort(x, axis), gc.maximum(numbers - 1, 0) // 2, axis)
+        if not skip_nan:
+            at = gc.where(gc.any(missing, axis, True), gc.argmax(missing.astype(i64), axis, True), at)
+        found = gc.take_along_axis(x, at, axis)
+        return (found, at) if keepdim else (found.squeeze(axis), at.squeeze(axis))
+    return rule
 
 
 def _log_sum_exp(x: Array, dim: Any, keepdim: bool = False) -> Array:
@@ -279,19 +292,13 @@ RULES: dict[str, Rule] = {
     "sort.default": _sort, "sort.stable": _sort,
     "argsort.default": lambda x, *args, **named: _sort(x, *args, **named)[1],
     "argsort.stable": lambda x, *args, **named: _sort(x, *args, **named)[1], "msort.default": lambda x: _sort(x, 0)[0],
-    "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median,
-    "median.default": lambda x: _median(x.reshape(-1), 0)[0], "logsumexp.default": _log_sum_exp,
+    "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median(False),
+    "median.default": lambda x: _median(False)(x.reshape(-1), 0)[0], "logsumexp.default": _log_sum_exp,
     "linalg_vector_norm.default": vector_norm, "norm.ScalarOpt_dim": _norm, "norm.Scalar": _norm,
     "norm.ScalarOpt_dim_dtype": _norm, "count_nonzero.default": _count_nonzero,
     "count_nonzero.dim_IntList": _count_nonzero,
     "bincount.default": _bincount, "bucketize.Tensor": _bucketize, "bucketize.Scalar": _bucketize,
     "searchsorted.Tensor": _searchsorted, "searchsorted.Scalar": _searchsorted, "trapezoid.dx": _trapezoid,
     "trace.default": gc.trace, "einsum.default": _einsum,
-    "nanmedian.default": lambda x: _nan_median(x),
+    "nanmedian.dim": _median(True), "nanmedian.default": lambda x: _median(True)(x.reshape(-1), 0)[0],
 }
-
-
-def _nan_median(x: Array) -> Array:
-    flat = x.reshape(-1)
-    last = gc.sum(gc.logical_not(gc.isnan(flat)).astype(i64)) if flat.dtype.is_float else size_array(flat.shape[0])
-    return gc.take(gc.sort(flat), gc.maximum(last - 1, 0) // 2, 0)
