@@ -96,7 +96,7 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         run = CompiledGraph(graph, threads, initial_values(needed, *_origin(function.name, needed, seed, given)),
                             budget=budget)
-        run.origin = Origin(graph)
+        run.origin = Origin(graph, budget=budget)
         return run
     owner = state_for(function.name, needed, seed, given)
     named = _by_name(owner, needed)
@@ -104,7 +104,7 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     made = native(graph) if not graph.dim_names else SpecialisedGraph(
         graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads, budget),
         source.bounds)
-    made.origin = Origin(graph, named, source.bounds, owner)
+    made.origin = Origin(graph, named, source.bounds, owner, budget)
     return made
 
 
