@@ -33,7 +33,7 @@ class Remat(Module):
 
 
 @formed
-def remat(f: Callable, /) -> Callable:
+def remat(f: Callable) -> Callable:
     """`f`, a function of arrays or a layer, of which nothing inside is kept for the gradient but the arrays that come
     in: the backward pass computes the rest again. Less memory for about the time of one more forward pass; dropout
     draws the same mask again, and results are the same. As jax.checkpoint and torch.utils.checkpoint.
