@@ -44,7 +44,8 @@ class Budget:
         if given is None:
             return None
         if isinstance(given, str) and (found := TEXT.fullmatch(given)):
-            nbytes = int(min(float(found[1]) * 1024 ** [u.rstrip("B") for u in UNITS].index(found[2].upper()), 2 * MOST))
+            unit = [u.rstrip("B") for u in UNITS].index(found[2].upper())
+            nbytes = int(min(float(found[1]) * 1024 ** unit, 2 * MOST))
         elif is_integer(given):
             nbytes = int(given)
         else:
