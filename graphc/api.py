@@ -109,7 +109,7 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         values = partial(initial_values, needed, *_origin(function.name, needed, seed, given))
         run = CompiledGraph(graph, threads, values(), budget=budget)
-        run.origin = Origin(graph, quantisation=quantisation(values))
+        run.origin = Origin(graph, budget=budget, quantisation=quantisation(values))
         return run
     owner = state_for(function.name, needed, seed, given)
     named = _by_name(owner, needed)
@@ -117,7 +117,7 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     made = native(graph) if not graph.dim_names else SpecialisedGraph(
         graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads, budget),
         source.bounds)
-    made.origin = Origin(graph, named, source.bounds, owner,
+    made.origin = Origin(graph, named, source.bounds, owner, budget,
                          quantisation(lambda: owner.arrays(named) if owner else ()))
     return made
 

@@ -8,6 +8,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds
+from graphc.memory.budget import Budget
 from graphc.nn.entry import Entry
 from graphc.quantisation_report import Quantisation, QuantisationReport
 from graphc.state import State
@@ -17,11 +18,12 @@ from graphc.state import State
 class Origin:
     """The graph, the entries of its state, the bounds of its named sizes, and the state on whose live arrays it runs;
     None where it keeps what it needs of arrays that nobody else has. Entries of what gc.compile made have the names of
-    the state and no owners, so that no layer is kept for it."""
+    the state and no owners, so that no layer is kept for it. `budget`: of memory."""
     graph: Graph
     entries: tuple[Entry, ...] = ()
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None
+    budget: Budget | None = None
     quantisation: Quantisation | None = None        # of `compute="int8"`
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from graphc.errors import GraphError
-from graphc.ir.convert import is_integer
+from graphc.ir.convert import is_integer, shown
 from graphc.ir.dims import Dim, evaluate, static_dim, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
@@ -44,13 +44,14 @@ class Budget:
         if given is None:
             return None
         if isinstance(given, str) and (found := TEXT.fullmatch(given)):
-            nbytes = int(float(found[1]) * 1024 ** [u.rstrip("B") for u in UNITS].index(found[2].upper()))
+            unit = [u.rstrip("B") for u in UNITS].index(found[2].upper())
+            nbytes = int(min(float(found[1]) * 1024 ** unit, 2 * MOST))
         elif is_integer(given):
             nbytes = int(given)
         else:
-            raise GraphError(f'memory= takes bytes, or a text such as "300 MB" or "1.5 GB", got {given!r}')
+            raise GraphError(f'memory= takes bytes, or a text such as "300 MB" or "1.5 GB", got {shown(given)}')
         if not 0 < nbytes <= MOST:
-            raise GraphError(f"memory= takes at least one byte, got {given!r}")
+            raise GraphError(f"memory= takes at least one byte, and at most {human(MOST)}, got {shown(given)}")
         return Budget(nbytes, str(given) if isinstance(given, str) else human(nbytes))
 
     def for_sizes(self, graph: str, names: Iterable[str], highs: Mapping[str, int | None]) -> Budget:

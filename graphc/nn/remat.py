@@ -7,6 +7,7 @@ from functools import wraps
 from graphc.dsl.form import formed
 from graphc.dsl.remat import rematerialized
 from graphc.errors import GraphError
+from graphc.ir.convert import shown
 from graphc.nn.module import Module
 
 
@@ -33,7 +34,7 @@ class Remat(Module):
 
 
 @formed
-def remat(f: Callable, /) -> Callable:
+def remat(f: Callable) -> Callable:
     """`f`, a function of arrays or a layer, of which nothing inside is kept for the gradient but the arrays that come
     in: the backward pass computes the rest again. Less memory for about the time of one more forward pass; dropout
     draws the same mask again, and results are the same. As jax.checkpoint and torch.utils.checkpoint.
@@ -44,7 +45,7 @@ def remat(f: Callable, /) -> Callable:
     if isinstance(f, Module):
         return Remat(f)
     if not callable(f):
-        raise GraphError(f"gc.remat takes a function of arrays or a layer, got {f!r}")
+        raise GraphError(f"gc.remat takes a function of arrays or a layer, got {shown(f)}")
 
     @wraps(f)
     def call(*args, **options):

@@ -153,7 +153,7 @@ def test_budgets(given, nbytes):
     assert Budget.of(given).nbytes == nbytes
 
 
-@pytest.mark.parametrize("given", ["much", "-3 MB", 0, -1, True, 1.5, "MB", "3 XB", None and "", (), "1 MB more"])
+@pytest.mark.parametrize("given", ["much", "-3 MB", 0, -1, True, 1.5, "MB", "3 XB", None and "", (), "1 MB more", "9" * 400 + " PB", 10 ** 30])
 def test_what_is_no_budget(given):
     if given is None:
         assert Budget.of(given) is None

@@ -11,9 +11,12 @@ import pytest
 import graphc as gc
 from graphc import models, nn, optim
 from graphc.compiler import Compilation
+from graphc.doors.library.programs import library_program
+from graphc.doors.library.sources import sources
 from graphc.errors import GraphError
 from graphc.memory.budget import Budget
 from graphc.models.resnet import Bottleneck
+from graphc.schedule.target import TARGETS
 
 RNG = np.random.default_rng(0)
 
@@ -168,6 +171,17 @@ def test_bounds_hold_for_the_largest_size():
         x, w = RNG.normal(size=(rows, 64)).astype(np.float32), RNG.normal(size=(64, 64)).astype(np.float32) / 8
         assert run(w, x).tobytes() == free(w, x).tobytes()
     assert gc.plan(gradient, B=(1, 256), memory=most * 2 // 3).memory.at(B=256).total <= most * 2 // 3
+
+
+def test_a_library_keeps_the_budget(tmp_path):
+    free = made(chain)
+    kept = middle(free)
+    sizes = []
+    for name, step in (("free", free), ("kept", made(chain, memory=kept))):
+        gc.export(step, tmp_path / name, name=name, targets="x86_64-linux:avx2", threads=False, weights="file")
+        found = library_program(sources(step, {}, {})[0].function, name, TARGETS["avx2"])
+        sizes.append(found.arena)
+    assert sizes[1] <= sizes[0] - free.memory.arena // 4
 
 
 def test_the_disk_cache_tells_budgets_apart():

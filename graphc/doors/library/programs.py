@@ -13,6 +13,7 @@ from graphc.failure import Failure
 from graphc.ir.dims import Dim, Dims, static_shape
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
+from graphc.memory.budget import Budget
 from graphc.memory.plan import ProgramPlan
 from graphc.runtime.instances.instance_memory import PASSES, ProgramFacts
 from graphc.runtime.memory import round_up
@@ -26,12 +27,13 @@ MARKER = 0x5EED_1DE0_1DEA           # an index that no text has, in the place of
 @dataclass(frozen=True, eq=False)
 class LibraryFunction:
     """An exported function: its graph, the bounds of its named sizes, the numbers of its state's arrays. `results`:
-    names of those that have none in the graph."""
+    names of those that have none in the graph. `budget`: of memory."""
     name: str
     graph: Graph
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: tuple[int, ...] = ()
     results: tuple[str, ...] = ()
+    budget: Budget | None = None
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -98,7 +100,10 @@ def library_program(function: LibraryFunction, symbol: str, target: Target) -> L
         if graph.dim_names:
             graph, bounds = open_graph(graph, function.bounds)
             conditions = size_conditions(graph)
-        compilation = Compilation(graph, target)
+        budget = function.budget
+        if budget is not None and function.sizes:
+            budget = budget.for_sizes(graph.name, function.sizes, {n: b.high for n, b in function.bounds.items()})
+        compilation = Compilation(graph, target, budget=budget)
         emitted, lowered = compilation.stage(Emitted), compilation.stage(Lowered)
         consts = b"".join(compilation.stage(ProgramPlan).constants.parts)
     except (GraphError, InternalError) as error:

@@ -74,7 +74,7 @@ def _source(name: str, what: object, options: Mapping[str, Any], bindings: Mappi
                              user_loc())
         if isinstance(what, TrainStep):
             function = what.as_one("a library")
-            origin = Origin(function.graph, entries(function), state=what.state)
+            origin = Origin(function.graph, entries(function), state=what.state, budget=what.recipe.memory)
             return _of(name, origin, values, ("loss",))
         if what.origin is None:
             raise GraphError(f"{name}: export takes what gc.compile made, not a copy of it", user_loc())
@@ -98,7 +98,8 @@ def _origin(source: TracedFunction, options: Mapping[str, Any]) -> Origin:
 
 def _of(name: str, origin: Origin, values: Values, results: tuple[str, ...] = ()) -> Source:
     arrays = values.of(origin.state, origin.entries) if origin.state is not None else ()
-    return Source(LibraryFunction(name, origin.graph, origin.bounds, results=results), arrays)
+    return Source(LibraryFunction(name, origin.graph, origin.bounds, results=results, budget=origin.budget),
+                  arrays)
 
 
 def _settled(name: str, run: CompiledGraph) -> Source:
@@ -109,5 +110,5 @@ def _settled(name: str, run: CompiledGraph) -> Source:
                          user_loc())
     arrays = [StateArray(v.name, a.reshape(v.type.shape))
               for v, a in zip(run.graph.state, run.executable.state.arrays)]
-    return Source(LibraryFunction(name, run.graph), tuple(arrays))
+    return Source(LibraryFunction(name, run.graph, budget=run.compilation.budget), tuple(arrays))
 

@@ -6,6 +6,7 @@ from graphc.doors.onnx_out.rule import (
     ALL, BOOL, FLOATS, INTEGERS, NUMBERS, SIGNED, SINGLE, Rule, Rules, plain)
 from graphc.ir.graph import Node
 from graphc.ir.ops.elementwise import Cast, Elementwise, ShardSum, StopGradient
+from graphc.ir.ops.remat import Hold
 from graphc.ir.types import DType, f32, f64, i8, i32, i64, u8, u32, u64
 
 EXTREMA = FLOATS | {i8, i32, i64, u8, u32, u64}
@@ -88,5 +89,5 @@ RULES: Rules = {Elementwise(fn): Rule(plain(kind), types, ordered=fn in ("minimu
                 for fn, (kind, types) in KINDS.items()}
 RULES |= {Elementwise(fn): _logic(*kinds) for fn, kinds in LOGIC.items()}
 RULES |= {Elementwise("ne"): Rule(_not_equal, NUMBERS | BOOL), Elementwise("rsqrt"): Rule(_rsqrt, FLOATS),
-          Elementwise("where"): Rule(plain("Where"), CHOSEN, of=1), StopGradient: Rule(_same),
+          Elementwise("where"): Rule(plain("Where"), CHOSEN, of=1), StopGradient: Rule(_same), Hold: Rule(_same),
           ShardSum: Rule(_same), Cast: Rule(_cast)}
