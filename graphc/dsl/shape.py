@@ -106,7 +106,7 @@ def split(x: Array, parts: int | Sequence[Dim] | None = None, axis: int = 0, *, 
 
 
 @formed
-def dynamic_slice(x: Array, starts: Sequence[Array | int] | Array, sizes: Sequence[int]) -> Array:
+def dynamic_slice(x: Array, starts: Sequence[Array | int] | Array, sizes: Sequence[Dim]) -> Array:
     """x[s0:s0+sizes[0], …] for starts that are computed; a start is clamped so that the slice lies inside (as in
     XLA)."""
     x = as_array(x)

@@ -52,7 +52,7 @@ class Pooler(nn.Module):
         self.dense = nn.Linear(None)        # as wide as its input
 
     def forward(self, x: gc.Array) -> gc.Array:
-        self.dense.features = x.shape[-1]       # type: ignore[assignment]   # a width is no named size
+        self.dense.features = x.shape[-1]
         return nn.tanh(self.dense(x[:, 0]))
 
 

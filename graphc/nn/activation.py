@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from inspect import Signature
+from typing import Any
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -22,12 +23,12 @@ class Activation(Module):
     function.
     """
 
-    def __init__(self, name: str, options: dict | None = None):
+    def __init__(self, name: str, options: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.name, self.options = name, options or {}
         self._declared = None       # these exist before any line of the user's
 
-    def __call__(self, *arrays, **options):
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
         form = _form(self.name)
         named = [p.replace(kind=p.KEYWORD_ONLY) for p in list(form.parameters.values())[1:]]
         if named and arrays and isinstance(arrays[0], (int, float, str)):
@@ -45,7 +46,7 @@ class Activation(Module):
     def kind(self) -> str:
         return self.name
 
-    def forward(self, x: Array, **options):
+    def forward(self, x: Array, **options: Any) -> Array:
         return getattr(gc, self.name)(x, **(self.options | options))
 
     def __repr__(self) -> str:
@@ -79,7 +80,7 @@ softmax = Activation("softmax")
 softmin = Activation("softmin")
 log_softmax = Activation("log_softmax")
 
-NAMED: dict[str, Callable] = {a.name: a for a in (
+NAMED: dict[str, Module] = {a.name: a for a in (
     relu, relu6, leaky_relu, elu, celu, selu, gelu, silu, mish, softplus, logsigmoid, softsign, tanhshrink, softshrink,
     hardshrink, hardtanh, hardsigmoid, hardswish, sigmoid, tanh)}
 """Activations that a layer may be told by name."""
@@ -91,7 +92,7 @@ def _form(name: str) -> Signature:
     return plain_signature(getattr(gc, name))
 
 
-def activation_named(activation: Callable | str) -> Module:
+def activation_named(activation: Callable[..., Any] | str) -> Module:
     """The activation of this name, or a function of one array as a layer; GraphError for anything else."""
     if isinstance(activation, str) and activation in NAMED:
         return NAMED[activation]

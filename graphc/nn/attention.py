@@ -1,12 +1,14 @@
 """Attention layers, batch first. Parameter names as in torch.nn.MultiheadAttention."""
 from __future__ import annotations
 
+from typing import Any, overload
 import graphc as gc
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.attention import attend, seen_keys
 from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
 from graphc.ir.convert import integer
+from graphc.ir.dims import Dim
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended
 from graphc.nn.linear import Linear
@@ -27,13 +29,13 @@ class Attention(Module):
     `scaled=False` leaves / sqrt(D) out. `mask` and `lengths` as in `MultiHeadAttention`; mask broadcasts to [B, T, n].
     """
 
-    def __init__(self, features: int | None = None, *, scaled: bool = True, causal: bool = False):
+    def __init__(self, features: int | None = None, *, scaled: bool = True, causal: bool = False) -> None:
         super().__init__()
         self.features, self.scaled, self.causal = features, scaled, causal
         self.q_proj, self.k_proj, self.v_proj = (Linear(features, bias=False) if features else None for _ in range(3))
 
     def forward(self, q: Array, k: Array | None = None, v: Array | None = None, mask: Array | None = None,
-                lengths: Array | None = None):
+                lengths: Array | None = None) -> Array:
         own, single = k is None, k is not None and len(q.shape) == len(k.shape) - 1
         q = gc.expand_dims(q, -2) if single else q
         q, k, v = _shown("Attention", q, k, v, lengths)
@@ -63,7 +65,8 @@ class MultiHeadAttention(Module):
     `position`: `nn.RotaryPosition()` or `nn.RelativePosition()`, for attention of a sequence to itself.
     """
 
-    def __init__(self, heads: int, *, causal: bool = False, bias: bool = True, position: InnerPosition | None = None):
+    def __init__(self, heads: int, *, causal: bool = False, bias: bool = True,
+                 position: InnerPosition | None = None) -> None:
         super().__init__()
         if position is not None and not isinstance(position, InnerPosition):
             raise GraphError(f"position= takes nn.RotaryPosition() or nn.RelativePosition(), got {position!r}; "
@@ -72,7 +75,7 @@ class MultiHeadAttention(Module):
         self.out_proj = Linear(None, bias=bias, bias_init=ZEROS)
 
     def forward(self, q: Array, k: Array | None = None, v: Array | None = None, mask: Array | None = None,
-                lengths: Array | None = None):
+                lengths: Array | None = None) -> Array:
         v = k if v is None else v
         _check_sequences(q, *(() if k is None else (k, v)))
         own, width = k is None, q.shape[-1]
@@ -90,20 +93,20 @@ class MultiHeadAttention(Module):
         y = attend(q, k, v, mask, causal)
         return said(self.out_proj(y.transpose(0, 2, 1, 3).reshape(*q.shape[:1], q.shape[2], width)), True)
 
-    def _heads(self, x: Array):
+    def _heads(self, x: Array) -> Array:
         """[B, T, E] as [B, heads, T, E / heads]."""
         return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(0, 2, 1, 3)
 
-    def _project(self, q: Array, k: Array, v: Array) -> list:
+    def _project(self, q: Array, k: Array | None, v: Array | None) -> list[Array]:
         """Queries, keys and values, each [B, …, E]; those of one array by one product."""
         width = q.shape[-1]
         bias = self.parameter("in_proj_bias", (3 * width,), ZEROS, q.dtype) if self.bias else None
-        if k is not None and (k.shape[-1] != width or v.shape[-1] != width):
+        if k is not None and v is not None and (k.shape[-1] != width or v.shape[-1] != width):
             return [_affine(x, self.parameter(f"{name}_proj_weight", (width, x.shape[-1]), XavierUniform(), q.dtype),
                             _rows(bias, i, width))
                     for i, (name, x) in enumerate(zip("qkv", (q, k, v)))]
         weight = self.parameter("in_proj_weight", (3 * width, width), XavierUniform(), q.dtype)
-        if k is None:
+        if k is None or v is None:
             return _parts(_affine(q, weight, bias), width)
         query = _affine(q, _rows(weight, 0, width), _rows(bias, 0, width))
         if k is v:
@@ -111,22 +114,31 @@ class MultiHeadAttention(Module):
         return [query, *(_affine(x, _rows(weight, i, width), _rows(bias, i, width)) for i, x in ((1, k), (2, v)))]
 
 
-def _affine(x: Array, weight: Array, bias: Array | None):
+def _affine(x: Array, weight: Array, bias: Array | None) -> Array:
     y = x @ weight.T
     return y if bias is None else y + bias
 
 
-def _rows(x: Array | None, i: int, width: int, count: int = 1):
+@overload
+def _rows(x: Array, i: int, width: Dim, count: int = 1) -> Array: ...
+
+
+@overload
+def _rows(x: None, i: int, width: Dim, count: int = 1) -> None: ...
+
+
+def _rows(x: Array | None, i: int, width: Dim, count: int = 1) -> Array | None:
     """Block i of `width` rows, and those after it."""
     return None if x is None else x[i * width:(i + count) * width]
 
 
-def _parts(x: Array, width: int) -> list:
+def _parts(x: Array, width: Dim) -> list[Array]:
     """x cut along its last axis into arrays of `width`."""
     return [x[..., i * width:(i + 1) * width] for i in range(x.shape[-1] // width)]
 
 
-def _shown(layer: str, q: Array, k: Array, v: Array, lengths: Array | None) -> tuple:
+def _shown(layer: str, q: Array, k: Array | None, v: Array | None,
+           lengths: Array | None) -> tuple[Array, Array | None, Array | None]:
     """q, k and v, None where they are not given, with 0 for padding in what is attended to: their weights' gradients
     are products with it."""
     if k is None:
@@ -135,7 +147,7 @@ def _shown(layer: str, q: Array, k: Array, v: Array, lengths: Array | None) -> t
     return q, keys, keys if v is None or v is k else shown_steps(layer, v, lengths)
 
 
-def _seen(layer: str, mask: Array | None, lengths: Array | None, k: Array):
+def _seen(layer: str, mask: Array | None, lengths: Array | None, k: Array) -> Array | None:
     """The mask that also hides keys from `lengths` on; it broadcasts to the scores of keys [B, …, S, D]."""
     mask = None if mask is None else as_array(mask)
     if lengths is None:
@@ -146,14 +158,14 @@ def _seen(layer: str, mask: Array | None, lengths: Array | None, k: Array):
     return mask & real if mask.dtype == gc.bool_ else gc.where(real, mask, MASKED)
 
 
-def _masked(mask: Array | None, bias: Array | None):
+def _masked(mask: Array | None, bias: Array | None) -> Array | None:
     """One mask from a mask (bool, float or None) and a bias that is added to the scores."""
     if mask is None or bias is None:
         return bias if mask is None else mask
     return gc.where(mask, bias, MASKED) if mask.dtype == gc.bool_ else mask + bias
 
 
-def _check_sequences(*arrays) -> None:
+def _check_sequences(*arrays: Any) -> None:
     for x in arrays:
         if len(x.shape) != 3:
             raise GraphError(f"MultiHeadAttention takes [batch, time, features], got {list(x.shape)}")

@@ -2,6 +2,7 @@
 as in torch.nn.LSTMCell and its like."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import sqrt
 
 import graphc as gc
@@ -17,7 +18,7 @@ class RecurrentCell(Module):
     a batch x is [C] and the state [hidden]."""
     layer: type[Recurrent]
 
-    def __init__(self, hidden: int, *, bias: bool = True):
+    def __init__(self, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
         if hidden < 1:
             raise GraphError(f"hidden of {type(self).__name__} is a whole number from 1 on, got {hidden}")
@@ -27,14 +28,14 @@ class RecurrentCell(Module):
         """The layer whose step this is: it has no parameters of its own."""
         return self.layer(hidden)
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Module]]:
         return iter(())
 
-    def forward(self, x: Array, state: Array | tuple | None = None):
+    def forward(self, x: Array, state: Array | tuple[Array, ...] | None = None) -> Array | tuple[Array, ...]:
         if x.ndim not in (1, 2):
             raise GraphError(f"{type(self).__name__} takes [batch, features] or [features], got {list(x.shape)}")
         shape, carries = (*x.shape[:-1], self.hidden), self._rule.carries
-        given = (gc.zeros(shape, x.dtype),) * carries if state is None else (state,) if carries == 1 else state
+        given: object = (gc.zeros(shape, x.dtype),) * carries if state is None else (state,) if carries == 1 else state
         if not isinstance(given, (tuple, list)) or len(given) != carries or any(
                 not isinstance(a, Array) or a.shape != shape for a in given):
             raise GraphError(f"the state of {type(self).__name__} is {carries} array(s) of shape {list(shape)}")
@@ -52,7 +53,7 @@ class RNNCell(RecurrentCell):
     """h' = activation(W_ih x + b_ih + W_hh h + b_hh); activation "tanh" or "relu". `cell(x, h)` gives h'."""
     layer = RNN
 
-    def __init__(self, hidden: int, *, bias: bool = True, activation: str = "tanh"):
+    def __init__(self, hidden: int, *, bias: bool = True, activation: str = "tanh") -> None:
         self.activation = activation
         super().__init__(hidden, bias=bias)
 

@@ -20,13 +20,13 @@ class Collapse(Module):
     `prefixes(x)`: that of the first step, of the first two, … -> as x.
     """
 
-    def __init__(self, how: str = "average", *, batch_first: bool | None = None):
+    def __init__(self, how: str = "average", *, batch_first: bool | None = None) -> None:
         super().__init__()
         if how not in RULES:
             raise GraphError(f"Collapse takes {', '.join(RULES)}, got {how!r}")
         self.how, self.batch_first = how, batch_first
 
-    def forward(self, x: Array, lengths: Array | None = None):
+    def forward(self, x: Array, lengths: Array | None = None) -> Array:
         if len(x.shape) != 3:
             raise GraphError("Collapse takes [time, batch, features] ([batch, time, features] with batch_first), "
                              f"got {list(x.shape)}")
@@ -39,7 +39,7 @@ class Collapse(Module):
         y = RULES[self.how](x, lengths)
         return now.joined(self, y, JOINED[self.how]) if now else y
 
-    def prefixes(self, x: Array):
+    def prefixes(self, x: Array) -> Array:
         batch_first = batch_comes_first("Collapse", x, self.batch_first)
         x = x if batch_first else x.transpose(1, 0, 2)
         y, now = PREFIXES[self.how](x), decoding()
@@ -49,11 +49,11 @@ class Collapse(Module):
         return said(y if batch_first else y.transpose(1, 0, 2), batch_first)
 
 
-def _first(x: Array, lengths: Array | None):
+def _first(x: Array, lengths: Array | None) -> Array:
     return x[0] if lengths is None else _of_real(x[0], checked_lengths("Collapse", lengths, x.shape[1]))
 
 
-def _last(x: Array, lengths: Array | None):
+def _last(x: Array, lengths: Array | None) -> Array:
     if lengths is None:
         return x[-1]
     lengths = checked_lengths("Collapse", lengths, x.shape[1])
@@ -61,14 +61,14 @@ def _last(x: Array, lengths: Array | None):
     return _of_real(gc.take_along_axis(x, at.reshape(1, -1, 1), axis=0)[0], lengths)
 
 
-def _average(x: Array, lengths: Array | None):
+def _average(x: Array, lengths: Array | None) -> Array:
     if lengths is None:
         return gc.mean(x, axis=0)
     real = gc.expand_dims(real_steps("Collapse", lengths, x.shape[1], x.shape[0], time_first=True), 2)
     return gc.sum(gc.where(real, x, 0.0), axis=0) / gc.maximum(gc.sum(real.astype(x.dtype), axis=0), 1)
 
 
-def _of_real(step, lengths: Array | None):
+def _of_real(step: Array, lengths: Array) -> Array:
     """A step [B, C] of sequences that have one; 0 for those that are padding alone."""
     return shown(step, lengths > 0)
 

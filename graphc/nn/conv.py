@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any, cast
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -21,14 +22,15 @@ class Convolution(Module):
     axes = 2
 
     def __init__(self, channels: int, kernel: Size, *, stride: Size = 1, padding: Padding = 0, dilation: Size = 1,
-                 groups: int = 1, bias: bool = True, flip: bool = False):
+                 groups: int = 1, bias: bool = True, flip: bool = False) -> None:
         super().__init__()
         self.channels, self.groups = integer(channels, "channels", 1), integer(groups, "groups", 1)
         self.biased, self.flip = bias, flip
         self.kernel, self.stride, self.dilation = (per_axis(v, self.axes) for v in (kernel, stride, dilation))
-        self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
+        told = isinstance(padding, str) or is_sequence(padding)
+        self.padding: Padding = padding if told else per_axis(cast(Size, padding), self.axes)
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         inside = channels_of(x, self.axes, type(self).__name__)
         if inside % self.groups or self.channels % self.groups:
             raise GraphError(f"{inside} input and {self.channels} output channels do not divide into {self.groups} "
@@ -53,7 +55,7 @@ class Correlation(Convolution):
     "valid"; `padding_mode`: what stands there, "zeros", or the image's own elements by "reflect", "replicate" or
     "circular"."""
 
-    def __init__(self, channels: int, kernel: Size, *, padding_mode: str = "zeros", **options):
+    def __init__(self, channels: int, kernel: Size, *, padding_mode: str = "zeros", **options: Any) -> None:
         super().__init__(channels, kernel, **options)
         self.padding_mode = choice(padding_mode, "padding_mode", MODES)
 
@@ -84,7 +86,7 @@ class Conv3d(Correlation):
 class Transposed(Convolution):
     """What the transposed convolutions share: weight [in, channels / groups, kernel…], as in torch."""
 
-    def __init__(self, channels: int, kernel: Size, *, output_padding: Size = 0, **options):
+    def __init__(self, channels: int, kernel: Size, *, output_padding: Size = 0, **options: Any) -> None:
         super().__init__(channels, kernel, **options)
         self.output_padding = per_axis(output_padding, self.axes)
 

@@ -58,7 +58,7 @@ def _last_state(x: Array, states: Array, steps: Array, blank: int) -> Array:
     emitted = gc.take_along_axis(x, gc.broadcast_to(gc.expand_dims(states, 0), (x.shape[0], batch, count)), axis=2)
     first = gc.where(gc.iota((count,)) < 2, emitted[0], IMPOSSIBLE)
 
-    def step(alpha, inputs):
+    def step(alpha: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
         row, time = inputs
         past = [gc.pad(alpha, ((0, 0), (n, 0)), IMPOSSIBLE)[:, :count] for n in (1, 2)]
         ways = gc.stack([alpha, past[0], gc.where(jumps, past[1], IMPOSSIBLE)], axis=0)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from graphc.errors import GraphError
 from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType, i64
 from graphc.nn.path import parameter_path
+
+if TYPE_CHECKING:
+    from graphc.nn.recurrent import Recurrent
 
 DECODING: ContextVar["Decoding | None"] = ContextVar("graphc decoding", default=None)
 
@@ -94,33 +98,34 @@ class Decoding:
 
     # what layers keep
 
-    def carried(self, layer, what: str, start) -> tuple[list[Kept], object]:
+    def carried(self, layer: object, what: str, start: Any) -> tuple[list[Kept], Any]:
         """What `layer` left with `keep` in the call before; `start`, arrays in tuples and lists, in the first call."""
         leaves, structure = flatten(start)
         keys = [self._key(layer, f"{what}.{i}") for i in range(len(leaves))]
         states = [current_trace().state(key, self._name(key), x.type) for key, x in zip(keys, leaves)]
         return keys, start if self.first else unflatten(structure, states)
 
-    def keep(self, keys: list[Kept], values) -> None:
+    def keep(self, keys: list[Kept], values: Any) -> None:
         for key, x in zip(keys, flatten(values)[0], strict=True):
             current_trace().update_state(key, x)
 
-    def appended(self, layer, what: str, x: Array) -> Array:
+    def appended(self, layer: object, what: str, x: Array) -> Array:
         """x [B, …, T, D] behind what `layer` has seen before: [B, …, window, D], in slots; `visible` says which
         count."""
         key = self._key(layer, what)
         cache = current_trace().state(key, self._name(key),
                                       x.type.with_shape((*x.shape[:-2], self.batch.capacity, x.shape[-1])))
-        at = [0] * len(x.shape)
-        at[-2] = 0 if self.first else self.slot
+        at: list[Array | int] = [0] * len(x.shape)
+        at[-2] = 0 if self.first else self._slot
         cache = gc.dynamic_update_slice(cache, x, at)
         self.keep([key], cache)
         return cache[..., :self.window, :]
 
-    def once(self, layer, what: str, make: Callable[[], object]):
+    def once(self, layer: object, what: str, make: Callable[[], object]) -> Any:
         """make(), arrays in tuples and dicts, computed in the first call alone and outside of generation; kept for
         later ones."""
         key, trace = self._key(layer, what), current_trace()
+        leaves: list[Any] = []
         if self.first:
             with decoding_with(None):
                 leaves, structure = flatten(tree_map(as_array, make()))
@@ -134,7 +139,7 @@ class Decoding:
             trace.update_state(part, x)
         return unflatten(structure, leaves)
 
-    def joined(self, layer, x: Array, rule: Callable[[Array, Array, Array], Array]) -> Array:
+    def joined(self, layer: object, x: Array, rule: Callable[[Array, Array, Array], Array]) -> Array:
         """x [B, C] of the prompts in the first call; then rule(the result before, x, how many tokens that was of, [B,
         1])"""
         kept, before = self.carried(layer, "joined", x)
@@ -147,7 +152,7 @@ class Decoding:
     def learned(self, weight: Array, length: Dim) -> Array:
         """The rows of weight [places, W] for the tokens of this call; the network knows no more places than that."""
         places = weight.shape[0]
-        self.places = min(places, self.places or places)
+        self.places = cast(int, min(places, self.places or places))
         if not self.first:
             return self.rows(weight, 3)
         most = length if isinstance(length, int) else self.batch.capacity
@@ -161,17 +166,17 @@ class Decoding:
         table = as_array(table)
         width = table.shape[1]
         if not self.batch.ragged:
-            return gc.dynamic_slice(table, [self.slot, 0], (1, width))
-        rows = gc.embedding(table, gc.minimum(self._place(), table.shape[0] - 1))
+            return gc.dynamic_slice(table, [self._slot, 0], (1, width))
+        rows = gc.embedding(table, gc.minimum(self._place(), cast(int, table.shape[0]) - 1))
         return rows.reshape(self.batch.size, *(1,) * (rank - 2), width)
 
     def visible(self, rank: int, within: int | None = None) -> Array:
         """bool, `rank` axes, broadcasts to [B, …, 1, window]: the slots that a token sees: those of its sequence up
         to its own, of the last `within` places alone where that is given."""
         slots = gc.iota((self.window,), dtype=i64) if self.slots is None else self.slots
-        seen = slots <= self.slot
+        seen = slots <= self._slot
         if not self.batch.ragged:
-            return seen if within is None else seen & (slots > self.slot - within)
+            return seen if within is None else seen & (slots > self._slot - within)
         lengths = gc.expand_dims(self.lengths, 1)
         seen = seen & ((slots < lengths) | (slots >= self.longest))
         if within is not None:
@@ -186,13 +191,13 @@ class Decoding:
         # seen from place p, slot j is in column window - 1 - p + j
         turned = gc.pad(gc.flip(table, axis=1), ((0, 0), (0, window - 1)))
 
-        def seen_from(place):
+        def seen_from(place: Array) -> Array:
             return gc.expand_dims(gc.dynamic_slice(turned, [0, window - 1 - place], (heads, window)), 1)
         if not self.batch.ragged:
-            return seen_from(self.slot)
+            return seen_from(self._slot)
         place = self._place()
         prompt = gc.stack([seen_from(place[b]) for b in range(self.batch.size)])
-        return gc.where(gc.iota((window,), dtype=i64) < self.longest, prompt, seen_from(self.slot))
+        return gc.where(gc.iota((window,), dtype=i64) < self.longest, prompt, seen_from(self._slot))
 
     def real(self, steps: int) -> Array:
         """bool [B, T]: which tokens of this call are of the prompts, not padding."""
@@ -208,9 +213,14 @@ class Decoding:
         return gc.sum(gc.where(here.reshape(*here.shape, *(1,) * (len(x.shape) - 2)), x, 0), axis=1, keepdims=True)
 
     def _place(self) -> Array:
-        return self.slot - self.longest + self.lengths
+        return self._slot - self.longest + self.lengths
 
-    def _key(self, layer, what: str) -> Kept:
+    @property
+    def _slot(self) -> Array:
+        """The slot of the token, in the second call."""
+        return cast(Array, self.slot)
+
+    def _key(self, layer: object, what: str) -> Kept:
         count = self._calls.get((id(layer), what), 0)
         self._calls[id(layer), what] = count + 1
         return Kept(layer, what, count)
@@ -219,7 +229,7 @@ class Decoding:
         return f"kept.{parameter_path(key.what)}" + (f".{key.number}" if key.number else "")
 
 
-def check_recurrent(layer, batch) -> None:
+def check_recurrent(layer: Recurrent, batch: Dim) -> None:
     """GraphError for a recurrent layer that looks ahead, or takes time for the batch, while tokens are generated."""
     now, name = decoding(), type(layer).__name__
     if now and layer.bidirectional:
@@ -228,7 +238,12 @@ def check_recurrent(layer, batch) -> None:
         raise GraphError(f"generation takes ids [batch, time]: make this {name} with batch_first=True")
 
 
-def attended(layer, own: bool, k: Array, v: Array, mask: Array | None, lengths: Array | None,
+class CausalLayer(Protocol):
+    """An attention layer that may look at earlier tokens alone."""
+    causal: bool
+
+
+def attended(layer: CausalLayer, own: bool, k: Array, v: Array, mask: Array | None, lengths: Array | None,
              within: int | None = None) -> tuple[Array, Array, Array | None, bool]:
     """(keys, values, mask, causal) for an attention layer with k and v [B, …, T, D]; `own`: a sequence attends to
     itself, to the last `within` places alone where that is given (the layer's own mask says so of whole sequences).

@@ -26,7 +26,7 @@ class Entry:
 
     def originals(self) -> Iterator[Hashable]:
         """Parameters that this one is a copy of, the nearest first."""
-        return getattr(self.key, "originals", tuple)()
+        return iter(getattr(self.key, "originals", tuple)())
 
     @property
     def is_given(self) -> bool:

@@ -1,11 +1,14 @@
 """From a vector to a token: scores, and how one of them is chosen."""
 from __future__ import annotations
 
+from typing import Any, cast
 import graphc as gc
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.form import formed
+from graphc.dsl.random import Key
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_number
+from graphc.ir.dims import Dim
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.linear import Embedding
 from graphc.nn.module import Module
@@ -21,38 +24,38 @@ class GenerateToken(Module):
     `nn.sample`.
     """
 
-    def __init__(self, embedding: Embedding, *, tied: bool = True, bias: bool = False):
+    def __init__(self, embedding: Embedding, *, tied: bool = True, bias: bool = False) -> None:
         super().__init__()
         if not isinstance(embedding, Embedding):
             raise GraphError(f"GenerateToken takes the nn.Embedding of the tokens, got {embedding!r}")
         self.embedding, self.tied, self.biased = embedding, tied, bias
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if not x.shape:
             raise GraphError("GenerateToken takes vectors [..., features], got a scalar")
         scores = self._tied(x) if self.tied else x @ self._own_weight(x).T
         return scores + self.parameter("bias", (self.embedding.count,), ZEROS, x.dtype) if self.biased else scores
 
-    def probabilities(self, x: Array):
+    def probabilities(self, x: Array) -> Array:
         return gc.softmax(self(x), axis=-1)
 
-    def choose(self, x: Array, **options):
+    def choose(self, x: Array, **options: Any) -> Array:
         return sample(self(x), **options)
 
-    def _tied(self, x: Array):
+    def _tied(self, x: Array) -> Array:
         if x.shape[-1] != self.embedding.features:
             raise GraphError(f"GenerateToken compares x with embeddings of {self.embedding.features} features, "
                              f"x has {x.shape[-1]}: "
                              f"put nn.Linear({self.embedding.features}) in front, or take tied=False")
         return self.embedding.attend(x)
 
-    def _own_weight(self, x: Array):
-        return self.parameter("weight", (self.embedding.count, x.shape[-1]), fan_in_uniform(x.shape[-1]), x.dtype)
+    def _own_weight(self, x: Array) -> Array:
+        return self.parameter("weight", (self.embedding.count, x.shape[-1]), fan_in_uniform(_width(x)), x.dtype)
 
 
 @formed
 def sample(scores: Array, temperature: float | Array = 1.0, top_k: int | None = None,
-           top_p: float | Array | None = None, key=None) -> Array:
+           top_p: float | Array | None = None, key: Key = None) -> Array:
     """Tokens drawn from softmax(scores / temperature): scores [..., count] -> i64 [...].
 
     `top_k`: from the k most likely alone. `top_p`: from the nucleus alone, the fewest tokens whose probabilities sum
@@ -95,6 +98,11 @@ def _nucleus_edge(ranked: Array, p: float | Array) -> Array:
     return gc.min(gc.where(before < p, ranked, ranked[..., :1]), axis=-1, keepdims=True)
 
 
-def _checked_k(k: int, count) -> int:
+def _width(x: Array) -> int:
+    """The last size, which a parameter's first value depends on; a symbolic one is refused by `Module.parameter`."""
+    return cast(int, x.shape[-1])
+
+
+def _checked_k(k: int, count: Dim) -> int:
     k = integer(k, "sample: top_k", 1)
     return min(k, count) if isinstance(count, int) else k

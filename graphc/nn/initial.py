@@ -162,7 +162,8 @@ class Dirac(Converted):
                              f"not for a parameter of shape {list(shape)}")
         kernels, per = np.zeros(shape), shape[0] // self.groups
         for i in range(min(per, shape[1])):
-            kernels[(slice(i, None, per), i, *(k // 2 for k in shape[2:]))] = 1
+            centre: tuple[slice | int, ...] = (slice(i, None, per), i, *(k // 2 for k in shape[2:]))
+            kernels[centre] = 1
         return kernels
 
 

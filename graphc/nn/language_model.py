@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -25,26 +26,26 @@ class LanguageModel(Module):
     `train_step(model, loss=nn.cross_entropy, x=…, y=…)` with y = x moved by one.
     """
 
-    def __init__(self, embed: Embedding, sequence_model: Callable, collapse: str = "last",
-                 generate: Callable | None = None):
+    def __init__(self, embed: Embedding, sequence_model: Callable[..., Any], collapse: str = "last",
+                 generate: Callable[..., Any] | None = None) -> None:
         super().__init__()
         self.embed, self.sequence_model = embed, as_module(sequence_model)
         self.collapse = Collapse(collapse, batch_first=True)
         self.generate = GenerateToken(embed) if generate is None else as_module(generate)
 
-    def forward(self, ids: Array, lengths: Array | None = None):
+    def forward(self, ids: Array, lengths: Array | None = None) -> Array:
         check_ids(type(self).__name__, ids)
         check_batch_first(self)
         options = {} if lengths is None else {"lengths": lengths}
         x = self.sequence_model(self.embed(ids), **chosen(self.sequence_model, options))
         return self.generate(self.collapse.prefixes(x))
 
-    def loss(self, ids: Array, lengths: Array | None = None):
+    def loss(self, ids: Array, lengths: Array | None = None) -> Array:
         """Minus the log-likelihood of a token given those before it, the mean over the tokens ids[:, 1:]; `lengths`,
         integers [B], of padded ids."""
         return sequence_loss(self(ids[:, :-1]), ids[:, 1:], lengths=_less(lengths), batch_first=True, reduction="step")
 
-    def log_likelihood(self, ids: Array, lengths: Array | None = None):
+    def log_likelihood(self, ids: Array, lengths: Array | None = None) -> Array:
         """log p(ids[1:] | ids[0]) of each sequence, [B]."""
         return log_likelihood(self(ids[:, :-1]), ids[:, 1:], lengths=_less(lengths), batch_first=True)
 
@@ -62,6 +63,6 @@ def check_batch_first(net: Module) -> None:
                              "with batch_first=True")
 
 
-def _less(lengths: Array | None):
+def _less(lengths: Array | None) -> Array | None:
     """The number of tokens that have one before them."""
     return None if lengths is None else gc.maximum(lengths - 1, 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import Any, cast
 
 import numpy as np
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.ir.dims import Dim
 from graphc.ir.types import DType
 from graphc.nn.activation import activation_named
 from graphc.nn.module import Module
@@ -22,11 +24,12 @@ class Linear(Module):
     maps_last_axis = True
 
     def __init__(self, features: int | None, *, bias: bool = True, init: Initializer | None = None,
-                 bias_init: Initializer | None = None):
+                 bias_init: Initializer | None = None) -> None:
         super().__init__()
-        self.features, self.biased, self.init, self.bias_init = features, bias, init, bias_init
+        self.features = cast(Dim, features)                 # None until the layer that it is a part of says so
+        self.biased, self.init, self.bias_init = bias, init, bias_init
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if not x.shape:
             raise GraphError("Linear takes an array with at least one axis, got a scalar")
         start = fan_in_uniform(_size(x.shape[-1]))
@@ -45,11 +48,11 @@ class FeedForward(Linear):
     """
     maps_last_axis = False              # the activation comes after
 
-    def __init__(self, features: int, activation: Callable | str = "relu", **options):
+    def __init__(self, features: int, activation: Callable[..., Any] | str = "relu", **options: Any) -> None:
         super().__init__(features, **options)
         self.activation = activation_named(activation)
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         return self.activation(super().forward(x))
 
     def __repr__(self) -> str:
@@ -66,18 +69,18 @@ class Embedding(Module):
     """
 
     def __init__(self, count: int, features: int, *, std: float = 1.0, dtype: DType | None = None,
-                 padding_idx: int | None = None):
+                 padding_idx: int | None = None) -> None:
         super().__init__()
         self.count, self.features, self.std, self.dtype = count, features, std, dtype or gc.f32
         if padding_idx is not None and not -count <= padding_idx < count:
             raise GraphError(f"padding_idx is a row, from {-count} to {count - 1}, got {padding_idx}")
         self.padding_idx = padding_idx if padding_idx is None else padding_idx % count
 
-    def table(self):
+    def table(self) -> Array:
         start = Normal(self.std) if self.padding_idx is None else _WithZeroRow(Normal(self.std), self.padding_idx)
         return self.parameter("weight", (self.count, self.features), start, self.dtype)
 
-    def forward(self, ids: Array):
+    def forward(self, ids: Array) -> Array:
         if not ids.dtype.is_int:
             raise GraphError(f"Embedding takes integer ids, got {ids.dtype}; convert with ids.astype(gc.i32)")
         rows = gc.embedding(self.table(), ids)
@@ -85,7 +88,7 @@ class Embedding(Module):
             return rows
         return gc.where(gc.expand_dims(ids, -1) == self.padding_idx, gc.stop_gradient(rows), rows)
 
-    def attend(self, x: Array):
+    def attend(self, x: Array) -> Array:
         return self.within(lambda: x @ self.table().T)
 
     def __repr__(self) -> str:
@@ -97,13 +100,13 @@ class EmbeddingBag(Embedding):
     `per_sample_weights` [B, N] their weighted sum. Ids that are `padding_idx` are left out; an empty bag gives 0."""
 
     def __init__(self, count: int, features: int, *, mode: str = "mean", std: float = 1.0, dtype: DType | None = None,
-                 padding_idx: int | None = None):
+                 padding_idx: int | None = None) -> None:
         super().__init__(count, features, std=std, dtype=dtype, padding_idx=padding_idx)
         if mode not in ("sum", "mean", "max"):
             raise GraphError(f'EmbeddingBag: mode is "sum", "mean" or "max", got {mode!r}')
         self.mode = mode
 
-    def forward(self, ids: Array, per_sample_weights: Array | None = None):
+    def forward(self, ids: Array, per_sample_weights: Array | None = None) -> Array:
         if ids.ndim != 2:
             raise GraphError(f"EmbeddingBag takes bags of one length, ids [batch, n], got {ids.type}; fill shorter "
                              "ones with padding_idx")
@@ -124,12 +127,12 @@ class EmbeddingBag(Embedding):
 class Flatten(Module):
     """Joins the axes from `start_axis` to `end_axis`: [B, C, H, W] -> [B, C*H*W]."""
 
-    def __init__(self, start_axis: int = 1, end_axis: int = -1):
+    def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
         super().__init__()
         self.start_axis, self.end_axis = start_axis, end_axis
 
-    def forward(self, x: Array):
-        end, size = self.end_axis % x.ndim + 1 if x.ndim else 0, 1
+    def forward(self, x: Array) -> Array:
+        end, size = self.end_axis % x.ndim + 1 if x.ndim else 0, cast(Dim, 1)
         for d in x.shape[self.start_axis:end]:
             size = size * d
         return x.reshape(*x.shape[:self.start_axis], size, *x.shape[end:])
@@ -147,6 +150,6 @@ class _WithZeroRow:
         return rows
 
 
-def _size(dim) -> int:
+def _size(dim: Dim) -> int:
     """A dimension that a parameter's first value depends on; a symbolic one is refused by `Module.parameter`."""
     return dim if isinstance(dim, int) else 0

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import graphc as gc
 from graphc.dsl.array import Array, as_array
@@ -17,7 +18,7 @@ from graphc.nn.reduction import alike, reduced, weighed
 
 @formed
 def cross_entropy(logits: Array, target: Array, *, weight: Array | None = None, axis: int | None = None,
-                  label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean"):
+                  label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = "mean") -> Array:
     """-log softmax(logits)[target], the mean over all targets that are not `ignore_index`.
 
     logits [..., classes, ...] with the classes on `axis`, the last unless given (torch: always axis 1; where both
@@ -35,14 +36,14 @@ def cross_entropy(logits: Array, target: Array, *, weight: Array | None = None, 
 
 
 @formed
-def mse(y: Array, target: Array, *, reduction: str = "mean"):
+def mse(y: Array, target: Array, *, reduction: str = "mean") -> Array:
     """(y - target)², the mean over all elements."""
     return gc.mse(y, target, reduction=reduction)
 
 
 @formed
 def bce(logits: Array, target: Array, *, weight: Array | None = None, pos_weight: Array | None = None,
-        reduction: str = "mean"):
+        reduction: str = "mean") -> Array:
     """Binary cross entropy from logits (torch's binary_cross_entropy_with_logits), the mean over all elements.
     `weight` of elements and `pos_weight` of targets that are 1 broadcast to the logits. GraphError for a sigmoid's
     result."""
@@ -58,10 +59,10 @@ def bce(logits: Array, target: Array, *, weight: Array | None = None, pos_weight
 
 
 @formed
-def sequence_loss(y: Array, target: Array, loss: Callable = cross_entropy, *, lengths: Array | None = None,
+def sequence_loss(y: Array, target: Array, loss: Callable[..., Any] = cross_entropy, *, lengths: Array | None = None,
                   mask: Array | None = None,
                   ignore_index: int | None = None,
-                  batch_first: bool | None = None, reduction: str = "mean", **options):
+                  batch_first: bool | None = None, reduction: str = "mean", **options: Any) -> Array:
     """The loss of every step, summed over the steps of each sequence: sum over t of loss(y[t], target[t]).
 
     y [T, B, …] and target [T, B] (ids) or [T, B, …] ([B, T, …] with `batch_first`, and of layers that have the batch
@@ -71,7 +72,7 @@ def sequence_loss(y: Array, target: Array, loss: Callable = cross_entropy, *, le
     reduction: "mean" over the sequences, "sum" of them, "none" (-> [B]), or "step": the mean over all steps that count.
     """
     y, target = as_array(y), as_array(target)
-    callable_(loss, "sequence_loss: loss"), choice(reduction, "sequence_loss: reduction", tuple(REDUCTIONS))
+    callable_(loss, "sequence_loss: loss"), choice(reduction, "sequence_loss: reduction", (*REDUCTIONS, "step"))
     batch_first = None if batch_first is None else flag(batch_first, "sequence_loss: batch_first")
     if len(y.shape) < 2 or target.shape[:2] != y.shape[:2]:
         raise GraphError("sequence_loss takes a prediction and a target that agree in time and batch, "
@@ -92,17 +93,18 @@ def sequence_loss(y: Array, target: Array, loss: Callable = cross_entropy, *, le
 @formed
 def log_likelihood(logits: Array, target: Array, *, lengths: Array | None = None, mask: Array | None = None,
                    ignore_index: int | None = None,
-                   batch_first: bool | None = None):
+                   batch_first: bool | None = None) -> Array:
     """log p(target) of each sequence, [B]: the sum over its steps t of log softmax(logits[t])[target[t]]. Options as
     in `sequence_loss`."""
     return -sequence_loss(logits, target, lengths=lengths, mask=mask, ignore_index=ignore_index,
                           batch_first=batch_first, reduction="none")
 
 
-REDUCTIONS = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses, "step": None}
+REDUCTIONS: dict[str, Callable[..., Array]] = {"mean": gc.mean, "sum": gc.sum, "none": lambda losses: losses}
 
 
-def _counted(target: Array, lengths: Array | None, mask: Array | None, ignore_index: int | None, batch_first: bool):
+def _counted(target: Array, lengths: Array | None, mask: Array | None, ignore_index: int | None,
+             batch_first: bool) -> Array | None:
     """bool [T, B] or [B, T]: which steps count; None when all do."""
     parts = [] if mask is None else [as_array(mask)]
     if lengths is not None and target.ndim < 2:
@@ -124,7 +126,7 @@ def _counted(target: Array, lengths: Array | None, mask: Array | None, ignore_in
 @formed
 def accuracy(logits: Array, target: Array, *, lengths: Array | None = None, mask: Array | None = None,
              ignore_index: int | None = None,
-             batch_first: bool | None = None):
+             batch_first: bool | None = None) -> Array:
     """The share of targets that are predicted; an f32 scalar.
 
     logits [..., classes], target class ids of the shape without that axis: the largest logit predicts. Of one logit,
@@ -137,12 +139,12 @@ def accuracy(logits: Array, target: Array, *, lengths: Array | None = None, mask
     hits = hits.astype(gc.f32)
     if lengths is None and mask is None and ignore_index is None:
         return gc.mean(hits)
-    counted = _counted(target, lengths, mask, ignore_index,
-                       batch_comes_first("accuracy", logits, batch_first)).astype(gc.f32)
+    steps = _counted(target, lengths, mask, ignore_index, batch_comes_first("accuracy", logits, batch_first))
+    counted = cast(Array, steps).astype(gc.f32)
     return gc.sum(hits * counted) / gc.maximum(gc.sum(counted), 1)
 
 
-def _hits(logits: Array, target: Array):
+def _hits(logits: Array, target: Array) -> tuple[Array, Array]:
     """Which targets are predicted, and the targets in the same shape."""
     single = logits.shape[-1:] == (1,)
     if target.shape == logits.shape and (single or logits.ndim < 2):
@@ -161,7 +163,7 @@ def _hits(logits: Array, target: Array):
     return gc.equal(logits > 0, target if target.dtype == gc.bool_ else target.astype(gc.f32) > 0.5), target
 
 
-def _no_probabilities(what: str, logits: Array):
+def _no_probabilities(what: str, logits: Array) -> Array:
     """logits; GraphError for what a sigmoid made, which is positive whatever it says."""
     node = as_array(logits).value.node
     if node is not None and node.op is SIGMOID:

@@ -3,6 +3,7 @@ torch.nn.functional; `reduction` is "mean", "sum" or "none"."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import graphc as gc
 from graphc.dsl.array import Array, as_array, as_float
@@ -90,7 +91,7 @@ def multi_margin_loss(input: Array, target: Array, *, p: int = 1, margin: float 
                          f"{ids.type}")
     own = gc.take_along_axis(x, gc.expand_dims(ids, -1), axis=-1)
     short = gc.relu(real(margin, "multi_margin_loss: margin") - own + x)
-    short = gc.where(gc.one_hot(ids, x.shape[-1]) > 0, 0.0, short if p == 1 else short * short)
+    short = gc.where(gc.one_hot(ids, cast(int, x.shape[-1])) > 0, 0.0, short if p == 1 else short * short)
     losses = gc.mean(short, axis=-1)
     return reduced("multi_margin_loss", losses if weight is None else losses * gc.take(as_array(weight, x.dtype), ids),
                    reduction)
@@ -106,7 +107,8 @@ def multilabel_margin_loss(input: Array, target: Array, *, reduction: str = "mea
                          f"them, got {x.type} and {ids.type}")
     counted = gc.cumsum((ids < 0).astype(ids.dtype), axis=-1) == 0
     at = gc.where(counted, ids, 0)
-    hot = gc.where(gc.expand_dims(counted, -1), gc.one_hot(at, x.shape[-1], dtype=x.dtype), 0.0)    # [B, target, C]
+    chosen = gc.one_hot(at, cast(int, x.shape[-1]), dtype=x.dtype)
+    hot = gc.where(gc.expand_dims(counted, -1), chosen, 0.0)                                        # [B, target, C]
     inside = gc.max(hot, axis=-2, keepdims=True)
     short = gc.relu(1 - gc.expand_dims(gc.take_along_axis(x, at, axis=-1), -1) + gc.expand_dims(x, -2))
     short = gc.where(gc.expand_dims(counted, -1) & (inside == 0), short, 0.0)

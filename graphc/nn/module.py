@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 from graphc.dsl.arguments import converted, of_array
 from graphc.dsl.array import Array, as_array
@@ -12,6 +13,7 @@ from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
+from graphc.ir.dims import Dims
 from graphc.ir.shown import Pictured
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.held import is_held
@@ -37,7 +39,7 @@ class Module(Pictured):
     hands_on = False                    # to others whatever it is called with, arrays or not
     maps_last_axis = False              # by a matrix
 
-    def __init_subclass__(cls, **options):
+    def __init_subclass__(cls, **options: Any) -> None:
         """The arguments of graphc's own layers are what their annotations say, and what they are called with is an
         array."""
         super().__init_subclass__(**options)
@@ -46,18 +48,18 @@ class Module(Pictured):
         if "__init__" in vars(cls):
             converted(cls)
         if "forward" in vars(cls) and not cls.hands_on:
-            cls.forward = of_array(cls.forward)
+            setattr(cls, "forward", of_array(cls.forward))
         formed_methods(cls, "layer")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._parameters: dict[str, Parameter] = {}
         self._original: Module | None = None        # the layer that this one is a copy of
         self._declared = user_loc()
 
-    def forward(self, *arrays, **options):
+    def forward(self, *arrays: Any, **options: Any) -> Any:
         raise GraphError(f"{type(self).__name__} defines no forward(self, x)")
 
-    def __call__(self, /, *arrays, **options):
+    def __call__(self, /, *arrays: Any, **options: Any) -> Any:
         if PARAMS in options and PARAMS not in self.takes():
             return self._called_with(options.pop(PARAMS), arrays, options)
         if not tracing():
@@ -70,7 +72,7 @@ class Module(Pictured):
                 raise
             raise error from None
 
-    def _called_with(self, params, arrays: tuple, options: dict):
+    def _called_with(self, params: object, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """A functional call, `net(x, params={"0.weight": w})`: with these arrays in the place of parameters of the
         names that `named_parameters` gives (others are the layer's own)."""
         if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
@@ -83,7 +85,7 @@ class Module(Pictured):
                              f"{', '.join(name for name, _ in self.named_parameters())}")
         return result
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         """A parameter as an array, `layer.weight`, inside of a trace and once the layer has been called."""
         parameter = vars(self).get("_parameters", {}).get(name)
         if parameter is None:
@@ -95,7 +97,7 @@ class Module(Pictured):
                                  user_loc())
         return self.within(lambda: self._array(name, parameter))
 
-    def within(self, function: Callable, /, *arrays, **options):
+    def within(self, function: Callable[..., Any], /, *arrays: Any, **options: Any) -> Any:
         """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its
         path."""
         with entered(self, _mentioned):
@@ -104,17 +106,17 @@ class Module(Pictured):
             except GraphError as error:         # without a line: that of the user's forward, else of the layer
                 raise error.at(error_loc(error.__traceback__) or user_loc())
 
-    def __rshift__(self, after: Callable) -> "Sequential":
+    def __rshift__(self, after: Callable[..., Any]) -> "Sequential":
         return chain(self, after)
 
-    def __rrshift__(self, before: Callable) -> "Sequential":
+    def __rrshift__(self, before: Callable[..., Any]) -> "Sequential":
         return chain(before, self)
 
     def __pow__(self, times: int) -> "Sequential":
         """`times` fresh copies, one after the other. Copies share nothing with each other or with the original."""
         return repeated(self, times)
 
-    def __deepcopy__(self, memo: dict) -> Module:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Module:
         """A copy with parameters of its own, which start with the values of this layer's where a state has both
         (`layer ** 2`: other values)."""
         made = memo[id(self)] = type(self).__new__(type(self))
@@ -162,7 +164,8 @@ class Module(Pictured):
         trains = current_trace().trained
         return is_held() or trains is not None and not trains(self, [parameter_path(name) for name in self._parameters])
 
-    def parameter(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32, trainable: bool = True):
+    def parameter(self, name: str, shape: Dims, init: Initializer, dtype: DType = f32,
+                  trainable: bool = True) -> Array:
         """The array of this layer's parameter `name`, made at the first call. GraphError if the sizes changed since, or
         for a type of 16 bits, which are too few to train in."""
         if trainable and dtype.is_storage:
@@ -172,7 +175,7 @@ class Module(Pictured):
         made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
         return self._array(name, made)
 
-    def _array(self, name: str, parameter: Parameter):
+    def _array(self, name: str, parameter: Parameter) -> Array:
         """The array of a parameter: that of the trace's state, or what a functional call gives for it."""
         given = substitute(self, name)
         if given is None:
@@ -181,16 +184,16 @@ class Module(Pictured):
             raise GraphError(f"params= gives {name} of {type(self).__name__} as {given.type}, it is {parameter.type}")
         return given
 
-    def buffer(self, name: str, shape: tuple, init: Initializer, dtype: DType = f32):
+    def buffer(self, name: str, shape: Dims, init: Initializer, dtype: DType = f32) -> Array:
         """Like `parameter`, for a value that is not trained, such as a running mean. `update` writes it."""
         return self.parameter(name, shape, init, dtype, trainable=False)
 
-    def integers(self, name: str, shape: tuple, dtype: DType, init: Initializer = ZEROS):
+    def integers(self, name: str, shape: Dims, dtype: DType, init: Initializer = ZEROS) -> Array:
         """Like `buffer`, for integers of any type (a buffer of an integer type is f32, since types mostly follow the
         input)."""
         return self._array(name, self._own(name, dtype[tuple(shape)], init, trainable=False))
 
-    def update(self, name: str, value) -> None:
+    def update(self, name: str, value: Array) -> None:
         """`value` becomes the buffer's value after the run."""
         current_trace().update_state(self._parameters[name], value)
 
@@ -247,12 +250,12 @@ class Sequential(Module):
     """
     hands_on = True
 
-    def __init__(self, *items: Callable):
+    def __init__(self, *items: Callable[..., Any]) -> None:
         super().__init__()
         self.items = tuple(as_module(item) for item in items)
         self._open = False          # made by >>, so that another >> extends it: a >> b >> c has three items
 
-    def forward(self, x: Array, *rest, **options):
+    def forward(self, x: Array, *rest: Any, **options: Any) -> Any:
         _check_taken(self, options)
         for i, item in enumerate(self.items):
             placed(item, str(i))
@@ -261,16 +264,16 @@ class Sequential(Module):
             rest = ()
         return x
 
-    def takes(self):
+    def takes(self) -> frozenset[str]:
         return frozenset().union(*(item.takes() for item in self.items))
 
     def declared_inputs(self) -> Mapping[str, TensorType]:
         return self.items[0].declared_inputs() if self.items else {}
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Module]]:
         return ((str(i), item) for i, item in enumerate(self.items))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Module:
         return Sequential(*self.items[index]) if isinstance(index, slice) else self.items[index]
 
     def __len__(self) -> int:
@@ -285,7 +288,7 @@ class Function(Module):
     them."""
     hands_on = True
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.function = function
 
@@ -293,20 +296,20 @@ class Function(Module):
     def kind(self) -> str:
         return getattr(self.function, "__name__", "function")
 
-    def forward(self, /, *arrays, **options):
+    def forward(self, /, *arrays: Any, **options: Any) -> Any:
         return self.function(*arrays, **options)
 
-    def takes(self):
+    def takes(self) -> frozenset[str]:
         return frozenset(list(argument_names(self.function))[1:])
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Module]]:
         return modules_of_function(self.function)
 
     def __repr__(self) -> str:
         return getattr(self.function, "__name__", repr(self.function))
 
 
-def chain(before: Callable, after: Callable) -> Sequential:
+def chain(before: Callable[..., Any], after: Callable[..., Any]) -> Sequential:
     """before >> after, as one flat sequence."""
     result = Sequential(*_links(before), *_links(after))
     result._open = True
@@ -321,7 +324,7 @@ def repeated(layer: Module, times: int) -> Sequential:
     return Sequential(*(layer.fresh_copy() for _ in range(times)))
 
 
-def as_module(item: Callable) -> Module:
+def as_module(item: Callable[..., Any]) -> Module:
     """A layer as it is, a function of arrays as a layer; GraphError for anything else."""
     if isinstance(item, Module):
         return item
@@ -330,19 +333,19 @@ def as_module(item: Callable) -> Module:
     return item() if isinstance(item, type) and issubclass(item, Module) else Function(item)
 
 
-def chosen(item: Module, options: dict) -> dict:
+def chosen(item: Module, options: dict[str, Any]) -> dict[str, Any]:
     """Those of the options that `item` takes."""
     return {name: value for name, value in options.items() if name in item.takes()} if options else {}
 
 
-def _check_taken(net: Module, options: dict) -> None:
+def _check_taken(net: Module, options: dict[str, Any]) -> None:
     unknown = sorted(options.keys() - net.takes()) if options else []
     if unknown:
         raise GraphError(f"no layer of this sequence takes {unknown[0]!r}; "
                          f"their options are {', '.join(sorted(net.takes())) or 'none'}")
 
 
-def argument_names(function: Callable) -> Iterator[str]:
+def argument_names(function: Callable[..., Any]) -> Iterator[str]:
     """Names of the arguments that may be given by name; none for functions without a signature (some of numpy's and
     Python's own)."""
     try:
@@ -352,7 +355,7 @@ def argument_names(function: Callable) -> Iterator[str]:
     return (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
 
 
-def _mentioned(function: Callable) -> Iterator[tuple[str, Module]]:
+def _mentioned(function: Callable[..., Any]) -> Iterator[tuple[str, Module]]:
     return Function(function).named_modules()
 
 
@@ -365,7 +368,7 @@ def _walk(module: Module, path: str, seen: set[int]) -> Iterator[tuple[str, Modu
         yield from _walk(child, join(path, name), seen)
 
 
-def modules_in(name: str, value) -> Iterator[tuple[str, Module]]:
+def modules_in(name: str, value: object) -> Iterator[tuple[str, Module]]:
     """The layers in an attribute or variable: itself, or items of a list, tuple or dict."""
     if isinstance(value, Module):
         yield name, value
@@ -377,7 +380,7 @@ def modules_in(name: str, value) -> Iterator[tuple[str, Module]]:
             yield from modules_in(f"{name}.{key}", item)
 
 
-def modules_of_function(function: Callable, seen: tuple = ()) -> Iterator[tuple[str, Module]]:
+def modules_of_function(function: Callable[..., Any], seen: tuple[object, ...] = ()) -> Iterator[tuple[str, Module]]:
     """The layers that a function refers to: in its closure, among its globals, in its bound object, and in
     other functions of the same file that it mentions."""
     function = inspect.unwrap(function)
@@ -389,8 +392,8 @@ def modules_of_function(function: Callable, seen: tuple = ()) -> Iterator[tuple[
     for name, value in mentioned_variables(plain).items():
         yield from modules_in(name, value)
         if in_same_file(plain, value) and value not in seen:
-            yield from modules_of_function(value, seen + (plain,))
+            yield from modules_of_function(cast(Callable[..., Any], value), seen + (plain,))
 
 
-def _links(item: Callable) -> tuple[Callable, ...]:
+def _links(item: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     return item.items if isinstance(item, Sequential) and item._open else (item,)

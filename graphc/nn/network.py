@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from graphc.contained import contained
 from graphc.dsl.arguments import converted_options
@@ -18,7 +19,7 @@ from graphc.nn.path import rooted
 
 
 @contained
-def trace_network(net: Callable, training: bool = False, /, **types: TensorType) -> GraphFunction:
+def trace_network(net: Callable[..., Any], training: bool = False, /, **types: TensorType) -> GraphFunction:
     """The graph of `net` on inputs of these types; its state inputs are the parameters, named by path. See `entries`.
     """
     root = as_module(net)
@@ -32,7 +33,7 @@ def entries(function: GraphFunction) -> tuple[Entry, ...]:
     return tuple(Entry(v.name, v.type, key) for v, key in zip(function.graph.state, function.keys, strict=True))
 
 
-def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
+def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict[str, Any]:
     """Array arguments of these names and types."""
     for name, type in types.items():
         if isinstance(type, DType):
@@ -45,15 +46,17 @@ def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict:
     return {name: trace.input(name, type) for name, type in types.items()}
 
 
-def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mapping,
-               kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping, dict]:
+def sorted_out(f: Callable[..., Any], function: Callable[..., Any], options: Mapping[str, Any],
+               inputs: Mapping[str, Any],
+               kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an
     array type, or another of the kinds that only inputs have, is an input of that name. Then inputs stand in the
     order of f's arguments, those that it does not name last; inputs that the network declares itself stand first.
     Options become what the function's annotations say."""
     function = inspect.unwrap(function)
     given = {name: value for name, value in options.items() if isinstance(value, kinds)}
-    options = converted_options(function, {name: function.__kwdefaults__[name] if name in given else value
+    defaults = function.__kwdefaults__ or {}
+    options = converted_options(function, {name: defaults[name] if name in given else value
                                            for name, value in options.items()})
     net = getattr(f, "net", f)          # of step.model
     declared = dict(net.declared_inputs()) if isinstance(net, Module) else {}
@@ -66,7 +69,7 @@ def sorted_out(f: Callable, function: Callable, options: Mapping, inputs: Mappin
     return options, dict(ordered)
 
 
-def call(root: Module, arrays: Mapping):
+def call(root: Module, arrays: Mapping[str, Any]) -> Any:
     """The network on its inputs: by name where it has an argument of that name, else by position."""
     if isinstance(root, Function):
         typed(root.function, {name: a.type for name, a in arrays.items()})
@@ -87,5 +90,5 @@ def call(root: Module, arrays: Mapping):
     return root(*placed, **named)
 
 
-def network_name(net: Callable) -> str:
+def network_name(net: Callable[..., Any]) -> str:
     return getattr(net, "__name__", type(net).__name__).replace("<lambda>", "graph").lower()

@@ -7,6 +7,7 @@ import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace
 from graphc.errors import GraphError
+from graphc.ir.dims import Dims
 from graphc.nn.module import Module
 from graphc.nn.parameter import ONES, ZEROS
 
@@ -25,13 +26,13 @@ class BatchNorm(Module):
     """
 
     def __init__(self, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, sync: bool = False):
+                 track_running_stats: bool = True, sync: bool = False) -> None:
         super().__init__()
         self.sync = sync
         self.eps, self.momentum, self.affine = eps, momentum, affine
         self.track_running_stats = track_running_stats
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if len(x.shape) < 2:
             raise GraphError(f"{type(self).__name__} takes [batch, channels, …], got {list(x.shape)}")
         shape = (x.shape[1],)
@@ -48,7 +49,7 @@ class BatchNorm(Module):
             self.update(name, running * (1 - share) + gc.stop_gradient(batch) * share)
         return y
 
-    def _normalised(self, x: Array, gamma: Array, beta: Array):
+    def _normalised(self, x: Array, gamma: Array, beta: Array) -> tuple[Array, Array, Array, Array | float]:
         """(y, mean, variance, what makes the variance unbiased) of the batch, or of the shard."""
         if not self.sync or current_trace().root.shard is None:
             return *gc.batch_norm(x, gamma, beta, eps=self.eps), _unbiased(x)
@@ -61,12 +62,12 @@ class BatchNorm(Module):
         return (y * gamma.reshape(*channels) + beta.reshape(*channels), mean, var,
                 count / gc.maximum(count - 1, 1))
 
-    def _scale(self, x: Array, shape: tuple[int, ...]):
+    def _scale(self, x: Array, shape: Dims) -> tuple[Array, Array]:
         if not self.affine:
             return gc.ones(shape, x.dtype), gc.zeros(shape, x.dtype)
         return self.parameter("weight", shape, ONES, x.dtype), self.parameter("bias", shape, ZEROS, x.dtype)
 
-    def _share(self, x: Array):
+    def _share(self, x: Array) -> Array | float:
         """Of the running mean that this batch is."""
         if self.momentum is not None:
             return self.momentum
@@ -92,10 +93,10 @@ class InstanceNorm(BatchNorm):
     inference takes the running mean and variance, which are means over the examples of each batch."""
 
     def __init__(self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False):
+                 track_running_stats: bool = False) -> None:
         super().__init__(eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats)
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if x.ndim < 3:
             raise GraphError(f"{type(self).__name__} takes [batch, channels, …], got {list(x.shape)}")
         shape, axes, channels = (x.shape[1],), tuple(range(2, x.ndim)), (x.shape[1], *(1,) * (x.ndim - 2))
@@ -129,13 +130,13 @@ class LocalResponseNorm(Module):
     """x / (k + alpha mean(x²) over `size` neighbouring channels)^beta (Krizhevsky et al. 2012): x [B, C, …]; zeros
     stand before the first and behind the last channel."""
 
-    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
         if size < 1:
             raise GraphError(f"LocalResponseNorm: size is a number of channels >= 1, got {size}")
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if x.ndim < 3:
             raise GraphError(f"LocalResponseNorm takes [batch, channels, …], got {list(x.shape)}")
         widths, count = [(0, 0)] * x.ndim, x.shape[1]
@@ -151,11 +152,11 @@ class LocalResponseNorm(Module):
 class LayerNorm(Module):
     """Normalises over the last `axes` axes; weight and bias have their shape. As torch.nn.LayerNorm."""
 
-    def __init__(self, *, axes: int = 1, eps: float = 1e-5, affine: bool = True):
+    def __init__(self, *, axes: int = 1, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
         self.axes, self.eps, self.affine = axes, eps, affine
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         shape = x.shape[len(x.shape) - self.axes:]
         if not self.affine:
             return gc.layer_norm(x, axes=self.axes, eps=self.eps)
@@ -166,11 +167,11 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """x / sqrt(mean(x²) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
 
-    def __init__(self, *, eps: float = 1e-6, affine: bool = True):
+    def __init__(self, *, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__()
         self.eps, self.affine = eps, affine
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if not self.affine:
             return gc.rms_norm(x, eps=self.eps)
         return gc.rms_norm(x, self.parameter("weight", x.shape[-1:], ONES, x.dtype), eps=self.eps)
@@ -179,11 +180,11 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """Normalises each of `groups` groups of channels over their channels and space: x [B, C, …]."""
 
-    def __init__(self, groups: int, *, eps: float = 1e-5, affine: bool = True):
+    def __init__(self, groups: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
         self.groups, self.eps, self.affine = groups, eps, affine
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         if x.ndim < 2:
             raise GraphError(f"GroupNorm takes [batch, channels, …], got {list(x.shape)}")
         if not self.affine:
@@ -197,20 +198,20 @@ class Dropout(Module):
     """In training, zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate); nothing in
     inference."""
 
-    def __init__(self, rate: float = 0.5):
+    def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise GraphError(f"the dropout rate must be in [0, 1), got {rate}")
         self.rate = rate
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         return gc.dropout(x, self.rate) if self.training and self.rate else x
 
 
-def _unbiased(x: Array):
+def _unbiased(x: Array) -> Array | float:
     """n / (n - 1) for the n elements of a channel; an array when n is not known yet."""
     n = x.shape[0] * prod(x.shape[2:])
     if isinstance(n, int):
         return n / (n - 1) if n > 1 else 1.0
-    n = gc.sum(gc.ones((n,), x.dtype))
-    return n / gc.maximum(n - 1, 1)
+    count = gc.sum(gc.ones((n,), x.dtype))
+    return count / gc.maximum(count - 1, 1)

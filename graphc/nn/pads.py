@@ -7,7 +7,7 @@ from graphc.nn.rearrange import Pad
 class ConstantPad1d(Pad):
     """`value` around x [B, C, L]."""
 
-    def __init__(self, padding: int | tuple, value: float):
+    def __init__(self, padding: int | tuple[int, ...], value: float) -> None:
         super().__init__(padding, value)
 
 
@@ -24,7 +24,7 @@ class ConstantPad3d(ConstantPad1d):
 class ZeroPad1d(Pad):
     """Zeros around x [B, C, L]."""
 
-    def __init__(self, padding: int | tuple):
+    def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__(padding)
 
 
@@ -42,7 +42,7 @@ class ReflectionPad1d(Pad):
     """x [B, C, L] mirrored at its edges, which stand once."""
     mode = "reflect"
 
-    def __init__(self, padding: int | tuple):
+    def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__(padding)
 
 
@@ -60,7 +60,7 @@ class ReplicationPad1d(Pad):
     """The edges of x [B, C, L] again and again."""
     mode = "edge"
 
-    def __init__(self, padding: int | tuple):
+    def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__(padding)
 
 
@@ -78,7 +78,7 @@ class CircularPad1d(Pad):
     """x [B, C, L] from its other end."""
     mode = "wrap"
 
-    def __init__(self, padding: int | tuple):
+    def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__(padding)
 
 

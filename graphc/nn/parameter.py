@@ -5,7 +5,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf, prod, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -15,6 +15,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
+from graphc.ir.dims import static_shape
 from graphc.ir.types import TensorType, shape_text
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Parameter:
     __slots__ = ("type", "init", "trainable", "like", "is_weight")
 
     def __init__(self, type: TensorType, init: Initializer, trainable: bool = True,
-                 like: tuple[Module, str] | None = None):
+                 like: tuple[Module, str] | None = None) -> None:
         """`like`: the layer that this one's layer is a copy of, and the parameter's name in both."""
         self.type, self.init, self.trainable, self.like = type, init, trainable, like
         self.is_weight = trainable
@@ -53,14 +54,14 @@ class Parameter:
         """Whether it starts with an array that is there, and not with random or constant numbers."""
         return isinstance(self.init, Value)
 
-    def __deepcopy__(self, memo: dict) -> Parameter:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         made = Parameter(self.type, copy.deepcopy(self.init, memo), self.is_weight)
         made.trainable = self.trainable
         return made
 
     def initial(self, type: TensorType, seed: int, name: str) -> np.ndarray:
         """The first value: a function of the seed and the name alone."""
-        return np.asarray(self.init(generator(seed, name), type.shape), type.dtype.np)
+        return np.asarray(self.init(generator(seed, name), static_shape(type.shape)), type.dtype.np)
 
     def __repr__(self) -> str:
         return f"Parameter({self.type})"
@@ -76,7 +77,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 class Spread(Converted):
     """Base of random ones, of which the one number says how far they spread."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         name, width = next(iter(vars(self).items()))
         if not 0 <= width < inf:
@@ -89,7 +90,7 @@ class Uniform(Spread):
     """Uniform in [-bound, bound)."""
     bound: float
 
-    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return random.uniform(-self.bound, self.bound, shape)
 
 
@@ -99,7 +100,7 @@ class Normal(Spread):
     """Normal with mean 0 and standard deviation `std`."""
     std: float = 1.0
 
-    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return random.normal(0.0, self.std, shape)
 
 
@@ -109,7 +110,7 @@ class Constant(Converted):
     """Every element is `value`."""
     value: float
 
-    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, self.value)
 
 
@@ -119,7 +120,7 @@ class XavierUniform(Spread):
     """Uniform with bound gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Shape [out, in, …]."""
     gain: float = 1.0
 
-    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         receptive = prod(shape[2:])
         return Uniform(self.gain * sqrt(6.0 / ((shape[0] + shape[1]) * receptive)))(random, shape)
 
@@ -128,9 +129,9 @@ class XavierUniform(Spread):
 @dataclass(frozen=True)
 class Value(Converted):
     """A given array."""
-    array: tuple | np.ndarray
+    array: tuple[Any, ...] | np.ndarray
 
-    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]):
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         array = array_of(self.array)
         try:
             return np.broadcast_to(array.astype(np.float64) if array.dtype.kind == "O" else array, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace
@@ -14,7 +14,10 @@ from graphc.dsl.outputs import LayerCall
 from graphc.dsl.tree import flatten
 
 if TYPE_CHECKING:
+    from graphc.dsl.trace import Trace
     from graphc.nn.module import Module
+
+    Mentioned = Callable[[Callable[..., Any]], Iterable[tuple[str, Module]]]        # the layers that a function names
 
 
 class LayerFrame:
@@ -24,7 +27,7 @@ class LayerFrame:
     """
 
     def __init__(self, path: str, known: "Callable[[], Iterable[tuple[str, Module]]]" = tuple,
-                 direct: "Callable[[], Iterable[tuple[str, Module]]]" = tuple):
+                 direct: "Callable[[], Iterable[tuple[str, Module]]]" = tuple) -> None:
         self.path, self.known, self.direct = path, known, direct
         self.names: dict[int, str] = {}
         self.keep: list[Module] = []            # ids stay valid while the modules live
@@ -61,7 +64,7 @@ def parameter_path(name: str) -> str:
 
 
 @contextmanager
-def entered(module: "Module", mentioned: "Callable[[Callable], Iterable[tuple[str, Module]]]") -> Iterator[None]:
+def entered(module: "Module", mentioned: "Mentioned") -> Iterator[None]:
     """The layer is being called: nodes carry its path, its inner layers are named below it. `mentioned(f)`: the
     layers that a function names."""
     trace = current_trace()
@@ -75,9 +78,9 @@ def entered(module: "Module", mentioned: "Callable[[Callable], Iterable[tuple[st
         FRAMES.reset(token)
 
 
-def noted(kind: str, forward: Callable) -> Callable:
+def noted(kind: str, forward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward`, whose result the trace notes as that of the layer being called."""
-    def call(*arrays, **options):
+    def call(*arrays: Any, **options: Any) -> Any:
         trace, path = current_trace(), FRAMES.get()[-1].path
         place = len(trace.calls)
         trace.calls.append(None)
@@ -111,9 +114,9 @@ def rooted(module: "Module") -> Iterator[None]:
         FRAMES.reset(token)
 
 
-def _root(trace, mentioned: Callable) -> LayerFrame:
+def _root(trace: Trace, mentioned: "Mentioned") -> LayerFrame:
     """The frame of a traced function that is no layer: one per trace, so that a layer called twice keeps its name.
     Layers that the function mentions are named by its variables, as in a training step of that function."""
     if trace.layers is None:
         trace.layers = LayerFrame("", lambda: mentioned(trace.function) if trace.function else ())
-    return trace.layers
+    return cast(LayerFrame, trace.layers)           # dsl knows no layers

@@ -1,6 +1,7 @@
 """Pooling over windows and over whole images."""
 from __future__ import annotations
 
+from typing import Any
 import graphc as gc
 from graphc.dsl.adaptive_pool import OutputSize, output_sizes
 from graphc.dsl.array import Array
@@ -16,14 +17,14 @@ class Pool(Module):
     axes = 2
 
     def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, dilation: Size = 1,
-                 ceil_mode: bool = False):
+                 ceil_mode: bool = False) -> None:
         super().__init__()
         self.kernel, self.dilation = per_axis(kernel, self.axes), per_axis(dilation, self.axes)
         self.stride = per_axis(kernel if stride is None else stride, self.axes)
         self.padding = padding if isinstance(padding, str) or is_sequence(padding) else per_axis(padding, self.axes)
         self.ceil_mode = flag(ceil_mode, "ceil_mode")
 
-    def windows(self) -> dict:
+    def windows(self) -> dict[str, Any]:
         return {"kernel": self.kernel, "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
                 "ceil_mode": self.ceil_mode}
 
@@ -32,11 +33,11 @@ class MaxPool(Pool):
     """What the max pools share. return_indices: two results, the second for `MaxUnpool2d`."""
 
     def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0, dilation: Size = 1, *,
-                 return_indices: bool = False, ceil_mode: bool = False):
+                 return_indices: bool = False, ceil_mode: bool = False) -> None:
         super().__init__(kernel, stride, padding, dilation=dilation, ceil_mode=ceil_mode)
         self.return_indices = flag(return_indices, "return_indices")
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array | tuple[Array, Array]:
         return MAX[self.axes](x, **self.windows(), return_indices=self.return_indices)
 
 
@@ -44,11 +45,11 @@ class AvgPool(Pool):
     """What the average pools share. count_include_pad: padding counts as zeros, as in torch."""
 
     def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0, *, dilation: Size = 1,
-                 ceil_mode: bool = False, count_include_pad: bool = True):
+                 ceil_mode: bool = False, count_include_pad: bool = True) -> None:
         super().__init__(kernel, stride, padding, dilation=dilation, ceil_mode=ceil_mode)
         self.count_include_pad = flag(count_include_pad, "count_include_pad")
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         return AVG[self.axes](x, **self.windows(), count_include_pad=self.count_include_pad)
 
 
@@ -56,13 +57,13 @@ class LPPool(Module):
     """What the power-average pools share: (sum of x^norm)^(1 / norm) over each window, as in torch."""
     axes = 2
 
-    def __init__(self, norm: float, kernel: Size, stride: Size | None = None, *, ceil_mode: bool = False):
+    def __init__(self, norm: float, kernel: Size, stride: Size | None = None, *, ceil_mode: bool = False) -> None:
         super().__init__()
         self.norm, self.ceil_mode = real(norm, "norm"), flag(ceil_mode, "ceil_mode")
         self.kernel = per_axis(kernel, self.axes)
         self.stride = per_axis(kernel if stride is None else stride, self.axes)
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         return LP[self.axes](x, self.norm, self.kernel, self.stride, ceil_mode=self.ceil_mode)
 
 
@@ -70,11 +71,11 @@ class AdaptiveAvgPool(Module):
     """What the adaptive average pools share: the size of the result is given (None: as it is), the windows follow."""
     axes = 2
 
-    def __init__(self, size: OutputSize):
+    def __init__(self, size: OutputSize) -> None:
         super().__init__()
         self.size = output_sizes("the layer", self.axes, size)
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         return ADAPTIVE_AVG[self.axes](x, self.size)
 
 
@@ -82,12 +83,12 @@ class AdaptiveMaxPool(Module):
     """What the adaptive max pools share: the size of the result is given (None: as it is), the windows follow."""
     axes = 2
 
-    def __init__(self, size: OutputSize, *, return_indices: bool = False):
+    def __init__(self, size: OutputSize, *, return_indices: bool = False) -> None:
         super().__init__()
         self.size = output_sizes("the layer", self.axes, size)
         self.return_indices = flag(return_indices, "return_indices")
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array | tuple[Array, Array]:
         return ADAPTIVE_MAX[self.axes](x, self.size, return_indices=self.return_indices)
 
 
@@ -95,12 +96,12 @@ class MaxUnpool(Module):
     """What the inverses of max pools share: called with a max pool's two results."""
     axes = 2
 
-    def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0):
+    def __init__(self, kernel: Size, stride: Size | None = None, padding: Padding = 0) -> None:
         super().__init__()
         self.kernel, self.padding = per_axis(kernel, self.axes), padding
         self.stride = per_axis(kernel if stride is None else stride, self.axes)
 
-    def forward(self, x: Array, indices: Array):
+    def forward(self, x: Array, indices: Array) -> Array:
         return UNPOOL[self.axes](x, indices, self.kernel, self.stride, self.padding)
 
 
@@ -199,7 +200,7 @@ class MaxUnpool3d(MaxUnpool):
 class GlobalAvgPool2d(Module):
     """The mean over height and width: [B, C, H, W] -> [B, C]."""
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         return gc.mean(x, axis=(2, 3))
 
 

@@ -3,14 +3,15 @@ attention."""
 from __future__ import annotations
 
 from math import log, pi
+from typing import cast
 
 import numpy as np
 
 import graphc as gc
-from graphc.dsl.array import Array
+from graphc.dsl.array import Array, as_array
 from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import DType
 from graphc.nn.decode import decoding, stepping
 from graphc.nn.module import Module
@@ -20,11 +21,10 @@ from graphc.nn.parameter import Normal
 class SinusoidalPosition(Module):
     """x[b, t, 2i] + sin(t / 10000^(2i / E)), x[b, t, 2i + 1] + cos(the same) (Vaswani et al. 2017). No parameters."""
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         x = _checked("SinusoidalPosition", x)
-        length, width = x.shape[1:]
-        step = stepping()
-        length = step.batch.capacity if step else length
+        width, step = static_dim(x.shape[2]), stepping()
+        length = step.batch.capacity if step else x.shape[1]
         table = sines(length, np.repeat(frequencies(width), 2)[:width], np.arange(width) % 2 * (pi / 2), x.dtype)
         return x + (step.rows(table, 3) if step else table)
 
@@ -33,11 +33,11 @@ class LearnedPosition(Module):
     """x [B, T, E] + weight[:T]; weight [length, E] starts normal(0, std). `length`: that of the first input unless
     given."""
 
-    def __init__(self, length: int | None = None, *, std: float = 0.02):
+    def __init__(self, length: int | None = None, *, std: float = 0.02) -> None:
         super().__init__()
         self.length, self.std = length, std
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         x = _checked("LearnedPosition", x)
         self.length = self.length or (x.shape[1] if isinstance(x.shape[1], int) else None)
         if self.length is None:
@@ -57,12 +57,13 @@ class LearnedPosition(Module):
 class InnerPosition(Module):
     """A position embedding inside attention: `MultiHeadAttention(heads, position=…)`."""
 
-    def turn(self, x: Array):
+    def turn(self, x: Array) -> Array:
         """Queries or keys [B, heads, T, D] that know their places."""
         return x
 
-    def bias(self, q: Array, k: Array):
+    def bias(self, q: Array, k: Array) -> Array | None:
         """What is added to the scores of q [B, heads, T, D] and k [B, heads, S, D]: [heads, T, S], or None."""
+        return None
 
 
 class RotaryPosition(InnerPosition):
@@ -73,17 +74,17 @@ class RotaryPosition(InnerPosition):
     GPT-NeoX. No parameters.
     """
 
-    def __init__(self, *, base: float = 10000.0, halves: bool = False):
+    def __init__(self, *, base: float = 10000.0, halves: bool = False) -> None:
         super().__init__()
         self.base, self.halves = base, halves
 
-    def forward(self, x: Array):
+    def forward(self, x: Array) -> Array:
         length, width = x.shape[-2:] if x.ndim > 1 else (None, None)
         if not isinstance(width, int) or width % 2:
             raise GraphError("RotaryPosition takes [..., time, features] with an even number of features, "
                              f"got {list(x.shape)}")
         step = stepping()
-        length = step.batch.capacity if step else length
+        length = step.batch.capacity if step else cast(Dim, length)
         cos, sin = (sines(length, self._frequencies(width), phase, x.dtype) for phase in (pi / 2, 0.0))
         if step:
             cos, sin = step.rows(cos, len(x.shape)), step.rows(sin, len(x.shape))
@@ -109,14 +110,15 @@ class RelativePosition(InnerPosition):
     [buckets, heads] starts normal(0, std). As a function: (q [B, heads, T, D], k [B, heads, S, D]) -> [heads, T, S].
     """
 
-    def __init__(self, buckets: int = 32, *, max_distance: int = 128, bidirectional: bool = True, std: float = 0.02):
+    def __init__(self, buckets: int = 32, *, max_distance: int = 128, bidirectional: bool = True,
+                 std: float = 0.02) -> None:
         super().__init__()
         if buckets < 4 or max_distance <= buckets // (4 if bidirectional else 2):
             raise GraphError("RelativePosition needs 4 or more buckets and a max_distance above those of one "
                              f"distance each, got {buckets} and {max_distance}")
         self.buckets, self.max_distance, self.bidirectional, self.std = buckets, max_distance, bidirectional, std
 
-    def forward(self, q: Array, k: Array):
+    def forward(self, q: Array, k: Array) -> Array:
         heads, queries, keys = q.shape[-3], q.shape[-2], k.shape[-2]
         if not isinstance(queries, int) or not isinstance(keys, int):
             raise GraphError(f"RelativePosition needs the numbers of queries and keys as ints, got {queries} and "
@@ -126,8 +128,8 @@ class RelativePosition(InnerPosition):
             # a product and no lookup: what may fail delays the caches' writes
             chosen = np.eye(self.buckets)[self.bucket(-np.arange(keys))]
             return step.by_distance((chosen.astype(q.dtype.np) @ weight).T)
-        by_distance = gc.take(weight, self.bucket(np.arange(1 - queries, keys))).T
-        return gc.take(by_distance, np.arange(keys) - np.arange(queries)[:, None] + queries - 1, axis=1)
+        by_distance = gc.take(weight, as_array(self.bucket(np.arange(1 - queries, keys)))).T
+        return gc.take(by_distance, as_array(np.arange(keys) - np.arange(queries)[:, None] + queries - 1), axis=1)
 
     def bucket(self, distances: np.ndarray) -> np.ndarray:
         """The bucket of each distance (key minus query), i64."""
@@ -148,14 +150,14 @@ def frequencies(width: int, base: float = 10000.0) -> np.ndarray:
     return base ** (-np.arange(0, width, 2) / width)
 
 
-def sines(length: Dim, slow: np.ndarray, phase: np.ndarray | float, dtype: DType):
+def sines(length: Dim, slow: np.ndarray, phase: np.ndarray | float, dtype: DType) -> Array | np.ndarray:
     """sin(t * slow + phase) for the places t below `length`: [length, len(slow)], computed in f64."""
     if isinstance(length, int):
         return np.sin(np.arange(length)[:, None] * slow + phase).astype(dtype.np)
     return gc.sin(gc.expand_dims(gc.arange(length, dtype=gc.f64), 1) * slow + phase).astype(dtype)
 
 
-def _checked(layer: str, x: Array):
+def _checked(layer: str, x: Array) -> Array:
     """x, a batch of sequences [B, T, E]."""
     if len(x.shape) != 3 or not isinstance(x.shape[2], int):
         raise GraphError(f"{layer} takes [batch, time, features] with the number of features as an int, "

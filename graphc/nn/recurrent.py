@@ -2,18 +2,24 @@
 bias_ih_l0, bias_hh_l0 (+ _reverse)."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import Any
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
-from graphc.nn.decode import check_recurrent, decoding
+from graphc.nn.decode import Kept, check_recurrent, decoding
 from graphc.nn.module import Module
 from graphc.nn.padding import real_steps, shown
 from graphc.nn.parameter import Uniform
 
 MOST_LAYERS = 1000
+
+
+Carry = tuple[Array, ...]           # the arrays that one direction of a layer hands on from step to step
+Step = Callable[[Carry, Array], tuple[Carry, Array]]
 
 
 class Recurrent(Module):
@@ -34,7 +40,7 @@ class Recurrent(Module):
     carries = 1
 
     def __init__(self, hidden: int, *, layers: int = 1, bidirectional: bool = False, batch_first: bool | None = None,
-                 dropout: float = 0.0, bias: bool = True):
+                 dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         for name, size in (("hidden", hidden), ("layers", layers)):
             if size < 1 or layers > MOST_LAYERS:
@@ -43,9 +49,9 @@ class Recurrent(Module):
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
         self.batch_first, self.dropout, self.bias = batch_first, dropout, bias
 
-    def forward(self, x: Array, state: Array | tuple | None = None, return_state: bool = False,
+    def forward(self, x: Array, state: Array | tuple[Array, ...] | None = None, return_state: bool = False,
                 lengths: Array | None = None,
-                start: Array | tuple | None = None):
+                start: Array | tuple[Array, ...] | None = None) -> Any:
         if len(x.shape) != 3:
             raise GraphError(f"{type(self).__name__} takes [time, batch, features] ([batch, time, features] with "
                              "batch_first), "
@@ -59,9 +65,10 @@ class Recurrent(Module):
         real = self._real(y, lengths)
         y = y if real is None else shown(y, real)
         before = self._state(y, start if state is None else state)
+        kept: list[Kept] = []
         if now:
             kept, before = now.carried(self, "state", before)
-        after: list = []
+        after: list[Carry] = []
         for layer in range(self.layers):
             if layer and self.dropout and self.training:
                 y = gc.dropout(y, self.dropout)
@@ -71,13 +78,13 @@ class Recurrent(Module):
         y = said(y.transpose(1, 0, 2) if batch_first else y, batch_first)
         return (y, self._join(after)) if return_state or state is not None else y
 
-    def _real(self, x: Array, lengths: Array | None):
+    def _real(self, x: Array, lengths: Array | None) -> Array | None:
         """bool [T, B, 1]: which steps of x [T, B, C] are no padding; None when all are."""
         if lengths is None:
             return None
         return gc.expand_dims(real_steps(type(self).__name__, lengths, x.shape[1], x.shape[0], time_first=True), 2)
 
-    def _layer(self, x: Array, layer: int, before: list, after: list, real: Array | None):
+    def _layer(self, x: Array, layer: int, before: list[Carry], after: list[Carry], real: Array | None) -> Array:
         """Both directions of one layer; appends the final carries to `after`."""
         directions = 2 if self.bidirectional else 1
         outputs = []
@@ -88,12 +95,12 @@ class Recurrent(Module):
             after.append(carry)
         return outputs[0] if directions == 1 else gc.concat(outputs, axis=-1)
 
-    def _run(self, x: Array, suffix: str, carry: tuple, reverse: bool, real: Array | None):
+    def _run(self, x: Array, suffix: str, carry: Carry, reverse: bool, real: Array | None) -> tuple[Carry, Array]:
         """One direction: the products with the input for all steps at once, then the loop over time."""
         rows, start = self.gates * self.hidden, Uniform(1 / sqrt(self.hidden))
         w_ih = self.parameter(f"weight_ih_{suffix}", (rows, x.shape[-1]), start, x.dtype)
         w_hh = self.parameter(f"weight_hh_{suffix}", (rows, self.hidden), start, x.dtype)
-        biases = ()
+        biases: tuple[Array, ...] = ()
         if self.bias:
             biases = tuple(self.parameter(f"bias_{kind}_{suffix}", (rows,), start, x.dtype) for kind in ("ih", "hh"))
         projected, step = self.cell(x @ w_ih.T, w_hh.T, biases)
@@ -104,15 +111,15 @@ class Recurrent(Module):
             return gc.scan(step, carry, projected, reverse=reverse)
         return gc.scan(_held(step), carry, (projected, real), reverse=reverse)
 
-    def cell(self, projected: Array, w_hh: Array, biases: tuple):
+    def cell(self, projected: Array, w_hh: Array, biases: Sequence[Array]) -> tuple[Array, Step]:
         """(inputs of all steps, step(carry, input) -> (carry, output)) of one direction."""
         raise GraphError(f"{type(self).__name__} defines no cell")
 
-    def _split(self, gates: Array) -> list:
+    def _split(self, gates: Array) -> list[Array]:
         """The gates, which lie side by side on the last axis."""
         return [gates[..., i * self.hidden:(i + 1) * self.hidden] for i in range(self.gates)]
 
-    def _state(self, x: Array, state: Array | tuple | None) -> list[tuple]:
+    def _state(self, x: Array, state: Array | tuple[Array, ...] | None) -> list[Carry]:
         """The first carries of every layer and direction."""
         count = self.layers * (2 if self.bidirectional else 1)
         if state is None:
@@ -126,7 +133,7 @@ class Recurrent(Module):
                              + " and ".join(str(list(a.shape)) for a in arrays))
         return [tuple(a[i] for a in arrays) for i in range(count)]
 
-    def _join(self, carries: list[tuple]):
+    def _join(self, carries: list[Carry]) -> Array | tuple[Array, ...]:
         arrays = tuple(gc.stack(parts, axis=0) for parts in zip(*carries))
         return arrays if self.carries > 1 else arrays[0]
 
@@ -134,16 +141,16 @@ class Recurrent(Module):
 class RNN(Recurrent):
     """Elman: h' = activation(W_ih x + b_ih + W_hh h + b_hh); activation "tanh" or "relu"."""
 
-    def __init__(self, hidden: int, *, activation: str = "tanh", **options):
+    def __init__(self, hidden: int, *, activation: str = "tanh", **options: Any) -> None:
         super().__init__(hidden, **options)
         if activation not in ("tanh", "relu"):
             raise GraphError(f'the activation of RNN is "tanh" or "relu", got {activation!r}')
         self.activation = activation
 
-    def cell(self, projected: Array, w_hh: Array, biases):
+    def cell(self, projected: Array, w_hh: Array, biases: Sequence[Array]) -> tuple[Array, Step]:
         activate = getattr(gc, self.activation)
 
-        def step(carry, x: Array):
+        def step(carry: Carry, x: Array) -> tuple[Carry, Array]:
             h = activate(x + carry[0] @ w_hh)
             return (h,), h
         return _added(projected, biases), step
@@ -155,8 +162,8 @@ class LSTM(Recurrent):
     gates = 4
     carries = 2
 
-    def cell(self, projected: Array, w_hh: Array, biases):
-        def step(carry, x: Array):
+    def cell(self, projected: Array, w_hh: Array, biases: Sequence[Array]) -> tuple[Array, Step]:
+        def step(carry: Carry, x: Array) -> tuple[Carry, Array]:
             h, c = carry
             i, f, g, o = self._split(x + h @ w_hh)
             c = gc.sigmoid(f) * c + gc.sigmoid(i) * gc.tanh(g)
@@ -169,10 +176,10 @@ class GRU(Recurrent):
     """Gates r, z, n (Cho et al. 2014, torch's form): n = tanh(W x + b + r (W_hn h + b_hn)), h' = (1 - z) n + z h."""
     gates = 3
 
-    def cell(self, projected: Array, w_hh: Array, biases):
+    def cell(self, projected: Array, w_hh: Array, biases: Sequence[Array]) -> tuple[Array, Step]:
         inside = biases[1] if biases else None
 
-        def step(carry, x: Array):
+        def step(carry: Carry, x: Array) -> tuple[Carry, Array]:
             h, = carry
             recurrent = h @ w_hh
             xr, xz, xn = self._split(x)
@@ -184,16 +191,16 @@ class GRU(Recurrent):
         return _added(projected, biases[:1]), step
 
 
-def _held(step):
+def _held(step: Step) -> Callable[[Carry, tuple[Array, Array]], tuple[Carry, Array]]:
     """`step` that keeps its carry, and gives zero, where the sequence has ended."""
-    def held(carry, inputs):
+    def held(carry: Carry, inputs: tuple[Array, Array]) -> tuple[Carry, Array]:
         x, real = inputs
         new, y = step(carry, x)
         return tuple(gc.where(real, a, b) for a, b in zip(new, carry)), gc.where(real, y, 0.0)
     return held
 
 
-def _added(projected: Array, biases: tuple):
+def _added(projected: Array, biases: Sequence[Array]) -> Array:
     for bias in biases:
         projected = projected + bias
     return projected

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from graphc.dsl.array import Array
 from graphc.dsl.form import formed
@@ -15,19 +16,19 @@ NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 class Residual(Module):
     """x + body(x)."""
 
-    def __init__(self, body: Callable):
+    def __init__(self, body: Callable[..., Any]) -> None:
         super().__init__()
         self.body = as_module(body)
 
-    def forward(self, x: Array, *rest, **options):
+    def forward(self, x: Array, *rest: Any, **options: Any) -> Array:
         return added(x, self.body(x, *rest, **options))
 
-    def takes(self):
+    def takes(self) -> frozenset[str]:
         return self.body.takes()
 
 
 @formed
-def residual(body: Callable) -> Residual:
+def residual(body: Callable[..., Any]) -> Residual:
     """The layer x + body(x).
 
     Examples:
@@ -47,31 +48,32 @@ class AddNorm(Module):
     body keeps the shape of x.
     """
 
-    def __init__(self, body: Callable, *, pre_norm: bool = False, norm: Callable | str = "layer", dropout: float = 0.0):
+    def __init__(self, body: Callable[..., Any], *, pre_norm: bool = False,
+                 norm: Callable[..., Any] | str = "layer", dropout: float = 0.0) -> None:
         super().__init__()
         self.body, self.norm = as_module(body), norm_named(norm)
         self.dropout, self.pre_norm = Dropout(dropout), pre_norm
 
-    def forward(self, x: Array, *rest, **options):
+    def forward(self, x: Array, *rest: Any, **options: Any) -> Array:
         return add_norm(self.norm, x, lambda h: self.dropout(self.body(h, *rest, **options)), self.pre_norm)
 
-    def takes(self):
+    def takes(self) -> frozenset[str]:
         return self.body.takes()
 
 
-def add_norm(norm: Module, x: Array, f: Callable, pre_norm: bool):
+def add_norm(norm: Module, x: Array, f: Callable[..., Any], pre_norm: bool) -> Array:
     """The residual x + f(x), with the norm before f or after the sum."""
     return added(x, f(norm(x))) if pre_norm else norm(added(x, f(x)))
 
 
-def added(x: Array, change: Array):
+def added(x: Array, change: Array) -> Array:
     """x + f(x); GraphError if f changed the shape."""
     if change.shape != x.shape:
         raise GraphError(f"x + f(x): f made {list(change.shape)} of {list(x.shape)}; both must agree")
     return x + change
 
 
-def norm_named(norm: Callable | str) -> Module:
+def norm_named(norm: Callable[..., Any] | str) -> Module:
     """A new norm layer, by name or by a function that makes one; GraphError for anything else."""
     if callable(norm) and not isinstance(norm, Module):
         return norm()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -32,12 +33,13 @@ class Seq2Seq(Module):
     """
     generates = "target"
 
-    def __init__(self, encoder: Callable, decoder: Callable, bridge: Callable | None = None):
+    def __init__(self, encoder: Callable[..., Any], decoder: Callable[..., Any],
+                 bridge: Callable[..., Any] | None = None) -> None:
         super().__init__()
         self.encoder, self.decoder = as_module(encoder), as_module(decoder)
         self.bridge = None if bridge is None else as_module(bridge)
 
-    def forward(self, source: Array, target: Array, source_lengths: Array | None = None):
+    def forward(self, source: Array, target: Array, source_lengths: Array | None = None) -> Array:
         check_ids("Seq2Seq: target", target)
         check_batch_first(self)
         now = decoding()
@@ -45,7 +47,7 @@ class Seq2Seq(Module):
                            lambda: self.encode(source, source_lengths)) if now else self.encode(source, source_lengths)
         return self.decoder(target, **encoded)
 
-    def encode(self, source: Array, lengths: Array | None = None) -> dict:
+    def encode(self, source: Array, lengths: Array | None = None) -> dict[str, Any]:
         """What the decoder takes: {"start": …, "memory": [B, S, H], "memory_lengths": [B]}, or those of them that it
         does."""
         check_ids("Seq2Seq: source", source)
@@ -58,20 +60,21 @@ class Seq2Seq(Module):
         encoded = chosen(self.decoder, {**encoded, **({} if lengths is None else {"memory_lengths": lengths})})
         return encoded or self._unused()
 
-    def loss(self, source: Array, target: Array, source_lengths: Array | None = None, lengths: Array | None = None):
+    def loss(self, source: Array, target: Array, source_lengths: Array | None = None,
+             lengths: Array | None = None) -> Array:
         """Minus the log-likelihood of a target token given the source and the tokens before it, the mean over
         target[:, 1:]; `lengths`, integers [B], of padded targets, with the first token."""
         scores = self(source, target[:, :-1], source_lengths=source_lengths)
         counted = None if lengths is None else gc.maximum(lengths - 1, 0)
         return sequence_loss(scores, target[:, 1:], lengths=counted, batch_first=True, reduction="step")
 
-    def _recurrent(self, source: Array, padded: dict) -> tuple:
+    def _recurrent(self, source: Array, padded: dict[str, Any]) -> tuple[Array, Any]:
         if "return_state" not in self.encoder.takes():
             raise GraphError("Seq2Seq: the decoder is recurrent, so the encoder must end in a recurrent layer, "
                              "whose state it starts with")
         return self.encoder(source, return_state=True, **chosen(self.encoder, padded))
 
-    def _unused(self):
+    def _unused(self) -> NoReturn:
         raise GraphError("Seq2Seq: the decoder takes nothing from the encoder; it needs a recurrent layer, "
                          "nn.DecoderBlock or nn.AttendTo")
 
@@ -85,11 +88,11 @@ class AttendTo(Module):
     `memory_lengths`, integers [B], of padded memories.
     """
 
-    def __init__(self, features: int | None = None):
+    def __init__(self, features: int | None = None) -> None:
         super().__init__()
         self.attention, self.out_proj = Attention(features), Linear(None)
 
-    def forward(self, x: Array, memory: Array | None = None, memory_lengths: Array | None = None):
+    def forward(self, x: Array, memory: Array | None = None, memory_lengths: Array | None = None) -> Array:
         if memory is None:
             raise GraphError("AttendTo attends to what an encoder made: give memory=, [batch, time, features]")
         self.out_proj.features = x.shape[-1]

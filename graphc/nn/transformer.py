@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
@@ -26,24 +27,24 @@ class TransformerBlock(Module):
 
     def __init__(self, heads: int, *, hidden: int | None = None, causal: bool = False, pre_norm: bool = False,
                  dropout: float = 0.0,
-                 activation: Callable | str = "gelu", norm: Callable | str = "layer",
-                 position: InnerPosition | None = None):
+                 activation: Callable[..., Any] | str = "gelu", norm: Callable[..., Any] | str = "layer",
+                 position: InnerPosition | None = None) -> None:
         super().__init__()
         self.heads, self.hidden, self.pre_norm, self.activation = heads, hidden, pre_norm, activation_named(activation)
         self.self_attn = MultiHeadAttention(heads, causal=causal, position=position)
         self.linear1, self.linear2 = Linear(hidden), Linear(None)         # None: follows the input
         self.norm1, self.norm2, self.dropout = norm_named(norm), norm_named(norm), Dropout(dropout)
 
-    def forward(self, x: Array, mask: Array | None = None, lengths: Array | None = None):
+    def forward(self, x: Array, mask: Array | None = None, lengths: Array | None = None) -> Array:
         x = shown_steps("TransformerBlock", x, lengths)
         x = self._add(self.norm1, x, lambda h: self.self_attn(h, mask=mask, lengths=lengths))
         return self._add(self.norm2, x, self._feed_forward)
 
-    def _feed_forward(self, h: Array):
+    def _feed_forward(self, h: Array) -> Array:
         self.linear1.features, self.linear2.features = self.hidden or 4 * h.shape[-1], h.shape[-1]
         return self.linear2(self.dropout(self.activation(self.linear1(h))))
 
-    def _add(self, norm: Module, x: Array, f: Callable):
+    def _add(self, norm: Module, x: Array, f: Callable[..., Any]) -> Array:
         return add_norm(norm, x, lambda h: self.dropout(f(h)), self.pre_norm)
 
 
@@ -57,12 +58,15 @@ class DecoderBlock(TransformerBlock):
     `TransformerBlock`, and causal.
     """
 
-    def __init__(self, heads: int, *, causal: bool = True, norm: Callable | str = "layer", **options):
+    def __init__(self, heads: int, *, causal: bool = True, norm: Callable[..., Any] | str = "layer",
+                 **options: Any) -> None:
         super().__init__(heads, causal=causal, norm=norm, **options)
         self.multihead_attn, self.norm3 = MultiHeadAttention(heads), norm_named(norm)
 
-    def forward(self, x: Array, memory: Array | None = None, mask: Array | None = None, lengths: Array | None = None,
-                memory_mask: Array | None = None, memory_lengths: Array | None = None):
+    # memory comes second, as torch's decoder has it
+    def forward(self, x: Array, memory: Array | None = None,                    # type: ignore[override]
+                mask: Array | None = None, lengths: Array | None = None, memory_mask: Array | None = None,
+                memory_lengths: Array | None = None) -> Array:
         if memory is None:
             raise GraphError("DecoderBlock attends to what an encoder made: give memory=, [batch, time, features]")
         x = shown_steps("DecoderBlock", x, lengths)
