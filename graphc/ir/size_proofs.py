@@ -186,11 +186,14 @@ def _by_names(dim: Poly, atoms: Sequence[str]) -> bool | None:
 
 
 def _is_stacked(dim: Poly, atoms: Sequence[str]) -> bool:
-    """Whether `dim` is upper - lower - rest, or upper - rest, for names of which the upper one is made of the lower one,
-    step by step, and of no less than `rest` besides: such as offsets in memory of two buffers that lie on each other.
-    That is found by walking through the formulas once, where a proof would try the steps in all orders."""
+    """Whether `dim` is upper - lower - rest, or upper - rest, for names of which the upper one is made of the lower
+    one, step by step, and of no less than `rest` besides: such as offsets in memory of two buffers that lie on each
+    other. That is found by walking through the formulas once, where a proof would try the steps in all orders."""
     names = [name for name in atoms if isinstance(name, Named)]
-    pairs = {1: [(*names, None)], 2: [names, names[::-1]]}.get(len(names), [])
+    if not 1 <= len(names) <= 2:
+        return False
+    pairs: list[tuple[Named, Named | None]] = [(names[0], None)] if len(names) == 1 else [
+        (names[0], names[1]), (names[1], names[0])]
     for upper, lower in pairs:
         rest = dim - dim.of([((upper,), 1), *([] if lower is None else [((lower,), -1)])])
         if isinstance(rest, int) or not rest.atoms & set(names):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -227,6 +228,9 @@ class Executable:
         fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self.resident.consts),
                      state=address(self.state.words), profile=0 if self._profile is None else address(self._profile),
                      sizes=address(self._descriptor.sizes))
+        if self.program.sizes:
+            with suppress(MemoryError):             # where address space is scarce there is room for these sizes
+                return Frame(layout.with_room, fixed)
         return Frame(layout, fixed)
 
 

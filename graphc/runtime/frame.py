@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.runtime.memory import address, aligned_empty, mapped, round_up
 from graphc.runtime.native import native
 
 PAGE = 4096
+ROOM = 8                        # times the arena of the first size that does not fit
 POLL_SECONDS = 0.0002           # how often a call beyond the bound looks for a free frame
 MOST = (1 << 63) - 1            # more bytes than a frame has
 
@@ -26,6 +27,13 @@ class Layout:
     arena_bytes: int
     scratch_bytes: int          # per thread, a multiple of 64
     threads: int
+
+    @property
+    def with_room(self) -> Layout:
+        """For larger sizes of the same program, too, until they are some times as large. What no call touches is
+        address space without memory; what smaller sizes have touched serves the larger ones, which would wait for the
+        system to clear all of it again."""
+        return replace(self, arena_bytes=ROOM * round_up(self.arena_bytes, PAGE))
 
 
 class Frame:

@@ -9,6 +9,7 @@ import graphc as gc
 from graphc import models, nn, optim
 from graphc.codegen.llvm import jit
 from graphc.passes.pipeline import Pipeline
+from graphc.runtime import frame
 
 RTOL = 2e-5                 # of the largest result: sums may be cut elsewhere than in programs for one size
 SIZES = (1, 2, 3, 7, 16, 33, 100)
@@ -134,6 +135,25 @@ def test_memory_is_a_formula():
     assert held >= run.memory.at(B=200).arena
     run.release()
     assert not run.last.executable.resident.frames._frames and run(x).shape == (200, 10)
+
+
+@pytest.mark.parametrize("is_roomy", (True, False))
+def test_larger_sizes_use_the_memory_that_smaller_ones_have_touched(is_roomy, monkeypatch):
+    """Or have memory of their own, where the system gives no address space beyond what they need."""
+    run, types, real = sized(mlp(), BATCHES["mlp"][1], threads=1), BATCHES["mlp"][1], frame.mapped
+    memory = run.memory.at(B=900)
+
+    def mapped(nbytes):
+        if nbytes > 2 * memory.arena + memory.scratch and not is_roomy:
+            raise MemoryError
+        return real(nbytes)
+    monkeypatch.setattr(frame, "mapped", mapped)
+    kept = []
+    for batch in (800, 900, 5):
+        run(*arrays(types, B=batch))
+        kept += run.last.executable.resident.frames._frames
+    first, second, third = kept
+    assert (first is second) is is_roomy and second is third
 
 
 @pytest.mark.parametrize("stage", ["simplified", "fused", "planned", "loops"])
