@@ -17,10 +17,11 @@ from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.given import shown
+from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.nn.module import Module
 from graphc.nn.network import sorted_out
-from graphc.quantized_products import TINY, Activations, Calibration, products_of
+from graphc.quantized_products import TINY, Activations, Calibration, products_of, with_errors
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model
 
@@ -41,7 +42,8 @@ def calibrate(f: Module | GraphFunction | Model | Callable[..., Any], batches: I
     types of inputs are those of gc.compile. `method`: "minmax": the lowest and highest number; "percentile": limits
     that this share (in percent) of the numbers are within; "mse": those that make the least mean square error. The last
     two see some thousand numbers of each batch. Numbers outside become the nearest inside. Products in loops (the
-    recurrent ones of LSTM and GRU) stay quantised row by row.
+    recurrent ones of LSTM and GRU) stay quantised row by row. The first batch also tells the errors of each product,
+    for `run.quantisation()`.
 
     Raises GraphError without a batch, for another method, and for numbers that are not finite.
     """
@@ -64,22 +66,33 @@ def _calibrated(f: Any, batches: Iterable[Any], method: tuple[str, float], origi
     if not found:
         raise GraphError(f"{function.name} has no product by weights that would be one of 8-bit integers", user_loc())
     read = list(dict.fromkeys(p.activations for p in found))
-    seen = replace(function, graph=replace(function.graph, outputs=tuple(read), output_names=("",) * len(read)),
-                   retrace=None)
     options: Mapping[str, Any] = {**(origin if source.state is None else {"state": source.state}), **source.sizes,
                                   **source.bounds}
-    run = compile_function(seen, **options)
-    observed = [_Observed() for _ in read]
+
+    def compiled(graph: Graph) -> Compiled:
+        return cast(Compiled, compile_function(replace(function, graph=graph, retrace=None), **options))
+    run = compiled(replace(function.graph, outputs=tuple(read), output_names=("",) * len(read)))
+    observed, first = [_Observed() for _ in read], None
     for batch in batches:
-        for each, array in zip(observed, _activations(run, batch), strict=True):
+        first = batch if first is None else first
+        for each, array in zip(observed, _outputs(run, batch), strict=True):
             each.add(array)
     if not observed[0].samples:
         raise GraphError("calibrate takes at least one batch", user_loc())
-    ranges = {v: each.limits(*method) for v, each in zip(read, observed)}
-    return Calibration(method[0], {p.name: Activations(*ranges[p.activations]) for p in found})
+    limits = {v: each.limits(*method) for v, each in zip(read, observed)}
+    ranges = {p.name: Activations(*limits[p.activations]) for p in found}
+    errors = _outputs(compiled(with_errors(function.graph, found, ranges)), first)
+    return Calibration(method[0], {
+        name: replace(a, largest=float(errors[3 * i + 1]), relative=_share(errors[3 * i], errors[3 * i + 2]))
+        for i, (name, a) in enumerate(ranges.items())})
 
 
-def _activations(run: Compiled, batch: Any) -> Sequence[np.ndarray]:
+def _share(errors: np.ndarray, results: np.ndarray) -> float:
+    """The norm of errors as a share of that of results, of their squares."""
+    return float(np.sqrt(errors / max(float(results), TINY)))
+
+
+def _outputs(run: Compiled, batch: Any) -> Sequence[np.ndarray]:
     if isinstance(batch, Mapping):
         return cast(Sequence[np.ndarray], run(**batch))
     return cast(Sequence[np.ndarray], run(*batch) if isinstance(batch, tuple | list) else run(batch))

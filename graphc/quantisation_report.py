@@ -10,26 +10,28 @@ from graphc.dsl.form import formed_methods
 from graphc.ir.graph import Graph, Value
 from graphc.quantized_products import MOST, TINY, ProductQuantizer, WeightProduct
 
-HEAD = ("product", "operands", "bits", "activations", "largest error", "relative error")
+HEAD = ("product", "operands", "bits", "activations", "largest error", "relative error", "of")
 F32_BITS = 32
+WEIGHTS, RESULTS = "weights", "results"         # of what errors are told
 
 
 @dataclass(frozen=True)
 class ProductError:
     """A product of f32 in a network. bits: of its factors, 8 or 32; activations: how they are quantised; largest,
-    relative: of the weights, the largest error and the norm of the errors as a share of the norm; why_not: the reason
-    for which it stays in f32."""
+    relative: the largest error and the norm of the errors as a share of the norm, `of` its weights, or of its results
+    on the first batch of a calibration; why_not: the reason for which it stays in f32."""
     name: str
     product: str
     bits: int
     activations: str = ""
     largest: float = 0.0
     relative: float = 0.0
+    of: str = WEIGHTS
     why_not: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
-        errors = (f"{self.largest:.2e}", f"{self.relative:.2e}") if self.bits < F32_BITS else ("", "")
+        errors = (f"{self.largest:.2e}", f"{self.relative:.2e}", self.of) if self.bits < F32_BITS else ("",) * 3
         return self.name, self.product, str(self.bits), self.activations or self.why_not, *errors
 
 
@@ -69,10 +71,12 @@ class Quantisation:
         if p.why_not:
             return ProductError(p.name, p.text, F32_BITS, why_not=p.why_not)
         fixed = self.quantizer.fixed.get(p.name)
-        how = f"{fixed.dtype} of {fixed.low:.4g} … {fixed.high:.4g}" if fixed else "i8 by row"
+        if fixed is not None:
+            how = f"{fixed.dtype} of {fixed.low:.4g} … {fixed.high:.4g}"
+            return ProductError(p.name, p.text, 8, how, fixed.largest, fixed.relative, RESULTS)
         weights = self.quantizer.numbers(p.weights, state)
         largest, relative = weight_errors(weights, p.summed(p.place or 0))
-        return ProductError(p.name, p.text, 8, how, largest, relative)
+        return ProductError(p.name, p.text, 8, "i8 by row", largest, relative)
 
 
 def weight_errors(weights: np.ndarray, axes: tuple[int, ...]) -> tuple[float, float]:

@@ -34,9 +34,12 @@ NO_INSTRUCTIONS = "this CPU has no instructions for products of bytes"
 
 @dataclass(frozen=True)
 class Activations:
-    """The range in which activations are quantised, alike in all calls. 0 is in it."""
+    """The range in which activations are quantised, alike in all calls. 0 is in it. largest, relative: the largest error
+    of the product on data, and the norm of its errors as a share of its norm."""
     low: float
     high: float
+    largest: float = 0.0
+    relative: float = 0.0
 
     @property
     def dtype(self) -> DType:
@@ -257,6 +260,21 @@ def _along_result(w: Rewriter, node: Node, operand: int, scale: Value) -> Value:
     own = [label for i, label in enumerate(labels[operand]) if i not in summed]
     kept = tuple(d for i, d in enumerate(scale.type.shape) if i not in summed)
     return spread(w, w.reshape(scale, shape=kept), own, labels[2])
+
+
+def with_errors(graph: Graph, products: Sequence[WeightProduct], ranges: Mapping[str, Activations]) -> Graph:
+    """The graph that gives for each of its products, of exact activations, the sum of the squares of the errors of
+    integers, their largest, and the sum of the squares of the results."""
+    w, chosen, outputs = Rewriter(graph), {p.node: p for p in products}, list[Value]()
+    for node in graph.nodes:
+        y = w.keep(node)[0]
+        if node in chosen:
+            with w.at(node.loc, node.scope):
+                error = w.sub(_quantised(w, chosen[node], ranges[chosen[node].name]), y)
+                axes = tuple(range(y.type.rank))
+                outputs += [w.sum(w.mul(error, error), axes=axes), w.max(w.abs(error), axes=axes),
+                            w.sum(w.mul(y, y), axes=axes)]
+    return w.finish(outputs, ("",) * len(outputs))
 
 
 def products_of(graph: Graph) -> list[WeightProduct]:

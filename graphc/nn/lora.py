@@ -1,7 +1,8 @@
 """Low-rank changes to layers that stay as they are."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
@@ -23,7 +24,8 @@ class LoRA(Module):
     as zeros: at first the result is the layer's. `alpha`: `rank` unless given. `dropout`: a share of x in training.
     """
 
-    def __init__(self, layer: Callable, rank: int, *, alpha: float | None = None, dropout: float = 0.0):
+    def __init__(self, layer: Callable[..., Any], rank: int, *, alpha: float | None = None,
+                 dropout: float = 0.0) -> None:
         super().__init__()
         if rank < 1:
             raise GraphError(f"LoRA takes a rank >= 1, got {rank}", user_loc())
@@ -78,7 +80,7 @@ def _changed(net: Module) -> set[int]:
     return {id(m._layer) for _, m in net.named_modules() if isinstance(m, LoRA)}
 
 
-def _with(value: object, made: dict[int, Module]) -> object:
+def _with(value: Any, made: Mapping[int, Module]) -> Any:
     """An attribute, with changed layers in the place of others; those in lists, tuples and dicts too."""
     if isinstance(value, Module):
         return made.get(id(value), value)

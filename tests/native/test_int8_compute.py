@@ -78,7 +78,7 @@ def test_networks(name, net, types):
         assert first(again(x)).tobytes() == y.tobytes()
         assert first(run(x[:2])).tobytes() == y[:2].tobytes()
         report = run.quantisation()
-        assert sum(p.bits == 8 for p in report.products) >= 2 and all(p.why_not or p.relative < 0.01 for p in report.products)
+        assert sum(p.bits == 8 for p in report.products) >= 2 and all(p.why_not or 0 < p.relative < 0.03 for p in report.products)
 
 
 def test_products_are_packed_and_weights_made_once():
@@ -98,6 +98,21 @@ def test_what_stays_in_f32_is_said():
     weights = run.quantisation().products[0]
     w = gc.compile(net, x=gc.f32[8, 40], seed=0).graph      # the same numbers by hand
     assert w.state[0].name == "0.weight" and 0 < weights.largest < 0.01
+
+
+def test_errors_of_results():
+    """Of each product alone, on what it reads in f32."""
+    net = nn.Linear(48) >> nn.relu >> nn.Linear(32)
+    x, types = drawn(16, 40), {"x": gc.f32[16, 40]}
+    a, b = drawn(48, 40, seed=3), drawn(32, 48, seed=4)
+    state = {"0.weight": a, "0.bias": np.zeros(48, np.float32), "2.weight": b, "2.bias": np.zeros(32, np.float32)}
+    calibration = gc.calibrate(net, [x], state=state, **types)
+    report = gc.compile(net, compute=calibration, state=state, **types).quantisation().products
+    for row, given, w in zip(report, (x, np.maximum(x @ a.T, 0)), (a, b)):
+        fixed, (k, sw) = calibration.ranges[row.name], codes(w, 1, exact=True)
+        y = (fixed.codes(given) * np.float32(fixed.scale)) @ (k * sw).T
+        assert np.isclose(row.relative, error(y, given @ w.T), rtol=1e-2) and row.of == "results"
+        assert np.isclose(row.largest, np.abs(y - given @ w.T).max(), rtol=1e-2)
 
 
 def reasons(target: str, net, monkeypatch, **types) -> list[str]:
