@@ -61,8 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar=COMMANDS)
     demo = commands.add_parser("demo", help="train a network on handwritten digits and save pictures")
     demo.add_argument("--epochs", type=_positive, default=15)
-    demo.add_argument("--out", type=Path, default=Path("graphc-demo"),
-                      help="folder for the picture and the graph's text")
+    demo.add_argument("--out", type=Path, default=Path("graphc-demo"), help="folder for the picture and the text")
     demo.set_defaults(command=_demo)
     run = commands.add_parser("run", help="compile a graph and run it on .npy files, or on random numbers")
     _add_source(run)
@@ -98,8 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     opt.add_argument("--passes", default="", help="comma-separated; known: " + ", ".join(_passes(AVX2)))
     opt.set_defaults(command=_opt)
     _add_export(commands.add_parser("export", help="write a C library of a graph or a training step"))
-    _add_to_onnx(commands.add_parser("to-onnx", help="write a graph, a network or a training step as an ONNX file "
-                                                     "(extra: onnx)"))
+    _add_to_onnx(commands.add_parser("to-onnx", help="write a graph, network or training step as an ONNX file"))
     _add_chat(commands.add_parser("chat", help="talk to a language model in a GGUF file (extra: llm)"))
     doctor = commands.add_parser("doctor", help="check this installation and say what is untested here")
     doctor.set_defaults(command=lambda options: report())
