@@ -82,6 +82,18 @@ def modules(op: Any, dtype: torch.dtype, gradient: bool, most: int) -> Iterator[
         yield Called(op.op, leaves, spec), tensors
 
 
+class Unanswered(Exception):
+    """PyTorch itself has no derivative of a sample."""
+
+
+def derivatives(y: Any, xs: list[torch.Tensor], again: bool) -> tuple[torch.Tensor, ...]:
+    """PyTorch's gradients; with `again` those that can be differentiated."""
+    try:
+        return torch.autograd.grad(y, xs, create_graph=again, allow_unused=True, materialize_grads=True)
+    except RuntimeError as error:
+        raise Unanswered(str(error)) from error
+
+
 def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
     """AssertionError where graphc and PyTorch differ."""
     net = gc.from_torch(module.eval(), *tensors)
@@ -93,24 +105,22 @@ def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
     wrt = [(name, t) for name, t in zip(net.declared_inputs(), tensors) if t.requires_grad]
     outputs = [y for y in module(*tensors) if y.requires_grad]
     if not outputs or not wrt:
-        return
+        raise Unanswered("nothing to differentiate")
     rng = np.random.default_rng(0)
     seeds = [rng.standard_normal(tuple(y.shape)) for y in module(*tensors) if y.is_floating_point()]
     weights = [torch.from_numpy(s) for s in seeds]
     loss = sum((y * w).sum() for y, w in zip([y for y in module(*tensors) if y.is_floating_point()], weights))
     names = [name for name, _ in wrt]
-    first = torch.autograd.grad(loss, [t for _, t in wrt], create_graph=kind == "second", allow_unused=True,
-                                materialize_grads=True)
+    first = derivatives(loss, [t for _, t in wrt], kind == "second")
     graph = gc.vjp(function, tuple(names))
     arguments = [*inputs, *seeds]
     if kind == "second":
         direction = [rng.standard_normal(tuple(g.shape)) for g in first]
         live = [(g, torch.from_numpy(d)) for g, d in zip(first, direction) if g.requires_grad]
-        if not live:
-            return
-        again = torch.autograd.grad(sum((g * d).sum() for g, d in live), [t for _, t in wrt], allow_unused=True,
-                                    materialize_grads=True)
-        graph, first = gc.vjp(graph, tuple(names)), again
+        towards = [t for _, t in wrt]
+        first = (derivatives(sum((g * d).sum() for g, d in live), towards, False) if live
+                 else tuple(map(torch.zeros_like, towards)))        # of what is linear
+        graph = gc.vjp(graph, tuple(names))
         arguments += direction
     state = initial_values(entries(function), 0, None, "")
     agree(evaluate(graph.graph, [*arguments, *state])[:len(wrt)], first, torch.float64)
@@ -161,6 +171,8 @@ def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[
         return "not exported" if "torch.export cannot read" in str(error) else "refused", str(error)
     except AssertionError as error:
         return "differs", str(error)
+    except Unanswered as error:
+        return "no sample", str(error)
     except TooLong:
         return "too long", f"more than {SECONDS} s"
     except Exception as error:

@@ -21,6 +21,7 @@ import graphc as gc
 from graphc import nn, optim
 
 STEPS, RATE, TOLERANCE, TOLERANCE_F64 = 10, 1e-3, 1e-4, 1e-5
+BATCH = 8           # of images: batch norms over fewer numbers amplify rounding more
 SIZES = dict(
     hidden_size=32, d_model=32, n_embd=32, dim=32, embedding_size=32, num_hidden_layers=2, n_layer=2, n_layers=2,
     num_layers=2, encoder_layers=2, decoder_layers=2, num_decoder_layers=2, num_attention_heads=4, n_head=4, n_heads=4,
@@ -124,7 +125,7 @@ def of_images(family: str, sizes: dict[str, Any]) -> Model:
         wanted = sizes or {n: SIZES[n] for n in ("hidden_size", "num_hidden_layers", "num_attention_heads",
                                                  "intermediate_size")} | {"image_size": 64}
         model = _of_transformers(family, lambda config: {n: v for n, v in wanted.items() if n in vars(config)})
-        return First(model, ("pixel_values",)), [torch.randn(2, 3, 64, 64)]
+        return First(model, ("pixel_values",)), [torch.randn(BATCH, 3, 64, 64)]
     return Model(f"transformers {family}", make)
 
 
@@ -143,7 +144,7 @@ def of_vision(name: str, options: dict[str, Any]) -> Model:
     def make() -> tuple[tnn.Module, list[torch.Tensor]]:
         import torchvision
         model = getattr(torchvision.models, name)(num_classes=10, **options)
-        return First(without_dropout(model)), [torch.randn(2, 3, SIDES.get(name, 64), SIDES.get(name, 64))]
+        return First(without_dropout(model)), [torch.randn(BATCH, 3, SIDES.get(name, 64), SIDES.get(name, 64))]
     return Model(f"torchvision {name}", make)
 
 
@@ -153,7 +154,7 @@ def of_timm(name: str, options: dict[str, Any]) -> Model:
         import timm
         model = timm.create_model(name, num_classes=10, drop_rate=0.0, **options)
         side = model.default_cfg["input_size"][-1] if name in WHOLE else options.get("img_size", 64)
-        return First(without_dropout(model)), [torch.randn(2, 3, side, side)]
+        return First(without_dropout(model)), [torch.randn(BATCH, 3, side, side)]
     return Model(f"timm {name}", make)
 
 

@@ -51,6 +51,7 @@ ROWS = [
     ("constant_pad_nd.default", (X, (1, -1, 0, 2), 7), {}, np.pad(X[:, :3], ((0, 2), (1, 0)), constant_values=7)),
     ("flip.default", (X, (0, -1)), {}, X[::-1, ::-1]), ("roll.default", (X, (1,), (1,)), {}, np.roll(X, 1, 1)),
     ("as_strided.default", (X, (2, 3), (1, 4), 1), {}, np.lib.stride_tricks.as_strided(X.ravel()[1:], (2, 3), (4, 16))),
+    ("as_strided_scatter.default", (X, Y[:2, :3], (2, 3), (4, 1), 1), {}, np.concatenate([np.concatenate([X[:2, :1], Y[:2, :3]], 1), X[2:]])),
     ("slice_scatter.default", (X, Y[:, :2], 1, 1, 3), {}, np.concatenate([X[:, :1], Y[:, :2], X[:, 3:]], 1)),
     ("select_scatter.default", (X, Y[0], 0, -1), {}, np.stack([X[0], X[1], Y[0]])), ("tril.default", (X, 1), {}, np.tril(X, 1)),
     ("arange.start_step", (1, 8, 3), {}, np.arange(1, 8, 3)), ("arange.default", (5,), {"dtype": gc.f32}, np.arange(5, dtype=np.float32)),

@@ -17,7 +17,7 @@ from graphc.doors.torch.read import FxReader, array_of
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.ir.dims import evaluate
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, bf16
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
 from graphc.runtime.memory import address
@@ -44,8 +44,9 @@ class CompiledPart:
         self._seen: tuple[tuple[int, int], ...] = ()
         self._run: Callable[..., Any] | None = None
 
-    def _traced(self) -> tuple[GraphFunction | None, list[Any]]:
-        """The graph, and what each result is: the number of an array, or a value that is known or a size."""
+    def _traced(self) -> tuple[GraphFunction | None, list[tuple[Any, Any]]]:
+        """The graph, and of each result what makes its tensor with the number of its array; None with a value that is
+        known, or a size."""
         program, problems = self.program, list[Problem]()
         with Trace("part") as trace:
             values: dict[str, Any] = {name: trace.input(name, type) for name, type in program.inputs.items()
@@ -57,27 +58,26 @@ class CompiledPart:
             if problems:
                 raise NotCompiled(problems)
             outputs: list[gc.Array] = []
-            made: list[Any] = []
+            made: list[tuple[Any, Any]] = []
             for value in program.outputs.values():
                 found = env[value.name] if isinstance(value, Ref) else value
                 if isinstance(found, gc.Array):
-                    made.append(len(outputs))
+                    made.append((tensor_of if found.dtype is bf16 else torch.from_numpy, len(outputs)))
                     outputs.append(found)
                 else:
-                    made.append((found,))
+                    made.append((None, found))
             return (finish(trace, tuple(outputs)) if outputs else None), made
 
     def __call__(self, *tensors: Any) -> list[Any]:
         """The results for these tensors and sizes."""
         if self.function is None:
-            return [self._plain(made[0], tensors) for made in self._results]
+            return [self._plain(value, tensors) for _, value in self._results]
         if self._run is None or self._fixed:
             self._renew(tensors)
         assert self._run is not None
         found = self._run(*[numbers(tensors[i]) for i in self._arrays])
-        return [torch.from_numpy(found[made]) if isinstance(made, int) and found[made].dtype.kind in "fiub"
-                else tensor_of(found[made]) if isinstance(made, int) else self._plain(made[0], tensors)
-                for made in self._results]
+        return [make(found[value]) if make is not None else self._plain(value, tensors)
+                for make, value in self._results]
 
     def _renew(self, tensors: Sequence[Any]) -> None:
         """Compiles at the first call; afterwards says that parameters have changed, where they have."""
@@ -190,7 +190,7 @@ def numbers(tensor: torch.Tensor) -> np.ndarray:
     """The numbers of a tensor, where they lie."""
     if tensor.dtype is torch.bfloat16:
         return array_of(tensor)
-    return tensor.detach().numpy()
+    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
 
 
 def tensor_of(array: np.ndarray) -> torch.Tensor:

@@ -28,7 +28,8 @@ TYPES: dict[torch.dtype, DType] = {
 # arguments that say where and how an array lies, which is graphc's business
 PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
 # what reads a tensor by its place in memory
-BY_PLACE = frozenset({"as_strided.default", "sym_stride.int", "sym_storage_offset.default", "_reshape_alias.default"})
+BY_PLACE = frozenset({"as_strided.default", "as_strided_scatter.default", "sym_stride.int",
+                      "sym_storage_offset.default", "_reshape_alias.default"})
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 

@@ -232,14 +232,26 @@ def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
     return gc.diagonal(x, offset, axis_of(dim1, x.ndim), axis_of(dim2, x.ndim))
 
 
-def _as_strided(x: Array, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Array:
-    """Elements by their places in memory, as PyTorch stores a contiguous x."""
+def _places(x: Array, size: Sequence[int], stride: Sequence[int], offset: int | None) -> Array:
+    """The positions in a flat x that a view by places in memory has."""
     if not all(isinstance(n, int) for n in (*size, *stride, *x.shape)):
         raise GraphError("as_strided needs known sizes")
     places = np.full(tuple(size), offset or 0, np.int64)
     for place, (count, step) in enumerate(zip(size, stride)):
         places += (np.arange(count) * step).reshape(-1, *(1,) * (len(size) - place - 1))
-    return gc.take(x.flatten(), as_array(places), 0)
+    return as_array(places)
+
+
+def _as_strided(x: Array, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Array:
+    """Elements by their places in memory, as PyTorch stores a contiguous x."""
+    return gc.take(x.flatten(), _places(x, size, stride, offset), 0)
+
+
+def _as_strided_scatter(x: Array, source: Array, size: Sequence[int], stride: Sequence[int],
+                        offset: int | None = None) -> Array:
+    """x with the elements of such a view replaced."""
+    places = _places(x, size, stride, offset)
+    return gc.scatter(x.flatten(), places.flatten(), source.astype(x.dtype).flatten(), 0).reshape(x.shape)
 
 
 def _unfold(x: Array, dim: int, size: int, step: int) -> Array:
@@ -318,6 +330,7 @@ RULES: dict[str, Rule] = {
     "roll.default": _roll, "slice_scatter.default": _slice_scatter, "select_scatter.default": _select_scatter,
     "diagonal.default": _diagonal, "diagonal_scatter.default": _diagonal_scatter,
     "diag_embed.default": _diag_embed, "as_strided.default": _as_strided,
+    "as_strided_scatter.default": _as_strided_scatter,
     "unfold.default": _unfold,
     "resize_.default": lambda x, size, **_: view(x, size) if prod(size) == prod(x.shape) else
     x.flatten()[:prod(size)].reshape(tuple(size)),
