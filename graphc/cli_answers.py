@@ -69,8 +69,11 @@ def _forget_output() -> None:
     """What is still buffered goes nowhere, so that the interpreter does not fail to write it when it ends."""
     try:
         descriptor = sys.stdout.fileno()
-        sys.stdout.flush()
     except (AttributeError, ValueError):            # no stdout, or one without a file, or a closed one
+        return
+    try:
+        sys.stdout.flush()
+    except ValueError:
         return
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

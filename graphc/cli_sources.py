@@ -150,7 +150,7 @@ def as_type(text: str) -> TensorType:
 def _module(path: str) -> ModuleType:
     """The user's file, run as Python runs it: modules beside it can be imported."""
     spec = importlib.util.spec_from_file_location(_module_name(path), path)
-    if spec is None or not Path(path).is_file():
+    if spec is None or spec.loader is None or not Path(path).is_file():
         raise GraphError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     folder = str(Path(path).resolve().parent)
@@ -165,7 +165,7 @@ def _module(path: str) -> ModuleType:
                          "it") from None
     except BaseException as error:
         raise GraphError(f"{path} does not run: "
-                         f"{type(error).__name__}\n{users_traceback(error, spec.origin)}") from None
+                         f"{type(error).__name__}\n{users_traceback(error, spec.origin or path)}") from None
     finally:
         if folder in sys.path:
             sys.path.remove(folder)

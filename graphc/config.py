@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
+from typing import Any
 
 from graphc.errors import GraphError, Loc
 from graphc.given import integer
@@ -40,7 +41,8 @@ class Config:
 def config() -> Config:
     """The knobs as the environment sets them now. GraphError names a variable that makes no sense."""
     given = {f.name: (f, os.environ.get(f"GRAPHC_{f.name.upper()}", "").strip()) for f in fields(Config)}
-    return Config(**{name: _read(f, text) for name, (f, text) in given.items() if text})
+    read: dict[str, Any] = {name: _read(f, text) for name, (f, text) in given.items() if text}
+    return Config(**read)
 
 
 def whole_text(text: str, name: str, least: int, most: int) -> int:
@@ -48,7 +50,7 @@ def whole_text(text: str, name: str, least: int, most: int) -> int:
     return integer(_digits(text), name, least, most)
 
 
-def thread_count(value, name: str = "threads", loc: Loc | None = None) -> int:
+def thread_count(value: object, name: str = "threads", loc: Loc | None = None) -> int:
     """A number of threads; 0 or "all": as many as the process may use."""
     if isinstance(value, str) and value == "all":
         return 0
@@ -67,7 +69,7 @@ def _digits(text: str) -> int | str:
     return int(text) if DIGITS.fullmatch(text) else text
 
 
-def _read(f, text: str):
+def _read(f: Field[Any], text: str) -> int | bool | str:
     name = f"GRAPHC_{f.name.upper()}"
     if f.type == "int":
         return thread_text(text, name) if f.name == "threads" else whole_text(text, name, 0, MOST[f.name])

@@ -26,7 +26,7 @@ class OracleExecutable:
     def __init__(self, graph: Graph, state: Sequence[np.ndarray] = (), lock: StateLock | None = None):
         self.graph, self.state, self.lock = graph, tuple(state), lock or StateLock()
 
-    def __call__(self, *arrays: np.ndarray):
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...] | dict[str, np.ndarray]:
         outputs = None
         while outputs is None:
             outputs = self._run(arrays)

@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any, cast
 from weakref import ref
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.errors import GraphError
+from graphc.ir.dims import Sizes
 from graphc.ir.shown import Pictured
 from graphc.ir.types import TensorType, f64, includes, of_numpy, shape_text
 from graphc.nn.entry import Entry
@@ -44,7 +46,7 @@ class Setting(Own):
         return np.array(self.declared, type.dtype.np).reshape(type.shape)
 
 
-class State(Mapping, Pictured):
+class State(Mapping[str, np.ndarray], Pictured):
     """Named arrays. `state[name]` gives a copy, `state[name] = array` writes in place; dtype and shape never change.
 
     `lock` is held while native code runs on the state and while it is read or written here: signal handlers, finalizers
@@ -53,10 +55,10 @@ class State(Mapping, Pictured):
     was compiled for it and is worth keeping.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._arrays: dict[str, np.ndarray] = {}
         self._names: dict[Hashable, str] = {}
-        self._joined: list[tuple[ref, int, list[Hashable]]] = []    # steps, their numbers, and what is their own
+        self._joined: list[tuple[ref[object], int, list[Hashable]]] = []    # steps, their numbers, what is their own
         self.lock = StateLock()
         self.programs: OrderedDict[Hashable, object] = OrderedDict()
 
@@ -83,9 +85,9 @@ class State(Mapping, Pictured):
         that another layer has."""
         self._forget_dead()
         new = [entry for entry in entries if self._names.get(entry.key) not in self._arrays]
-        own = [entry for entry in new if isinstance(entry.key, Own)]
+        own = [(entry, entry.key) for entry in new if isinstance(entry.key, Own)]
         number = next((n for known, n, _ in self._joined if known() is step), None) or next(
-            n for n in count(1) if not any(e.key.numbered(e.name, n) in self._arrays for e in own))
+            n for n in count(1) if not any(key.numbered(e.name, n) in self._arrays for e, key in own))
         renamed = [replace(e, name=e.key.numbered(e.name, number)) if isinstance(e.key, Own) else e for e in new]
         if twice := next((e.name for e in renamed if e.name in self._arrays), None):
             raise GraphError(f"the state has {twice} of another layer: layers of steps that share a state need names "
@@ -96,7 +98,7 @@ class State(Mapping, Pictured):
         # names first: should Ctrl-C come between the two, a name without its array counts as new
         self._names |= {entry.key: entry.name for entry in renamed}
         self._arrays |= arrays
-        self._joined.append((ref(step), number, [e.key for e in own]))
+        self._joined.append((ref(step), number, [key for _, key in own]))
 
     def holds(self, entry: Entry) -> bool:
         """Whether it has the array of the entry, by its owner or by its name."""
@@ -170,7 +172,7 @@ class State(Mapping, Pictured):
     def __contains__(self, name: object) -> bool:
         return name in self._arrays
 
-    def __setitem__(self, name: str, value) -> None:
+    def __setitem__(self, name: str, value: Any) -> None:
         array, value = self._find(name), np.asarray(value)
         if value.shape != array.shape:
             raise GraphError(f"{name} is {shape_text(array.shape)}, cannot take a value of shape "
@@ -208,7 +210,7 @@ class State(Mapping, Pictured):
                            self._arrays[name].dtype) for name in names]
         self.lock.write([self._arrays[name] for name in names], [np.ascontiguousarray(v) for v in values])
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy, also by pickle, has a lock and arrays of its own."""
         return _restored, (self.copy(), dict(self._names))
 
@@ -262,8 +264,8 @@ def initial_values(entries: Sequence[Entry], seed: int | None, arrays: Mapping[s
         raise _called_twice(twice)
     if arrays is None:
         known = {entry.key: entry.name for entry in entries}
-        return [entry.initial(seed, known) for entry in entries]
-    found = [_fitting(where, arrays, e.name, e.type.shape, e.type.dtype.np) for e in entries]
+        return [entry.initial(cast(int, seed), known) for entry in entries]
+    found = [_fitting(where, arrays, e.name, cast(Sizes, e.type.shape), e.type.dtype.np) for e in entries]
     return [np.ascontiguousarray(a).reshape(e.type.shape) for a, e in zip(found, entries)]
 
 
@@ -295,6 +297,6 @@ def _prefix_advice(name: str, arrays: Iterable[str]) -> str:
     return ""
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"

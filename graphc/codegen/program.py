@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from graphc.codegen.graph_calls import call_graph, call_node
 from graphc.codegen.kernel_calls import KernelCalls, Site
@@ -10,8 +11,9 @@ from graphc.codegen.kernel_table import KernelTable
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.plan_memory import PlanMemory, place_in
 from graphc.ir.graph import Node
-from graphc.memory.plan import Buffer, Packed, Place, Plan
+from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan
 from graphc.schedule.target import Target
+from graphc.schedule.contraction_schedule import ContractionSchedule
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: 
                        tuple(calls.sites), tuple(preparing))
 
 
-def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[tuple, Buffer]) -> None:
+def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[PackedOperand, Buffer]) -> None:
     """Computes and packs what is derived from state. A value is packed as soon as it is there."""
     if plan:
         memory = PlanMemory(calls.function, plan)
@@ -62,8 +64,8 @@ def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[tuple, Buffer]
     _pack_state(calls, buffers)
 
 
-def _pack_state(calls: KernelCalls, buffers: Mapping[tuple, Buffer]) -> None:
+def _pack_state(calls: KernelCalls, buffers: Mapping[PackedOperand, Buffer]) -> None:
     """Packs arrays of the state's table; `buffers` as in `Packed`."""
     for (slot, offset, view, schedule), buffer in buffers.items():
         operand = Place(Buffer("state", 0, slot), view.dtype, view.shape, view.strides, offset)
-        calls.pack(place_in(calls.function, operand), view, schedule, buffer)
+        calls.pack(place_in(calls.function, operand), view, cast(ContractionSchedule, schedule), buffer)
