@@ -34,8 +34,8 @@ NO_INSTRUCTIONS = "this CPU has no instructions for products of bytes"
 
 @dataclass(frozen=True)
 class Activations:
-    """The range in which activations are quantised, alike in all calls. 0 is in it. largest, relative: the largest error
-    of the product on data, and the norm of its errors as a share of its norm."""
+    """The range in which activations are quantised, alike in all calls. 0 is in it. largest, relative: the largest
+    error of the product on data, and the norm of its errors as a share of its norm."""
     low: float
     high: float
     largest: float = 0.0

@@ -7,6 +7,9 @@ from peer import onnx, run, runtime, session
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.dsl.function import GraphFunction
+from graphc.ir.builder import Builder
+from graphc.ir.ops.conv import Conv
 
 
 @gc.graph
@@ -204,3 +207,17 @@ def test_mistakes():
         gc.to_onnx(lambda x: x + 1, x=gc.f32["N*M"])
     with pytest.raises(OSError):
         gc.to_onnx(scores, "/nowhere/at/all.onnx")
+
+
+def test_convolutions_of_bytes():
+    """In i32, as graphs have them after compute="int8"."""
+    b = Builder("bytes")
+    x, w = b.input("x", gc.u8[1, 8, 6, 6]), b.input("w", gc.i8[5, 8, 3, 3])
+    op = Conv.at(2)((2, 1), ((1, 1), (0, 1)), (1, 1), 1, gc.i32)
+    f = GraphFunction(b.finish(b.apply(op, [x, w])))
+    model = gc.to_onnx(f)
+    assert [n.op_type for n in model.graph.node] == ["ConvInteger"]
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 256, x.type.shape).astype(np.uint8), rng.integers(-128, 128, w.type.shape).astype(np.int8)
+    found, = run(model, dict(zip("xw", given))).values()
+    assert np.array_equal(found, f(*given))

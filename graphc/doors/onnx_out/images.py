@@ -13,9 +13,10 @@ from graphc.ir.graph import Node, NodeOf
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
 from graphc.ir.ops.sliding import Pads
 from graphc.ir.ops.window import AvgPool, AvgPoolGrad, AvgPooling, MaxPool, MaxPoolGrad, MaxPoolPick, Pooling
-from graphc.ir.types import TensorType, f32, f64
+from graphc.ir.types import TensorType, f32, f64, i8, i32, u8
 
 MAXIMA = frozenset((f32, f64))
+BYTES = frozenset((i8, u8))
 DILATED_MEAN_SINCE = 19
 
 
@@ -29,8 +30,13 @@ def _walk(op: ConvOp) -> dict[str, object]:
     return {"strides": list(op.stride), "pads": pads(op.padding), "dilations": list(op.dilation), "group": op.groups}
 
 
-def _conv(e: Emitter, node: NodeOf[Conv]) -> list[str]:
-    return [e.op("Conv", *(e.values[v] for v in node.inputs), **_walk(node.op))]
+def _conv(e: Emitter, node: NodeOf[Conv]) -> list[str] | None:
+    """Of f32, and of bytes in i32."""
+    dtype = node.outputs[0].type.dtype
+    if dtype is not f32 and (dtype is not i32 or any(v.type.dtype not in BYTES for v in node.inputs)):
+        return None
+    kind = "Conv" if dtype is f32 else "ConvInteger"
+    return [e.op(kind, *(e.values[v] for v in node.inputs), **_walk(node.op))]
 
 
 def _input_grad(e: Emitter, node: NodeOf[ConvInputGrad]) -> list[str] | None:
@@ -164,7 +170,7 @@ def _rules() -> Rules:
     """For one, two and three spatial axes."""
     found: Rules = {}
     for family, write, types in (
-            (Conv, _conv, SINGLE), (ConvInputGrad, _input_grad, SINGLE), (ConvWeightGrad, _weight_grad, SINGLE),
+            (Conv, _conv, SINGLE | BYTES), (ConvInputGrad, _input_grad, SINGLE), (ConvWeightGrad, _weight_grad, SINGLE),
             (MaxPool, _max_pool, MAXIMA), (MaxPoolGrad, _max_grad, MAXIMA), (MaxPoolPick, _max_pick, MAXIMA),
             (AvgPool, _avg_pool, SINGLE), (AvgPoolGrad, _avg_grad, SINGLE)):
         for kind in family.every():

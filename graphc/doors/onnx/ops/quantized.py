@@ -72,10 +72,11 @@ def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int =
     return Narrow(gc.clip(quantized(wide, by, offset, dtype), low, high), narrow)
 
 
-def dequantize_linear(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1, block_size: int = 0,
+def dequantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int = 1, block_size: int = 0,
                       output_dtype: int = 0, call: Call) -> Array:
-    zero = None if zero is None else per_axis(x, zero, axis, block_size)
-    y = dequantized(x, per_axis(x, scale, axis, block_size), zero)
+    offset = _zero(zero, call)
+    offset = None if offset is None else per_axis(x, offset, axis, block_size)
+    y = dequantized(x, per_axis(x, scale, axis, block_size), offset)
     return y.astype(call.importer.dtype(output_dtype)) if output_dtype else y
 
 
