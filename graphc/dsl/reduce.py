@@ -100,7 +100,8 @@ def linear_scan(a: Array | float, x: Array, axis: int = 0, reverse: bool = False
     of x.
 
     Moving averages, discounted returns, diagonal state-space models: one pass, where `scan` would take a step per
-    element.
+    element. What makes `a` and `x`, and what reads the result, runs in the same loops, unless `axis` is the last one:
+    along that, elements come one after another.
     """
     x = as_array(x)
     factors = emit("broadcast_to", as_array(a, x.dtype), shape=x.shape)

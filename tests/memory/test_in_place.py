@@ -8,8 +8,10 @@ import pytest
 from plan_tags import run_all
 
 import graphc as gc
+from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
 from graphc.errors import InternalError
+from graphc.ir.builder import Builder
 from graphc.ir.graph import Node
 from graphc.ir.interp import evaluate
 from graphc.memory.plan import Plan, Region
@@ -308,3 +310,30 @@ def test_the_verifier_finds_what_is_changed_too_early(case, monkeypatch):
     monkeypatch.setattr(in_place._Readers, "ends_at", lambda self, node, operand: True)
     with pytest.raises(InternalError):
         verify_plan(Compilation(graph_of(case).graph).plan)
+
+
+@pytest.mark.parametrize("read_later", [False, True])
+def test_state_that_a_loop_changes(read_later):
+    """The loop works on the state itself, unless the old one is read behind it; it cannot be cancelled half way then."""
+    inner = Builder("step")
+    c, i, row = inner.input("c", gc.f32[ROWS, WIDTH]), inner.input("i", gc.i64[()]), inner.input("row", gc.f32[1, WIDTH])
+    body = inner.finish([inner.dynamic_update_slice(c, row, i, inner.constant(np.int64(0)))], ("",))
+    b = Builder("program")
+    state, rows = b.state_input("cache", gc.f32[ROWS, WIDTH]), b.input("rows", gc.f32[STEPS, 1, WIDTH])
+    new = b.scan(state, b.iota(shape=(STEPS,), axis=0, dtype=gc.i64), rows, body=body, carries=1, xs=2, length=STEPS)
+    b.update(state, new)
+    graph = b.finish([b.sum(b.mul(new, state) if read_later else new, axes=(0,))])
+    compilation = Compilation(graph)
+    verify_plan(compilation.plan)
+    run_all(compilation.plan)
+    (node, region), = regions(compilation.plan)
+    assert (region.loop[0].buffer.space == "state") == (not read_later)
+    assert "commit" in compilation.text("loops").split("main():")[1].split("for step")[0] or read_later
+    cache, rows = drawn(3)[0], drawn(4)[2][:, None]
+    kept = cache.copy()
+    run = CompiledGraph(graph, 1, [kept])
+    total = run(rows)
+    expected = cache.copy()
+    expected[:STEPS] = rows[:, 0]
+    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_allclose(total, (expected * cache if read_later else expected).sum(0), rtol=1e-5)
