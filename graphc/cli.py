@@ -219,7 +219,8 @@ def _dump(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    print(plan_of(_function(options), memory=options.memory, **_sizes(options)))
+    sizes: dict[str, Any] = {**_sizes(options)}
+    print(plan_of(_function(options), memory=options.memory, **sizes))
 
 
 def _draw(options: argparse.Namespace) -> None:
@@ -274,9 +275,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _to_onnx(options: argparse.Namespace) -> None:
-    types = {name: as_type(text) for name, text in _pairs(options.type, "--type NAME=TYPE").items()}
-    opset = {} if options.opset is None else {"opset": options.opset}
-    gc.to_onnx(load_thing(options.source), options.file, state=options.state, seed=options.seed, **opset, **types)
+    given: dict[str, Any] = {name: as_type(text) for name, text in _pairs(options.type, "--type NAME=TYPE").items()}
+    if options.opset is not None:
+        given["opset"] = options.opset
+    thing: Any = load_thing(options.source)
+    gc.to_onnx(thing, options.file, state=options.state, seed=options.seed, **given)
     print(options.file)
 
 
