@@ -107,7 +107,8 @@ def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
     if not outputs or not wrt:
         raise Unanswered("nothing to differentiate")
     rng = np.random.default_rng(0)
-    seeds = [rng.standard_normal(tuple(y.shape)) for y in module(*tensors) if y.is_floating_point()]
+    seeds = [np.asarray(rng.standard_normal(tuple(y.shape)) * y.requires_grad) for y in module(*tensors)
+             if y.is_floating_point()]
     weights = [torch.from_numpy(s) for s in seeds]
     loss = sum((y * w).sum() for y, w in zip([y for y in module(*tensors) if y.is_floating_point()], weights))
     names = [name for name, _ in wrt]
