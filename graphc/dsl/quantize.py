@@ -5,6 +5,7 @@ from graphc.dsl.array import Array, as_array, as_float
 from graphc.dsl.elementwise import Operand, clip, logical_and, round, stop_gradient, where
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
+from graphc.ir.convert import integer
 from graphc.ir.types import normalize_axis
 
 
@@ -18,7 +19,7 @@ def fake_quantize(x: Array, scale: Operand, zero_point: Operand = 0, *, low: int
     The gradient is straight-through (Bengio et al. 2013, arXiv:1308.3432), as torch.fake_quantize_per_tensor_affine's:
     that of the result where the integer was within its limits, else 0; none for scale and zero_point.
     """
-    x = as_float(x)
+    x, low, high = as_float(x), integer(low, "fake_quantize: low"), integer(high, "fake_quantize: high")
     if not low < high:
         raise GraphError(f"fake_quantize: low is below high, got {low} and {high}")
     scale, zero = (_spread(as_array(stop_gradient(v) if isinstance(v, Array) else v, x.dtype), x, axis)

@@ -4,10 +4,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from graphc.dsl.arguments import converted
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.form import formed
 from graphc.errors import GraphError
-from graphc.ir.convert import shown
+from graphc.ir.convert import callable_, shown
 from graphc.nn.held import held
 from graphc.nn.module import Module, as_module
 from graphc.nn.norm import Dropout
@@ -51,6 +53,8 @@ class LoRA(Module):
         return f"LoRA({self._layer!r}, {self.rank})"
 
 
+@formed
+@converted
 def add_lora(net: Module, rank: int, *, where: Callable[[str, Module], bool] | None = None,
              alpha: float | None = None, dropout: float = 0.0) -> Module:
     """The network itself, whose layers that map the last axis by a matrix (`Linear`, and those of pretrained models)
@@ -59,6 +63,10 @@ def add_lora(net: Module, rank: int, *, where: Callable[[str, Module], bool] | N
 
     GraphError if there is no such layer among the attributes and items of the network and of its layers.
     """
+    if not isinstance(net, Module):
+        raise GraphError(f"add_lora takes a network, got {shown(net)}", user_loc())
+    if where is not None:
+        callable_(where, "where= of add_lora")
     modules = list(net.named_modules())
     made = {id(m): LoRA(m, rank, alpha=alpha, dropout=dropout) for path, m in modules
             if (m.maps_last_axis if where is None else where(path, m)) and id(m) not in _changed(net)}

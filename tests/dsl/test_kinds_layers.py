@@ -24,7 +24,7 @@ LAYERS = {                                                  # arguments that are
     "FeedForward": ({"features": 3}, WIDE), "Flatten": ({}, WIDE), "GRU": ({"hidden": 3}, WIDE), "GenerateToken": ({"embedding": nn.Embedding(5, 4)}, WIDE),
     "GlobalAvgPool2d": ({}, IMAGE), "GroupNorm": ({"groups": 1}, IMAGE), "LSTM": ({"hidden": 3}, WIDE),
     "LanguageModel": ({"embed": nn.Embedding(5, 4), "sequence_model": nn.LSTM(4, batch_first=True)}, IDS), "LayerNorm": ({}, WIDE),
-    "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), 
+    "LearnedPosition": ({}, WIDE), "Linear": ({"features": 3}, WIDE), "LoRA": ({"layer": nn.Linear(3), "rank": 2}, WIDE),
     "MultiHeadAttention": ({"heads": 2}, WIDE), "RMSNorm": ({}, WIDE), "RNN": ({"hidden": 3}, WIDE), "RelativePosition": ({}, None),
     "Residual": ({"body": nn.relu}, WIDE), "RotaryPosition": ({}, lambda: gc.ones((1, 2, 3, 4))),
     "Seq2Seq": ({"encoder": nn.Embedding(5, 4) >> nn.LSTM(4, batch_first=True), "decoder": nn.LSTM(4)}, None),
@@ -50,7 +50,7 @@ FUNCTIONS = {                                               # of arrays; `x` is 
     "accuracy": lambda x: {"logits": x, "target": gc.iota((3,))}, "bce": lambda x: {"logits": x, "target": x},
     "cross_entropy": lambda x: {"logits": x, "target": gc.iota((3,))}, "likeliest": lambda x: {"scores": x},
     "log_likelihood": lambda x: {"logits": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)}, "mse": lambda x: {"y": x, "target": x},
-    "residual": lambda x: {"body": nn.relu}, "sample": lambda x: {"scores": x},
+    "add_lora": lambda x: {"net": nn.Linear(3), "rank": 2}, "residual": lambda x: {"body": nn.relu}, "sample": lambda x: {"scores": x},
     "sequence_loss": lambda x: {"y": gc.stack([x, x]), "target": gc.zeros((2, 3), gc.i64)},
 }
 FUNCTIONS |= {name: lambda x: {"input": x, "target": x} for name in (
