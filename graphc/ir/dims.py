@@ -20,6 +20,7 @@ from graphc.ir.no_number import NoNumber, unknown
 from graphc.ir.size_atoms import NO_BOUND, Atom, Largest, Monomial, Named, Quotient, SizeName, Term, lowest, term_text
 from graphc.ir.size_proofs import is_nonnegative
 
+USUAL = 64                          # what a named dimension is taken to be where nothing is known of it
 TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
 
 
@@ -136,8 +137,8 @@ class Poly(NoNumber):
 
     @cached_property
     def typical(self) -> int:
-        """The value where all names have their typical ones."""
-        return sum([c * prod([cast(Atom, name).typical for name in m]) for m, c in self.terms])
+        """The value where all names have their typical ones; a plain name has the usual one."""
+        return sum([c * prod([name.typical if isinstance(name, Atom) else USUAL for name in m]) for m, c in self.terms])
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
         """The value where the names have these sizes; `values`: of atoms, each computed once."""
@@ -202,7 +203,7 @@ def static_shape(shape: Dims) -> Sizes:
 # ---- sizes of programs that serve all of them
 def size_name(name: str, low: int = 1, high: int | None = None, usual: int | None = None) -> Poly:
     """The named dimension with what is known of it, as a dimension. `usual`: the typical value."""
-    value = usual if usual is not None else min(64, high) if high else 64
+    value = usual if usual is not None else min(USUAL, high) if high else USUAL
     return Poly((((SizeName(name, low, high, max(low, value)),), 1),))
 
 

@@ -206,12 +206,12 @@ def test_what_is_wrong_is_said():
     types = {"x": gc.f32[8, 40]}
     with pytest.raises(gc.GraphError, match="compute='int8': linear has no product by weights .*\n  weight: 3 columns"):
         gc.compile(nn.Linear(3), seed=0, compute="int8", **types)
-    with pytest.raises(gc.GraphError, match="a training step computes products in f32"):
-        gc.train_step(nn.Linear(32), loss=nn.mse, optimizer=optim.SGD(0.1), y=gc.f32[8, 32], compute="int8", **types)
     run = gc.compile(nn.Linear(32), seed=0, **types)
     with pytest.raises(gc.GraphError, match='there is no quantisation: compile with compute="int8"'):
         run.quantisation()
     calibration = gc.calibrate(nn.Linear(32), [drawn(8, 40)], seed=0, **types)
+    with pytest.raises(gc.GraphError, match="a calibration is of a network that is trained"):
+        gc.train_step(nn.Linear(32), loss=nn.mse, optimizer=optim.SGD(0.1), y=gc.f32[8, 32], compute=calibration, **types)
     with pytest.raises(gc.GraphError, match="a calibration of another network: sequential has no product 'weight'"):
         gc.compile(nn.Linear(32) >> nn.relu, seed=0, compute=calibration, **types)
     with pytest.raises(gc.GraphError, match="at least one batch"):

@@ -11,9 +11,9 @@ from graphc.ir.interp import evaluate
 from tests.random.generator import Refused, program
 
 SEED = 7
-# In 240 and 267 NaN is compared, which ONNX leaves open; 654: a batch norm of numbers that are nearly equal, whose
-# rounding it divides by their spread
-LEFT_OUT = frozenset((240, 267, 654))
+# In 240, 267, 725 and 790 NaN is compared (max, sort), which ONNX leaves open; 654: a batch norm of numbers that are
+# nearly equal, whose rounding it divides by their spread
+LEFT_OUT = frozenset((240, 267, 654, 725, 790))
 
 
 @pytest.mark.parametrize("index", [*range(40), *(pytest.param(i, marks=pytest.mark.slow) for i in range(40, 800))])
