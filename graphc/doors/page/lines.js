@@ -35,7 +35,7 @@ class CodePane {
     this.count = el("span");
     this.next = el("button", { type: "button", title: "next lit line (n)", onclick: () => this.jump() }, "next");
     this.body = el("div", { class: "code", tabindex: "0", role: "listbox", "aria-label": name,
-      onscroll: () => this.draw(), onkeydown: e => this.key(e) });
+      onscroll: () => this.draw(), onkeydown: e => this.key(e), onclick: e => this.click(e) });
     this.width = Math.min(600, texts.reduce((n, t) => Math.max(n, t.length), 0)) + 8;
     this.space = el("div", { style: `height:${texts.length * ROW}px;width:1px` });
     this.body.append(this.space);
@@ -72,6 +72,11 @@ class CodePane {
     }
     this.draw();
   }
+  // by its place: rows may be drawn anew between the press of the button and its release
+  click(e) {
+    const line = Math.floor((e.clientY - this.body.getBoundingClientRect().top - this.body.clientTop + this.body.scrollTop) / ROW);
+    if (line >= 0 && line < this.texts.length) this.pick(line);
+  }
   key(e) {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 30, PageUp: -30 }[e.key];
     if (step) { this.here = Math.min(Math.max(this.here + step, 0), this.texts.length - 1); this.show(this.here); this.draw(); }
@@ -87,8 +92,8 @@ class CodePane {
     for (let i = first; i < last; i++) {
       const has = this.locs[i].length || this.kernels[i].length;
       const row = el("div", { class: "row" + (has ? " has" : "") + (this.lit?.has(i) ? " lit" : "") + (i === this.here ? " here" : ""),
-        style: `top:${i * ROW}px;min-width:max(100%,${this.width}ch)`, role: "option", "aria-selected": i === this.here ? "true" : "false", "data-line": i + 1,
-        onclick: () => this.pick(i) }, el("i", {}, String(i + 1)), this.texts[i].slice(0, 600));
+        style: `top:${i * ROW}px;min-width:max(100%,${this.width}ch)`, role: "option", "aria-selected": i === this.here ? "true" : "false", "data-line": i + 1 },
+        el("i", {}, String(i + 1)), this.texts[i].slice(0, 600));
       rows.push(row);
     }
     this.body.replaceChildren(this.space, ...rows);
