@@ -22,8 +22,11 @@ def fake_quantize(x: Array, scale: Operand, zero_point: Operand = 0, *, low: int
     x, low, high = as_float(x), integer(low, "fake_quantize: low"), integer(high, "fake_quantize: high")
     if not low < high:
         raise GraphError(f"fake_quantize: low is below high, got {low} and {high}")
+    given = scale
     scale, zero = (_spread(as_array(stop_gradient(v) if isinstance(v, Array) else v, x.dtype), x, axis)
                    for v in (scale, zero_point))
+    if isinstance(given, (int, float)) and not given > 0:
+        raise GraphError(f"fake_quantize: scale is above 0, got {given}")
     fixed = stop_gradient(x)
     whole = round(fixed / scale) + zero
     y = (clip(whole, low, high) - zero) * scale

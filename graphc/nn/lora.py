@@ -29,6 +29,9 @@ class LoRA(Module):
     def __init__(self, layer: Callable[..., Any], rank: int, *, alpha: float | None = None,
                  dropout: float = 0.0) -> None:
         super().__init__()
+        if not callable(layer):
+            raise GraphError(f"LoRA takes a layer and a rank, nn.LoRA(nn.Linear(64), 8), got {shown(layer)}",
+                             user_loc())
         if rank < 1:
             raise GraphError(f"LoRA takes a rank >= 1, got {rank}", user_loc())
         self._layer, self.rank, self.alpha, self.dropout = as_module(layer), rank, alpha, Dropout(dropout)

@@ -61,6 +61,7 @@ def test_the_second_gradient_is_that_of_the_loss():
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda x: gc.fake_quantize(x, 0.5, low=3, high=3), "low is below high"),
+    (lambda x: gc.fake_quantize(x, 0.0), "scale is above 0, got 0.0"),
     (lambda x: gc.fake_quantize(x, [0.5, 1.0]), "axis= says"),
     (lambda x: gc.fake_quantize(x, [0.5, 1.0], axis=0), "one element for each of axis 0"),
     (lambda x: gc.fake_quantize(x, 0.5, axis=1), "out of range"),

@@ -106,6 +106,7 @@ def closed():
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: nn.LoRA(nn.Linear(3), 0), "rank >= 1, got 0"),
+    (lambda: nn.LoRA(8, 8), "takes a layer and a rank"),
     (lambda: step_of(nn.LoRA(nn.Flatten() >> (lambda x: x.reshape(4, 4, 6)), 2)).compile(), "maps the last axis"),
     (lambda: nn.add_lora(nn.relu >> nn.tanh, 2), "no layer to change"),
     (lambda: nn.add_lora(closed(), 2), "a variable of a function"),
