@@ -91,9 +91,12 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
 
 def _runs_across(facts: NestFacts, vector: int) -> bool:
     """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims:
-    inputs that L2 holds are read as fast column by column."""
+    inputs that L2 holds are read as fast column by column, and so are the narrow matrices of a stack."""
     nest, kept = facts.nest, facts.nest.kept
     if not nest.reductions or nest.crossing or nest.running >= 0 or vector not in kept:
+        return False
+    steps = [facts.step(d) for d in nest.reduced]
+    if max(map(facts.step, kept)) > max(steps) and min(steps) < facts.target.machine.prefetch_reach_bytes:
         return False
     if stages_of(nest, nest.reduced).count > 1:
         return False

@@ -110,6 +110,10 @@ class NestFacts:
         strides = [s[d] for s, _ in outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]
         return max(map(abs, strides), default=0), -d
 
+    def step(self, d: int) -> int:
+        """How many bytes apart in an input neighbours along `d` are, at most."""
+        return max((abs(s[d]) * size for s, size in self.rows[:len(self.rows) - len(self.outs)]), default=0)
+
     def lanes(self, vector: int, turned: bool, stages: Stages) -> int:
         """Lanes of the loop body: several registers wide when the body is light, no wider than the extent needs."""
         if vector < 0:

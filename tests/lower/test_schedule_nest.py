@@ -78,6 +78,12 @@ def test_column_sums_of_much_go_row_by_row():
     assert not schedule(node(lambda b, x: b.sum(x, axes=(0,)), (64, 128))).crosswise
 
 
+def test_narrow_matrices_of_a_stack_are_summed_column_by_column():
+    """Sums stay in registers; of wide ones, whose columns the hardware does not see coming, rows are read."""
+    assert not schedule(node(lambda b, x: b.sum(x, axes=(1,)), (96, 576, 64))).crosswise
+    assert schedule(node(lambda b, x: b.sum(x, axes=(1,)), (16, 576, 512))).crosswise
+
+
 def test_a_total_is_cut_and_combined():
     s = schedule(node(lambda b, x: b.sum(x, axes=(0, 1)), (4096, 4096)))
     assert s.chunk and s.shared_bytes

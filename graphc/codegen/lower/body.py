@@ -15,12 +15,15 @@ from graphc.codegen.lower.rows import clamped
 from graphc.ir.dims import Poly, largest
 from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.ops.constant import Constant, Dimension
+from graphc.ir.ops.elementwise import ADD, MUL, Cast
 from graphc.ir.ops.embedding_gradients import PickRows
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.scan_ops import LinearScan
-from graphc.ir.types import DType, i64
+from graphc.ir.types import DType, f16, f32, i8, i16, i64, u8, u16
 from graphc.schedule.loop_nest import Nest, Stages, Strides, leaf_of
 from graphc.schedule.nest_schedule import NestSchedule
+
+DIGITS = {i8: 8, u8: 8, i16: 16, u16: 16, f16: f16.mantissa + 1}
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class NestBody:
     them.
     """
 
-    def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View]):
-        self.f, self.nest, self.stages, self.s = f, nest, stages, schedule
+    def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View],
+                 has_fma: bool = False):
+        self.f, self.nest, self.stages, self.s, self.has_fma = f, nest, stages, schedule, has_fma
         self.inputs = dict(zip(nest.body.inputs, xs))
         self.kept = {nest.body.nodes[k].outputs[0] for k in schedule.stored}
         self.scratch: dict[Value, View] = {}
@@ -152,6 +156,27 @@ class NestBody:
         return f.add(base, f.mul(f.iota(at.lanes, dtype), step))
 
 
+def exact_product(node: Node) -> int:
+    """Which operand of an f32 sum is a product of numbers of so few bits that it is never rounded: one instruction then
+    gives what two give. -1: none, or no sum. """
+    if node.op is not ADD or node.outputs[0].type.dtype is not f32:
+        return -1
+    for k, v in enumerate(node.inputs):
+        if v.node is not None and v.node.op is MUL and sum(map(_digits, v.node.inputs)) <= f32.mantissa + 1:
+            return k
+    return -1
+
+
+def _digits(v: Value) -> int:
+    """Binary digits of the numbers that an f32 value can be, all far from the ends of f32's range; all digits, if
+    nothing is known."""
+    while v.node is not None and v.node.op.is_whole_view:
+        v = v.node.inputs[0]
+    if v.node is not None and isinstance(v.node.op, Cast):
+        return DIGITS.get(v.node.inputs[0].type.dtype, f32.mantissa + 1)
+    return f32.mantissa + 1
+
+
 class Env:
     """Values at one point; what is not found there and does not change within the row is looked up in `outer`."""
 
@@ -207,6 +232,10 @@ class Env:
             return self._picked(node)
         if isinstance(node.op, LinearScan):
             return self._recurrence(node)
+        product = exact_product(node) if self.body.has_fma else -1
+        if product >= 0:
+            factors = [self.operand(node.inputs[product].node, k) for k in range(2)]
+            return self.body.f.fma(*factors, self.operand(node, 1 - product))
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])
 
     def _recurrence(self, node: NodeOf[LinearScan]) -> Val:

@@ -60,9 +60,9 @@ def from_gguf(path: str | os.PathLike[str], *, store: DType | str | None = None)
     Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K. The network takes input_ids, integers [B, T], and gives the logits of the
     next token [B, T, vocabulary]. Parameters are called as in transformers ("model.layers.0.mlp.up_proj.weight").
 
-    The file is mapped, whole numbers stay so. Integers of few bits become i8 without a loss, and one token's products
-    read these, with f32 sums; whole sequences (prompts, and whatever gc.compile makes) multiply by the same weights as
-    f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now; bf16 and f16
+    The file is mapped, whole numbers stay so. Integers of few bits become i8 without a loss, and a single sequence's
+    tokens read these, with f32 sums; prompts, several sequences, and whatever gc.compile makes multiply by the same
+    weights as f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now; bf16 and f16
     round.
 
     Raises GraphError for a file that is damaged, or has types or fields that are not known.

@@ -47,9 +47,9 @@ class BlockStorage:
     together lies together: W[p * panel + l, g * size + k] = codes[p, g, k, l] * scale[p, g, l] + minimum[p, g, l].
     weight.codes is i8 [rows / panel, columns / size, size, panel], weight.scale and weight.minimum are without `size`.
 
-    One token's product reads the integers themselves: for each block, the product of x with them, in f32, times the
-    scale; and minima times the sum of x. That rounds in another order than the product with W as f32, which whole
-    sequences take: W is made and packed once.
+    One token's product reads the integers, and makes of each the number that it stands for, in registers: so many
+    multiplications hide behind memory. Several tokens (a prompt, sequences side by side) multiply by W as f32, which is
+    made and packed once.
     """
     size: int
     panel: int
@@ -57,21 +57,15 @@ class BlockStorage:
     shifted: bool
 
     def matrix(self, layer: nn.Module, rows: int, columns: int) -> gc.Array:
-        codes, scale, minimum = self._parts(layer, rows, columns)
-        w = codes.astype(f32) * gc.expand_dims(scale, 2)
-        w = w if minimum is None else w + gc.expand_dims(minimum, 2)
-        return w.transpose(1, 2, 0, 3).reshape(columns, rows).T
+        return self._blocks(layer, rows, columns).transpose(1, 2, 0, 3).reshape(columns, rows).T
 
     def product(self, layer: nn.Module, x: gc.Array, rows: int) -> gc.Array:
         columns = int(x.shape[-1])
-        if stepping() is None:
+        tokens = x.reshape(-1, columns)
+        if stepping() is None or tokens.shape[0] != 1:
             return x @ self.matrix(layer, rows, columns).T
-        codes, scale, minimum = self._parts(layer, rows, columns)
-        parts = x.reshape(-1, columns // self.size, self.size).transpose(1, 0, 2)
-        y = (gc.expand_dims(parts, 0) @ codes.astype(f32)) * gc.expand_dims(scale, 2)
-        if minimum is not None:
-            y = y + gc.sum(parts, axis=2, keepdims=True) * gc.expand_dims(minimum, 2)
-        return gc.sum(y, axis=1).transpose(1, 0, 2).reshape(*x.shape[:-1], rows)
+        y = tokens.reshape(1, columns // self.size, self.size, 1) * self._blocks(layer, rows, columns)
+        return gc.sum(y, axis=(1, 2)).reshape(*x.shape[:-1], rows)
 
     def rows(self, layer: nn.Module, ids: gc.Array, rows: int, columns: int) -> gc.Array:
         codes, scale, minimum = self._parts(layer, rows, columns)
@@ -85,6 +79,12 @@ class BlockStorage:
             return gc.expand_dims(gc.take(a.reshape(-1), place * self.panel + lane), -1)
         w = w * of_blocks(scale)
         return (w if minimum is None else w + of_blocks(minimum)).reshape(*ids.shape[:-1], columns)
+
+    def _blocks(self, layer: nn.Module, rows: int, columns: int) -> gc.Array:
+        """W as it lies, f32 [rows / panel, columns / size, size, panel]."""
+        codes, scale, minimum = self._parts(layer, rows, columns)
+        w = codes.astype(f32) * gc.expand_dims(scale, 2)
+        return w if minimum is None else w + gc.expand_dims(minimum, 2)
 
     def _parts(self, layer: nn.Module, rows: int, columns: int) -> tuple[gc.Array, gc.Array, gc.Array | None]:
         panels, count = rows // self.panel, columns // self.size
