@@ -62,8 +62,8 @@ def from_gguf(path: str | os.PathLike[str], *, store: DType | str | None = None)
 
     The file is mapped, whole numbers stay so. Integers of few bits become i8 without a loss, and a single sequence's
     tokens read these, with f32 sums; prompts, several sequences, and whatever gc.compile makes multiply by the same
-    weights as f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now; bf16 and f16
-    round.
+    weights as f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now;
+    bf16 and f16 round.
 
     Raises GraphError for a file that is damaged, or has types or fields that are not known.
     """
