@@ -41,13 +41,14 @@ from graphc.training_graph import Objective, Recipe
 from graphc.product_types import compute_kind, computing
 from graphc.quantisation_report import Quantisation
 from graphc.quantized_products import Calibration
-from graphc.weight_storage import store_name, storing
+from graphc.weight_storage import store_choice, storing
 
 
 @formed
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-            outputs: Sequence[str] | None = None, store: str | DType | None = None,
+            outputs: Sequence[str] | None = None,
+            store: str | DType | Mapping[str, str | None] | None = None,
             compute: str | DType | Calibration | None = None, memory: str | int | None = None,
             **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
@@ -69,7 +70,9 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     `store`: "bf16", "f16" or "int8": the f32 parameters with two axes (weights of linear and recurrent layers,
     attention, tables of embeddings) are rounded, kept so and read so, while the network computes in f32: to this type,
     or to integers from -127 to 127 times a scale for each row. Where memory must deliver the weights anew in each call,
-    that is up to two or three times as fast. The state itself stays as it is.
+    that is up to two or three times as fast. The state itself stays as it is. By name, `store={"head": "bf16",
+    "layers.*": "int8"}`: the first pattern (as of fnmatch, of parameters or layers) that matches a weight says how it
+    is kept; others stay f32.
 
     `compute`: "bf16": the factors of f32 products (matmul, einsum; not convolutions) are rounded to bf16, their sums
     stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves
@@ -87,7 +90,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
         (5, 3)
     """
     options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
-               "store": store_name(store), "compute": compute_kind(compute), "memory": memory}
+               "store": store_choice(store), "compute": compute_kind(compute), "memory": memory}
     options, bindings = sorted_out(f, compile, options, bindings)
     return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
 
@@ -143,8 +146,9 @@ def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, bu
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, store: str | DType | None = None, compute: str | DType | Calibration | None = None,
-         memory: str | int | None = None, **bindings: TensorType | int) -> PlanReport:
+         trainable=None, store: str | DType | Mapping[str, str | None] | None = None,
+         compute: str | DType | Calibration | None = None, memory: str | int | None = None,
+         **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. Of named dimensions that stay free
     it is the plan of the one program for all their sizes: arithmetic and memory are formulas in the names, `at(B=8)`
     gives the numbers, and bounds such as `B=(1, 64)` the most.
@@ -154,7 +158,7 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
     parameters, flops), the totals, and memory by purpose.
     """
     options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
-               "store": store_name(store), "compute": compute_kind(compute), "memory": memory}
+               "store": store_choice(store), "compute": compute_kind(compute), "memory": memory}
     options, bindings = sorted_out(f, plan, options, bindings)
     training, outputs, optimizer, loss, trainable, store, compute, memory = options.values()
     budget = budget_of(memory)

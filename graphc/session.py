@@ -34,7 +34,7 @@ from graphc.runtime.memory import round_up
 from graphc.sized import SizedGraph
 from graphc.specialised import Specialised
 from graphc.state import State
-from graphc.weight_storage import storing
+from graphc.weight_storage import Store, storing
 
 KEPT_PROMPTS = 3                    # programs for prompts of different lengths, where there is none for all
 KEPT_STEPS = 32                     # programs of a token: all, since each window is twice as large as the one before
@@ -71,7 +71,7 @@ class SessionPlan:
     ids: TensorType
     inputs: tuple[tuple[str, TensorType], ...]
     choice: Sampling
-    store: str | None = None
+    store: Store | None = None
 
 
 class Programs:

@@ -1,8 +1,9 @@
 """Weights kept in fewer bits than they compute in: `store=` of gc.compile and gc.generate."""
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
@@ -16,48 +17,88 @@ from graphc.passes.integer_weights import IntegerWeight, reading
 
 TINY = 1e-30                                    # the largest number of a row counts as that at least: a row of zeros
 INTEGERS = {"int8": (i8, 127)}                  # names of `store`, with their types and the largest number in use
+SHOWN = 8                                       # names in a message
 STORES = (*(d.name for d in DTYPES if d.is_storage), *INTEGERS)
 
 
-def store_name(store: object) -> str | None:
-    """`store=` as a name. GraphError unless weights can be kept so."""
+@dataclass(frozen=True)
+class StoreByName:
+    """Weights whose names, or whose layers' names, match a pattern (as of fnmatch) are kept as `choices` says of the
+    first that does; all others in f32."""
+    choices: tuple[tuple[str, str | None], ...]
+
+    def of(self, weight: str) -> str | None:
+        return next((store for pattern, store in self.choices if matches(weight, pattern)), None)
+
+
+Store = str | StoreByName
+
+
+def matches(weight: str, pattern: str) -> bool:
+    return fnmatchcase(weight, pattern) or fnmatchcase(weight, f"{pattern}.*")
+
+
+def store_choice(store: object) -> Store | None:
+    """`store=` as a name, or names by patterns. GraphError unless weights can be kept so."""
+    if not isinstance(store, Mapping):
+        return _store_name(store)
+    if wrong := [key for key in store if not isinstance(key, str)]:
+        raise GraphError(f'store= by name takes patterns, {{"head": "bf16", "layers.*": "int8"}}; got '
+                         f"{shown(wrong[0])}", user_loc())
+    return StoreByName(tuple((pattern, _store_name(value, pattern)) for pattern, value in store.items()))
+
+
+def _store_name(store: object, pattern: str = "") -> str | None:
     name = store.name if isinstance(store, DType) else store
     if name is None or (isinstance(name, str) and name in STORES):
         return name
-    raise GraphError(f"store= keeps weights as {', '.join(STORES[:-1])} or {STORES[-1]}, got {shown(store)}",
+    place = f"[{pattern!r}]" * bool(pattern)
+    raise GraphError(f"store={place} keeps weights as {', '.join(STORES[:-1])} or {STORES[-1]}, got {shown(store)}",
                      user_loc())
 
 
-def storing(function: GraphFunction, store: str | None) -> GraphFunction:
-    """The function with its trained f32 arrays of two axes rounded to what `store` keeps. GraphError if it has none."""
+def storing(function: GraphFunction, store: Store | None) -> GraphFunction:
+    """The function with its trained f32 arrays of two axes rounded to what `store` keeps. GraphError if it has none,
+    or none of a name."""
     if store is None:
         return function
     weights = [v for v, key in zip(function.graph.state, function.keys, strict=True)
                if isinstance(key, Parameter) and key.is_weight and v.type.dtype is f32 and v.type.rank == 2]
     if not weights:
-        raise GraphError(f"store={store!r}: {function.name} has no f32 parameter with two axes to keep so", user_loc())
-    graph = (_integers(function.graph, weights, *INTEGERS[store]) if store in INTEGERS
-             else _rounded(function.graph, weights, BY_NAME[store]))
-    return replace(function, graph=graph)
+        raise GraphError(f"store={_written(store)}: {function.name} has no f32 parameter with two axes to keep so",
+                         user_loc())
+    if isinstance(store, StoreByName):
+        _check_patterns(store, [v.name for v in weights])
+        kept = {v: name for v in weights if (name := store.of(v.name)) is not None}
+    else:
+        kept = dict.fromkeys(weights, store)
+    return replace(function, graph=_stored(function.graph, kept)) if kept else function
 
 
-def _rounded(graph: Graph, weights: Collection[Value], dtype: DType) -> Graph:
-    """The graph, reading its state arrays `weights` as they are after rounding. The rounded weights depend on state
-    alone, so they are derived values: made when the state has changed, packed, and all that calls read."""
-    w = Rewriter(graph)
-    for v in weights:
-        w.map[v] = w.cast(w.cast(w[v], dtype=dtype), dtype=v.type.dtype)
-    for node in graph.nodes:
-        w.keep(node)
-    return w.done()
+def _written(store: Store) -> str:
+    return repr(dict(store.choices) if isinstance(store, StoreByName) else store)
 
 
-def _integers(graph: Graph, weights: Collection[Value], dtype: DType, most: int) -> Graph:
-    """The graph, with products and lookups, those in loops too, that read the integers of its state arrays `weights`:
-    the scales are multiplied into the result, or into the other factor. Any other operator reads the numbers that they
-    stand for."""
-    w = Rewriter(graph)
-    return reading(w, {v: _integer_weight(w, w[v], dtype, most) for v in weights}, {})
+def _check_patterns(store: StoreByName, weights: Sequence[str]) -> None:
+    for pattern, _ in store.choices:
+        if not any(matches(weight, pattern) for weight in weights):
+            raise GraphError(f"store=: no f32 parameter with two axes is called {pattern!r}; there are "
+                             f"{', '.join(weights[:SHOWN])}{', …' * (len(weights) > SHOWN)}", user_loc())
+
+
+def _stored(graph: Graph, kept: Mapping[Value, str]) -> Graph:
+    """The graph, reading these state arrays as they are after rounding. What is rounded depends on state alone, so it
+    is derived: made when the state has changed, packed, and all that calls read.
+
+    Of integers, products and lookups, those in loops too, read the integers: the scales are multiplied into the result,
+    or into the other factor. Any other operator reads the numbers that they stand for."""
+    w, integers = Rewriter(graph), {}
+    for v, name in kept.items():
+        if name in INTEGERS:
+            integers[v] = _integer_weight(w, w[v], *INTEGERS[name])
+        else:
+            w.map[v] = w.cast(w.cast(w[v], dtype=BY_NAME[name]), dtype=v.type.dtype)
+    return reading(w, integers, {})
 
 
 def _integer_weight(w: Rewriter, weight: Value, dtype: DType, most: int) -> IntegerWeight:

@@ -202,6 +202,31 @@ def test_named_sizes():
         np.testing.assert_allclose(run(x), full(x), rtol=0.02, atol=0.02)
 
 
+def test_each_weight_as_its_name_says():
+    """The first pattern that matches counts: a parameter's, or a layer's for all in it; what none matches stays f32."""
+    net, types = nn.Embedding(50, 32) >> nn.TransformerBlock(heads=2, causal=True) >> nn.Linear(50), {"x": gc.i64[2, 7]}
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, **types))}
+    choice = {"2": "bf16", "1": "int8", "*": None}
+    kept = gc.compile(net, state=state, store=choice, **types)
+    assert "bf16" in kept.dump("fused") and "i8" in kept.dump("fused")
+    matrices = {n for n, a in state.items() if a.ndim == 2}
+    parts = {"2.weight": "bf16", "0.weight": None, **dict.fromkeys(matrices - {"0.weight", "2.weight"}, "int8")}
+    expected = {n: rounded({n: a}, parts[n])[n] if parts.get(n) else a for n, a in state.items()}
+    assert len([p for p in parts.values() if p == "int8"]) >= 4
+    x = RNG.integers(0, 50, (2, 7))
+    np.testing.assert_allclose(kept(x), gc.compile(net, state=expected, **types)(x), rtol=1e-5, atol=1e-5)
+    assert gc.generate(gc.models.gpt(50, 32, 2, 2, context=32), [1, 2, 3], 4, seed=0, store={"*": "int8"}).shape == (4,)
+
+
+@pytest.mark.parametrize("store, message", [
+    ({"heads": "bf16"}, "store=: no f32 parameter with two axes is called 'heads'; there are 0.weight, 1.weight"),
+    ({"0": "i3"}, r"store=\['0'\] keeps weights as f16, bf16 or int8, got 'i3'"), ({0: "bf16"}, "takes patterns")])
+def test_names_that_are_wrong(store, message):
+    with pytest.raises(gc.GraphError, match=message) as info:
+        gc.compile(nn.Linear(8) >> nn.Linear(3), seed=0, store=store, x=gc.f32[1, 4])
+    assert info.value.loc.file == __file__
+
+
 @pytest.mark.parametrize("store", ["f32", "i8", "half", 16, gc.f32])
 def test_other_types_are_no_storage(store):
     with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16 or int8, got") as info:
