@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import inf, nan
+from typing import TypeGuard
 
-from graphc.analysis.mask_analysis import MaskFacts, TriangleStep
+from graphc.analysis.mask_analysis import Known, MaskFacts, TriangleStep
 from graphc.analysis.softmax_form import softmax_of
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
@@ -113,11 +114,11 @@ class Spelled:
         q, k, v = (x.build(b, leaf, self.batch + end) for x, leaf, end in zip((self.q, self.k, self.v), leaves, ends))
         layout, order = self.scores.product.out, (*self.batch, self.query, self.key)
         masks = [m.build(b, leaf, layout, order) for m, leaf in zip(self.scores.masks, leaves[3:])]
-        mask = reduce(b.bitand, masks) if masks else None
+        mask = [reduce(b.bitand, masks)] if masks else []
         scale = self.scores.factor * self.q.factor * self.k.factor
-        out, _ = b.attention(q, k, v, *masks and [mask], scale=scale, causal=self.scores.causal)
-        if masks and not self.biased:
-            out = self._mended(b, out, v, mask)
+        out, _ = b.apply(Attention(scale=scale, causal=self.scores.causal), (q, k, v, *mask))
+        if mask and not self.biased:
+            out = self._mended(b, out, v, mask[0])
         order = self.batch + (self.query, self.value)
         return out if order == self.out else b.transpose(out, perm=tuple(map(order.index, self.out)))
 
@@ -159,20 +160,21 @@ class Product:
     def renamed(self, names: Mapping[str, str]) -> "Product":
         def new(labels: Labels) -> Labels:
             return tuple(names.get(i, f"{i}'") for i in labels)
-        return Product(tuple(replace(x, labels=new(x.labels)) for x in self.operands), new(self.out))
+        a, b = (replace(x, labels=new(x.labels)) for x in self.operands)
+        return Product((a, b), new(self.out))
 
 
 def _product(node: Node | None) -> Product | None:
     if node is None or not isinstance(node.op, LabelledProduct):
         return None
-    *operands, out = node.op.labels(*(v.type.rank for v in node.inputs))
-    return Product(tuple(map(LabelledOperand, node.inputs, operands)), out)
+    a, b = node.inputs
+    of_a, of_b, out = node.op.labels(a.type.rank, b.type.rank)
+    return Product((LabelledOperand(a, of_a), LabelledOperand(b, of_b)), out)
 
 
 def _source(x: LabelledOperand) -> LabelledOperand:
     """The operand before it was transposed."""
-    while x.value.node is not None and x.value.node.op.opcode is Transpose:
-        node = x.value.node
+    while (node := x.value.node) is not None and isinstance(node.op, Transpose):
         labels = tuple(x.labels[node.op.perm.index(i)] for i in range(len(x.labels)))
         x = LabelledOperand(node.inputs[0], labels, x.factor, (*x.passed, x.value))
     return x
@@ -286,11 +288,11 @@ def _causal(node: Node, facts: MaskFacts) -> Iterator[tuple[Value, float]]:
         step = facts(condition)
         for inner, other, seen in ((x, y, True), (y, x, False)):
             low = facts.number(other)
-            if low is not None and _is_causal(step, node) and bool(step.lower) is seen and bool(step.upper) is not seen:
+            if low is not None and _is_causal(step) and bool(step.lower) is seen and bool(step.upper) is not seen:
                 yield inner, low
     for inner, other, sign in _terms(node):
         step = facts(other)
-        if _is_causal(step, node) and step.lower == 0:
+        if _is_causal(step) and step.lower == 0:
             yield inner, float(step.upper) * sign
 
 
@@ -320,7 +322,7 @@ def _terms(node: Node) -> Iterator[tuple[Value, Value, float]]:
             yield y, x, 1.0
 
 
-def _is_causal(step, node: Node) -> bool:
+def _is_causal(step: Known | None) -> TypeGuard[TriangleStep]:
     return isinstance(step, TriangleStep) and step.diagonal == 0
 
 
@@ -328,10 +330,12 @@ def _is_causal(step, node: Node) -> bool:
 
 def _match(last: Node, facts: MaskFacts) -> Spelled | None:
     outer = _product(last)
-    for which in range(2) if outer else ():
-        softmax = softmax_of(outer.operands[which].value)
-        scores = softmax and _scores(softmax.scores, facts)
-        if scores and scores.exact:
+    if outer is None:
+        return None
+    for which, operand in enumerate(outer.operands):
+        softmax = softmax_of(operand.value)
+        scores = _scores(softmax.scores, facts) if softmax else None
+        if softmax and scores and scores.exact:
             return _assembled(last, outer, which, scores, softmax.inner | scores.inner, facts)
     return None
 

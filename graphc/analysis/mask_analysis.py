@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.ir.bits import is_uniform, same_bits
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import NodeOf, Value
 from graphc.ir.op import Op, Opcode
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import ADD, COPY, GE, GT, LE, LT, NEG, SUB, Cast, Elementwise
@@ -28,7 +28,7 @@ FARTHEST, STEEPEST = 1 << 20, 2
 @dataclass(frozen=True)
 class Number:
     """Every element is `value`, a numpy scalar."""
-    value: np.ndarray
+    value: np.generic
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Ramp:
 class TriangleStep:
     """Of the last two axes: `lower` where column - row <= diagonal, else `upper`."""
     diagonal: int
-    lower: np.ndarray
-    upper: np.ndarray
+    lower: np.generic
+    upper: np.generic
 
 
 Known = Number | Ramp | TriangleStep
@@ -54,7 +54,7 @@ class MaskFacts:
     """What is known of values: `facts(v)`, None where v is not made of constants and indices in a way that is
     understood."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._found: dict[Value, Known | None] = {}
         self._depth = 0
 
@@ -69,20 +69,22 @@ class MaskFacts:
         return found.value.item() if isinstance(found, Number) else None
 
     def _look(self, v: Value) -> Known | None:
-        rule = RULES.get(type(v.node.op)) if v.node else None
-        if rule is None or self._depth == DEEPEST:
+        node = v.node
+        rule = RULES.get(type(node.op)) if node is not None else None
+        if node is None or rule is None or self._depth == DEEPEST:
             return None
         self._depth += 1
-        parts = []
-        for x in v.node.inputs:
-            parts.append(self(x))
-            if parts[-1] is None:
+        parts: list[Known] = []
+        for x in node.inputs:
+            part = self(x)
+            if part is None:
                 break
+            parts.append(part)
         self._depth -= 1
-        return None if None in parts else rule(v.node, *parts)
+        return rule(node, *parts) if len(parts) == len(node.inputs) else None
 
 
-def _constant(node: Node) -> Known | None:
+def _constant(node: NodeOf[Constant]) -> Known | None:
     array = node.op.value.array
     if not 0 < array.size <= MOST:
         return None
@@ -99,35 +101,42 @@ def _constant(node: Node) -> Known | None:
 def _triangle(array: np.ndarray) -> TriangleStep | None:
     lower, upper = array[0, 0], array[0, -1]
     diagonal = int(np.argmin(array[0] == lower)) - 1
-    inside = np.tri(*array.shape, diagonal, dtype=bool)
+    rows, columns = array.shape
+    inside = np.tri(rows, columns, diagonal, dtype=bool)
     is_step = lower != upper and same_bits(array, np.where(inside, lower, upper))
     return TriangleStep(diagonal, lower, upper) if is_step else None
 
 
-def _iota(node: Node) -> Known:
+def _iota(node: NodeOf[Iota]) -> Known:
     shape, axis = node.op.shape, node.op.axis % len(node.op.shape)
     if shape[axis] == 1:
         return Number(node.op.dtype.np.type(0))
     return Ramp(((axis - len(shape), 1),), 0)
 
 
-def _elementwise(node: Node, *parts: Known) -> Known | None:
-    if any(isinstance(p, Ramp) for p in parts):
+def _elementwise(node: NodeOf[Elementwise], *parts: Known) -> Known | None:
+    sides = [p for p in parts if not isinstance(p, Ramp)]
+    if len(sides) < len(parts):
         return _of_ramps(node.op.opcode, parts)
-    diagonals = {p.diagonal for p in parts if isinstance(p, TriangleStep)}
+    diagonals = {p.diagonal for p in sides if isinstance(p, TriangleStep)}
     if len(diagonals) > 1:
         return None
-    lower, upper = (node.op.reference(*(_side(p, i) for p in parts))[()] for i in range(2))
+    lower, upper = (_scalar(node.op.reference(*(_side(p, i) for p in sides))) for i in range(2))
     return TriangleStep(diagonals.pop(), lower, upper) if diagonals else Number(lower)
 
 
-def _side(part: Known, upper: int) -> np.ndarray:
+def _side(part: Number | TriangleStep, upper: int) -> np.ndarray:
     return np.asarray(part.value if isinstance(part, Number) else part.upper if upper else part.lower)
 
 
+def _scalar(array: np.ndarray) -> np.generic:
+    """The element of an array without axes."""
+    return np.asarray(array).flat[0]
+
+
 def _of_ramps(function: Opcode, parts: Sequence[Known]) -> Known | None:
-    linear = [_linear(p) for p in parts]
-    if any(x is None for x in linear):
+    linear = [x for p in parts if (x := _linear(p)) is not None]
+    if len(linear) < len(parts):
         return None
     if function in COMPARED:
         return COMPARED[function](*linear)
@@ -155,8 +164,9 @@ def _at_least(a: Ramp, b: Ramp, more: int) -> TriangleStep | None:
     """Where a >= b + more."""
     difference = _combined(a, b, -1)
     start, (yes, no) = difference.start - more, (np.bool_(True), np.bool_(False))
-    return {((-2, -1), (-1, 1)): TriangleStep(-start - 1, no, yes),
-            ((-2, 1), (-1, -1)): TriangleStep(start, yes, no)}.get(difference.slopes)
+    steps: dict[tuple[tuple[int, int], ...], TriangleStep] = {
+        ((-2, -1), (-1, 1)): TriangleStep(-start - 1, no, yes), ((-2, 1), (-1, -1)): TriangleStep(start, yes, no)}
+    return steps.get(difference.slopes)
 
 
 COMPARED: dict[Opcode, Callable[[Ramp, Ramp], TriangleStep | None]] = {
@@ -169,14 +179,14 @@ SUMS: dict[Opcode, Callable[..., Ramp]] = {
 }
 
 
-def _cast(node: Node, part: Known) -> Known | None:
+def _cast(node: NodeOf[Cast], part: Known) -> Known | None:
     if isinstance(part, Ramp):
         return part if node.op.dtype.kind != "bool" else None
-    lower, upper = (node.op.reference(_side(part, i))[()] for i in range(2))
+    lower, upper = (_scalar(node.op.reference(_side(part, i))) for i in range(2))
     return TriangleStep(part.diagonal, lower, upper) if isinstance(part, TriangleStep) else Number(lower)
 
 
-def _reshaped(node: Node, part: Known) -> Known | None:
+def _reshaped(node: NodeOf[Reshape], part: Known) -> Known | None:
     """Axes of size 1 may come and go."""
     old, new = node.inputs[0].type.shape, node.outputs[0].type.shape
     if isinstance(part, Number):
@@ -187,7 +197,7 @@ def _reshaped(node: Node, part: Known) -> Known | None:
     return _moved(part, dict(zip(*places)))
 
 
-def _transposed(node: Node, part: Known) -> Known | None:
+def _transposed(node: NodeOf[Transpose], part: Known) -> Known | None:
     rank = len(node.op.perm)
     return _moved(part, {p - rank: i - rank for i, p in enumerate(node.op.perm)})
 
@@ -197,20 +207,20 @@ def _moved(part: Known, places: dict[int, int]) -> Known | None:
     if isinstance(part, Ramp):
         return Ramp(tuple(sorted((places[axis], slope) for axis, slope in part.slopes)), part.start)
     if isinstance(part, TriangleStep):
-        to = places.get(-2), places.get(-1)
-        return {(-2, -1): part, (-1, -2): TriangleStep(-part.diagonal - 1, part.upper, part.lower)}.get(to)
+        turned = TriangleStep(-part.diagonal - 1, part.upper, part.lower)
+        return {(-2, -1): part, (-1, -2): turned}.get((places.get(-2, 0), places.get(-1, 0)))
     return part
 
 
-def _broadcast(node: Node, part: Known) -> Known:
+def _broadcast(node: NodeOf[BroadcastTo], part: Known) -> Known:
     return part             # axes are counted from the last, and what varies along an axis is not repeated along it
 
 
-def _sliced(node: Node, part: Known) -> Known | None:
+def _sliced(node: NodeOf[Slice], part: Known) -> Known | None:
     if isinstance(part, Number):
         return part
-    shape, starts = node.outputs[0].type.shape, node.op.start
-    if any(step != 1 for step in node.op.step) or not all(isinstance(i, int) for i in starts):
+    shape, starts = node.outputs[0].type.shape, [i for i in node.op.start if isinstance(i, int)]
+    if any(step != 1 for step in node.op.step) or len(starts) < len(node.op.start):
         return None
     if isinstance(part, Ramp):
         start = part.start + sum(slope * starts[axis] for axis, slope in part.slopes)
@@ -221,11 +231,11 @@ def _sliced(node: Node, part: Known) -> Known | None:
     return TriangleStep(part.diagonal + starts[-2] - starts[-1], part.lower, part.upper)
 
 
-def _tril(node: Node, part: Known) -> Known | None:
+def _tril(node: NodeOf[Tril], part: Known) -> Known | None:
     return _cut(part, node.op.k, 1)
 
 
-def _triu(node: Node, part: Known) -> Known | None:
+def _triu(node: NodeOf[Triu], part: Known) -> Known | None:
     return _cut(part, node.op.k - 1, 0)
 
 
@@ -233,8 +243,8 @@ def _cut(part: Known, diagonal: int, upper: int) -> Known | None:
     """Zero in the upper or the lower of the two triangles."""
     if isinstance(part, Ramp) or isinstance(part, TriangleStep) and part.diagonal != diagonal:
         return None
-    kept = _side(part, 1 - upper)[()]
-    zero = np.zeros_like(kept)[()]
+    kept = _scalar(_side(part, 1 - upper))
+    zero = _scalar(np.zeros_like(kept))
     return TriangleStep(diagonal, kept, zero) if upper else TriangleStep(diagonal, zero, kept)
 
 

@@ -34,4 +34,5 @@ def summing_gains(node: Node) -> bool:
 
 
 def _contraction(node: Node) -> Contraction:
-    return node.op.contraction(*(v.type for v in node.inputs))
+    x, y = node.inputs
+    return node.op.contraction(x.type, y.type)

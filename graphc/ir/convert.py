@@ -17,7 +17,7 @@ from graphc.given import integer as integer
 from graphc.given import shown as shown
 
 
-def is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int | np.integer]:
     """Whether `value` is a whole number by its type; bools are not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 

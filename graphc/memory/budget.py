@@ -144,9 +144,10 @@ class BudgetSearch:
     def _report(self, again: Again) -> Recomputed:
         """What is made again, the largest arrays first."""
         nbytes = {v: times * self.budget.size(v.type.nbytes) for v, times in again.values.items()}
-        rows = {}
+        rows: dict[tuple[str, str, str, str], tuple[int, int]] = {}
         for v in sorted(nbytes, key=lambda v: -nbytes[v]):
-            key = (kernel_name(v.node), str(v.type), v.node.scope, str(v.node.loc or ""))
+            node = v.maker
+            key = (kernel_name(node), str(v.type), node.scope, str(node.loc or ""))
             before = rows.get(key, (0, 0))
             rows[key] = before[0] + again.values[v], before[1] + nbytes[v]
         return Recomputed(tuple((*key, *amounts) for key, amounts in rows.items()), sum(nbytes.values()),

@@ -2,7 +2,7 @@
 copied."""
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -55,13 +55,14 @@ def find_slots(graph: Graph, orders: Mapping[Value, Order]) -> dict[Value, Slot]
         if isinstance(node.op, (Concat, Pad)) and _may_assemble(node, orders, taken | slots.keys()):
             v, = node.outputs
             strides = _strides(v, orders.get(v), v in side_by_side and v not in taken)
-            slots.update((part, Slot(node, start, strides)) for part, start in zip(node.inputs, _starts(node)))
+            starts = _starts(node.op, node.inputs)
+            slots.update((part, Slot(node, start, strides)) for part, start in zip(node.inputs, starts))
     return slots
 
 
 def _read_side_by_side(graph: Graph) -> set[Value]:
     """Images of depthwise convolutions: a kernel reads some channels of many pixels at once."""
-    found = set()
+    found: set[Value] = set()
     for inner, outer in (pair for node in graph.nodes for pair in members(node)):
         if isinstance(inner.op, ConvOp) and inner.op.groups > 1:
             images = (outer.get(inner.inputs[i]) for i in inner.op.images.operands)
@@ -69,7 +70,7 @@ def _read_side_by_side(graph: Graph) -> set[Value]:
     return found
 
 
-def _strides(v: Value, order: Order | None, apart: bool) -> tuple[int, ...]:
+def _strides(v: Value, order: Order | None, apart: bool) -> Dims:
     """Dense, in the given order of axes; `apart`: lines that are read side by side do not share few sets of the L1
     cache."""
     shape, inner = list(v.type.shape), (order or range(v.type.rank))[-1] if v.type.rank else 0
@@ -78,14 +79,14 @@ def _strides(v: Value, order: Order | None, apart: bool) -> tuple[int, ...]:
     return contiguous_strides(tuple(shape), order)
 
 
-def _starts(node: Node) -> list[tuple[int, ...]]:
+def _starts(op: Concat | Pad, parts: Sequence[Value]) -> list[Dims]:
     """Where each part begins in the whole."""
-    if isinstance(node.op, Pad):
-        return [node.op.low]
-    rank = node.outputs[0].type.rank
-    axis = normalize_axis(node.op.axis, rank)
-    ends = accumulate((v.type.shape[axis] for v in node.inputs), initial=0)
-    return [(0,) * axis + (start,) + (0,) * (rank - axis - 1) for start, _ in zip(ends, node.inputs)]
+    if isinstance(op, Pad):
+        return [op.low]
+    rank = parts[0].type.rank
+    axis = normalize_axis(op.axis, rank)
+    ends: Iterator[Dim] = accumulate((v.type.shape[axis] for v in parts), initial=0)
+    return [(0,) * axis + (start,) + (0,) * (rank - axis - 1) for start, _ in zip(ends, parts)]
 
 
 def _may_assemble(node: Node, orders: Mapping[Value, Order], taken: Collection[Value]) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.dims import static_dim
 from graphc.ir.graph import Graph
 from graphc.memory.plan import ProgramPlan
 
@@ -22,8 +23,8 @@ class DerivedState:
     def of(graph: Graph, plan: ProgramPlan) -> DerivedState:
         """Of the program that `graph` became."""
         own, read = len(graph.state), frozenset(plan.main.read_state())
-        values = (v.type.nbytes for v in plan.main.graph.state[own:])
-        sizes = (*values, *(b.nbytes for b in plan.packed.buffers.values()))
+        values = [v.type.nbytes for v in plan.main.graph.state[own:]]
+        sizes = tuple(map(static_dim, (*values, *(b.nbytes for b in plan.packed.buffers.values()))))
         idle = frozenset(n for n, new in enumerate(graph.updates) if n not in read and new is None)
         return DerivedState(sizes, _passing(plan, own, read), idle)
 
@@ -39,4 +40,4 @@ def _passing(plan: ProgramPlan, own: int, read: frozenset[int]) -> frozenset[int
     graph = plan.prepare.graph
     values = {v for node in graph.nodes for v in node.inputs}
     return frozenset(n for n, v in enumerate(graph.updates[own:])
-                     if own + n not in read and v not in values and len(v.node.outputs) == 1)
+                     if own + n not in read and v is not None and v not in values and len(v.maker.outputs) == 1)

@@ -195,7 +195,7 @@ class Constants:
     nbytes: int = 0
 
 
-PackedOperand = tuple[int, int, ViewType, Schedule]
+PackedOperand = tuple[int, Dim, ViewType, Schedule]
 
 
 @dataclass(frozen=True)

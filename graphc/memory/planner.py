@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, cast, overload
 
 import numpy as np
 
 from graphc.ir.dims import Dim, ceil_div, largest, named, typical
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.room import check_bytes
+from graphc.memory.buffer_aliasing import Order
 from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, ProgramPlan, Region
 from graphc.memory.scan_layout import scan_layout
-from graphc.memory.storage import ALIGNMENT, ConstantPool, Order, Stored, assign_storage, shareable
+from graphc.memory.storage import ConstantPool, Stored, assign_storage, shareable
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.schedule import InplacePairs, Schedule
-from graphc.schedule.target import Target
+from graphc.schedule.target import ALIGNMENT, Target
+from graphc.schedule.view import ViewType
 
 Interval = tuple[int, int]          # first and last position at which a buffer is in use
+Views = tuple[ViewType, ...]
 
 
 def plan_memory(main: Graph, target: Target, prepare: Graph | None = None,
@@ -46,7 +50,7 @@ class _PackedPool:
         self.first = first
         self.buffers: dict[PackedOperand, Buffer] = {}
 
-    def buffer(self, operand: Place, schedule: Schedule, nbytes: int) -> Buffer:
+    def buffer(self, operand: Place, schedule: Schedule, nbytes: Dim) -> Buffer:
         key = (operand.buffer.slot, operand.offset, operand.view, schedule)
         if key not in self.buffers:
             self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
@@ -60,7 +64,8 @@ class Planner:
     constants: ConstantPool
     packed: _PackedPool
     orders: Mapping[Value, Order]
-    schedules: dict[tuple, Schedule] = field(default_factory=dict)        # of equal nodes, computed once
+    # of equal nodes, computed once: by operator, operands, results, and which operands never change
+    schedules: dict[tuple[Op, Views, Views, tuple[bool, ...]], Schedule] = field(default_factory=dict)
 
     def program(self, graph: Graph, lasting: bool) -> Plan:
         """The plan of a graph that is called from outside. `lasting`: state that it does not write changes only between
@@ -94,7 +99,7 @@ class Planner:
         packed: dict[Node, Buffer] = {}
         for node in stored.graph.nodes:
             if node.op.is_control:
-                regions[node] = REGION_PLANNERS[type(node.op)](self, node, stored)
+                regions[node] = REGION_PLANNERS[type(node.op)](self, cast(NodeOf[Any], node), stored)
             elif node in stored.schedules:
                 scratch |= self._scratch(node, stored)
                 packed |= self._packed(node, stored)
@@ -122,13 +127,13 @@ class Planner:
         """Memory of the operand that is packed before the kernel runs: in state, or before the loop around it."""
         schedule = stored.schedules[node]
         size = schedule.packed_bytes
-        if not size:
+        if not size or schedule.prepacked is None:
             return {}
         operand = stored.places[node.inputs[schedule.prepacked]]
         return {node: self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)}
 
 
-def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
+def _plan_scan(planner: Planner, node: NodeOf[Scan], stored: Stored) -> Region:
     op, in_place = node.op, stored.in_place[node]
     slots, captured = stored.carries[node], op.carries + op.xs
     places = [stored.places[v] for v in node.inputs]
@@ -141,7 +146,7 @@ def _plan_scan(planner: Planner, node: Node, stored: Stored) -> Region:
     return Region({"body": plan}, Buffer("arena", plan.arena_bytes), slots, before, in_place)
 
 
-def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
+def _plan_cond(planner: Planner, node: NodeOf[Cond], stored: Stored) -> Region:
     captured, in_place = [stored.places[v] for v in node.inputs[1:]], stored.in_place[node]
     results, pairs = [stored.places[v] for v in node.outputs], tuple((o, i - 1) for o, i in in_place)
     for o, i in pairs:
@@ -151,7 +156,7 @@ def _plan_cond(planner: Planner, node: Node, stored: Stored) -> Region:
     return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), in_place=in_place)
 
 
-def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
+def _plan_while(planner: Planner, node: NodeOf[WhileLoop], stored: Stored) -> Region:
     op, in_place = node.op, stored.in_place[node]
     carries, pairs = [stored.places[v] for v in node.outputs[1:]], tuple((o - 1, i) for o, i in in_place)
     places = carries + [stored.places[v] for v in node.inputs[op.carries:]]
@@ -165,7 +170,7 @@ def _plan_while(planner: Planner, node: Node, stored: Stored) -> Region:
                   in_place=in_place)
 
 
-REGION_PLANNERS: dict[type[Op], Callable[[Planner, Node, Stored], Region]] = {
+REGION_PLANNERS: dict[type[Op], Callable[[Planner, NodeOf[Any], Stored], Region]] = {
     Scan: _plan_scan, Cond: _plan_cond, WhileLoop: _plan_while}
 
 
@@ -280,6 +285,12 @@ def _stacked(buffers: Sequence[Buffer], order: Sequence[int],
         offsets[buffers[n]], ends[n] = offset, offset + _padded(buffers[n].nbytes)
     beneath = set().union(*below)
     return offsets, named("arena", largest(0, *(end for n, end in enumerate(ends) if n not in beneath)))
+
+
+@overload
+def _padded(nbytes: int) -> int: ...
+@overload
+def _padded(nbytes: Dim) -> Dim: ...
 
 
 def _padded(nbytes: Dim) -> Dim:

@@ -77,7 +77,7 @@ class Recomputation:
         self.inplace = {v: root(w) for v, w in costs.inplace.items()}
         self.fixed: set[Value] = set()          # where others are put together: not dropped
         for whole, parts in costs.parts.items():
-            self._assemble(whole, sorted({root(v) for v in parts}, key=lambda v: self.place[v.node]))
+            self._assemble(whole, sorted({root(v) for v in parts}, key=lambda v: self.place[v.maker]))
 
     def _assemble(self, whole: Value, parts: Sequence[Value]) -> None:
         """The first part is there with the memory of the whole, the others are free, and the whole takes it over."""
@@ -191,7 +191,7 @@ class RecomputationWalk:
         found: set[int] = set()
         open_ = [v for v in wanted if v not in self.there]
         while open_:
-            i = self.g.place[open_.pop().node]
+            i = self.g.place[open_.pop().maker]
             if i not in found:
                 found.add(i)
                 open_ += [v for v in self.g.reads[i] if v not in self.there]
@@ -290,5 +290,5 @@ class RecomputationWalk:
 
     def leading_to_one(self, v: Value) -> set[int]:
         """The kernels that must run again if the value, which is there, is dropped."""
-        i = self.g.place[v.node]
+        i = self.g.place[v.maker]
         return {i} | self.leading_to(self.g.reads[i])

@@ -3,9 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar, overload
 
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.ops.control import Scan
+
+
+class LoopIndex(Protocol):
+    """The number of a trip that is known when the program runs."""
+    def __add__(self, other: Dim, /) -> Self: ...
+    def __mul__(self, other: int, /) -> Self: ...
+
+
+Index = TypeVar("Index", bound=LoopIndex)
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,13 @@ class ScanLayout:
     def _history(self, carry: int) -> bool:
         return any(w is not None and w[0] == carry for w in self.windows)
 
-    def slot(self, carry: int, trip, parity, after: bool):
+    @overload
+    def slot(self, carry: int, trip: Dim, parity: Dim, after: bool) -> Dim: ...
+
+    @overload
+    def slot(self, carry: int, trip: Index, parity: Index, after: bool) -> Index | int: ...
+
+    def slot(self, carry: int, trip: Dim | Index, parity: Dim | Index, after: bool) -> Dim | Index:
         """The slot read (or, `after`, written) in a trip; `parity` is trip modulo 2. Works on ints and on loop
         indices."""
         if self.in_place(carry):
@@ -53,7 +69,7 @@ def scan_layout(op: Scan, in_place: Collection[tuple[int, int]] = ()) -> ScanLay
     """`in_place`: pairs (result, argument) of the body that are carries changed where they lie."""
     old = {v: c for c, v in enumerate(op.body.inputs[:op.carries])}
     new = {v: c for c, v in reversed(list(enumerate(op.body.outputs[:op.carries])))}
-    windows = []
+    windows: list[tuple[int, int] | None] = []
     for v in op.body.outputs[op.carries:]:
         if v in new:
             windows.append((new[v], 0 if op.reverse else 1))

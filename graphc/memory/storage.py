@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from graphc.errors import InternalError
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim, exact_quotient
 from graphc.ir.graph import Graph, Node, Value
@@ -150,14 +152,14 @@ class _Storage:
         elif node.op.is_view:
             self.place_view(node)
         elif isinstance(node.op, Scan):
-            self.place_scan(node)
+            self.place_scan(node, node.op)
         elif node in self.wholes:
             self.place_whole(node)
         else:
             outs = self.w.keep(node)
             self.places.update((v, self.place_result(old, v)) for old, v in zip(node.outputs, outs))
             if node.op.is_control:      # memory in another order of elements is no argument that a body changes
-                self.in_place[outs[0].node] = tuple((o, i) for o, i in updated(node)
+                self.in_place[outs[0].maker] = tuple((o, i) for o, i in updated(node)
                                                     if self.places[outs[o]].view.is_contiguous)
             self.choose_schedule()
 
@@ -167,9 +169,9 @@ class _Storage:
         v, = self.w.keep(node)
         slot, buffer = self.wholes[node]
         self.places[v] = slot.place_whole(v, buffer)
-        self.assembled.add(v.node)
+        self.assembled.add(v.maker)
         if isinstance(node.op, Pad):
-            self.borders[v.node.inputs[0]] = v.node
+            self.borders[v.maker.inputs[0]] = v.maker
 
     def place_result(self, old: Value, v: Value) -> Place:
         """Memory of its own, that of the argument which it is a change of, or a slot of a concatenation or pad."""
@@ -180,13 +182,13 @@ class _Storage:
             return slot.place(v, self.wholes[slot.whole][1])
         return Place.dense(v, Buffer("arena", v.type.nbytes), self.orders.get(old))
 
-    def place_scan(self, node: Node) -> None:
+    def place_scan(self, node: Node, op: Scan) -> None:
         """Carries get slots; results that are carries are windows into these."""
         outs = self.w.keep(node)
         new = self.w.nodes[-1]
         in_place = self.in_place[new] = updated(node)
-        layout = scan_layout(node.op, in_place)
-        carries, stacked = outs[:node.op.carries], outs[node.op.carries:]
+        layout = scan_layout(op, in_place)
+        carries, stacked = outs[:op.carries], outs[op.carries:]
         changed = [self.changes.get(old) for old in node.outputs]
         slots = self.carries[new] = tuple(_stack(v, n) if old is None else self.places[self.w[old]].as_stack()
                                           for n, v, old in zip(layout.slots, carries, changed))
@@ -194,7 +196,7 @@ class _Storage:
             self.places[v] = slots[c].element(layout.last(c))
         for v, window in zip(stacked, layout.windows):
             own = Place.dense(v, Buffer("arena", v.type.nbytes))
-            self.places[v] = slots[window[0]].elements(window[1], node.op.length) if window else own
+            self.places[v] = slots[window[0]].elements(window[1], op.length) if window else own
 
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""
@@ -206,10 +208,13 @@ class _Storage:
     def place_view(self, node: Node) -> None:
         old = node.inputs[0]
         source = part = self.w[old]
-        place = VIEW_RULES[type(node.op)](self.places[source], node.op)
+        rule = VIEW_RULES[type(node.op)]
+        place = rule(self.places[source], node.op)
         if place is None:
             source = self.w.map[old] = self.dense[old] = self.dense.get(old) or self.copied(source)
-            place = VIEW_RULES[type(node.op)](self.places[source], node.op)
+            place = rule(self.places[source], node.op)
+        if place is None:
+            raise InternalError(f"{node.op.name} cannot show an array that is dense", "plan memory", repr(node))
         v, = self.w.keep(node)
         self.places[v] = place
         if old in self.slots:       # the whole is put together of the part, not of its copy
@@ -250,11 +255,12 @@ class _Storage:
         """All that is in a buffer lies in another one from now on; so does what the values in it are changes of, where
         that dies, so that nothing has to be copied."""
         self.past.extend(self.w.nodes, self.places)
-        while own is not None:
-            self.moved[own] = wanted
-            self.places.update((u, self.places[u].moved(self.moved)) for u in self.residents[own])
-            changed = self.changed_in(own)
-            own = changed if changed and (wanted.space != "state" or self.may_write(changed, wanted)) else None
+        moving: Buffer | None = own
+        while moving is not None:
+            self.moved[moving] = wanted
+            self.places.update((u, self.places[u].moved(self.moved)) for u in self.residents[moving])
+            changed = self.changed_in(moving)
+            moving = changed if changed and (wanted.space != "state" or self.may_write(changed, wanted)) else None
 
     def changed_in(self, buffer: Buffer) -> Buffer | None:
         """The arena buffer of the array of which a kernel, a loop or a branch makes the one that fills this buffer, by
@@ -319,39 +325,42 @@ def _stack(v: Value, slots: Dim) -> Place:
     return Place(Buffer("arena", slots * v.type.nbytes), v.type.dtype, shape, contiguous_strides(shape))
 
 
-def _transpose(place: Place, op) -> Place:
+def _transpose(place: Place, op: Transpose) -> Place:
     shape = tuple(place.shape[p] for p in op.perm)
     return Place(place.buffer, place.dtype, shape, tuple(place.strides[p] for p in op.perm), place.offset)
 
 
-def _reshape(place: Place, op) -> Place | None:
+def _reshape(place: Place, op: Reshape) -> Place | None:
     strides = reshape_strides(place.shape, place.strides, op.shape)
     return None if strides is None else Place(place.buffer, place.dtype, op.shape, strides, place.offset)
 
 
-def _broadcast(place: Place, op) -> Place:
+def _broadcast(place: Place, op: BroadcastTo) -> Place:
     extra = len(op.shape) - len(place.shape)
     kept = (s if n == m else 0 for n, m, s in zip(place.shape, op.shape[extra:], place.strides))
     return Place(place.buffer, place.dtype, op.shape, (0,) * extra + tuple(kept), place.offset)
 
 
-def _slice(place: Place, op) -> Place:
+def _slice(place: Place, op: Slice) -> Place:
     offset = place.offset + sum(a * s for a, s in zip(op.start, place.strides))
     shape = tuple(max(0, -((a - b) // c)) for a, b, c in zip(op.start, op.stop, op.step))
     return Place(place.buffer, place.dtype, shape, tuple(c * s for c, s in zip(op.step, place.strides)), offset)
 
 
-def _pack(place: Place, op) -> Place | None:
+def _pack(place: Place, op: Pack) -> Place | None:
     """Elements of several numbers, where these follow each other and all rows begin with whole ones."""
-    packed = Pack().infer(TensorType(place.dtype, place.shape))
+    packed = op.infer(TensorType(place.dtype, place.shape))
     count = packed.dtype.numbers
-    steps = [exact_quotient(s, count) if n != 1 else 0 for n, s in zip(place.shape[:-1], place.strides)]
+    rows = [exact_quotient(s, count) if n != 1 else 0 for n, s in zip(place.shape[:-1], place.strides)]
+    steps = [s for s in rows if s is not None]
     offset = exact_quotient(place.offset, count)
     around = place.buffer.space in ("argument", "result", "inout")      # where that begins is not known here
-    if place.strides[-1] != 1 or offset is None or None in steps or around:
+    if place.strides[-1] != 1 or offset is None or len(steps) < len(rows) or around:
         return None
     return Place(place.buffer, packed.dtype, packed.shape, (*steps, 1), offset)
 
 
-VIEW_RULES: dict[type[Op], Callable] = {Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast,
-                                        Slice: _slice, Pack: _pack, Hold: lambda place, op: place}
+# the place of a view, from that of what it shows and its operator; None where the memory cannot be seen so
+VIEW_RULES: dict[type[Op], Callable[[Place, Any], Place | None]] = {
+    Transpose: _transpose, Reshape: _reshape, BroadcastTo: _broadcast, Slice: _slice, Pack: _pack,
+    Hold: lambda place, op: place}

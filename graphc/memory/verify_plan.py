@@ -12,15 +12,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn, cast
 
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Poly, exact_quotient, lower, quotient_and_rest, typical
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.ops.shape import Pad
+from graphc.ir.ops.shape import Concat, Pad
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, Place, Plan
@@ -60,7 +60,7 @@ class _Checker:
         for node, region in self.plan.regions.items():
             for p in region.loop:
                 self.inside(p, node)
-            REGIONS[type(node.op)](self, node)
+            REGIONS[type(node.op)](self, cast(NodeOf[Any], node))
         self.buffers_apart()
         _Lives(self.plan).check()
 
@@ -87,14 +87,17 @@ class _Checker:
 
     def put_together(self, node: Node) -> None:
         """The parts of a concatenation, and the inside of a pad, lie where they belong in the whole."""
-        whole, places, at = self.plan.places[node.outputs[0]], self.plan.places, 0
+        whole, places, op = self.plan.places[node.outputs[0]], self.plan.places, node.op
+        at: Dim = 0
         for v in node.inputs:
-            start = [0] * v.type.rank
-            if isinstance(node.op, Pad):
-                start = list(node.op.low)
-            else:
-                axis = normalize_axis(node.op.axis, v.type.rank)
+            start: list[Dim] = [0] * v.type.rank
+            if isinstance(op, Pad):
+                start = list(op.low)
+            elif isinstance(op, Concat):
+                axis = normalize_axis(op.axis, v.type.rank)
                 start[axis], at = at, at + v.type.shape[axis]
+            else:
+                fail(f"{op.name} is not put together of its operands", node)
             offset = whole.offset + sum(i * step for i, step in zip(start, whole.strides))
             if places[v] != Place(whole.buffer, whole.dtype, v.type.shape, whole.strides, offset):
                 fail(f"{v} in {places[v]} is not where it belongs in {whole}", node)
@@ -118,9 +121,9 @@ class _Checker:
     def places(self, values: Sequence[Value]) -> list[Place]:
         return [self.plan.places[v] for v in values]
 
-    def scan(self, node: Node) -> None:
+    def scan(self, node: NodeOf[Scan]) -> None:
         op, region = node.op, self.plan.regions[node]
-        slots, layout = region.loop, scan_layout(node.op, region.in_place)
+        slots, layout = region.loop, scan_layout(op, region.in_place)
         stacks = self.places(node.inputs)[op.carries:op.carries + op.xs] + self.places(node.outputs)[op.carries:]
         for c, place in enumerate(slots):
             used = [(layout.slot(c, t, t % 2, after=False), layout.slot(c, t, t % 2, after=True))
@@ -139,17 +142,17 @@ class _Checker:
                 wanted[j] = wanted[window[0]] if (window[1] == 0) == op.reverse else before
         self.body(node, "body", given, wanted, region.in_place)
 
-    def cond(self, node: Node) -> None:
-        pairs = [(o, i - 1) for o, i in self.plan.regions[node].in_place]
+    def cond(self, node: NodeOf[Cond]) -> None:
+        pairs = tuple((o, i - 1) for o, i in self.plan.regions[node].in_place)
         for name in ("then_body", "else_body"):
             wanted = [p.given_as("result", j) for j, p in enumerate(self.places(node.outputs))]
             self.body(node, name, self.places(node.inputs)[1:], wanted, pairs)
 
-    def while_loop(self, node: Node) -> None:
+    def while_loop(self, node: NodeOf[WhileLoop]) -> None:
         go, *new = self.plan.regions[node].loop
         given = self.places(node.outputs)[1:] + self.places(node.inputs)[node.op.carries:]
         self.body(node, "cond_body", given, [go.given_as("result", 0)])
-        pairs = [(o - 1, i) for o, i in self.plan.regions[node].in_place]
+        pairs = tuple((o - 1, i) for o, i in self.plan.regions[node].in_place)
         for c, place in enumerate(new):
             if place.same_memory(given[c]) != ((c, c) in pairs):
                 fail(f"carry {c} in {given[c]} becomes {place}, changed in place are {pairs}", node)
@@ -315,9 +318,9 @@ def memory(buffer: Buffer) -> object:
     return buffer if buffer.space in ("arena", "const") else (buffer.space, buffer.slot)
 
 
-def fail(text: str, node: Node | None = None) -> None:
+def fail(text: str, node: Node | None = None) -> NoReturn:
     raise InternalError(text, "plan verifier", "" if node is None else repr(node))
 
 
-REGIONS: dict[type[Op], Callable[[_Checker, Node], None]] = {
+REGIONS: dict[type[Op], Callable[[_Checker, NodeOf[Any]], None]] = {
     Scan: _Checker.scan, Cond: _Checker.cond, WhileLoop: _Checker.while_loop}

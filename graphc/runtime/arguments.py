@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isinf
 from numbers import Number
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,11 @@ from graphc.ir.types import shape_text
 from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.signature import ArraySpec, Signature
 
+# Python's numbers that are taken for a kind of dtype
+NUMBERS: dict[str, tuple[type[float], ...]] = {"float": (float, int), "int": (int,), "bool": (bool,)}
 
-def bind_arguments(signature: Signature, args: Sequence, named: Mapping) -> list[np.ndarray]:
+
+def bind_arguments(signature: Signature, args: Sequence[object], named: Mapping[str, object]) -> list[np.ndarray]:
     """One aligned C-contiguous array of exactly the wanted dtype and shape per input, in order.
 
     An array that is not contiguous is copied. GraphError for a missing, extra, repeated or unknown argument, another
@@ -37,24 +41,24 @@ def bind_arguments(signature: Signature, args: Sequence, named: Mapping) -> list
     return [bind_argument(spec, given[spec.name], signature.name) for spec in signature.inputs]
 
 
-def bind_argument(spec: ArraySpec, value, function: str) -> np.ndarray:
+def bind_argument(spec: ArraySpec, value: object, function: str) -> np.ndarray:
     """`value` as the array that `spec` wants: any CPU array with DLPack or the buffer protocol; a Python number for a
     scalar."""
     array = _as_array(spec, value, function)
     _check_type(spec, array, f"argument {spec.name!r} of {function}")
     flags = array.flags
-    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements="CA")
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=("C", "A"))
 
 
-def bind_outputs(signature: Signature, out, inputs: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def bind_outputs(signature: Signature, out: object,
+                 inputs: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """(outputs, inputs): the caller's arrays of `out=` checked, with inputs that they overlap copied first.
 
     `out` has the form of the result. Each array must be a writeable C-contiguous ndarray of exactly the dtype and
     shape; two outputs must not overlap. An output may overlap an input: the result is as if it did not.
     """
-    arrays = _out_list(signature, out)
-    for spec, array in zip(signature.outputs, arrays):
-        _check_output(spec, array, signature.name)
+    given = _out_list(signature, out)
+    arrays = [_checked_output(spec, array, signature.name) for spec, array in zip(signature.outputs, given)]
     for i, first in enumerate(arrays):
         for j in range(i):
             if np.may_share_memory(first, arrays[j]):
@@ -63,7 +67,7 @@ def bind_outputs(signature: Signature, out, inputs: list[np.ndarray]) -> tuple[l
     return arrays, [a.copy() if any(np.may_share_memory(a, o) for o in arrays) else a for a in inputs]
 
 
-def _as_array(spec: ArraySpec, value, function: str) -> np.ndarray:
+def _as_array(spec: ArraySpec, value: object, function: str) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if isinstance(value, Number) and not isinstance(value, np.generic):
@@ -79,8 +83,8 @@ def _as_array(spec: ArraySpec, value, function: str) -> np.ndarray:
 def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
     if spec.type.shape != ():
         raise GraphError(f"argument {spec.name!r} of {function} must be an array {spec.type}, got the number {value!r}")
-    kinds = {"float": (float, int), "int": int, "bool": bool}[spec.type.dtype.kind]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and spec.type.dtype.kind != "bool"):
+    kind = spec.type.dtype.kind
+    if not isinstance(value, NUMBERS[kind]) or (isinstance(value, bool) and kind != "bool"):
         raise GraphError(f"argument {spec.name!r} of {function} must be {spec.type.dtype}, got {value!r} of type "
                          f"{type(value).__name__}")
     try:
@@ -93,7 +97,7 @@ def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
         raise GraphError(f"argument {spec.name!r} of {function}: {value} does not fit into {spec.type.dtype}") from None
 
 
-def _from_dlpack(spec: ArraySpec, value, function: str) -> np.ndarray | None:
+def _from_dlpack(spec: ArraySpec, value: object, function: str) -> np.ndarray | None:
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
         return None
     try:
@@ -103,14 +107,14 @@ def _from_dlpack(spec: ArraySpec, value, function: str) -> np.ndarray | None:
                          ) from error
 
 
-def _from_buffer(spec: ArraySpec, value, function: str) -> np.ndarray | None:
-    try:
+def _from_buffer(spec: ArraySpec, value: Any, function: str) -> np.ndarray | None:
+    try:                            # the only way to ask whether it has a buffer, before Python 3.12
         return np.asarray(memoryview(value))
     except (TypeError, ValueError):
         return None
 
 
-def _from_interface(spec: ArraySpec, value, function: str) -> np.ndarray | None:
+def _from_interface(spec: ArraySpec, value: object, function: str) -> np.ndarray | None:
     known = hasattr(value, "__array__") or hasattr(value, "__array_interface__")
     return np.asarray(value) if known else None
 
@@ -124,7 +128,7 @@ def _check_type(spec: ArraySpec, array: np.ndarray, what: str) -> None:
         raise GraphError(f"{what} must have shape {shape_text(wanted.shape)}, got {shape_text(array.shape)}")
 
 
-def _check_output(spec: ArraySpec, array, function: str) -> None:
+def _checked_output(spec: ArraySpec, array: object, function: str) -> np.ndarray:
     what = f"out= {spec.name!r} of {function}"
     if not isinstance(array, np.ndarray):
         raise GraphError(f"{what} must be a numpy array {spec.type}, got {type(array).__name__}")
@@ -134,9 +138,10 @@ def _check_output(spec: ArraySpec, array, function: str) -> None:
                          f"{spec.type.dtype.written})")
     if not array.flags.writeable:
         raise GraphError(f"{what} is read-only")
+    return array
 
 
-def _out_list(signature: Signature, out) -> list:
+def _out_list(signature: Signature, out: object) -> list[object]:
     names = [spec.name for spec in signature.outputs]
     if signature.result == "dict":
         if not isinstance(out, Mapping) or set(out) != set(names):

@@ -3,7 +3,7 @@ result."""
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
-from graphc.codegen.routines.values import I1, I32, I64, Ptr, array_of, records_of
+from graphc.codegen.routines.values import I1, I32, I64, Elements, Ptr, Records
 from graphc.runtime.entry_layout import (
     CONTIGUOUS_AND_ALIGNED,
     OWNED,
@@ -32,7 +32,8 @@ from graphc.runtime.python_api import (
 )
 from graphc.runtime.system import Pointers
 
-Objects, Specs = array_of(ArrayObject), records_of(SpecRecord)
+Objects = Elements[ArrayObject]
+Specs = Records[SpecRecord]
 AS_MADE = OWNED | WRITEABLE
 
 
@@ -42,7 +43,7 @@ def all_fit(f: RoutineBody, arrays: Objects, count: I64, specs: Specs) -> I1:
     """Whether each fits its spec."""
     with f.for_(count) as i:
         f.return_if(~fits(f, arrays[i].value, specs[i]), False)
-    return True
+    return f.given(True, I1)
 
 
 @routine
@@ -55,11 +56,11 @@ def fits(f: RoutineBody, array: ArrayObject, spec: SpecRecord) -> I1:
     dims, wanted = array.dims.value, spec.dims.value
     with f.for_(rank) as axis:
         f.return_if(dims[axis].value != wanted[axis].value, False)
-    return True
+    return f.given(True, I1)
 
 
 @routine
-def data_pointers(f: RoutineBody, arrays: Objects, count: I64, table: Pointers):
+def data_pointers(f: RoutineBody, arrays: Objects, count: I64, table: Pointers) -> None:
     """Where their data starts."""
     with f.for_(count) as i:
         table[i].value = arrays[i].value.data.value
@@ -87,7 +88,7 @@ def given_outputs(f: RoutineBody, d: EntryRecord, args: Objects, names: Ptr, out
         f.return_if(this.flags.value & WRITEABLE == 0, False)
         f.return_if(~are_apart(f, this, spec, args, d.input_specs.value, nargs), False)
         f.return_if(~are_apart(f, this, spec, outs, specs, j), False)
-    return True
+    return f.given(True, I1)
 
 
 @routine
@@ -99,7 +100,7 @@ def are_apart(f: RoutineBody, array: ArrayObject, spec: SpecRecord, arrays: Obje
         other = arrays[i].value.data.value.to_int()
         is_apart = (end <= other) | (other + specs[i].nbytes.value <= start)
         f.return_if(~is_apart, False)
-    return True
+    return f.given(True, I1)
 
 
 # ---- new outputs
@@ -164,7 +165,7 @@ def is_spare(f: RoutineBody, array: ArrayObject, spec: SpecRecord) -> I1:
 
 # ---- results
 @routine
-def drop(f: RoutineBody, outs: Objects, count: I64):
+def drop(f: RoutineBody, outs: Objects, count: I64) -> None:
     """Gives the references up."""
     with f.for_(count) as i:
         Py_DecRef(f, outs[i].value)

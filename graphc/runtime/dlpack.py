@@ -38,12 +38,12 @@ def _words(value: Any) -> np.ndarray | None:
 
 
 class _Exported:
-    """What numpy asks for a capsule that is there already."""
+    """What numpy asks for a capsule that is there already; its type has a name from Python 3.13 on."""
 
-    def __init__(self, capsule: object, device: tuple[int, int]) -> None:
+    def __init__(self, capsule: Any, device: tuple[int, int]) -> None:
         self.capsule, self.device = capsule, device
 
-    def __dlpack__(self, **options: object) -> object:
+    def __dlpack__(self, **options: object) -> Any:
         return self.capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from functools import cache
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -23,8 +24,8 @@ METH_FASTCALL, METH_KEYWORDS = 0x80, 0x02
 class Descriptor:
     """The record that native code reads, and everything it points to. `words` is an `EntryRecord`."""
 
-    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable, failed: Callable,
-                 writes: bool = False):
+    def __init__(self, signature: Signature, main: int, lock: int, slow: Callable[..., object],
+                 failed: Callable[[int, int], NoReturn], writes: bool = False):
         """Without frames and derived values, which `use` gives it."""
         self.words = np.zeros(EntryRecord.size // 8, np.int64)
         self.address = address(self.words)
@@ -80,14 +81,19 @@ class Descriptor:
     def releases(self) -> bool:
         return bool(self._get(EntryRecord.release))
 
-    def _get(self, field: Field) -> int:
+    def _get(self, field: Field[object]) -> int:
         return int(self.words[field.offset // 8])
 
-    def _set(self, field: Field, value: int) -> None:
+    def _set(self, field: Field[object], value: int) -> None:
         self.words[field.offset // 8] = value
 
 
-def make_entry(descriptor: Descriptor, owner: object) -> Callable:
+class SlowPath(Protocol):
+    """Who takes the calls that native code leaves to Python."""
+    def slow(self, *args: object, out: object = None, **named: object) -> object: ...
+
+
+def make_entry(descriptor: Descriptor, owner: SlowPath) -> Callable[..., Any]:
     """A builtin that serves `descriptor` and keeps `owner` alive; `owner`'s slow path where the interpreter has no
     GIL."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -111,7 +117,7 @@ def _method() -> _MethodDef:
     return method
 
 
-def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list]:
+def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list[object]]:
     """`SpecRecord`s, and what they point to."""
     dims = [np.array(spec.type.shape or (0,), np.int64) for spec in specs]
     dtypes = [spec.type.dtype.np for spec in specs]

@@ -98,7 +98,7 @@ def gc_call(f: RoutineBody, d: EntryRecord, inputs: Pointers, outputs: Pointers,
             try_unlock(f, lock)
             f.return_(code.value)
     try_unlock(f, lock)
-    return BUSY
+    return f.given(BUSY, I32)
 
 
 @routine
@@ -113,7 +113,7 @@ def gc_call_arrays(f: RoutineBody, d: EntryRecord, args: Objects, outs: Objects,
 
 # ---- steps of a call
 @inlined
-def fill_context(f: RoutineBody, d: EntryRecord, ctx: Context, inputs: Pointers, outputs: Pointers):
+def fill_context(f: RoutineBody, d: EntryRecord, ctx: Context, inputs: Pointers, outputs: Pointers) -> None:
     """What a call leaves in its context."""
     ctx.inputs.value, ctx.outputs.value, ctx.sizes.value = inputs, outputs, d.sizes.value
     ctx.status.value, ctx.cancel.value = STATUS_OK, 0
@@ -127,7 +127,7 @@ def is_current(f: RoutineBody, d: EntryRecord, lock: LockMemory) -> I1:
 
 
 @routine
-def gc_wrote(f: RoutineBody, d: EntryRecord, lock: LockMemory):
+def gc_wrote(f: RoutineBody, d: EntryRecord, lock: LockMemory) -> None:
     """A program that writes state makes a new version of it. What it derives itself depends only on what it does not
     write, and stays current."""
     f.return_if(d.writes.value == 0)
@@ -145,7 +145,7 @@ def try_lock(f: RoutineBody, lock: LockMemory) -> I1:
 
 
 @routine
-def try_unlock(f: RoutineBody, lock: LockMemory):
+def try_unlock(f: RoutineBody, lock: LockMemory) -> None:
     """Gives the lock back, if there is one."""
     with f.if_(~lock.is_null()):
         gc_unlock(f, lock)
@@ -173,14 +173,14 @@ def gc_pop_frame(f: RoutineBody, free: FreeFrames) -> FrameMemory:
 
 
 @routine
-def gc_push_frame(f: RoutineBody, free: FreeFrames, frame: FrameMemory):
+def gc_push_frame(f: RoutineBody, free: FreeFrames, frame: FrameMemory) -> None:
     """A frame is free."""
     frame.next.value = free.first.value
     free.first.value = frame
 
 
 @routine
-def gc_drop_frames(f: RoutineBody, free: FreeFrames, arena_bytes: I64, scratch_bytes: I64):
+def gc_drop_frames(f: RoutineBody, free: FreeFrames, arena_bytes: I64, scratch_bytes: I64) -> None:
     """Free frames with less memory leave the list."""
     kept, at = f.variable(FrameMemory, None), f.variable(FrameMemory, free.first.value)
     with f.while_(lambda: ~at.value.is_null()):

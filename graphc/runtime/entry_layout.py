@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from graphc.codegen.abi import Context
-from graphc.codegen.routines.values import I32, I64, Field, Ptr, Struct, array_of, function_of, records_of
+from graphc.codegen.routines.values import I32, I64, Elements, Field, FunctionPointer, Ptr, Records, Struct
 
 RESULT_KINDS = {"array": 0, "tuple": 1, "dict": 2}
 BUSY = -1                       # of gc_call: the lock or the last frame is in use, or derived values are out of date
@@ -11,7 +11,7 @@ LOCK_BUSY, COPIED, OTHER_VERSION = 0, 1, 2        # of gc_transfer: whether it h
 WAIT_MS = 100                   # between two waits Python looks at its signals
 SPARE_BYTES = 1 << 16           # results from here on are kept for the next call, if nobody else has kept them
 
-ProgramFunction = function_of(I32, Context)     # gc_main or gc_prepare
+ProgramFunction = FunctionPointer[I32, Context]     # gc_main or gc_prepare
 
 
 class FrameMemory(Context):
@@ -38,7 +38,7 @@ class ArrayObject(Struct):
     type = Field(Ptr)
     data = Field(Ptr)
     rank = Field(I32)
-    dims = Field(array_of(I64))
+    dims = Field(Elements[I64])
     strides = Field(Ptr)
     base = Field(Ptr)
     descr = Field(Ptr)
@@ -53,7 +53,7 @@ class SpecRecord(Struct):
     """What an array must be."""
     descr = Field(Ptr)          # its dtype object
     rank = Field(I64)
-    dims = Field(array_of(I64))
+    dims = Field(Elements[I64])
     nbytes = Field(I64)
 
 
@@ -84,9 +84,9 @@ class EntryRecord(Struct):
     arena_bytes = Field(I64)    # that a frame must have at least
     scratch_bytes = Field(I64)  # for each thread
     sizes = Field(Ptr)          # what the code needs of the sizes of this call, or null
-    input_specs = Field(records_of(SpecRecord))
-    output_specs = Field(records_of(SpecRecord))
-    keys = Field(array_of(Ptr))         # names of the outputs
+    input_specs = Field(Records[SpecRecord])
+    output_specs = Field(Records[SpecRecord])
+    keys = Field(Elements[Ptr])         # names of the outputs
     lock = Field(LockMemory)    # null: no state
     out_word = Field(Ptr)       # the interned "out"
     derives = Field(I64)        # whether there are derived values

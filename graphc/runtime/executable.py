@@ -5,6 +5,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class Executable:
         on."""
         self.resident.version[:] = -1
 
-    def slow(self, *args, out=None, **named):
+    def slow(self, *args: object, out: object = None, **named: object) -> object:
         """The call in Python: converts arguments (`bind_arguments`), takes `out=` (`bind_outputs`), names and words
         every mistake."""
         try:
@@ -160,7 +161,8 @@ class Executable:
         self.run(inputs, outputs)
         return self.signature.pack(outputs) if out is None else out
 
-    def _bound(self, args: tuple, out, named: Mapping) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def _bound(self, args: Sequence[object], out: object,
+               named: Mapping[str, object]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Inputs and outputs as the native code takes them."""
         inputs = bind_arguments(self.signature, args, named)
         if out is None:
@@ -217,7 +219,7 @@ class Executable:
         if code != RETURN_OK:
             self._raise(status, code)
 
-    def _raise(self, status: int, code: int):
+    def _raise(self, status: int, code: int) -> NoReturn:
         failure = read_failure(status)
         if code == RETURN_CANCELLED or failure is None:
             raise KeyboardInterrupt
@@ -246,8 +248,9 @@ class _Call:
 
     def run(self) -> None:
         owner, words = self.owner, self._job
+        inputs, outputs = map(address, self._tables)
         for _ in attempts(lambda: bool(words[CallRecord.cancelled.offset // 8])):
-            code = native().call_waiting(owner._descriptor.address, *map(address, self._tables), address(words))
+            code = native().call_waiting(owner._descriptor.address, inputs, outputs, address(words))
             if code == NO_FRAME:
                 owner.resident.frames.grow(owner._layout, owner._new_frame)
             elif code != BUSY:
@@ -260,8 +263,7 @@ class _Call:
 
 
 def _check_target(target: Target | None) -> None:
-    missing = lacking(target) if target else ()
-    if missing:
+    if target and (missing := lacking(target)):
         raise GraphError(f"code for {target.name} does not run on this machine, which lacks {', '.join(missing)}; "
                          "its stages can be printed with dump; unset GRAPHC_TARGET to run")
 
@@ -271,7 +273,7 @@ def _table(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([address(a) for a in arrays], np.int64)
 
 
-def _objects(arrays: Sequence[np.ndarray]) -> ctypes.Array:
+def _objects(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
     """A table of the array objects themselves, which outlive it."""
     return (ctypes.c_void_p * len(arrays))(*map(id, arrays))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from graphc.codegen.abi import Context
 from graphc.codegen.routines.architecture import AARCH64, X86_64
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I32, I64, Cell, Extern, Ptr
+from graphc.codegen.routines.values import I32, I64, Cell, Extern, Int, Ptr
 from graphc.runtime.entry_layout import ProgramFunction
 
 stmxcsr = Extern("llvm.x86.sse.stmxcsr", None, Ptr)
@@ -24,8 +24,7 @@ CONTROL_BITS = {X86_64.name: 0xFFC0, AARCH64.name: -1}      # the others say wha
 def gc_run(f: RoutineBody, program: ProgramFunction, ctx: Context) -> I32:
     """Its return code."""
     if f.architecture.name not in STANDARD:         # nobody changes it there, or nobody can
-        f.return_(program(f, ctx))
-        return
+        return program(f, ctx)
     standard, bits = STANDARD[f.architecture.name], CONTROL_BITS[f.architecture.name]
     before = _control(f)
     with f.if_(before.value & bits == standard):
@@ -36,7 +35,7 @@ def gc_run(f: RoutineBody, program: ProgramFunction, ctx: Context) -> I32:
     return code
 
 
-def _control(f: RoutineBody) -> Cell:
+def _control(f: RoutineBody) -> Cell[Int]:
     """A copy of the register that controls floating-point arithmetic."""
     if f.architecture is AARCH64:
         return f.variable(I64, get_fpcr(f))
@@ -45,7 +44,7 @@ def _control(f: RoutineBody) -> Cell:
     return word
 
 
-def _set_control(f: RoutineBody, word: Cell) -> None:
+def _set_control(f: RoutineBody, word: Cell[Int]) -> None:
     if f.architecture is AARCH64:
         set_fpcr(f, word.value)
     else:

@@ -20,7 +20,7 @@ from graphc.runtime.fork import call_after_fork
 
 POLL_SECONDS = 0.05
 
-_jobs: SimpleQueue | None = None
+_jobs: SimpleQueue[_Job] | None = None
 
 
 class _Job:
@@ -86,12 +86,12 @@ def _wait(job: _Job) -> None:
             continue
 
 
-def _helper() -> SimpleQueue | None:
+def _helper() -> SimpleQueue[_Job] | None:
     """The queue of the helper thread, started at the first use and known only when it runs. None when the system gives
     no thread."""
     global _jobs
     if _jobs is None:
-        jobs: SimpleQueue = SimpleQueue()
+        jobs: SimpleQueue[_Job] = SimpleQueue()
         try:
             # One step: `Thread.start` waits in Python, where an exception may part us from the thread.
             start_new_thread(_serve, (jobs,))
@@ -101,7 +101,7 @@ def _helper() -> SimpleQueue | None:
     return _jobs
 
 
-def _serve(jobs: SimpleQueue) -> None:
+def _serve(jobs: SimpleQueue[_Job]) -> None:
     """Runs where the thread it works for may run, also after that has changed."""
     while True:
         job = jobs.get()

@@ -26,7 +26,7 @@ class StateLock:
     `version` grows with every write, so that whatever was derived from the state can be made anew.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._word = aligned_empty(16, "int32")
         self._word[:] = 0
         self._version = self._word.view("int64")[LockMemory.version.offset // 8:]
@@ -56,7 +56,7 @@ class StateLock:
         done = native().transfer_now(*what, 0) if sum(cells[2::3]) <= SMALL else 0
         return (done or self._transfer_in_time(what)) == COPIED
 
-    def _transfer_in_time(self, what: tuple) -> int:
+    def _transfer_in_time(self, what: tuple[int, int, int, int, int]) -> int:
         done = 0
         for _ in attempts():
             done = native().transfer(*what, WAIT_MS)
@@ -64,7 +64,7 @@ class StateLock:
                 break
         return done
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[StateLock], tuple[()]]:
         """A copy is another lock: the address of this one means nothing to it."""
         return StateLock, ()
 

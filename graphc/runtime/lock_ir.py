@@ -7,13 +7,13 @@ garbage can leave half done.
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEASE, records_of
+from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELAXED, RELEASE, Records
 from graphc.runtime.entry_layout import COPIED, LOCK_BUSY, OTHER_VERSION, LockMemory, Transfer
 from graphc.runtime.system import futex_wait, futex_wake, memmove, time_limit
 
 FREE, HELD, AWAITED, GIVEN = 0, 1, 2, 3
 
-Transfers = records_of(Transfer)
+Transfers = Records[Transfer]
 
 
 @routine
@@ -25,7 +25,7 @@ def gc_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64) -> I32:
 
 
 @routine
-def await_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64):
+def await_lock(f: RoutineBody, lock: LockMemory, milliseconds: I64) -> None:
     """Until the lock may be free, but not longer than that. It is not taken."""
     with f.if_(lock.word.compare_exchange(HELD, AWAITED, RELAXED) != FREE):
         futex_wait(f, lock.word, AWAITED, time_limit(f, milliseconds * 1_000_000))
@@ -39,7 +39,7 @@ def lock_awaited(f: RoutineBody, lock: LockMemory) -> I1:
 
 
 @routine
-def gc_unlock(f: RoutineBody, lock: LockMemory):
+def gc_unlock(f: RoutineBody, lock: LockMemory) -> None:
     """Gives it back, and wakes one who waits, for whom it is then; if nobody does any more, it is free."""
     with f.if_(lock.word.compare_exchange(HELD, FREE, RELEASE) != HELD):
         lock.word.store(GIVEN, RELEASE)
@@ -61,4 +61,4 @@ def gc_transfer(f: RoutineBody, lock: LockMemory, rows: Transfers, count: I64, w
             memmove(f, row.target.value.data.value, row.source.value.data.value, row.nbytes.value, False)
         lock.version.value = version + writes
     gc_unlock(f, lock)
-    return f.select(is_expected, I32.constant(f, COPIED), OTHER_VERSION)
+    return f.select(is_expected, f.given(COPIED, I32), OTHER_VERSION)

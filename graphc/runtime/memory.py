@@ -5,10 +5,14 @@ import math
 import mmap
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.schedule.target import ALIGNMENT
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 MAP_NORESERVE = 0x4000          # Linux; Python's mmap names it from 3.12 on
 HUGE_PAGE = 2 << 20
@@ -41,7 +45,7 @@ def mapped_parts(sizes: Sequence[int]) -> list[np.ndarray]:
     return [block[start:start + size] for start, size in zip(starts, sizes)]
 
 
-def aligned_empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
+def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """An uninitialised C-contiguous array whose data starts at a multiple of 64 bytes."""
     dtype = np.dtype(dtype)
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache as once
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from graphc.errors import InternalError
 from graphc.once import loaded as loaded_module
 from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
 from graphc.schedule.target import NEON, SSE2, Target
+
+if TYPE_CHECKING:
+    # what ctypes takes as a pointer: an address, an array, or `byref` of a variable
+    Address: TypeAlias = "int | ctypes.Array[ctypes.c_void_p] | ctypes._CArgObject"
 
 EXPORTS = (
     "gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays",
@@ -29,19 +35,22 @@ class Native:
     """Python's view of the runtime's functions. `run`, `lock`, `transfer` and `call_waiting` let other Python threads
     go on, the others do not."""
     loaded: Loaded
-    spin: ctypes._CFuncPtr          # (rounds)
-    run: ctypes._CFuncPtr           # (address of gc_main, context) -> return code
-    lock: ctypes._CFuncPtr          # (address of a lock word, milliseconds) -> 1 when taken
-    unlock: ctypes._CFuncPtr        # (address of a lock word)
-    transfer: ctypes._CFuncPtr      # (lock word, rows, count, versions more, expected version, milliseconds) -> whether
-    transfer_now: ctypes._CFuncPtr  # as `transfer`
-    call: ctypes._CFuncPtr          # (descriptor, tables of inputs and outputs, where the status goes) -> code or BUSY
-    call_waiting: ctypes._CFuncPtr  # (descriptor, tables of input and output addresses, job) -> code, BUSY or NO_FRAME
-    cancel: ctypes._CFuncPtr        # (job)
-    pop_frame: ctypes._CFuncPtr     # (list) -> frame or None
-    push_frame: ctypes._CFuncPtr    # (list, frame)
-    add_frame: ctypes._CFuncPtr     # (list, frame, bound) -> whether there was room
-    drop_frames: ctypes._CFuncPtr   # (list, bytes of arena, of scratch)
+    spin: Callable[[int], None]                         # (rounds)
+    run: Callable[[int, int], int]                      # (address of gc_main, context) -> return code
+    lock: Callable[[int, int], int]                     # (address of a lock word, milliseconds) -> 1 when taken
+    unlock: Callable[[int], None]                       # (address of a lock word)
+    # (lock word, rows, count, versions more, expected version, milliseconds) -> COPIED, OTHER_VERSION or LOCK_BUSY
+    transfer: Callable[[int, int, int, int, int, int], int]
+    transfer_now: Callable[[int, int, int, int, int, int], int]
+    # (descriptor, tables of inputs and outputs, where the status goes) -> code or BUSY
+    call: Callable[[int, Address, Address, Address], int]
+    # (descriptor, tables of input and output addresses, job) -> code, BUSY or NO_FRAME
+    call_waiting: Callable[[int, int, int, int], int]
+    cancel: Callable[[int], None]                       # (job)
+    pop_frame: Callable[[int], int | None]              # (list) -> frame
+    push_frame: Callable[[int, int], None]              # (list, frame)
+    add_frame: Callable[[int, int, int], int]           # (list, frame, bound) -> whether there was room
+    drop_frames: Callable[[int, int, int], None]        # (list, bytes of arena, of scratch)
 
     def address(self, name: str) -> int:
         return self.loaded.address(name)
@@ -103,11 +112,18 @@ def runtime_target() -> Target:
 def _imports() -> dict[str, int]:
     table = _numpy_api()
     names = [thing.name for thing in (*PYTHON_FUNCTIONS, PyTuple_Type)]
-    symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in names}
-    return symbols | {name: table[row] for name, row in NUMPY_ROWS.items()}
+    return {name: _address_in_python(name) for name in names} | {name: table[row] for name, row in NUMPY_ROWS.items()}
 
 
-def _numpy_api() -> ctypes.Array:
+def _address_in_python(name: str) -> int:
+    """Of something that CPython exports."""
+    found = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    if found is None:
+        raise InternalError(f"CPython's {name} is nowhere", "runtime")
+    return found
+
+
+def _numpy_api() -> ctypes._Pointer[ctypes.c_void_p]:
     """numpy's C API table, as extension modules get it."""
     core = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
     get = ctypes.pythonapi.PyCapsule_GetPointer

@@ -24,6 +24,7 @@ from graphc.codegen.routines.values import ACQ_REL, ACQUIRE, I32, I64, RELAXED, 
 from graphc.runtime.pool_memory import MASK_WORDS, MAX_RANGES, PoolMemory, TileFunction
 from graphc.runtime.share_ir import follow, free_placement, hold_placement, take_share, wear
 from graphc.runtime.system import (
+    I64s,
     futex_wait,
     futex_wake,
     now,
@@ -50,23 +51,23 @@ JOBS = -ONE_JOB                 # the sequence number
 
 # ---- hooks
 @routine
-def on_begin(f: RoutineBody, pool: PoolMemory, who: I64, sequence: I64):
+def on_begin(f: RoutineBody, pool: PoolMemory, who: I64, sequence: I64) -> None:
     """Participant `who`, this thread, begins to run tiles of a job; 0 is the caller."""
 
 
 @routine
-def on_rest(f: RoutineBody, pool: PoolMemory, who: I64):
+def on_rest(f: RoutineBody, pool: PoolMemory, who: I64) -> None:
     """It has nothing more to do for the job; called again where it waits and comes back."""
 
 
 @routine
-def on_idle(f: RoutineBody, pool: PoolMemory, who: I64):
+def on_idle(f: RoutineBody, pool: PoolMemory, who: I64) -> None:
     """It waits: for other participants, or for a job."""
 
 
 # ---- the caller
 @routine
-def gc_parallel(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64):
+def gc_parallel(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64) -> None:
     """Runs fn(ctx, frame, tile, scratch) for every tile; back when all are done (or the call is cancelled)."""
     others = ctx.threads.value.at_most(tiles) - 1
     with f.if_(others > 0):
@@ -79,7 +80,7 @@ def gc_parallel(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tile
 
 
 @routine
-def run_alone(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64):
+def run_alone(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64) -> None:
     """Every tile, on the caller."""
     scratch = ctx.scratch.value
     with f.for_(tiles) as tile:
@@ -88,7 +89,8 @@ def run_alone(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles:
 
 
 @routine
-def run_job(f: RoutineBody, pool: PoolMemory, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64, others: I64):
+def run_job(f: RoutineBody, pool: PoolMemory, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64,
+            others: I64) -> None:
     """Every tile, with at most so many workers. The caller has the pool."""
     follow(f, pool)
     grow(f, pool, others)
@@ -109,7 +111,7 @@ def run_job(f: RoutineBody, pool: PoolMemory, ctx: Context, fn: TileFunction, fr
 
 
 @routine
-def await_workers(f: RoutineBody, pool: PoolMemory, goal: I32):
+def await_workers(f: RoutineBody, pool: PoolMemory, goal: I32) -> None:
     """Until `left` reaches `goal`: spins for a while, then sleeps."""
     rounds = f.variable(I64, patience(f, pool))
     with f.while_(lambda: rounds.value > 0):
@@ -128,7 +130,7 @@ def await_workers(f: RoutineBody, pool: PoolMemory, goal: I32):
 
 
 @routine
-def grow(f: RoutineBody, pool: PoolMemory, want: I64):
+def grow(f: RoutineBody, pool: PoolMemory, want: I64) -> None:
     """Starts workers up to `want`, with all signals blocked in them; keeps what it has when the system gives no
     more."""
     f.return_if(pool.workers.value >= want)
@@ -149,7 +151,7 @@ def range_start(f: RoutineBody, r: I64, ranges: I64, tiles: I64) -> I64:
 
 
 @routine
-def claim_tiles(f: RoutineBody, pool: PoolMemory, scratch: Ptr, home: I64):
+def claim_tiles(f: RoutineBody, pool: PoolMemory, scratch: Ptr, home: I64) -> None:
     """Claims and runs tiles, from range `home` on, until none is left."""
     ranges = pool.ranges.value
     with f.for_(ranges) as i:
@@ -157,7 +159,7 @@ def claim_tiles(f: RoutineBody, pool: PoolMemory, scratch: Ptr, home: I64):
 
 
 @routine
-def claim_range(f: RoutineBody, pool: PoolMemory, scratch: Ptr, r: I64):
+def claim_range(f: RoutineBody, pool: PoolMemory, scratch: Ptr, r: I64) -> None:
     """Claims and runs tiles of one range. While places are free and workers sleep, tiles are timed to see whether help
     would pay."""
     fn, ctx, frame = pool.function.value, pool.context.value, pool.frame.value
@@ -191,7 +193,7 @@ def unclaimed(f: RoutineBody, pool: PoolMemory, tiles: I64, ranges: I64) -> I64:
 
 
 @routine
-def wake_one(f: RoutineBody, pool: PoolMemory, start: I64):
+def wake_one(f: RoutineBody, pool: PoolMemory, start: I64) -> None:
     """Wakes a sleeping worker. Moves the estimate of what that costs a step up or down: it settles at the median,
     whatever preemption adds."""
     futex_wake(f, pool.sequence_word())
@@ -217,7 +219,7 @@ def rounds_in(f: RoutineBody, pool: PoolMemory, nanoseconds: I64) -> I64:
 
 # ---- the workers
 @routine
-def worker(f: RoutineBody, pool: PoolMemory) -> Ptr:
+def worker(f: RoutineBody, pool: PoolMemory) -> Ptr:      # type: ignore[return]    # it has no end
     """The life of a worker."""
     mask = f.array(I64, MASK_WORDS)
     worn = f.variable(I64, wear(f, pool, mask))
@@ -265,7 +267,7 @@ def _work(f: RoutineBody, pool: PoolMemory, number: I64, ticket: I64) -> None:
     on_rest(f, pool, who)
 
 
-def _sleep(f: RoutineBody, pool: PoolMemory, who: I64, seen: I64, mask: Ptr, worn: Cell) -> None:
+def _sleep(f: RoutineBody, pool: PoolMemory, who: I64, seen: I64, mask: I64s, worn: Cell[I64]) -> None:
     """Until there is another job than the one seen last and somebody wants help, on a share of the CPUs of its own."""
     placement = pool.placement(who)
     pool.sleepers.add(1, SEQ_CST)
@@ -280,7 +282,7 @@ def _sleep(f: RoutineBody, pool: PoolMemory, who: I64, seen: I64, mask: Ptr, wor
     pool.sleepers.subtract(1, SEQ_CST)
 
 
-def _wear_if_changed(f: RoutineBody, pool: PoolMemory, who: I64, mask: Ptr, worn: Cell) -> None:
+def _wear_if_changed(f: RoutineBody, pool: PoolMemory, who: I64, mask: I64s, worn: Cell[I64]) -> None:
     """Runs where the caller may, unless somebody else has just narrowed this thread's affinity; then at the next
     job."""
     with f.if_(pool.mask_version.load(RELAXED) != worn.value):
@@ -291,7 +293,7 @@ def _wear_if_changed(f: RoutineBody, pool: PoolMemory, who: I64, mask: Ptr, worn
 
 
 @routine
-def gc_spin(f: RoutineBody, rounds: I64):
+def gc_spin(f: RoutineBody, rounds: I64) -> None:
     """Busy-waits: the runtime times it to turn microseconds into rounds."""
     rest = f.variable(I64, rounds)
     with f.while_(lambda: rest.value > 0):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from graphc.codegen.abi import Context
-from graphc.codegen.routines.values import I32, I64, Cell, Field, Ptr, Struct, function_of
+from graphc.codegen.routines.values import I32, I64, Cell, Field, FunctionPointer, Ptr, Struct
 
 MAX_RANGES = 32
 MAX_PLACES = 256                # participants that have a placement of their own; later ones share the last
@@ -10,7 +10,7 @@ MASK_WORDS = 128                # CPUs / 64 that an affinity mask has room for
 MASK_BYTES = 8 * MASK_WORDS
 STALL_SLOTS = 64                # a power of two
 
-TileFunction = function_of(None, Context, Ptr, I64, Ptr)        # (ctx, frame, tile, scratch)
+TileFunction = FunctionPointer[None, Context, Ptr, I64, Ptr]        # (ctx, frame, tile, scratch)
 
 
 class TileRange(Struct, line=True):
@@ -52,7 +52,7 @@ class PoolMemory(Struct, line=True):
     placements = Field(Placement, MAX_PLACES + 1)
     mask = Field(I64, MASK_WORDS)       # the CPUs where the caller, and so all participants, may run
 
-    def sequence_word(self) -> Cell:
+    def sequence_word(self) -> Cell[I32]:
         """The upper half of the ticket, which is what sleeping workers watch."""
         return Cell(self.ticket.pointer.plus(4), I32)
 

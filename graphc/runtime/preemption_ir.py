@@ -42,7 +42,7 @@ def watched(pool: PoolMemory, who: I64) -> Watched:
 
 # ---- what takes the place of the pool's hooks
 @routine
-def begin_watched(f: RoutineBody, pool: PoolMemory, who: I64, sequence: I64):
+def begin_watched(f: RoutineBody, pool: PoolMemory, who: I64, sequence: I64) -> None:
     """From here on this thread is missed when it stops."""
     own = watched(pool, who)
     is_known = (who != 0) & (own.thread.load(RELAXED) != 0)     # another thread may be the caller each time
@@ -53,7 +53,7 @@ def begin_watched(f: RoutineBody, pool: PoolMemory, who: I64, sequence: I64):
 
 
 @routine
-def rest_watched(f: RoutineBody, pool: PoolMemory, who: I64):
+def rest_watched(f: RoutineBody, pool: PoolMemory, who: I64) -> None:
     """It may stop. A worker whose tile was done on the caller's CPU leaves it."""
     own, placement = watched(pool, who), pool.placement(who)
     own.job.exchange(0, SEQ_CST)
@@ -68,7 +68,7 @@ def rest_watched(f: RoutineBody, pool: PoolMemory, who: I64):
 
 
 @routine
-def help_preempted(f: RoutineBody, pool: PoolMemory, who: I64):
+def help_preempted(f: RoutineBody, pool: PoolMemory, who: I64) -> None:
     """Participant `who` has nothing to do: looks after the others, and brings one that is preempted to its CPU. A
     worker then goes where that one was."""
     participants = pool.workers.load(RELAXED) + 1
@@ -153,7 +153,7 @@ def bring(f: RoutineBody, pool: PoolMemory, who: I64, is_guest: I1) -> I64:
 
 
 @routine
-def go_to(f: RoutineBody, placement: Placement, cpu: I64):
+def go_to(f: RoutineBody, placement: Placement, cpu: I64) -> None:
     """This thread, whose place it is, goes to another CPU, if it may."""
     f.return_if(~hold_placement(f, placement))
     mask = f.array(I64, MASK_WORDS)
@@ -164,7 +164,7 @@ def go_to(f: RoutineBody, placement: Placement, cpu: I64):
 
 
 @routine
-def swap_shares(f: RoutineBody, one: Placement, other: Placement):
+def swap_shares(f: RoutineBody, one: Placement, other: Placement) -> None:
     """Where two workers sleep, exchanged."""
     share = one.share.load(RELAXED)
     one.share.store(other.share.load(RELAXED), RELAXED)
@@ -179,7 +179,7 @@ def has_cpu(f: RoutineBody, mask: I64s, known: I64, cpu: I64) -> I1:
 
 
 @routine
-def move_thread(f: RoutineBody, thread: I64, cpu: I64, mask: I64s, known: I64):
+def move_thread(f: RoutineBody, thread: I64, cpu: I64, mask: I64s, known: I64) -> None:
     """A thread goes to one CPU, and may then run where `mask` allows."""
     one = f.array(I64, MASK_WORDS)
     memset(f, one, 0, MASK_BYTES, False)

@@ -19,7 +19,7 @@ def gc_mem_malloc(f: RoutineBody, context: Ptr, size: I64) -> Ptr:
     """New memory, or null."""
     memory = f.variable(Ptr, None)
     is_large = size >= LARGE
-    f.return_if(posix_memalign(f, memory, f.select(is_large, I64.constant(f, HUGE_PAGE), ALIGNMENT), size) != 0, None)
+    f.return_if(posix_memalign(f, memory, f.select(is_large, f.given(HUGE_PAGE, I64), ALIGNMENT), size) != 0, None)
     with f.if_(is_large):
         madvise(f, memory.value, size, MADV_HUGEPAGE)
     return memory.value
@@ -38,6 +38,6 @@ def gc_mem_realloc(f: RoutineBody, context: Ptr, old: Ptr, size: I64) -> Ptr:
 
 
 @routine
-def gc_mem_free(f: RoutineBody, context: Ptr, memory: Ptr, size: I64):
+def gc_mem_free(f: RoutineBody, context: Ptr, memory: Ptr, size: I64) -> None:
     """Gives memory back."""
     free(f, memory)

@@ -19,7 +19,7 @@ SELF = 0                        # this thread, to the system
 
 
 @routine
-def follow(f: RoutineBody, pool: PoolMemory):
+def follow(f: RoutineBody, pool: PoolMemory) -> None:
     """The caller, who has the pool, notes where it may run, at most every so often. The version is odd while that is
     written."""
     time = now(f)
@@ -37,7 +37,7 @@ def follow(f: RoutineBody, pool: PoolMemory):
 
 
 @routine
-def noted(f: RoutineBody, pool: PoolMemory, mask: I64s, version: I64s) -> I64:
+def noted(f: RoutineBody, pool: PoolMemory, mask: I64s, version: I64s) -> I64:     # type: ignore[return]  # in its loop
     """Copies what the caller has noted to `mask`, and its version; returns its bytes."""
     with f.forever():
         before = pool.mask_version.load(ACQUIRE)
@@ -100,6 +100,6 @@ def hold_placement(f: RoutineBody, own: Placement) -> I1:
 
 
 @routine
-def free_placement(f: RoutineBody, own: Placement):
+def free_placement(f: RoutineBody, own: Placement) -> None:
     """Gives it back."""
     own.lock.store(0, RELEASE)

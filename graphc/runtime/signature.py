@@ -1,8 +1,10 @@
 """What a compiled function takes and gives."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from graphc.errors import InternalError
 from graphc.ir.dims import evaluate
@@ -33,7 +35,7 @@ class Signature:
     result: str = "tuple"
     name: str = "graph"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.result not in RESULTS:
             raise InternalError(f"result {self.result!r} is none of {', '.join(RESULTS)}", "signature")
         if self.result == "array" and len(self.outputs) != 1:
@@ -46,7 +48,7 @@ class Signature:
         return replace(self, inputs=tuple([spec.at(sizes) for spec in self.inputs]),
                        outputs=tuple([spec.at(sizes) for spec in self.outputs]))
 
-    def pack(self, arrays: list):
+    def pack(self, arrays: Sequence[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...] | dict[str, np.ndarray]:
         """The outputs as the caller gets them."""
         if self.result == "array":
             return arrays[0]

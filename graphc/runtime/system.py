@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I1, I32, I64, I8, Cell, Elements, Extern, Ptr, Size, array_of
+from graphc.codegen.routines.values import I1, I32, I64, I8, Cell, Elements, Extern, Ptr, Size
 
-I64s, Pointers = array_of(I64), array_of(Ptr)
+I64s = Elements[I64]
+Pointers = Elements[Ptr]
 
 pthread_create = Extern("pthread_create", I32, Ptr, Ptr, Ptr, Ptr)
 pthread_detach = Extern("pthread_detach", I32, I64)
@@ -35,18 +36,18 @@ def clock(f: RoutineBody, which: I32) -> I64:
     return time[0].value * SECOND_NS + time[1].value
 
 
-def futex_wait(f: RoutineBody, word: Cell, expected: I32 | I64, limit: Elements | None = None) -> None:
+def futex_wait(f: RoutineBody, word: Cell[I32], expected: I32 | I64 | int, limit: I64s | None = None) -> None:
     """Sleeps unless the word is another than expected by now; until woken, for no reason, or for as long as `limit`
     says."""
     f.syscall("futex", word, FUTEX_WAIT_PRIVATE, expected, limit, None, 0)
 
 
-def futex_wake(f: RoutineBody, word: Cell) -> I64:
+def futex_wake(f: RoutineBody, word: Cell[I32]) -> I64:
     """Wakes one thread that sleeps at the word; how many did."""
     return f.syscall("futex", word, FUTEX_WAKE_PRIVATE, 1, None, None, 0)
 
 
-def time_limit(f: RoutineBody, nanoseconds: I64 | int) -> Elements:
+def time_limit(f: RoutineBody, nanoseconds: I64 | int) -> I64s:
     """Less than a second, as system calls take it."""
     limit = f.array(I64, 2)
     limit[0].value = 0

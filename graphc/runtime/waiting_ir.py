@@ -96,7 +96,7 @@ def unless_cancelled(f: RoutineBody, ctx: Context, code: I32) -> I32:
 
 
 @routine
-def gc_cancel(f: RoutineBody, call: CallRecord):
+def gc_cancel(f: RoutineBody, call: CallRecord) -> None:
     """Asks the call to come back, unless it has begun to write state. GIL held, as when its context comes and goes."""
     call.cancelled.value = 1
     ctx = call.context.value
@@ -111,4 +111,4 @@ def gc_add_frame(f: RoutineBody, free: FreeFrames, frame: FrameMemory, bound: I6
     f.return_if(made >= bound, 0)
     free.made.value = made + 1
     gc_push_frame(f, free, frame)
-    return 1
+    return f.given(1, I32)

@@ -120,6 +120,10 @@ def a_part_elsewhere(plan):
     return moved(plan, out(plan, "neg"), offset=0)
 
 
+def a_kernel_taken_for_parts_that_are_there(plan):
+    return replace(plan, assembled=plan.assembled | {node(plan, "cumsum")})
+
+
 def a_value_over_one_that_is_read_later(plan):
     return moved(plan, out(plan, "cumsum"), buffer=plan.places[out(plan, "concat")].buffer)
 
@@ -160,6 +164,7 @@ FAULTS = {
                an_output_elsewhere: "has it in output",
                an_output_in_another_layout: "has it in output", two_buffers_in_one_place: "overlaps another",
                an_arena_that_is_too_small: "leaves the arena", a_part_elsewhere: "not where it belongs",
+               a_kernel_taken_for_parts_that_are_there: "is not put together",
                a_value_over_one_that_is_read_later: "is still read", a_store_into_an_input: "only read"},
     loop(3): {a_slot_too_few: "carry 0 is in slots", a_body_argument_that_grows: "has it in argument",
               a_body_larger_than_its_region: "its region"},

@@ -23,11 +23,15 @@ from graphc.codegen.routines.values import (
     RELAXED,
     SEQ_CST,
     Cell,
+    Elements,
     Extern,
     Field,
+    FunctionPointer,
     Ptr,
+    Records,
     Struct,
-    function_of,
+    elements_of,
+    records_of,
 )
 from graphc.errors import InternalError
 from graphc.runtime.native import runtime_target
@@ -69,7 +73,7 @@ def test_a_field_has_no_name_that_every_value_has():
 
 # ---- mistakes
 number_of = Extern("number_of", I64, Ptr)
-TakesOne = function_of(I64, I64)
+TakesOne = FunctionPointer[I64, I64]
 
 
 @routine
@@ -150,6 +154,20 @@ def test_what_does_not_fit_is_refused(text):
     with pytest.raises(InternalError) as caught:
         RoutineBody(with_mistake(MISTAKES[text]), X86_64)
     assert "routine wrong: " in str(caught.value) and text.strip() in str(caught.value)
+
+
+def test_a_kind_of_pointer_is_one_class():
+    """What two files name is the same type, by which functions are compared."""
+    assert Elements[I64] is elements_of(I64) and Records[Inner] is records_of(Inner)
+    assert Elements[I64] is not Elements[I32] and Elements[Inner] is not Records[Inner]
+    assert FunctionPointer[I64, I64] is TakesOne and FunctionPointer[None, I64] is not TakesOne
+    assert (TakesOne.result, TakesOne.params) == (I64, (I64,))
+
+
+def test_a_routine_of_another_object_file_takes_and_gives_the_same():
+    there = one_more.elsewhere()
+    assert (there.name, there.result, there.params) == ("one_more", I64, (I64,))
+    assert TakesOne.constant(RoutineBody(one_more, X86_64), there).text == "@one_more"
 
 
 def test_who_stands_for_another_takes_the_same():

@@ -17,7 +17,7 @@ class Architecture:
     """`pause`: the function that says that a thread waits, and what it is given; None where the runtime has no threads:
     then routines need no atomic instructions, which may be missing."""
     name: str
-    pause: tuple[Extern, tuple[int, ...]] | None = None
+    pause: tuple[Extern[None], tuple[int, ...]] | None = None
     syscalls: Mapping[str, int] = field(default_factory=dict)
     pointer_bits: int = 64
 

@@ -1,7 +1,7 @@
 """The routine IR's builder: `RoutineBody` holds statements and has a method for each kind, like the loop IR's.
 
     @routine
-    def total(f: RoutineBody, numbers: array_of(I64), count: I64) -> I64:
+    def total(f: RoutineBody, numbers: Elements[I64], count: I64) -> I64:
         sum = f.variable(I64, 0)
         with f.for_(count) as i:
             sum.value += numbers[i].value
@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import get_annotations
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
 
 from graphc.codegen.routines.architecture import SYSCALL, Architecture
-from graphc.codegen.routines.values import I1, I64, Cell, Elements, Extern, Global, Ptr, Typed, array_of
+from graphc.codegen.routines.values import (
+    I1, I64, Cell, Elements, Extern, Global, Ptr, Result, Typed, Value, elements_of)
 from graphc.errors import InternalError
 from graphc.once import once_property
 
-Value = TypeVar("Value", bound=Typed)
+if TYPE_CHECKING:
+    from graphc.codegen.routines.values import Given
 
 
 class Callee(Protocol):
@@ -85,11 +87,12 @@ class Repeat:
     broken: bool = False
 
 
-class Routine:
-    """A function in the routine IR. `inline`: into every caller."""
+class Routine(Generic[Result]):
+    """A function in the routine IR. `inline`: into every caller. What a call gives has a type for the type checker; the
+    values that it takes, which may be constants, are looked at when the caller's body is made."""
     variadic = False
 
-    def __init__(self, build: Callable[..., object], inline: bool = False):
+    def __init__(self, build: Callable[..., Result], inline: bool = False):
         self.name, self.build, self.inline = build.__name__, build, inline
         self.doc = " ".join((build.__doc__ or "").split())
 
@@ -105,19 +108,23 @@ class Routine:
     def result(self) -> type[Typed] | None:
         return self._types.get("return")
 
-    def __call__(self, body: RoutineBody, *values: object) -> Any:
-        return body.call(self, values)
+    def __call__(self, body: RoutineBody, *values: Given) -> Result:
+        return cast(Result, body.call(self, values))
+
+    def elsewhere(self) -> Extern[Result]:
+        """The same function, of another object file."""
+        return cast("Extern[Result]", Extern(self.name, self.result, *self.params))
 
     def __repr__(self) -> str:
         return self.name
 
 
-def routine(build: Callable[..., object]) -> Routine:
+def routine(build: Callable[..., Result]) -> Routine[Result]:
     """Decorator of a function that writes a routine."""
     return Routine(build)
 
 
-def inlined(build: Callable[..., object]) -> Routine:
+def inlined(build: Callable[..., Result]) -> Routine[Result]:
     """The same, for one that becomes a part of each of its callers."""
     return Routine(build, inline=True)
 
@@ -125,7 +132,7 @@ def inlined(build: Callable[..., object]) -> Routine:
 class RoutineBody:
     """The statements of a routine under construction, and the finished ones, for one architecture."""
 
-    def __init__(self, owner: Routine, architecture: Architecture):
+    def __init__(self, owner: Routine[Any], architecture: Architecture):
         self.owner, self.architecture = owner, architecture
         self.root = StatementList()
         self._open = [self.root]                # the blocks around the next statement
@@ -143,7 +150,7 @@ class RoutineBody:
         return InternalError(f"routine {self.owner.name}: {message}", "runtime")
 
     # ---- values
-    def given(self, value: object, kind: type[Value]) -> Value:
+    def given(self, value: Given, kind: type[Value]) -> Value:
         """`value`, or the constant, as a value of that type; of a variable or a field where an address is wanted, its
         address."""
         if isinstance(value, Cell):
@@ -156,7 +163,12 @@ class RoutineBody:
             raise self.error(f"a {kind.__name__} is used outside the block that it is computed in")
         return cast(Value, value)
 
-    def emit(self, op: str, kind: type[Typed] | None, *operands: Typed, how: object = None) -> Any:
+    @overload
+    def emit(self, op: str, kind: type[Value], *operands: Typed, how: object = None) -> Value: ...
+    @overload
+    def emit(self, op: str, kind: None, *operands: Typed, how: object = None) -> None: ...
+
+    def emit(self, op: str, kind: type[Typed] | None, *operands: Typed, how: object = None) -> Typed | None:
         """Appends an instruction; its result, of type `kind`."""
         block = self._open[-1]
         if block.ends:
@@ -169,7 +181,12 @@ class RoutineBody:
         block.statements.append(Instruction(op, result, operands, how))
         return result
 
-    def select(self, condition: I1, yes: Typed | int, no: Typed | int) -> Any:
+    @overload
+    def select(self, condition: I1, yes: Value, no: Value | int) -> Value: ...
+    @overload
+    def select(self, condition: I1, yes: int, no: Value) -> Value: ...
+
+    def select(self, condition: I1, yes: Typed | int, no: Typed | int) -> Typed:
         """`yes` if the condition holds, else `no`; one of them may be a constant."""
         kind = type(yes if isinstance(yes, Typed) else no)
         if not issubclass(kind, Typed):
@@ -184,19 +201,19 @@ class RoutineBody:
         return Ptr(self, f"@{thing.name}")
 
     # ---- memory of the routine's own
-    def variable(self, kind: type[Typed], start: object) -> Cell:
+    def variable(self, kind: type[Value], start: Given) -> Cell[Value]:
         """A local variable."""
-        cell = Cell(array_of(kind).of(self.emit("alloca", Ptr, how=kind.bytes)), kind)
+        cell = Cell(elements_of(kind).of(self.emit("alloca", Ptr, how=kind.bytes)), kind)
         cell.value = start
         return cell
 
-    def array(self, kind: type[Typed], count: I64 | int) -> Elements:
+    def array(self, kind: type[Value], count: I64 | int) -> Elements[Value]:
         """Uninitialised values on the stack, until the routine returns."""
         if isinstance(count, int):
-            return array_of(kind).of(self.emit("alloca", Ptr, how=count * kind.bytes))
+            return elements_of(kind).of(self.emit("alloca", Ptr, how=count * kind.bytes))
         if len(self._loops):
             raise self.error("memory of a size known at run time grows in a loop")
-        return array_of(kind).of(self.emit("alloca", Ptr, count * kind.bytes))
+        return elements_of(kind).of(self.emit("alloca", Ptr, count * kind.bytes))
 
     def fence(self, order: str) -> None:
         self.emit("fence", None, how=order)
@@ -256,19 +273,19 @@ class RoutineBody:
         with self.if_(condition):
             self.break_()
 
-    def return_(self, value: object = None) -> None:
+    def return_(self, value: Given = None) -> None:
         kind = self.owner.result
         if kind is None and value is not None:
             raise self.error("returns a value and has no result")
         self.emit("ret", None, *(() if kind is None else (self.given(value, kind),)))
 
-    def return_if(self, condition: I1, value: object = None) -> None:
+    def return_if(self, condition: I1, value: Given = None) -> None:
         """`value` has been computed before, whether the condition holds or not."""
         with self.if_(condition):
             self.return_(value)
 
     # ---- calls
-    def call(self, callee: Callee, values: Sequence[object]) -> Any:
+    def call(self, callee: Callee, values: Sequence[Given]) -> Typed | None:
         if len(values) < len(callee.params) or len(values) > len(callee.params) and not callee.variadic:
             raise self.error(f"{callee!r} takes {len(callee.params)} values, the call gives {len(values)}")
         operands = [self.given(v, kind) for v, kind in zip(values, callee.params)]
@@ -279,11 +296,11 @@ class RoutineBody:
             self.mentioned.append(callee)
         return self.emit("call", callee.result, *operands, how=callee)
 
-    def syscall(self, name: str, *values: object) -> I64:
+    def syscall(self, name: str, *values: Given) -> I64:
         """The system call of that name; what it gives back, which is -1 for an error."""
         if name not in self.architecture.syscalls:
             raise self.error(f"no system call {name} on {self.architecture.name}")
-        return self.call(SYSCALL, (self.architecture.syscalls[name], *values))
+        return SYSCALL(self, self.architecture.syscalls[name], *values)
 
     def pause(self) -> None:
         """Tells the CPU that this thread waits in a loop."""
@@ -292,7 +309,7 @@ class RoutineBody:
         self.call(*self.architecture.pause)
 
     # ---- helpers
-    def _more(self, value: object) -> Typed:
+    def _more(self, value: Given) -> Typed:
         """A value that a variadic function takes besides its parameters: numbers are I64."""
         if value is None or isinstance(value, (Cell, Ptr)):
             return self.given(value, Ptr)

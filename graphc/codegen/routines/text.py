@@ -3,13 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from graphc.codegen.routines.architecture import Architecture
 from graphc.codegen.routines.routine import Branch, Callee, Instruction, Repeat, Routine, RoutineBody, StatementList
 from graphc.codegen.routines.values import VOLATILE, Extern, Global, Ptr, Size, Typed
 from graphc.errors import InternalError
 
-Replaced = Mapping[Routine, Routine]            # routines, and those that stand in their place
+Replaced = Mapping[Routine[Any], Routine[Any]]  # routines, and those that stand in their place
 
 ARITHMETIC = ("add", "sub", "mul", "udiv", "urem", "and", "or", "xor", "shl", "lshr")
 COMPARISONS = ("eq", "ne", "slt", "sle", "sgt", "sge")
@@ -26,7 +27,7 @@ PATTERNS = {
     "select": "select {t[0]}, {t[1]}, {t[2]}", "offset": "getelementptr i8, {t[0]}, {t[1]}", "fence": "fence {how}"}
 
 
-def module_text(routines: Iterable[Routine], architecture: Architecture,
+def module_text(routines: Iterable[Routine[Any]], architecture: Architecture,
                 replaced: Replaced = MappingProxyType({})) -> str:
     """LLVM text of these routines, which others can call, and of all that they call."""
     bodies = routine_bodies(routines, architecture, replaced)
@@ -39,7 +40,7 @@ def module_text(routines: Iterable[Routine], architecture: Architecture,
     return "\n".join(parts) + "\n"
 
 
-def routine_bodies(routines: Iterable[Routine], architecture: Architecture,
+def routine_bodies(routines: Iterable[Routine[Any]], architecture: Architecture,
                    replaced: Replaced) -> dict[str, RoutineBody]:
     """The bodies of these routines and of all they call, by name, callers first. InternalError when two have one name
     or one stands in the place of another that takes or gives something else."""
@@ -58,7 +59,7 @@ def routine_bodies(routines: Iterable[Routine], architecture: Architecture,
     return bodies
 
 
-def _declaration(thing: Extern | Global, architecture: Architecture) -> str:
+def _declaration(thing: Extern[Any] | Global, architecture: Architecture) -> str:
     if isinstance(thing, Extern):
         return f"declare {_type(thing.result)} @{thing.name}({_params(thing, architecture)})"
     if thing.zeros:

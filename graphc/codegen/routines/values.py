@@ -1,26 +1,46 @@
-"""Values and memory of routines. The class of a value is its type; a `Struct` is a pointer to memory with named, typed
-fields."""
+"""Values and memory of routines. The class of a value is its type, for Python and for the type checker: a field of type
+`Cell[I64]` gives an `I64`, to which nothing but another one, or a Python int, is added. A `Struct` is a pointer to
+memory with named, typed fields.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, TypeVarTuple, cast, overload
 
 from graphc.errors import InternalError
 
 if TYPE_CHECKING:
-    from graphc.codegen.routines.routine import StatementList, RoutineBody
+    from graphc.codegen.routines.routine import Routine, RoutineBody, StatementList
+
+    # What is taken where a value is wanted: a value, the constant or the address that this stands for. Whether it fits
+    # is looked at when the routine's body is made.
+    Given: TypeAlias = "Typed | Cell[Typed] | int | None | Global | Extern[Any] | Routine[Any]"
 
 RELAXED, ACQUIRE, RELEASE, ACQ_REL, SEQ_CST = "monotonic", "acquire", "release", "acq_rel", "seq_cst"
 OF_VALUES = ("body", "text", "block", "const")         # attributes, beside those of the classes
 VOLATILE = "volatile"           # a plain load that is made once, where it stands
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])
+Value = TypeVar("Value", bound="Typed")
+Number = TypeVar("Number", bound="Int")
+Pointer = TypeVar("Pointer", bound="Ptr")
+Record = TypeVar("Record", bound="Struct")
+Kind = TypeVar("Kind", bound="Typed", covariant=True)               # of what a cell or an element holds
+Content = TypeVar("Content", covariant=True)                        # what a field of a struct gives
+Result = TypeVar("Result", bound="Typed | None", covariant=True)    # of a function
+Params = TypeVarTuple("Params")
 
 
 def _kept(make: Maker) -> Maker:
     """`cache`, whose stub takes no class as an argument."""
     return cast(Maker, cache(make))
+
+
+@_kept
+def _kind_of_pointer(base: type[Pointer], name: str, **facts: object) -> type[Pointer]:
+    """The one subclass of `base` with these class attributes."""
+    return type(name, (base,), facts)
 
 
 class Typed:
@@ -56,35 +76,35 @@ class Int(Typed):
         number = int(value) - ((value >> 8 * cls.bytes - 1) << 8 * cls.bytes if value > 0 and cls is not I1 else 0)
         return cls(body, str(number) if cls is not I1 else str(bool(number)).lower(), const=number)
 
-    def __add__(self, other: object) -> Self: return self._with("add", other)
-    def __sub__(self, other: object) -> Self: return self._with("sub", other)
-    def __mul__(self, other: object) -> Self: return self._with("mul", other)
-    def __floordiv__(self, other: object) -> Self: return self._with("udiv", other)
-    def __mod__(self, other: object) -> Self: return self._with("urem", other)
-    def __and__(self, other: object) -> Self: return self._with("and", other)
-    def __or__(self, other: object) -> Self: return self._with("or", other)
-    def __xor__(self, other: object) -> Self: return self._with("xor", other)
-    def __lshift__(self, other: object) -> Self: return self._with("shl", other)
-    def __rlshift__(self, other: object) -> Self: return self.body.given(other, type(self)) << self
-    def __rshift__(self, other: object) -> Self: return self._with("lshr", other)
+    def __add__(self, other: Self | int) -> Self: return self._with("add", other)
+    def __sub__(self, other: Self | int) -> Self: return self._with("sub", other)
+    def __mul__(self, other: Self | int) -> Self: return self._with("mul", other)
+    def __floordiv__(self, other: Self | int) -> Self: return self._with("udiv", other)
+    def __mod__(self, other: Self | int) -> Self: return self._with("urem", other)
+    def __and__(self, other: Self | int) -> Self: return self._with("and", other)
+    def __or__(self, other: Self | int) -> Self: return self._with("or", other)
+    def __xor__(self, other: Self | int) -> Self: return self._with("xor", other)
+    def __lshift__(self, other: Self | int) -> Self: return self._with("shl", other)
+    def __rlshift__(self, other: Self | int) -> Self: return self.body.given(other, type(self)) << self
+    def __rshift__(self, other: Self | int) -> Self: return self._with("lshr", other)
     def __invert__(self) -> Self: return self._with("xor", True if isinstance(self, I1) else -1)
     def __eq__(self, other: object) -> I1: return self._compared("eq", other)     # type: ignore[override]
     def __ne__(self, other: object) -> I1: return self._compared("ne", other)     # type: ignore[override]
-    def __lt__(self, other: object) -> I1: return self._compared("slt", other)
-    def __le__(self, other: object) -> I1: return self._compared("sle", other)
-    def __gt__(self, other: object) -> I1: return self._compared("sgt", other)
-    def __ge__(self, other: object) -> I1: return self._compared("sge", other)
+    def __lt__(self, other: Self | int) -> I1: return self._compared("slt", other)
+    def __le__(self, other: Self | int) -> I1: return self._compared("sle", other)
+    def __gt__(self, other: Self | int) -> I1: return self._compared("sgt", other)
+    def __ge__(self, other: Self | int) -> I1: return self._compared("sge", other)
     __hash__ = object.__hash__
 
-    def zext(self, to: type[Int]) -> Int: return self.body.emit("zext", to, self)
-    def sext(self, to: type[Int]) -> Int: return self.body.emit("sext", to, self)
-    def trunc(self, to: type[Int]) -> Int: return self.body.emit("trunc", to, self)
+    def zext(self, to: type[Number]) -> Number: return self.body.emit("zext", to, self)
+    def sext(self, to: type[Number]) -> Number: return self.body.emit("sext", to, self)
+    def trunc(self, to: type[Number]) -> Number: return self.body.emit("trunc", to, self)
 
-    def _with(self, op: str, other: object) -> Self:
+    def _with(self, op: str, other: Self | int) -> Self:
         return self.body.emit(op, type(self), self, self.body.given(other, type(self)))
 
     def _compared(self, op: str, other: object) -> I1:
-        return self.body.emit(op, I1, self, self.body.given(other, type(self)))
+        return self.body.emit(op, I1, self, self.body.given(cast("Given", other), type(self)))    # which looks at it
 
 
 class I1(Int):
@@ -147,49 +167,56 @@ class Ptr(Typed):
         return self.body.emit("offset", Ptr, self, self.body.given(offset, I64))
 
 
-class Cell:
+class Cell(Generic[Kind]):
     """A value in memory. `value` reads and writes it plainly; the methods do so atomically, in the memory order that
     they are given."""
 
-    def __init__(self, pointer: Ptr, kind: type[Typed]):
+    def __init__(self, pointer: Ptr, kind: type[Kind]):
         self.pointer, self.kind = pointer, kind
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Kind:
         return self.pointer.body.emit("load", self.kind, self.pointer)
 
     @value.setter
-    def value(self, value: object) -> None:
+    def value(self, value: Given) -> None:
         body = self.pointer.body
         body.emit("store", None, self.pointer, body.given(value, self.kind))
 
-    def load(self, order: str) -> Any:
+    def load(self, order: str) -> Kind:
         return self.pointer.body.emit("load", self.kind, self.pointer, how=order)
 
-    def store(self, value: object, order: str) -> None:
+    def store(self, value: Given, order: str) -> None:
         body = self.pointer.body
         body.emit("store", None, self.pointer, body.given(value, self.kind), how=order)
 
-    def exchange(self, value: object, order: str) -> Any: return self._update("xchg", value, order)
-    def add(self, value: object, order: str) -> Any: return self._update("add", value, order)
-    def subtract(self, value: object, order: str) -> Any: return self._update("sub", value, order)
-    def bitwise_and(self, value: object, order: str) -> Any: return self._update("and", value, order)
+    def exchange(self, value: Given, order: str) -> Kind: return self._update("xchg", value, order)
+    def add(self, value: Given, order: str) -> Kind: return self._update("add", value, order)
+    def subtract(self, value: Given, order: str) -> Kind: return self._update("sub", value, order)
+    def bitwise_and(self, value: Given, order: str) -> Kind: return self._update("and", value, order)
 
-    def compare_exchange(self, expected: object, value: object, order: str) -> Any:
+    def compare_exchange(self, expected: Given, value: Given, order: str) -> Kind:
         """Writes `value` if `expected` is there; what was there. A failure orders nothing."""
         body = self.pointer.body
         old, new = body.given(expected, self.kind), body.given(value, self.kind)
         return body.emit("cmpxchg", self.kind, self.pointer, old, new, how=order)
 
-    def _update(self, op: str, value: object, order: str) -> Any:
+    def _update(self, op: str, value: Given, order: str) -> Kind:
         """What was there before."""
         body = self.pointer.body
         return body.emit(f"atomicrmw {op}", self.kind, self.pointer, body.given(value, self.kind), how=order)
 
 
-class Field:
+class Field(Generic[Content]):
     """A field of a `Struct`: a value of `kind`, or `count` of them (of structs: the structs themselves). `line`: it
     starts a cache line."""
+
+    @overload
+    def __init__(self: Field[Cell[Value]], kind: type[Value], *, line: bool = False): ...
+    @overload
+    def __init__(self: Field[Records[Record]], kind: type[Record], count: int, line: bool = False): ...
+    @overload
+    def __init__(self: Field[Elements[Value]], kind: type[Value], count: int, line: bool = False): ...
 
     def __init__(self, kind: type[Typed], count: int | None = None, line: bool = False):
         self.kind, self.count, self.line = kind, count, line
@@ -198,20 +225,26 @@ class Field:
         self.bytes = (record.size if record else kind.bytes) * (1 if count is None else count)
         self.offset = 0
 
-    def __get__(self, struct: Struct | None, _: type[Struct]) -> Field | Cell | Elements:
+    @overload
+    def __get__(self, struct: None, _: type[Struct]) -> Self: ...
+    @overload
+    def __get__(self, struct: Struct, _: type[Struct]) -> Content: ...
+
+    def __get__(self, struct: Struct | None, _: type[Struct]) -> object:
         if struct is None:
             return self
         at = struct.plus(self.offset)
         if self.count is None:
             return Cell(at, self.kind)
-        return (records_of(self.kind) if issubclass(self.kind, Struct) else array_of(self.kind)).of(at)
+        kind = records_of(self.kind) if issubclass(self.kind, Struct) else elements_of(self.kind)
+        return kind.of(at)
 
 
 class Struct(Ptr):
     """A pointer to memory with the fields that a subclass lists in order, each at a multiple of its own size, after
     those of its base class; `size`: bytes of it all."""
     size: ClassVar[int] = 0
-    fields: ClassVar[dict[str, Field]] = {}
+    fields: ClassVar[dict[str, Field[object]]] = {}
 
     def __init_subclass__(cls, line: bool = False) -> None:
         """`line`: it fills whole cache lines."""
@@ -227,40 +260,39 @@ class Struct(Ptr):
         cls.size = -(-end // unit) * unit
 
 
-class Elements(Ptr):
-    """A pointer to values of one kind, or to structs, one after the other."""
+class Elements(Ptr, Generic[Kind]):
+    """A pointer to values, which may be pointers, one after the other: `Elements[I64]`, whose class is made when it is
+    named first."""
     element: ClassVar[type[Typed]]
-    inside: ClassVar[bool]
 
-    def __getitem__(self, index: I64 | int) -> Cell | Struct:
-        if self.inside and issubclass(self.element, Struct):
-            return self.element.of(self.plus(index * self.element.size))
-        return Cell(self.plus(index * self.element.bytes), self.element)
+    def __class_getitem__(cls, kind: type[Typed]) -> type[Self]:
+        return _kind_of_pointer(cls, f"{kind.__name__}s", element=kind)
 
-
-@_kept
-def array_of(kind: type[Typed]) -> type[Elements]:
-    """The type of a pointer to values, which may be pointers."""
-    return type(f"{kind.__name__}s", (Elements,), {"element": kind, "inside": False})
+    def __getitem__(self, index: I64 | int) -> Cell[Kind]:
+        return Cell(self.plus(index * self.element.bytes), cast("type[Kind]", self.element))
 
 
-@_kept
-def records_of(kind: type[Struct]) -> type[Elements]:
-    """The type of a pointer to structs that lie side by side."""
-    return type(f"{kind.__name__}Records", (Elements,), {"element": kind, "inside": True})
+class Records(Ptr, Generic[Record]):
+    """A pointer to structs that lie side by side: `Records[TileRange]`."""
+    element: ClassVar[type[Struct]]
+
+    def __class_getitem__(cls, kind: type[Struct]) -> type[Self]:
+        return _kind_of_pointer(cls, f"{kind.__name__}Records", element=kind)
+
+    def __getitem__(self, index: I64 | int) -> Record:
+        return cast("type[Record]", self.element).of(self.plus(index * self.element.size))
 
 
-@_kept
-def function_of(result: type[Typed] | None, *params: type[Typed]) -> type[FunctionPointer]:
-    """The type of a pointer to a function."""
-    return type("Function", (FunctionPointer,), {"result": result, "params": params})
-
-
-class FunctionPointer(Ptr):
-    """Called like a routine, with the body of the caller first."""
+class FunctionPointer(Ptr, Generic[Result, *Params]):
+    """A pointer to a function, its result first: `FunctionPointer[I32, Context]`. Called like a routine, with the body
+    of the caller first."""
     result: ClassVar[type[Typed] | None]
     params: ClassVar[tuple[type[Typed], ...]]
     variadic: ClassVar[bool] = False
+
+    def __class_getitem__(cls, types: tuple[type[Typed] | None, ...]) -> type[Self]:
+        result, *params = types
+        return _kind_of_pointer(cls, "Function", result=result, params=tuple(params))
 
     @classmethod
     def constant(cls, body: RoutineBody, value: Any) -> Self:
@@ -268,18 +300,33 @@ class FunctionPointer(Ptr):
             raise body.error(f"{value!r} takes or gives something else than is wanted there")
         return super().constant(body, value)
 
-    def __call__(self, body: RoutineBody, *values: object) -> Any:
-        return body.call(self, values)
+    def __call__(self, body: RoutineBody, *values: Given) -> Result:
+        return cast(Result, body.call(self, values))
 
 
-class Extern:
+def elements_of(kind: type[Value]) -> type[Elements[Value]]:
+    """Elements[kind], of a kind that is known when the routine is made."""
+    return Elements.__class_getitem__(kind)
+
+
+def records_of(kind: type[Record]) -> type[Records[Record]]:
+    """Records[kind], likewise."""
+    return Records.__class_getitem__(kind)
+
+
+class Extern(Generic[Result]):
     """A function of C, or of LLVM; `variadic`: it takes more values than its parameters."""
+
+    @overload
+    def __init__(self: Extern[None], name: str, result: None, *params: type[Typed], variadic: bool = False): ...
+    @overload
+    def __init__(self: Extern[Value], name: str, result: type[Value], *params: type[Typed], variadic: bool = False): ...
 
     def __init__(self, name: str, result: type[Typed] | None, *params: type[Typed], variadic: bool = False):
         self.name, self.result, self.params, self.variadic = name, result, params, variadic
 
-    def __call__(self, body: RoutineBody, *values: object) -> Any:
-        return body.call(self, values)
+    def __call__(self, body: RoutineBody, *values: Given) -> Result:
+        return cast(Result, body.call(self, values))
 
     def __repr__(self) -> str:
         return self.name

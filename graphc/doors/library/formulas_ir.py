@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from graphc.codegen.routines.routine import Routine, RoutineBody
 from graphc.codegen.routines.values import I32, I64
@@ -20,16 +19,16 @@ MOST_BYTES = 1 << 48            # of arena or scratch: times the threads they st
 class FormulaText:
     """Values of formulas inside a routine; what they share is computed once."""
 
-    def __init__(self, f: RoutineBody, sizes: Mapping[str, Any], small: Any):
+    def __init__(self, f: RoutineBody, sizes: Mapping[str, I64], small: I64s):
         self.f, self.sizes, self.small = f, sizes, small
-        self.atoms: dict[Atom, Any] = {}
+        self.atoms: dict[Atom, I64] = {}
 
-    def value(self, dim: Dim) -> Any:
+    def value(self, dim: Dim) -> I64:
         if isinstance(dim, int):
             return self.f.given(dim, I64)
-        total: Any = None
+        total: I64 | None = None
         for monomial, coefficient in dim.terms:
-            term: Any = None
+            term: I64 | None = None
             for name in monomial:
                 factor = self.atom(name)
                 term = factor if term is None else times(self.f, term, factor, self.small)
@@ -41,7 +40,7 @@ class FormulaText:
             total = term if total is None else total + term
         return self.f.given(0, I64) if total is None else total
 
-    def atom(self, atom: str) -> Any:
+    def atom(self, atom: str) -> I64:
         if str(atom) in self.sizes and not isinstance(atom, (Quotient, Largest, Named)):
             return self.sizes[str(atom)]
         if not isinstance(atom, Atom):
@@ -50,7 +49,7 @@ class FormulaText:
             self.atoms[atom] = self._made(atom)
         return self.atoms[atom]
 
-    def _made(self, atom: Atom) -> Any:
+    def _made(self, atom: Atom) -> I64:
         if isinstance(atom, Quotient):
             return rounded_down(self.f, self.value(atom.dividend), atom.divisor)
         if isinstance(atom, Named):
@@ -63,9 +62,9 @@ class FormulaText:
         raise InternalError(f"a formula has a size of the unknown kind {type(atom).__name__}", "export")
 
 
-def formulas(program: LibraryProgram) -> Routine:
+def formulas(program: LibraryProgram) -> Routine[I32]:
     """The routine of a program: whether it serves the sizes; then arena, scratch and the table of sizes."""
-    def build(f: RoutineBody, given: Any, out: Any) -> Any:
+    def build(f: RoutineBody, given: I64s, out: I64s) -> I32:
         sizes = {}
         for n, name in enumerate(program.function.sizes):
             sizes[name] = given[n].value
@@ -73,7 +72,7 @@ def formulas(program: LibraryProgram) -> Routine:
             f.return_if(sizes[name] < bounds.low, 0)
             if bounds.high is not None:
                 f.return_if(sizes[name] > bounds.high, 0)
-        small: Any = f.array(I64, 1)
+        small = f.array(I64, 1)
         small[0].value = 1
         text = FormulaText(f, sizes, small)
         for condition in program.conditions:

@@ -40,6 +40,7 @@ class ConvOp(Sliding):
     groups: int = 1
     is_contraction = takes_epilogue = True
     linear_in = ((0,), (1,))
+    images: ClassVar[ImageRoles]
     # where x, w and y, or their gradients, stand among the operands and the result
     roles: ClassVar[tuple[int, int, int]]
 

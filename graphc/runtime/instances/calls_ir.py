@@ -5,10 +5,10 @@ from graphc.codegen.abi import INDEX_BIAS, INDEX_BITS, INDEX_MASK, RETURN_OK, ST
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, RELEASE, Ptr
 from graphc.runtime.float_control import gc_run
-from graphc.runtime.instances.instance_memory import MAGIC, FunctionRecord, InstanceMemory, Job
+from graphc.runtime.instances.instance_memory import MAGIC, FunctionRecord, InstanceMemory, Job, Texts
 from graphc.runtime.instances.status import (
     ARGUMENT, BUSY, INDEX, MEMORY, NAN, OK, SIZE, UNALIGNED, UNLOADED, UNREADY, WORKER)
-from graphc.runtime.instances.texts_ir import Texts, append, append_number, failed, length_of
+from graphc.runtime.instances.texts_ir import append, append_number, failed, length_of
 from graphc.runtime.pool_ir import run_alone
 from graphc.runtime.pool_memory import TileFunction
 from graphc.runtime.system import I64s, Pointers
@@ -21,7 +21,7 @@ def check_instance(f: RoutineBody, n: InstanceMemory) -> I32:
     f.return_if(n.is_null(), UNREADY.code)
     f.return_if(n.to_int() & ALIGNMENT - 1 != 0, UNALIGNED.code)
     f.return_if(n.magic.value != MAGIC, UNREADY.code)
-    return OK.code
+    return f.given(OK.code, I32)
 
 
 @routine
@@ -66,7 +66,7 @@ def call_alone(f: RoutineBody, n: InstanceMemory, r: FunctionRecord, arrays: Poi
         f.return_(failed(f, n, WORKER))
     with f.if_(code.value != RETURN_OK):
         f.return_(failed_check(f, n, r, context.status.value))
-    return OK.code
+    return f.given(OK.code, I32)
 
 
 @routine
@@ -77,7 +77,7 @@ def wrong_argument(f: RoutineBody, r: FunctionRecord, arrays: Pointers) -> I64:
     with f.for_(facts.arrays.value) as i:
         address = arrays[i].value.to_int()
         f.return_if((address == 0) | (address & bits[i].value != 0), i)
-    return -1
+    return f.given(-1, I64)
 
 
 @routine
@@ -137,7 +137,7 @@ def fill_context(f: RoutineBody, n: InstanceMemory, r: FunctionRecord, inputs: P
 
 
 @routine
-def lay_passing(f: RoutineBody, n: InstanceMemory, r: FunctionRecord, there: Ptr):
+def lay_passing(f: RoutineBody, n: InstanceMemory, r: FunctionRecord, there: Ptr) -> None:
     """What only passes while derived arrays are made lies behind the scratch, which moves with the sizes."""
     facts = r.facts.value
     f.return_if(facts.passing_bytes.value == 0)
@@ -166,7 +166,7 @@ def failed_check(f: RoutineBody, n: InstanceMemory, r: FunctionRecord, status: I
 
 # ---- parallel loops that the caller runs
 @routine
-def run_by_caller(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64):
+def run_by_caller(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64) -> None:
     """Stands where the pool does: gives the tiles to the caller's own way of running them."""
     n = InstanceMemory.of(ctx.pool.value)
     with f.if_((ctx.threads.value <= 1) | (tiles <= 1)):
@@ -178,7 +178,7 @@ def run_by_caller(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, ti
 
 
 @routine
-def run_tile(f: RoutineBody, given: Ptr, tile: I64, worker: I32):
+def run_tile(f: RoutineBody, given: Ptr, tile: I64, worker: I32) -> None:
     """What the caller calls for each tile, on any thread; no two at once as the same worker."""
     job = Job.of(given)
     ctx, number = job.context.value, worker.sext(I64)

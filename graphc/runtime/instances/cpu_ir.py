@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphc.codegen.routines.routine import RoutineBody
 from graphc.codegen.routines.text import bytes_text
-from graphc.codegen.routines.values import I32, I64, Extern, Ptr
+from graphc.codegen.routines.values import I32, I64, Elements, Extern, Ptr
 from graphc.schedule.target import Target
 
 CPUID_NAME, XGETBV_NAME = "cpuid", "xgetbv"
@@ -58,7 +58,7 @@ def chosen_set(f: RoutineBody, prefix: str, sets: Sequence[Target]) -> I64:
     return best.value
 
 
-def _asked(f: RoutineBody, prefix: str) -> Ptr:
+def _asked(f: RoutineBody, prefix: str) -> Elements[I32]:
     """What CPUID says at LEAVES, and XCR0."""
     cpuid = Extern(f"{prefix}_{CPUID_NAME}", None, I32, I32, Ptr)
     words = f.array(I32, 4 * len(LEAVES) + 4)
@@ -67,8 +67,8 @@ def _asked(f: RoutineBody, prefix: str) -> Ptr:
     last = words[4 * len(LEAVES)]
     cpuid(f, 0, 0, last)
     with f.if_(last.value >= LAST_LEAF):
-        for n, (leaf, subleaf) in enumerate(LEAVES):
-            cpuid(f, leaf, subleaf, words[4 * n])
+        for n, (number, subleaf) in enumerate(LEAVES):
+            cpuid(f, number, subleaf, words[4 * n])
     last.value = 0
     leaf, register, bit = OSXSAVE
     with f.if_(words[4 * LEAVES.index(leaf) + register].value >> bit & 1 != 0):

@@ -10,7 +10,7 @@ for what is packed while derived arrays are made; functions use it in turn.
 from __future__ import annotations
 
 from graphc.codegen.abi import Context
-from graphc.codegen.routines.values import I8, I32, I64, Elements, Field, Ptr, Struct, array_of, function_of, records_of
+from graphc.codegen.routines.values import I8, I32, I64, Elements, Field, FunctionPointer, Ptr, Records, Struct
 from graphc.runtime.entry_layout import ProgramFunction
 from graphc.runtime.pool_memory import TileFunction
 from graphc.runtime.system import I64s, Pointers
@@ -20,9 +20,9 @@ TEXT_BYTES = 512                    # of the message about the last mistake
 PASSES = -1                         # in place of a derived array's offset: it has memory only while others are made
 
 # (names of sizes, where to write) -> whether the program serves these sizes; writes arena, scratch, the table of sizes
-FormulaFunction = function_of(I32, I64s, I64s)
-TaskFunction = function_of(None, Ptr, I64, I32)             # (job, tile, worker)
-ForFunction = function_of(None, Ptr, Ptr, Ptr, I64)         # (the caller's own, task, job, tiles)
+FormulaFunction = FunctionPointer[I32, I64s, I64s]
+TaskFunction = FunctionPointer[None, Ptr, I64, I32]             # (job, tile, worker)
+ForFunction = FunctionPointer[None, Ptr, Ptr, Ptr, I64]         # (the caller's own, task, job, tiles)
 
 
 class ProgramFacts(Struct):
@@ -38,7 +38,7 @@ class ProgramFacts(Struct):
     writes = Field(I64)         # whether it changes state
     names = Field(I64)          # of sizes
 
-    def rows(self) -> Elements:
+    def rows(self) -> I64s:
         """The arrays that follow."""
         return I64s.of(self.plus(ProgramFacts.size))
 
@@ -95,6 +95,6 @@ class Job(Struct):
     instance = Field(InstanceMemory)
 
 
-Records = records_of(FunctionRecord)
-Tensors = records_of(TensorFacts)
-Texts = array_of(I8)
+FunctionRecords = Records[FunctionRecord]
+Tensors = Records[TensorFacts]
+Texts = Elements[I8]

@@ -4,8 +4,7 @@ from __future__ import annotations
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I32, I64, RELAXED, SEQ_CST, Extern, Global, Ptr, Size
 from graphc.runtime.instances.calls_ir import work_need
-from graphc.runtime.instances.instance_memory import (
-    MAGIC, InstanceMemory, Records, TensorFacts, Tensors, Texts)
+from graphc.runtime.instances.instance_memory import MAGIC, FunctionRecords, InstanceMemory, Tensors, Texts
 from graphc.runtime.instances.status import MEMORY, OK, UNALIGNED, UNREADY, WEIGHTS
 from graphc.runtime.instances.texts_ir import say_words, text
 from graphc.runtime.pool_ir import gc_spin
@@ -38,11 +37,12 @@ def begin_instance(f: RoutineBody, n: InstanceMemory, nbytes: I64, least: I64) -
     f.return_if(n.to_int() & ALIGNMENT - 1 != 0, UNALIGNED.code)
     f.return_if(nbytes < least, MEMORY.code)
     memset(f, n, 0, least, False)
-    return OK.code
+    return f.given(OK.code, I32)
 
 
 @routine
-def lay_out(f: RoutineBody, n: InstanceMemory, records: Records, count: I64, image: Ptr, at: I64, nbytes: I64) -> I32:
+def lay_out(f: RoutineBody, n: InstanceMemory, records: FunctionRecords, count: I64, image: Ptr, at: I64,
+            nbytes: I64) -> I32:
     """Places of the state's arrays in its image, of derived arrays from `at` on, and of the work behind them."""
     end = f.variable(I64, at)
     with f.for_(count) as k:
@@ -63,11 +63,11 @@ def lay_out(f: RoutineBody, n: InstanceMemory, records: Records, count: I64, ima
         with f.if_(r.facts.value.names.value == 0):
             f.return_if(work_need(f, r, n.threads.value) > n.work_bytes.value, MEMORY.code)
     n.magic.value = MAGIC
-    return OK.code
+    return f.given(OK.code, I32)
 
 
 @routine
-def bytes_needed(f: RoutineBody, records: Records, count: I64, at: I64, threads: I64) -> I64:
+def bytes_needed(f: RoutineBody, records: FunctionRecords, count: I64, at: I64, threads: I64) -> I64:
     """Bytes of an instance whose derived arrays begin at `at`, for the sizes that the records have."""
     most, end = f.variable(I64, 0), f.variable(I64, at)
     with f.for_(count) as k:
@@ -121,7 +121,7 @@ def start_pool(f: RoutineBody) -> Ptr:
 
 
 @routine
-def forget_workers(f: RoutineBody):
+def forget_workers(f: RoutineBody) -> None:
     """The child of a fork has no workers, and nobody holds the pool."""
     pool = PoolMemory.of(f.address(POOL))
     spin, wake = pool.spin.value, pool.wake_ns.value
@@ -146,7 +146,7 @@ def load_image(f: RoutineBody, n: InstanceMemory, tensors: Tensors, count: I64, 
             memcpy(f, n.image.value.plus(tensors[i].offset.value), data.plus(begin), tensors[i].nbytes.value, False)
     n.loaded.value = 1
     n.version.value += 1
-    return OK.code
+    return f.given(OK.code, I32)
 
 
 @routine
@@ -158,7 +158,7 @@ def found_at(f: RoutineBody, tensors: Tensors, i: I64, data: Texts, nbytes: I64)
     memcpy(f, word, data, LENGTH_BYTES, False)
     length = word[0].value
     f.return_if((length < 0) | (length > nbytes - LENGTH_BYTES), -1)
-    wanted: TensorFacts = tensors[i]
+    wanted = tensors[i]
     entry, count = Texts.of(tensors.plus(wanted.entry.value)), wanted.entry_bytes.value
     at, end = f.variable(I64, LENGTH_BYTES), length + LENGTH_BYTES
     with f.while_(lambda: at.value + count < end):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I8, I32, I64, Elements, Global
+from graphc.codegen.routines.values import I8, I32, I64, Global
 from graphc.runtime.instances.instance_memory import TEXT_BYTES, InstanceMemory, Texts
 from graphc.runtime.instances.status import Status
 
@@ -56,7 +56,7 @@ def append_number(f: RoutineBody, n: InstanceMemory, at: I64, number: I64) -> I6
 
 
 @routine
-def say(f: RoutineBody, n: InstanceMemory, before: Texts, number: I64, after: Texts):
+def say(f: RoutineBody, n: InstanceMemory, before: Texts, number: I64, after: Texts) -> None:
     """The message: a number between two texts."""
     at = append(f, n, 0, before, length_of(f, before))
     behind = append_number(f, n, at, number)
@@ -64,7 +64,7 @@ def say(f: RoutineBody, n: InstanceMemory, before: Texts, number: I64, after: Te
 
 
 @routine
-def say_words(f: RoutineBody, n: InstanceMemory, before: Texts, words: Texts, count: I64):
+def say_words(f: RoutineBody, n: InstanceMemory, before: Texts, words: Texts, count: I64) -> None:
     """The message: so many characters behind a text."""
     at = append(f, n, 0, before, length_of(f, before))
     append(f, n, at, words, count)
@@ -79,5 +79,5 @@ def failed(f: RoutineBody, n: InstanceMemory, status: Status, number: I64 | int 
     return f.given(status.code, I32)
 
 
-def _begin(f: RoutineBody, content: str) -> Elements:
+def _begin(f: RoutineBody, content: str) -> Texts:
     return Texts.of(f.address(text(content)))
