@@ -10,7 +10,8 @@ from graphc.codegen.loops.ops import SPECIAL
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import elementwise
-from graphc.ir.types import bool_, i32
+from graphc.ir.ops.packed import Pair
+from graphc.ir.types import bf16x2, bool_, i32, u16, u32
 
 
 def emit(f: LoopFunction, node: Node, args: list[Val]) -> Val:
@@ -84,6 +85,11 @@ def _method(name: str) -> Callable[..., Val]:
     return code
 
 
+def _pair(f: LoopFunction, op: Pair, args: list[Val]) -> Val:
+    low, high = (f.cast(f.bitcast(x, u16), u32) for x in args)
+    return f.bitcast(f.or_(low, f.shl(high, 16)), bf16x2)
+
+
 ROWS: dict[str, Callable[..., Val]] = {
     **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round",
                                         "exp", "exp2", "expm1", "log",
@@ -103,4 +109,5 @@ RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
     elementwise.StopGradient: lambda f, op, args: args[0],
     elementwise.ShardSum: lambda f, op, args: args[0],
+    Pair: _pair,
 }
