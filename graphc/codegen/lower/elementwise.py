@@ -11,7 +11,7 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import elementwise
 from graphc.ir.ops.packed import Pair
-from graphc.ir.types import bf16x2, bool_, i32, u16, u32
+from graphc.ir.types import bool_, i32
 
 
 def emit(f: LoopFunction, node: Node, args: list[Val]) -> Val:
@@ -85,11 +85,6 @@ def _method(name: str) -> Callable[..., Val]:
     return code
 
 
-def _pair(f: LoopFunction, op: Pair, args: list[Val]) -> Val:
-    low, high = (f.cast(f.bitcast(x, u16), u32) for x in args)
-    return f.bitcast(f.or_(low, f.shl(high, 16)), bf16x2)
-
-
 ROWS: dict[str, Callable[..., Val]] = {
     **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round",
                                         "exp", "exp2", "expm1", "log",
@@ -109,5 +104,5 @@ RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
     elementwise.StopGradient: lambda f, op, args: args[0],
     elementwise.ShardSum: lambda f, op, args: args[0],
-    Pair: _pair,
+    Pair: lambda f, op, args: f.pair(*args),
 }
