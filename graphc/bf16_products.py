@@ -1,20 +1,22 @@
 """`compute="bf16"`: products of factors that are rounded to bf16, which add up in f32."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Node, NodeOf, Value, regions
 from graphc.ir.op import Op
+from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.conv import ConvOp, ConvTranspose
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.remat import Remat
-from graphc.ir.types import bf16, f32
+from graphc.ir.types import bf16, bool_, f32
 from graphc.passes.pack_factors import conv_terms_pair
 from graphc.passes.winograd import faster_by_tiles
 from graphc.product_rewriter import WEIGHTS, ProductError, ProductRewriter, WeightProduct, difference
@@ -24,29 +26,31 @@ NO_PAIRS = "this CPU has no instruction for products of bf16"
 
 @dataclass
 class Bf16Products(ProductRewriter):
-    """Products (matmul, einsum) everywhere, convolutions and their gradients where that is faster. `by_tiles`:
-    convolutions that Winograd's form in f32 makes faster still."""
+    """Products (matmul, einsum) everywhere, attention, convolutions and the gradients of both where that is faster.
+    `by_tiles`: convolutions that Winograd's form in f32 makes faster still."""
     by_tiles: set[Node] = field(default_factory=set)
 
     def is_product(self, node: Node) -> bool:
-        return isinstance(node.op, LabelledProduct | ConvOp | ConvTranspose) and all(
-            v.type.dtype is f32 for v in (*node.inputs, *node.outputs))
+        return isinstance(node.op, LabelledProduct | ConvOp | ConvTranspose | AttentionOp) and all(
+            v.type.dtype in (f32, bool_) for v in (*node.inputs, *node.outputs))
 
     def why_not(self, node: Node, place: int | None) -> str:
         conv = _as_conv(node)
+        if (conv is not None or isinstance(node.op, AttentionOp)) and not self.target.has_bf16_dot:
+            return NO_PAIRS
         if conv is None:
             return ""
-        if not self.target.has_bf16_dot:
-            return NO_PAIRS
         if conv.op.groups != 1:
             return "a convolution in groups"
         if not conv_terms_pair(conv):
             return "there is one term along the axis that pairs are made along, or it is not known how many"
         return "Winograd's form in f32 is faster" if node in self.by_tiles else ""
 
-    def replaced(self, w: Rewriter, product: WeightProduct) -> Value:
+    def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
         node = product.node
-        return w.apply(node.op, [_round(w, w[v]) for v in node.inputs])[0]
+        if isinstance(node.op, AttentionOp):
+            return w.apply(node.op.replace(factors=bf16), [w[v] for v in node.inputs])
+        return w.apply(node.op, [_round(w, w[v]) for v in node.inputs])
 
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
         if p.place is None:
@@ -73,15 +77,13 @@ class Bf16Products(ProductRewriter):
         return node.op.replace(**bodies) if bodies else None
 
 
-def _as_conv(node: Node) -> Node | None:
+def _as_conv(node: Node) -> NodeOf[ConvOp] | None:
     """The convolution that the node is; None if it is none."""
-    if isinstance(node.op, ConvOp):
-        return node
-    if not isinstance(node.op, ConvTranspose):
-        return None
-    b = Builder()
-    node.op.decompose(b, *(b.input(name, v.type) for name, v in zip("xw", node.inputs)))
-    return b.nodes[0]
+    if isinstance(node.op, ConvTranspose):
+        b = Builder()
+        node.op.decompose(b, *(b.input(name, v.type) for name, v in zip("xw", node.inputs)))
+        node = b.nodes[0]
+    return cast(NodeOf[ConvOp], node) if isinstance(node.op, ConvOp) else None
 
 
 def _round(w: Rewriter, v: Value) -> Value:

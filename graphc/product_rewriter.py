@@ -87,8 +87,8 @@ class ProductRewriter:
         """Why a product stays in f32; "" if it does not."""
         raise InternalError(f"{type(self).__name__} does not say what stays in f32", "compute")
 
-    def replaced(self, w: Rewriter, product: WeightProduct) -> Value:
-        """The product of smaller numbers."""
+    def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
+        """The results of the product of smaller numbers."""
         raise InternalError(f"{type(self).__name__} does not say what becomes of products", "compute")
 
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
@@ -116,7 +116,7 @@ class ProductRewriter:
                     product = self._product(node, names, inner)
                     self.found.append(product)
                     if not product.why_not:
-                        w.replace(node, [self.replaced(w, product)])
+                        w.replace(node, self.replaced(w, product))
                         continue
                 w.keep(node, self.with_bodies(node, lasting, inner))
         return w.done()

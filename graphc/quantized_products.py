@@ -73,9 +73,10 @@ class ProductQuantizer(ProductRewriter):
     def why_not(self, node: Node, place: int | None) -> str:
         return _why_not(node, place, self.target)
 
-    def replaced(self, w: Rewriter, product: WeightProduct) -> Value:
-        return _rounded(w, product) if self.straight_through else (
-            _quantised(w, product, self.fixed.get(product.name)))
+    def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
+        if self.straight_through:
+            return [_rounded(w, product)]
+        return [_quantised(w, product, self.fixed.get(product.name))]
 
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
         fixed = self.fixed.get(p.name)

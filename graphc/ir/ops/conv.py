@@ -14,7 +14,7 @@ from graphc.ir.contraction import Contraction
 from graphc.ir.dims import Dim, Dims, Sizes, static_dim, static_shape
 from graphc.ir.graph import Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles, kernel_text, spatial_axes
-from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, as_tuple, only_gradient, require
 from graphc.ir.ops.contract import as_types, product_of, sum_dtype, widened
 from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
 from graphc.ir.types import DType, TensorType, shape_text
@@ -77,6 +77,11 @@ class ConvOp(Sliding):
     def flops(self, x: Dims, w: Dims) -> Dim:
         return 2 * prod((*self.output_shape(x, w), *w[1:]))
 
+    def _cost(self, flops: Dim, left: TensorType, right: TensorType) -> Cost:
+        """Of so many operations on elements, which may have several numbers each."""
+        result, = as_tuple(self.infer(left, right))
+        return Cost(flops * left.dtype.numbers, left.nbytes + right.nbytes + result.nbytes)
+
     def visits(self, w: Sizes, y: Sizes) -> Iterator[tuple[Where, Where]]:
         """Every kernel position with the region of the padded image that it meets."""
         return offsets(w[FIRST_SPATIAL_AXIS:], y[FIRST_SPATIAL_AXIS:], self.stride, self.dilation)
@@ -119,7 +124,7 @@ class Conv(ConvOp):
         return as_types(b, ins, b.apply(to_image, (w, g))[0], b.apply(to_kernels, (x, g))[0])
 
     def cost(self, x: TensorType, w: TensorType) -> Cost:
-        return Cost(self.flops(x.shape, w.shape) * x.dtype.numbers, x.nbytes + w.nbytes + self.infer(x, w).nbytes)
+        return self._cost(self.flops(x.shape, w.shape), x, w)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
         n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(w.shape[0])
@@ -154,7 +159,7 @@ class ConvInputGrad(ConvOp):
         return as_types(b, ins, b.apply(to_kernels, (g, dy))[0], b.apply(self.like(Conv, dtype=None), (g, w))[0])
 
     def cost(self, w: TensorType, dy: TensorType) -> Cost:
-        return Cost(self.flops(self.x_shape, w.shape) * w.dtype.numbers, w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
+        return self._cost(self.flops(self.x_shape, w.shape), w, dy)
 
     def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
         n, c, f = self.x_shape[0], static_dim(self.x_shape[1]), static_dim(w.shape[0])
@@ -188,7 +193,7 @@ class ConvWeightGrad(ConvOp):
         return as_types(b, ins, b.apply(to_image, (g, dy))[0], b.apply(self.like(Conv, dtype=None), (x, g))[0])
 
     def cost(self, x: TensorType, dy: TensorType) -> Cost:
-        return Cost(self.flops(x.shape, self.w_shape) * x.dtype.numbers, x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
+        return self._cost(self.flops(x.shape, self.w_shape), x, dy)
 
     def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
         n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(self.w_shape[0])
