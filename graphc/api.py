@@ -102,13 +102,13 @@ def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | Special
     budget = budget_of(memory)
     source = _declared(f, training, outputs, bindings)
     declared = storing(source.function, store)
-    function, quantizer = computing(declared, compute)
+    function, rewriter = computing(declared, compute)
     source = replace(source, function=function)
     graph, needed = source.graph, entries(function)
     given = state if source.state is None else source.state
 
     def quantisation(arrays: Callable[[], Sequence[np.ndarray]]) -> Quantisation | None:
-        return Quantisation(declared.graph, quantizer, arrays) if quantizer else None
+        return Quantisation(declared.graph, rewriter, arrays) if rewriter else None
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         values = partial(initial_values, needed, *_origin(function.name, needed, seed, given))
         run = CompiledGraph(graph, threads, values(), budget=budget)

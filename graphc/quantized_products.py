@@ -1,7 +1,6 @@
 """`compute="int8"`: products of weights and activations as 8-bit integers, which add up in i32."""
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,17 +9,13 @@ import numpy as np
 from graphc.codegen.llvm.host import host_target
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim, Dims, typical
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS
-from graphc.ir.op import Op
-from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import LabelledProduct
-from graphc.ir.ops.control import Scan
 from graphc.ir.ops.conv import Conv
-from graphc.ir.ops.remat import Remat
-from graphc.ir.stored import node_reference
 from graphc.ir.types import DType, f32, i8, i32, u8
 from graphc.passes.pack_factors import spread
+from graphc.product_rewriter import RESULTS, ProductError, ProductRewriter, WeightProduct, difference, product_axes
 from graphc.schedule.target import Target
 
 MOST = 127                      # the largest number of a channel or row becomes this
@@ -67,105 +62,30 @@ class Calibration:
         return f"<calibration of {len(self.ranges)} products by {self.method}>"
 
 
-@dataclass(frozen=True)
-class WeightProduct:
-    """A product of f32 in a graph. name: that of its weights, with a number where they are used again, or of the layer.
-    place: which operand is the weights; None: none is. why_not: the reason for which it stays in f32. inner: it is in a
-    loop."""
-    name: str
-    node: Node
-    place: int | None
-    why_not: str = ""
-    inner: bool = False
-
-    @property
-    def text(self) -> str:
-        return f"{self.node.op.name} {' x '.join(str(v.type) for v in self.node.inputs)}"
-
-    @property
-    def weights(self) -> Value:
-        return self.node.inputs[self.place or 0]
-
-    @property
-    def activations(self) -> Value:
-        return self.node.inputs[1 - (self.place or 0)]
-
-    def summed(self, operand: int) -> tuple[int, ...]:
-        """The axes of an operand that are summed over, and those of an image that have a scale in common."""
-        return _axes(self.node, operand)
-
-
 @dataclass
-class ProductQuantizer:
-    """Rewrites graphs; `found`: the products that it saw. `fixed`: ranges of activations by the names of products;
-    others are quantised by their largest number in each row, or image. `straight_through`: products stay f32, of
-    factors as they are after rounding, through which gradients go. `outer`: what inputs of bodies are outside."""
-    target: Target
+class ProductQuantizer(ProductRewriter):
+    """`fixed`: ranges of activations by the names of products; others are quantised by their largest number in each
+    row, or image. `straight_through`: products stay f32, of factors as they are after rounding, through which gradients
+    go."""
     fixed: Mapping[str, Activations] = field(default_factory=dict)
-    found: list[WeightProduct] = field(default_factory=list)
-    names: Counter[str] = field(default_factory=Counter)
-    outer: dict[Value, Value] = field(default_factory=dict)
     straight_through: bool = False
 
-    def whole(self, graph: Graph) -> Graph:
-        return self._rewritten(graph, {v: v.name for v, new in zip(graph.state, graph.updates) if new is None}, False)
+    def why_not(self, node: Node, place: int | None) -> str:
+        return _why_not(node, place, self.target)
 
-    def _rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
-        w, lasting = Rewriter(graph), dict(known)
-        for node in graph.nodes:
-            names = [lasting.get(v) for v in node.inputs]
-            if _is_lasting(node, names):
-                lasting.update(dict.fromkeys(node.outputs, next(filter(None, names))))
-            with w.at(node.loc, node.scope):
-                if _is_product(node):
-                    product = self._product(node, names, inner)
-                    self.found.append(product)
-                    if not product.why_not:
-                        w.replace(node, [_rounded(w, product) if self.straight_through else
-                                         _quantised(w, product, self.fixed.get(product.name))])
-                        continue
-                w.keep(node, self._with_bodies(node, lasting, inner))
-        return w.done()
+    def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
+        if self.straight_through:
+            return [_rounded(w, product)]
+        return [_quantised(w, product, self.fixed.get(product.name))]
 
-    def _product(self, node: Node, names: Sequence[str | None], inner: bool) -> WeightProduct:
-        places = [i for i, name in enumerate(names) if name]
-        place = places[0] if len(places) == 1 else None
-        name = (names[place] if place is not None else None) or node.scope or node.op.name
-        self.names[name] += 1
-        if self.names[name] > 1:
-            name = f"{name}#{self.names[name]}"
-        return WeightProduct(name, node, place, _why_not(node, place, self.target), inner)
-
-    def _with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:
-        if not isinstance(node.op, Scan | Remat):
-            return None
-        is_loop, body = isinstance(node.op, Scan), node.op.body
-        first = node.op.carries + node.op.xs if isinstance(node.op, Scan) else 0
-        known = {}
-        for inside, v in zip(body.inputs[first:], node.inputs[first:], strict=True):
-            self.outer[inside] = v
-            if v in lasting:
-                known[inside] = lasting[v]
-        return node.op.replace(body=self._rewritten(body, known, inner or is_loop))
-
-    def numbers(self, v: Value, state: Mapping[Value, np.ndarray]) -> np.ndarray:
-        """What a lasting value is, of these arrays of the state."""
-        v = self.outer.get(v, v)
-        if v in state or v.node is None:
-            return state[v]
-        at = v.node.outputs.index(v)
-        return node_reference(v.node, [self.numbers(i, state) for i in v.node.inputs])[at]
-
-
-def _is_lasting(node: Node, names: Sequence[str | None]) -> bool:
-    """Whether it depends on weights alone, and numbers."""
-    return any(names) and not regions(node.op) and not node.op.may_fail and all(
-        name or v.node is not None and isinstance(v.node.op, Constant) for name, v in zip(names, node.inputs))
-
-
-def _is_product(node: Node) -> bool:
-    return isinstance(node.op, LabelledProduct | Conv) and all(
-        v.type.dtype is f32 for v in (*node.inputs, *node.outputs))
+    def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
+        fixed = self.fixed.get(p.name)
+        if fixed is not None:
+            how = f"{fixed.dtype} of {fixed.low:.4g} … {fixed.high:.4g}"
+            return ProductError(p.name, p.text, 8, how, fixed.largest, fixed.relative, RESULTS)
+        weights, axes = self.numbers(p.weights, state), product_axes(p.node, p.place or 0)
+        scale = np.maximum(np.abs(weights).max(axis=axes, keepdims=True), np.float32(TINY)) / np.float32(MOST)
+        return ProductError(p.name, p.text, 8, "i8 by row", *difference(np.rint(weights / scale) * scale, weights))
 
 
 def _why_not(node: Node, place: int | None, target: Target) -> str:
@@ -174,7 +94,7 @@ def _why_not(node: Node, place: int | None, target: Target) -> str:
         return "no factor is a weight alone"
     if isinstance(node.op, Conv) and (place != 1 or node.op.groups != 1):
         return "a convolution in groups"
-    axes = _axes(node, place)
+    axes = product_axes(node, place)
     sizes = node.inputs[place].type.shape
     terms, columns = (_count(sizes, chosen) for chosen in (axes, set(range(len(sizes))) - set(axes)))
     if not axes:
@@ -200,14 +120,6 @@ def _count(sizes: Dims, axes: Iterable[int]) -> int:
     return int(np.prod([typical(sizes[i]) for i in axes], dtype=np.int64))
 
 
-def _axes(node: Node, operand: int) -> tuple[int, ...]:
-    rank = node.inputs[operand].type.rank
-    if not isinstance(node.op, LabelledProduct):
-        return tuple(range(1, rank))
-    x, y, out = node.op.labels(*(v.type.rank for v in node.inputs))
-    return tuple(i for i, label in enumerate((x, y)[operand]) if label not in out)
-
-
 def _quantised(w: Rewriter, product: WeightProduct, fixed: Activations | None) -> Value:
     """The product of integers, times the scales."""
     node, place = product.node, product.place or 0
@@ -215,7 +127,7 @@ def _quantised(w: Rewriter, product: WeightProduct, fixed: Activations | None) -
     scales: list[Value | None] = [None, None]
     for i in range(2):
         if i == place or fixed is None:
-            factors[i], scales[i] = _by_largest(w, factors[i], product.summed(i), i == place)
+            factors[i], scales[i] = _by_largest(w, factors[i], product_axes(node, i), i == place)
         else:
             factors[i] = w.cast(w.round(w.mul(factors[i], 1 / fixed.scale)), dtype=fixed.dtype)
     y, = w.apply(node.op.replace(dtype=i32), factors)
@@ -234,7 +146,7 @@ def _rounded(w: Rewriter, product: WeightProduct) -> Value:
     factors = []
     for i, v in enumerate(product.node.inputs):
         fixed = w.stop_gradient(w[v])
-        codes, scale = _by_largest(w, fixed, product.summed(i), i == (product.place or 0))
+        codes, scale = _by_largest(w, fixed, product_axes(product.node, i), i == (product.place or 0))
         factors.append(w.add(w.sub(w[v], fixed), w.mul(w.cast(codes, dtype=f32), scale)))   # 0 with the gradient 1
     return w.apply(product.node.op, factors)[0]
 
@@ -256,7 +168,7 @@ def _along_result(w: Rewriter, node: Node, operand: int, scale: Value) -> Value:
         shape[operand] = scale.type.shape[0]
         return w.reshape(scale, shape=tuple(shape))
     labels = node.op.labels(*(v.type.rank for v in node.inputs))
-    summed = _axes(node, operand)
+    summed = product_axes(node, operand)
     own = [label for i, label in enumerate(labels[operand]) if i not in summed]
     kept = tuple(d for i, d in enumerate(scale.type.shape) if i not in summed)
     return spread(w, w.reshape(scale, shape=kept), own, labels[2])

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.dims import exact_quotient
-from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.image import FIRST_SPATIAL_AXIS
+from graphc.ir.dims import exact_quotient, static_dim
+from graphc.ir.graph import Graph, Node, NodeOf, Value
+from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
-from graphc.ir.ops.conv import Conv
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
 from graphc.ir.ops.packed import Pack
 from graphc.ir.ops.elementwise import COPY, Cast
 from graphc.ir.ops.reduce import Sum
@@ -20,8 +20,13 @@ from graphc.ir.ops.shape import Pad, Transpose
 from graphc.ir.types import PACKED_OF, bf16, f32, i8, i32, u8
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
+from graphc.passes.read_stored import converted, stored
 from graphc.schedule.target import Target
 
+BATCH_AXIS = 0
+# convolutions -> the axes of both operands along which pairs of bf16 are made
+PAIRED_ALONG: Mapping[type[ConvOp], tuple[int, int]] = {
+    Conv: (CHANNEL_AXIS, CHANNEL_AXIS), ConvInputGrad: (0, CHANNEL_AXIS), ConvWeightGrad: (BATCH_AXIS, BATCH_AXIS)}
 LEAST_CHANNELS = 3                  # that convolutions pack: of three, a quarter of each element is wasted
 # operators with bodies -> the first operand that stays the same throughout, and how many of the first operands are no
 # arguments of a body
@@ -47,7 +52,8 @@ class PackFactors(Pass):
     def run(self, graph: Graph) -> Graph:
         labels = {node: label for node in graph.nodes if (label := _summed(node, self.target)) is not None}
         convs = {node for node in graph.nodes if _is_packable_conv(node, self.target)}
-        if not labels and not convs and not any(type(node.op) in CAPTURED for node in graph.nodes):
+        pairs = {node for node in graph.nodes if is_conv_of_pairs(node, self.target)}
+        if not labels and not convs and not pairs and not any(type(node.op) in CAPTURED for node in graph.nodes):
             return graph
         w, kinds = Rewriter(graph), value_kinds(graph)
         for node in graph.nodes:
@@ -56,6 +62,8 @@ class PackFactors(Pass):
                     w.replace(node, [_packed_product(w, node, labels[node], kinds, self.target)])
                 elif node in convs:
                     w.replace(node, [_packed_conv(w, node, kinds, self.target)])
+                elif node in pairs:
+                    w.replace(node, [_conv_of_pairs(w, node, kinds)])
                 elif type(node.op) in CAPTURED:
                     w.replace(node, _packing_before(w, node, kinds))
                 else:
@@ -126,6 +134,50 @@ def _packed_conv(w: Rewriter, node: Node, kinds: Mapping[Value, Kind], target: T
     y, = w.apply(op, [_packed(w, v, FIRST_SPATIAL_AXIS - 1, kinds[old] is Kind.LASTING)
                       for v, old in zip((x, kernels), node.inputs)])
     return y if correction is None else w.add(y, correction)
+
+
+def is_conv_of_pairs(node: Node, target: Target) -> bool:
+    """Whether it is a convolution in f32, or a gradient of one, of numbers of bf16, of which the target multiplies two
+    at a time: along channels or features, and towards kernels along the images of a batch."""
+    if not isinstance(node.op, ConvOp) or not target.has_bf16_dot or node.outputs[0].type.dtype is not f32:
+        return False
+    sources = [found[0] for v in node.inputs if (found := converted(v)) is not None]
+    if len(sources) < 2 or {v.type.dtype for v in sources} != {bf16}:
+        return False
+    return conv_terms_pair(node) and all(0 not in v.type.shape for v in (*node.inputs, *node.outputs))
+
+
+def conv_terms_pair(node: NodeOf[ConvOp]) -> bool:
+    """Whether there is more than one term along the axis of a convolution that pairs of its factors are made along."""
+    along = node.inputs[0].type.shape[_summed_axes(node.op)[0]]
+    return node.op.groups == 1 and isinstance(along, int) and along > 1
+
+
+def _summed_axes(op: ConvOp) -> tuple[int, int]:
+    """The axis of each operand along which pairs of numbers are multiplied."""
+    return next(axes for kind, axes in PAIRED_ALONG.items() if isinstance(op, kind))
+
+
+def _conv_of_pairs(w: Rewriter, node: NodeOf[ConvOp], kinds: Mapping[Value, Kind]) -> Value:
+    """Zeros fill up an odd number of terms."""
+    factors = [v for old in node.inputs if (v := stored(w, old)) is not None]
+    if isinstance(node.op, ConvWeightGrad):
+        packed = [_halves_in_pairs(w, v) for v in factors]
+    else:
+        packed = [_packed(w, v, axis, kinds[old] is Kind.LASTING)
+                  for v, axis, old in zip(factors, _summed_axes(node.op), node.inputs)]
+    return w.apply(node.op.replace(dtype=f32), packed)[0]
+
+
+def _halves_in_pairs(w: Rewriter, v: Value) -> Value:
+    """Images with those half a batch later: of each pair of images one, whose elements lie as those of the two did."""
+    count, rank = static_dim(v.type.shape[BATCH_AXIS]), v.type.rank
+    half, rest = -(-count // 2), v.type.shape[1:]
+    first = w.slice(v, start=(0,) * rank, stop=(half, *rest), step=(1,) * rank)
+    second = w.slice(v, start=(half, *(0,) * (rank - 1)), stop=(count, *rest), step=(1,) * rank)
+    if count % 2:
+        second = w.pad(second, low=(0,) * rank, high=(1, *(0,) * (rank - 1)))
+    return w.pair(first, second)
 
 
 def _turned_place(node: Node, kinds: Mapping[Value, Kind], target: Target) -> int | None:

@@ -48,7 +48,7 @@ class ReadStored(Pass):
 
 
 def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
-    ins = [_stored(w, v) for v in node.inputs]
+    ins = [stored(w, v) for v in node.inputs]
     if all(v is None for v in ins):
         return None
     op = node.op.replace(dtype=node.outputs[0].type.dtype)
@@ -56,22 +56,24 @@ def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
 
 
 def _conv(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
-    """Of integers alone: images of others are computed in the type of the sums where they are."""
+    """Of integers alone: images of others are computed in the type of the sums where they are, unless `pack_factors`
+    takes them."""
     return _product(w, node) if node.outputs[0].type.dtype.is_int else None
 
 
 def _lookup(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
     """Only what is looked up is converted."""
     table, positions = node.inputs
-    stored = _stored(w, table)
-    if stored is None:
+    rows = stored(w, table)
+    if rows is None:
         return None
-    found, = w.apply(node.op, (stored, w[positions]))
+    found, = w.apply(node.op, (rows, w[positions]))
     return (w.cast(found, dtype=table.type.dtype),)
 
 
-def _stored(w: Rewriter, v: Value) -> Value | None:
-    """What v converts, seen through the same views; None if v is no such conversion."""
+def converted(v: Value) -> tuple[Value, list[Op]] | None:
+    """What v converts to a larger type that has all of its numbers, and the views through which it is seen, the last
+    first; None if v is no such conversion."""
     views = []
     while v.node is not None and v.node.op.is_view and not isinstance(v.node.op, Cast):
         views.append(v.node.op)
@@ -79,8 +81,16 @@ def _stored(w: Rewriter, v: Value) -> Value | None:
     if v.node is None or not isinstance(v.node.op, Cast):
         return None
     source = v.node.inputs[0]
-    if not includes(v.type.dtype, source.type.dtype) or v.type.dtype.itemsize <= source.type.dtype.itemsize:
+    fits = includes(v.type.dtype, source.type.dtype) and v.type.dtype.itemsize > source.type.dtype.itemsize
+    return (source, views) if fits else None
+
+
+def stored(w: Rewriter, v: Value) -> Value | None:
+    """What v converts, seen through the same views; None if v is no such conversion."""
+    found = converted(v)
+    if found is None:
         return None
+    source, views = found
     result = w[source]
     for op in reversed(views):
         result, = w.apply(op, (result,))
@@ -90,7 +100,7 @@ def _stored(w: Rewriter, v: Value) -> Value | None:
 def _region(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
     """The conversion of a captured operand, done inside."""
     first = CAPTURED[type(node.op)](node.op)
-    found = {i: new for i, v in enumerate(node.inputs) if i >= first and (new := _stored(w, v)) is not None}
+    found = {i: new for i, v in enumerate(node.inputs) if i >= first and (new := stored(w, v)) is not None}
     if not found:
         return None
     start = {Cond: 1}.get(type(node.op), 0)             # the predicate is no argument of a body

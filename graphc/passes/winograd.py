@@ -14,6 +14,7 @@ from graphc.ir.ops.sliding import Pads
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import TensorType, f32
 from graphc.ir.winograd import TAPS
+from graphc.passes.pack_factors import is_conv_of_pairs
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
 from graphc.schedule.choose_winograd import ConvolutionSizes, panel_width
@@ -36,11 +37,12 @@ class WinogradConvolution:
     turned: bool = False
     by_kernel: bool = False         # the gradient towards kernels
 
-    def tile(self, target: Target, kernels: KernelTraffic) -> int | None:
-        """The size of tiles that takes the fewest cycles; None: the direct algorithm. Where the number of images comes
-        with the call, that which loses least on average of one image, and of a typical number."""
+    def tile(self, target: Target, kernels: KernelTraffic, pairs: bool = False) -> int | None:
+        """The size of tiles that takes the fewest cycles; None: the direct algorithm, of `pairs` of bf16 perhaps. Where
+        the number of images comes with the call, that which loses least on average of one image, and of a typical
+        number."""
         forms = weight_gradient_forms if self.by_kernel else convolution_forms
-        rankings = [forms(replace(self.sizes, batch=n), target, kernels)
+        rankings = [forms(replace(self.sizes, batch=n), target, kernels, pairs)
                     for n in dict.fromkeys((self.sizes.batch, lower(self.result.shape[0])))]
         if len(rankings) == 1:
             return rankings[0].best.schedule
@@ -65,13 +67,7 @@ class Winograd(Pass):
     target: Target
 
     def run(self, graph: Graph) -> Graph:
-        kinds, found = value_kinds(graph), list(_convolutions(graph))
-        weights = sum(TRANSFORMED_GROWTH * c.second.type.nbytes for _, c in found if not c.by_kernel)
-        chosen = {}
-        for node, c in found:
-            m = c.tile(self.target, kernel_traffic(kinds[c.second] is Kind.LASTING, weights, self.target.machine))
-            if m is not None:
-                chosen[node] = c, m
+        chosen = {node: (c, m) for node, c, m in _by_tiles(graph, self.target, is_conv_of_pairs)}
         return self._rewritten(graph, chosen) if chosen else graph
 
     def _rewritten(self, graph: Graph, chosen: Mapping[Node, tuple[WinogradConvolution, int]]) -> Graph:
@@ -95,6 +91,24 @@ class Winograd(Pass):
         if key not in made:
             made[key], = w.apply(transform, (w[c.second],))
         return w.apply(WinogradConv2d(m, c.sizes.features, c.padding), (w[c.image], made[key]))
+
+
+def faster_by_tiles(graph: Graph, target: Target) -> set[Node]:
+    """The convolutions of f32 whose form by tiles is faster than the direct one of pairs of bf16."""
+    return {node for node, _, _ in _by_tiles(graph, target, lambda node, target: target.has_bf16_dot)}
+
+
+def _by_tiles(graph: Graph, target: Target,
+              in_pairs: Callable[[Node, Target], bool]) -> Iterator[tuple[Node, WinogradConvolution, int]]:
+    """Convolutions that tiles make faster, and the size of the tiles. in_pairs: which would else be computed of pairs
+    of bf16."""
+    kinds, found = value_kinds(graph), list(_convolutions(graph))
+    weights = sum(TRANSFORMED_GROWTH * c.second.type.nbytes for _, c in found if not c.by_kernel)
+    for node, c in found:
+        traffic = kernel_traffic(kinds[c.second] is Kind.LASTING, weights, target.machine)
+        m = c.tile(target, traffic, in_pairs(node, target))
+        if m is not None:
+            yield node, c, m
 
 
 def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:

@@ -6,10 +6,10 @@ from math import prod
 
 from graphc.ir.dims import typical
 from graphc.ir.op import Op
-from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.attention import Attention, AttentionGrad, AttentionOp
 from graphc.ir.ops.factor import Cholesky, TriangularSolve
 from graphc.ir.ops.matrix import BLOCK
-from graphc.ir.types import TensorType, bool_
+from graphc.ir.types import TensorType, bool_, f32
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
 # fewer fill too little of a register tile: products in parts are faster, and their scores few
@@ -19,7 +19,8 @@ LEAST_QUERIES = 12
 def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
     """Whether the operator on operands of these types has a lowering of its own; if not, it is decomposed."""
     rule = RULES.get(type(op))
-    return rule is not None and rule(types)
+    rounds = isinstance(op, AttentionOp) and op.factors is not None
+    return rule is not None and rule(types) and (not rounds or types[0].dtype is f32)
 
 
 def _attention(types: Sequence[TensorType]) -> bool:

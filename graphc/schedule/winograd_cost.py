@@ -1,8 +1,9 @@
 """What convolutions by 3 × 3 kernels cost, directly and in Winograd's form: cycles of one core, by cause."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from graphc.ir.types import f32
 from graphc.ir.winograd import POINTS
 from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
 from graphc.schedule.contraction_schedule import round_up
@@ -11,6 +12,7 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.target import Target
 
 ROUNDING_PREFERENCE = 0.15      # of the direct algorithm's time, for which its smaller rounding error is worth having
+PAIR_OPS = 12                   # vector operations that round a vector of numbers to bf16 and store it
 Form = Candidate[int | None]    # the size of tiles; None: the direct algorithm
 
 
@@ -28,14 +30,18 @@ def kernel_traffic(lasting: bool, kernel_bytes: int, machine: Machine) -> Kernel
     return KernelTraffic(lasting, machine.l3_bytes_per_cycle if stay else machine.memory_bytes_per_cycle)
 
 
-def convolution_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Ranking[int | None]:
-    """Of a convolution, or of the gradient towards its image."""
-    return ranked((_direct(c, target, kernels), *(_by_tiles(c, m, target, kernels) for m in POINTS)))
+def convolution_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic,
+                      pairs: bool = False) -> Ranking[int | None]:
+    """Of a convolution, or of the gradient towards its image. pairs: directly of pairs of bf16."""
+    direct = _in_pairs(c, target, kernels) if pairs else _direct(c, target, kernels)
+    return ranked((direct, *(_by_tiles(c, m, target, kernels) for m in POINTS)))
 
 
-def weight_gradient_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Ranking[int | None]:
+def weight_gradient_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic,
+                          pairs: bool = False) -> Ranking[int | None]:
     """Of the gradient towards the kernels."""
-    return ranked((_direct(c, target, kernels), *(_gradient_by_tiles(c, m, target) for m in POINTS)))
+    direct = _gradient_in_pairs(c, target) if pairs else _direct(c, target, kernels)
+    return ranked((direct, *(_gradient_by_tiles(c, m, target) for m in POINTS)))
 
 
 def _direct(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form:
@@ -45,6 +51,29 @@ def _direct(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form
     return Candidate("direct", None, (
         ("products", products), ("kernels read", read), ("smaller rounding error",
                                                          -ROUNDING_PREFERENCE * (products + read))))
+
+
+def _in_pairs(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form:
+    """As directly, of half as many elements, made of the image and of kernels that do not last."""
+    halved = replace(c, channels=-(-c.channels // 2))
+    products = _direct(halved, target, kernels)
+    made = c.batch * c.height * c.width * c.channels + c.kernel_elements * (not kernels.lasting)
+    return Candidate("direct, pairs of bf16", None, (
+        *((name, cycles) for name, cycles in products.terms if cycles >= 0), ("pairs made", _pairs(made, target))))
+
+
+def _gradient_in_pairs(c: ConvolutionSizes, target: Target) -> Form:
+    """The same of pairs of images, and of the gradients of their results."""
+    count = -(-c.batch // 2) * c.height * c.width * c.kernel_elements
+    made = c.batch * c.height * c.width * (c.channels + c.features)
+    return Candidate("direct, pairs of bf16", None, (
+        ("products", _multiply_adds(c, count, target) / target.machine.contraction_peak),
+        ("pairs made", _pairs(made, target))))
+
+
+def _pairs(numbers: int, target: Target) -> float:
+    """Cycles in which so many are rounded and stored as pairs."""
+    return numbers / target.lanes(f32.itemsize) * PAIR_OPS * target.machine.vector_op_cycles
 
 
 def _by_tiles(c: ConvolutionSizes, m: int, target: Target, kernels: KernelTraffic) -> Form:

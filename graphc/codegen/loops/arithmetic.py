@@ -10,7 +10,7 @@ from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.ops.packed import SUMS
-from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, u32
+from graphc.ir.types import BY_NAME, DType, bf16x2, bool_, f32, i64, u16, u32
 
 
 class Arithmetic:
@@ -101,6 +101,11 @@ class Arithmetic:
         if SUMS.get((a.dtype, b.dtype)) is not c.dtype or not a.lanes == b.lanes == c.lanes:
             raise InternalError(f"dot of ({a.type_text}, {b.type_text}, {c.type_text})", "loops")
         return self._emit("dot", c.dtype, c.lanes, (a, b, c))
+
+    def pair(self, x: Val, y: Val) -> Val:
+        """Numbers of bf16 side by side as elements, those of x in the lowest bits."""
+        low, high = (self.cast(self.bitcast(v, u16), u32) for v in (x, y))
+        return self.bitcast(self.or_(low, self.shl(high, 16)), bf16x2)
 
     def scale(self, a: Operand, n: Operand) -> Val:
         """a · 2^⌊n⌋, for infinite n too, rounded once. Of f32, where the target has_scaling."""

@@ -150,4 +150,4 @@ def load_spaced(f: LoopFunction, memory: View, start: Ix, step: int, lanes: int,
     if step == 2 and mask is None:
         halves = f.load(memory, [start], lanes), f.load(memory, [start + (lanes - 1)], lanes)
         return f.shuffle(*halves, [2 * i + (i >= lanes // 2) for i in range(lanes)])
-    return f.load(View(memory.root, (lanes,), (step,), memory.start + start), [0], lanes, mask)
+    return f.load(View(memory.root, (lanes,), (step,), memory.start + start, memory.dtype), [0], lanes, mask)

@@ -157,7 +157,7 @@ def _avg_grad(e: Emitter, node: NodeOf[AvgPoolGrad]) -> list[str] | None:
     padding = op.padding
     if op.ceil_mode:
         padding = op.frame(tuple(size), dy.type.shape[2:])      # type: ignore[arg-type]
-    grad = ConvInputGrad.at(op.axes)(op.stride, padding, op.dilation, 1, (n * c, 1, *size))
+    grad = ConvInputGrad.at(op.axes)(op.stride, padding, op.dilation, 1, x_shape=(n * c, 1, *size))
     spans = [(o - 1) * s + k for o, s, k in zip(dy.type.shape[2:], op.stride, op.spans)]
     behind = [d + sum(p) - span for d, p, span in zip(size, padding, spans)]
     if not all(isinstance(d, int) for d in behind):

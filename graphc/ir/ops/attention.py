@@ -2,7 +2,7 @@
 scores."""
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import log, prod, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -12,19 +12,23 @@ from graphc.ir.dims import Dim, Dims
 from graphc.ir.graph import Value
 from graphc.ir.op import Arrays, Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.constant import full
-from graphc.ir.types import TensorType, bool_, broadcast_shapes, i32, shape_text
+from graphc.ir.types import DType, TensorType, bf16, bool_, broadcast_shapes, i32, shape_text
 
 # what a bool mask hides: a score that softmax turns into exactly 0, yet finite, so that rows that are hidden whole are
 # free of NaN
 MASKED = -1e30
+LN2 = log(2)
 
 
 class AttentionOp(Composite):
     """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i
-    (as torch, also for Tq != Tk)."""
+    (as torch, also for Tq != Tk). `factors`: the type to which the factors of all products are rounded, where
+    it is not their own; sums and softmax keep that of the operands. In the scores queries are rounded as they are read
+    by powers of 2, times `scale` / ln 2."""
     has_kernel: ClassVar[bool] = True
     scale: float | None = None
     causal: bool = False
+    factors: DType | None = None
 
     def factor(self, q_shape: Dims) -> float:
         if self.scale is not None:
@@ -37,6 +41,7 @@ class AttentionOp(Composite):
     def check(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Dims:
         """The shape [..., Tq, Tk] of the scores; GraphError where the operands do not fit."""
         require(len(mask) <= 1, f"{self.name} takes q, k, v and one mask")
+        require(self.factors in (None, bf16), f"{self.name}: factors are rounded to {bf16}, or not, got {self.factors}")
         require(q.dtype == k.dtype == v.dtype and q.dtype.is_float,
                 f"attention of {q.dtype}, {k.dtype} and {v.dtype}: all must be of one float type")
         for label, t in zip("qkv", (q, k, v)):
@@ -60,9 +65,21 @@ class AttentionOp(Composite):
             parts.append(mask)
         return b.bitand(*parts) if len(parts) == 2 else parts[0] if parts else None
 
+    def rounded(self, b: OpBuilder, x: Value) -> Value:
+        """x as a factor of a product."""
+        return x if self.factors is None else b.cast(b.cast(x, dtype=self.factors), dtype=x.type.dtype)
+
+    def rounded_array(self, x: np.ndarray) -> np.ndarray:
+        """The same of an array."""
+        return x if self.factors is None else x.astype(self.factors.np).astype(x.dtype)
+
     def scores(self, b: OpBuilder, q: Value, k: Value, mask: Value | None, seen: Value | None) -> Value:
         """Masked scores [..., Tq, Tk]."""
-        s = b.mul(b.matmul(q, _swapped(b, k)), self.factor(q.type.shape))
+        factor = self.factor(q.type.shape)
+        if self.factors is None:
+            s = b.mul(b.matmul(q, _swapped(b, k)), factor)
+        else:
+            s = b.mul(b.matmul(self.rounded(b, b.mul(q, factor / LN2)), _swapped(b, self.rounded(b, k))), LN2)
         if seen is not None:
             s = b.where(seen, s, b.constant(MASKED if _is_bool(mask) else -np.inf, s.type.dtype))
         return s if mask is None or _is_bool(mask) else b.add(s, mask)
@@ -91,13 +108,18 @@ class Attention(AttentionOp):
             total = np.sum(e, axis=-1, keepdims=True)
             p = np.where(seen, e / total, 0)
             lse = (top + np.log(total))[..., 0]
-            out = np.matmul(p, v)
+            out = np.matmul(self.rounded_array(p), self.rounded_array(v))
         lead = np.broadcast_shapes(s.shape[:-2], v.shape[:-2])
         return out.astype(q.dtype), np.broadcast_to(lse, (*lead, lse.shape[-1])).astype(q.dtype)
 
     def _scores(self, q: np.ndarray, k: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The scores, and where a query may look."""
-        s = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(self.factor(q.shape))
+        factor = self.factor(q.shape)
+        if self.factors is None:
+            s = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(factor)
+        else:
+            scaled = (q * np.float32(factor / LN2)).astype(q.dtype)
+            s = np.matmul(self.rounded_array(scaled), np.swapaxes(self.rounded_array(k), -1, -2)) * q.dtype.type(LN2)
         seen: np.ndarray = np.ones(s.shape[-2:], bool)
         if self.causal:
             seen = np.tril(seen)
@@ -124,7 +146,8 @@ class Attention(AttentionOp):
         out, lse = self.infer(*(x.type for x in (q, k, v, mask) if x is not None))
         folded = b.add(top, b.log(total))
         flat = b.reshape(folded, shape=folded.type.shape[:-1])
-        return b.matmul(p, v), flat if flat.type == lse else b.broadcast_to(flat, shape=lse.shape)
+        y = b.matmul(self.rounded(b, p), self.rounded(b, v))
+        return y, flat if flat.type == lse else b.broadcast_to(flat, shape=lse.shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """Flash-attention's rule (Dao 2022): probabilities again from q, k and the logsumexp. A float mask, or a
@@ -132,7 +155,7 @@ class Attention(AttentionOp):
         if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
             return NotImplemented
         q, k, v, *mask = ins
-        grad = AttentionGrad(self.scale, self.causal)
+        grad = AttentionGrad(self.scale, self.causal, self.factors)
         return (*b.apply(grad, (q, k, v, *mask, *outs, only_gradient(gs[:1]))), None)[:len(ins)]
 
     def cost(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Cost:
@@ -151,18 +174,21 @@ class AttentionGrad(AttentionOp):
         require(len(ins) in (6, 7),
                 f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
         q, k, v = ins[:3]
-        out, lse = Attention(self.scale, self.causal).infer(*ins[:-3])
+        out, lse = Attention(self.scale, self.causal, self.factors).infer(*ins[:-3])
         require(ins[-3:] == (out, lse, out), f"attention_grad: out, logsumexp and dout must be {out}, {lse} and {out}")
         return q, k, v
 
     def reference(self, *arrays: np.ndarray) -> Arrays:
         (q, k, v), (out, lse, g) = arrays[:3], arrays[-3:]
         mask = arrays[3] if len(arrays) == 7 else None
-        s, seen = Attention(self.scale, self.causal)._scores(q, k, mask)
+        s, seen = Attention(self.scale, self.causal, self.factors)._scores(q, k, mask)
         with np.errstate(over="ignore"):
             p = np.where(seen, np.exp(s - lse[..., None]), 0)
-        ds = p * (np.matmul(g, np.swapaxes(v, -1, -2)) - np.sum(g * out, axis=-1, keepdims=True)) * self.factor(q.shape)
-        grads = np.matmul(ds, k), np.matmul(np.swapaxes(ds, -1, -2), q), np.matmul(np.swapaxes(p, -1, -2), g)
+        delta, (q, k, v, rows) = np.sum(g * out, axis=-1, keepdims=True), map(self.rounded_array, (q, k, v, g))
+        ds = self.rounded_array(p * (np.matmul(rows, np.swapaxes(v, -1, -2)) - delta))
+        factor, p = self.factor(q.shape), self.rounded_array(p)
+        grads = (np.matmul(ds, k) * factor, np.matmul(np.swapaxes(ds, -1, -2), q) * factor,
+                 np.matmul(np.swapaxes(p, -1, -2), rows))
         return tuple(_summed_to(x.shape, d).astype(x.dtype) for x, d in zip((q, k, v), grads))
 
     def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, *rest: Value) -> Values:
@@ -172,10 +198,12 @@ class AttentionGrad(AttentionOp):
         s = self.scores(b, q, k, mask, seen)
         column = b.reshape(lse, shape=(*lse.type.shape, 1))
         p = _where_seen(b, mask, seen, b.exp(b.sub(s, column)))
-        dp = b.matmul(g, _swapped(b, v))
+        factors = [self.rounded(b, x) for x in (q, k, v, g)]
+        dp = b.matmul(factors[3], _swapped(b, factors[2]))
         delta = b.sum(b.mul(g, out), axes=(g.type.rank - 1,), keepdims=True)
-        ds = b.mul(b.mul(p, b.sub(dp, delta)), self.factor(q.type.shape))
-        grads = b.matmul(ds, k), b.matmul(_swapped(b, ds), q), b.matmul(_swapped(b, p), g)
+        ds = self.rounded(b, b.mul(b.mul(p, b.sub(dp, delta)), self.factor(q.type.shape)))
+        grads = (b.matmul(ds, factors[1]), b.matmul(_swapped(b, ds), factors[0]),
+                 b.matmul(_swapped(b, self.rounded(b, p)), factors[3]))
         return tuple(_summed(b, x.type.shape, d) for x, d in zip((q, k, v), grads))
 
     def cost(self, *ins: TensorType) -> Cost:

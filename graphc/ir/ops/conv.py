@@ -8,12 +8,13 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from graphc.errors import InternalError
 from graphc.ir import contraction
 from graphc.ir.contraction import Contraction
 from graphc.ir.dims import Dim, Dims, Sizes, static_dim, static_shape
 from graphc.ir.graph import Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, ImageRoles, kernel_text, spatial_axes
-from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, only_gradient, require
+from graphc.ir.op import Composite, Cost, Gradients, OpBuilder, Values, as_tuple, only_gradient, require
 from graphc.ir.ops.contract import as_types, product_of, sum_dtype, widened
 from graphc.ir.ops.sliding import Pads, Sliding, Steps, Where, cropped, offsets, padded, window_extents
 from graphc.ir.types import DType, TensorType, shape_text
@@ -32,17 +33,26 @@ class ConvOp(Sliding):
     """Attributes shared by a convolution and its gradients; `padding` is (before, after) for each spatial axis.
 
     x [N, C, *size], w [F, C / groups, *kernel], y [N, F, *out] with out = (size + padding - dilation * (kernel - 1) -
-    1) // stride + 1.
+    1) // stride + 1. `dtype`: of the sums and the result, where it is not that of the operands, which then may have two
+    types.
     """
     stride: Steps = (1,)
     padding: Pads = ((0, 0),)
     dilation: Steps = (1,)
     groups: int = 1
+    dtype: DType | None = None
     is_contraction = takes_epilogue = True
     linear_in = ((0,), (1,))
     images: ClassVar[ImageRoles]
     # where x, w and y, or their gradients, stand among the operands and the result
     roles: ClassVar[tuple[int, int, int]]
+
+    def in_one_type(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """The result by numpy, of operands of its own type."""
+        raise InternalError(f"{self.name} has no reference")
+
+    def reference(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return product_of(self.in_one_type, self.dtype, left, right)
 
     def parts(self, node: Node) -> ConvParts:
         """The operands and the result of a node of this operator, by what they are."""
@@ -68,6 +78,11 @@ class ConvOp(Sliding):
     def flops(self, x: Dims, w: Dims) -> Dim:
         return 2 * prod((*self.output_shape(x, w), *w[1:]))
 
+    def _cost(self, flops: Dim, left: TensorType, right: TensorType) -> Cost:
+        """Of so many operations on elements, which may have several numbers each."""
+        result, = as_tuple(self.infer(left, right))
+        return Cost(flops * left.dtype.numbers, left.nbytes + right.nbytes + result.nbytes)
+
     def visits(self, w: Sizes, y: Sizes) -> Iterator[tuple[Where, Where]]:
         """Every kernel position with the region of the padded image that it meets."""
         return offsets(w[FIRST_SPATIAL_AXIS:], y[FIRST_SPATIAL_AXIS:], self.stride, self.dilation)
@@ -86,22 +101,15 @@ class ConvOp(Sliding):
 
 class Conv(ConvOp):
     """y[n, f, i…] = sum over c, k… of x[n, c, i * stride + k * dilation - pad, …] * w[f, c, k…], zeros outside the
-    image. `dtype`: of the sums and the result, where it is not that of the operands, which then may have two types."""
+    image."""
     name: ClassVar[str] = "conv{}d"
     images = ImageRoles((0,), True)
     roles = (0, 1, 2)
-    dtype: DType | None = None
 
     def infer(self, x: TensorType, w: TensorType) -> TensorType:
-        if self.dtype is None:
-            _check_dtypes(self.name, x, w)
-            return x.with_shape(self.output_shape(x.shape, w.shape))
-        return TensorType(sum_dtype(self.name, self.dtype, x, w), self.output_shape(x.shape, w.shape))
+        return TensorType(_sum_dtype(self, x, w), self.output_shape(x.shape, w.shape))
 
-    def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return product_of(self._reference, self.dtype, x, w)
-
-    def _reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    def in_one_type(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         shape = static_shape(self.output_shape(x.shape, w.shape))
         y = np.zeros(_split(shape, self.groups, 1), x.dtype)
         xg, wg = self.grouped_image(x), w.reshape(_split(w.shape, self.groups, 0))
@@ -111,13 +119,13 @@ class Conv(ConvOp):
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, w = widened(b, self.dtype, ins)
-        to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
-        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
+        to_image = self.like(ConvInputGrad, x_shape=x.type.shape, dtype=None)
+        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape, dtype=None)
         g = only_gradient(gs)
         return as_types(b, ins, b.apply(to_image, (w, g))[0], b.apply(to_kernels, (x, g))[0])
 
     def cost(self, x: TensorType, w: TensorType) -> Cost:
-        return Cost(self.flops(x.shape, w.shape) * x.dtype.numbers, x.nbytes + w.nbytes + self.infer(x, w).nbytes)
+        return self._cost(self.flops(x.shape, w.shape), x, w)
 
     def contraction(self, x: TensorType, w: TensorType) -> Contraction:
         n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(w.shape[0])
@@ -132,11 +140,11 @@ class ConvInputGrad(ConvOp):
     x_shape: tuple[Dim, ...] = ()
 
     def infer(self, w: TensorType, dy: TensorType) -> TensorType:
-        _check_dtypes(self.name, w, dy)
+        dtype = _sum_dtype(self, w, dy)
         _check_output(self.name, self.output_shape(self.x_shape, w.shape), dy)
-        return w.with_shape(self.x_shape)
+        return TensorType(dtype, self.x_shape)
 
-    def reference(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    def in_one_type(self, w: np.ndarray, dy: np.ndarray) -> np.ndarray:
         n, c, *size = static_shape(self.x_shape)
         around = [s + sum(pair) for s, pair in zip(size, self.padding)]
         image = np.zeros((n, self.groups, c // self.groups, *around), dy.dtype)
@@ -146,13 +154,13 @@ class ConvInputGrad(ConvOp):
         return cropped(image, self.padding, tuple(size)).reshape(n, c, *size)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        w, dy = ins
-        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape)
+        w, dy = widened(b, self.dtype, ins)
+        to_kernels = self.like(ConvWeightGrad, w_shape=w.type.shape, dtype=None)
         g = only_gradient(gs)
-        return b.apply(to_kernels, (g, dy))[0], b.apply(self.like(Conv), (g, w))[0]
+        return as_types(b, ins, b.apply(to_kernels, (g, dy))[0], b.apply(self.like(Conv, dtype=None), (g, w))[0])
 
     def cost(self, w: TensorType, dy: TensorType) -> Cost:
-        return Cost(self.flops(self.x_shape, w.shape), w.nbytes + dy.nbytes + self.infer(w, dy).nbytes)
+        return self._cost(self.flops(self.x_shape, w.shape), w, dy)
 
     def contraction(self, w: TensorType, dy: TensorType) -> Contraction:
         n, c, f = self.x_shape[0], static_dim(self.x_shape[1]), static_dim(w.shape[0])
@@ -167,11 +175,11 @@ class ConvWeightGrad(ConvOp):
     w_shape: tuple[Dim, ...] = ()
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
-        _check_dtypes(self.name, x, dy)
+        dtype = _sum_dtype(self, x, dy)
         _check_output(self.name, self.output_shape(x.shape, self.w_shape), dy)
-        return x.with_shape(self.w_shape)
+        return TensorType(dtype, self.w_shape)
 
-    def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    def in_one_type(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
         xg, dyg = self.grouped_image(x), dy.reshape(_split(dy.shape, self.groups, 1))
         w_shape = static_shape(self.w_shape)
         dw, axes = np.zeros(_split(w_shape, self.groups, 0), x.dtype), LETTERS[:self.axes]
@@ -180,13 +188,13 @@ class ConvWeightGrad(ConvOp):
         return dw.reshape(w_shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, dy = ins
-        to_image = self.like(ConvInputGrad, x_shape=x.type.shape)
+        x, dy = widened(b, self.dtype, ins)
+        to_image = self.like(ConvInputGrad, x_shape=x.type.shape, dtype=None)
         g = only_gradient(gs)
-        return b.apply(to_image, (g, dy))[0], b.apply(self.like(Conv), (x, g))[0]
+        return as_types(b, ins, b.apply(to_image, (g, dy))[0], b.apply(self.like(Conv, dtype=None), (x, g))[0])
 
     def cost(self, x: TensorType, dy: TensorType) -> Cost:
-        return Cost(self.flops(x.shape, self.w_shape), x.nbytes + dy.nbytes + self.infer(x, dy).nbytes)
+        return self._cost(self.flops(x.shape, self.w_shape), x, dy)
 
     def contraction(self, x: TensorType, dy: TensorType) -> Contraction:
         n, c, f = x.shape[0], static_dim(x.shape[1]), static_dim(self.w_shape[0])
@@ -239,7 +247,7 @@ class ConvTranspose(Sliding, Composite):
         """The convolution's gradient that makes all of the result but zeros at its ends."""
         padding, more, _ = (tuple(along) for along in zip(*self._split_padding))
         return ConvInputGrad.at(self.axes)(self.stride, padding, self.dilation, self.groups,
-                                           self._output_shape(x, w, padding, more))
+                                           x_shape=self._output_shape(x, w, padding, more))
 
     @property
     def _beyond(self) -> tuple[int, ...]:
@@ -266,6 +274,14 @@ def _less_cropped(padding: tuple[int, int], more: int, stride: int) -> tuple[tup
 
 def _split(shape: Sizes, groups: int, at: int) -> Sizes:
     return (*shape[:at], groups, shape[at] // groups, *shape[at + 1:])
+
+
+def _sum_dtype(op: ConvOp, left: TensorType, right: TensorType) -> DType:
+    """The type of the sums of these operands; GraphError for operands that have no product."""
+    if op.dtype is None:
+        _check_dtypes(op.name, left, right)
+        return left.dtype
+    return sum_dtype(op.name, op.dtype, left, right)
 
 
 def _check_dtypes(name: str, x: TensorType, w: TensorType) -> None:

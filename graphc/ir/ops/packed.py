@@ -8,9 +8,9 @@ import numpy as np
 
 from graphc.errors import InternalError
 from graphc.ir.dims import exact_quotient
-from graphc.ir.op import Gradients, OpBuilder, Values, require
+from graphc.ir.op import Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.shape import Movement
-from graphc.ir.types import PACKED_OF, DType, TensorType, bf16x2, dtype_of, f32, i8x4, i32, u8x4
+from graphc.ir.types import PACKED_OF, DType, TensorType, bf16, bf16x2, dtype_of, f32, i8x4, i32, u8x4
 
 # the types of packed factors -> that of the sums of their products
 SUMS: Mapping[tuple[DType, DType], DType] = {
@@ -40,6 +40,25 @@ class Pack(Movement):
         raise InternalError("numbers are packed after a graph is differentiated", "backward")
 
 
+class Pair(Op):
+    """(x, y) of bf16 -> bf16x2: element i has x[i], in its lowest bits, and y[i]. Numbers that lie far apart become
+    elements without being moved beside each other first."""
+    name: ClassVar[str] = "pair"
+    is_elementwise = True
+    element_flops = 0
+
+    def infer(self, x: TensorType, y: TensorType) -> TensorType:
+        require(x == y and x.dtype is bf16, f"pair takes two arrays of {bf16} of one shape, got {x} and {y}")
+        return x.with_dtype(bf16x2)
+
+    def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        low, high = (a.view(np.uint16).astype(np.uint32) for a in (x, y))
+        return low | high << np.uint32(16)
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        raise InternalError("numbers are packed after a graph is differentiated", "backward")
+
+
 def unpacked(x: np.ndarray) -> tuple[np.ndarray, ...]:
     """The first numbers of packed elements, the second and so on, in the type of their sums: f32 or i32."""
     if x.dtype == bf16x2.np:
@@ -47,4 +66,4 @@ def unpacked(x: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(x[name].astype(i32.np) for name in x.dtype.names or ())
 
 
-OPS = (Pack,)
+OPS = (Pack, Pair)

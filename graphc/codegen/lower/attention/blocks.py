@@ -39,7 +39,8 @@ def larger(f: LoopFunction, a: Val, b: Val) -> Val:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The function, its schedule, and how many columns and rows the scores have."""
+    """The function, its schedule, and how many columns and rows the scores have. in_pairs: factors of products are
+    pairs of bf16."""
     f: LoopFunction
     s: AttentionSchedule
     target: Target
@@ -48,6 +49,7 @@ class Blocks:
     rows: Dim
     causal: bool
     serial: bool | Val = False      # all on the caller
+    in_pairs: bool = False
 
     @property
     def panels(self) -> int:
@@ -86,7 +88,7 @@ def blocks_of(r: KernelRequest[AttentionSchedule], f: LoopFunction, columns: Dim
     """For the function of a request."""
     s, op = r.schedule, r.node.op
     serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
-    return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial)
+    return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, op.factors is not None)
 
 
 def matrix(f: LoopFunction, view: View, number: Ix, lead: Dims) -> View:

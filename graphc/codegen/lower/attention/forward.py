@@ -13,8 +13,9 @@ from math import inf, prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    TOGETHER, Blocks, RowRange, blocks_of, copy_rows, fetch_ahead, in_groups, larger, matrix, product, store_rows,
-    sub_panel, turn, turn_back, whole_rows)
+    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, in_groups, larger, matrix, store_rows, turn, turn_back,
+    whole_rows)
+from graphc.codegen.lower.attention.forward_factors import ForwardFactors, ForwardPairs, ForwardScratch
 from graphc.codegen.lower.attention.mask import Mask, lowest
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.request import KernelRequest
@@ -88,13 +89,14 @@ class _ForwardBlock:
         # the first maximum; the score of a later key
         self.least, self.unseen = (MASKED, MASKED) if hides else (lowest(b.dtype), -inf)
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
-        self.v_turned = b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
         self.features, self.values = self.q.shape[1], self.v.shape[1]
         self.queries = b.panel_scratch("queries", self.features)
         self.sums = b.panel_scratch("sums", self.values)
         self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
         self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
+        factors = ForwardPairs if b.in_pairs else ForwardFactors
+        self.factors = factors(b, self.k, self.v, ForwardScratch(self.queries, self.sums, self.scores, self.scales))
 
     def run(self) -> None:
         b, f = self.b, self.f
@@ -104,10 +106,12 @@ class _ForwardBlock:
             copy_rows(b, self.q, self.first, rows)
         turn(b, *((self.q, self.first) if in_place[0] else (rows, Ix())), self.features, self.queries, self.factor,
              b.panels_made(self.first))
+        self.factors.of_queries(b.panels_made(self.first))
         self._start()
         limit = f.min_(b.rows, self.first + b.s.columns) if b.causal else as_ix(b.rows)
         panels = b.panels_from(self.first)
         with f.loop(0, limit, b.s.rows) as blocks:
+            self.factors.of_keys(blocks.index)
             with f.loop(self._first_panel(blocks.index), panels) as loop:
                 if b.s.far:
                     fetch_ahead(b, (self.k, self.v), blocks.index, loop.index)
@@ -138,14 +142,13 @@ class _ForwardBlock:
         b, f = self.b, self.f
         query = self.first + panel * b.s.nr
         count = f.min_(b.s.rows, b.rows - key, query + b.s.nr - key) if b.causal else f.min_(b.s.rows, b.rows - key)
-        product(b, RowRange(self.k, count, first=key), sub_panel(self.queries, panel), self.features, self.scores)
+        self.factors.multiply(key, count, panel)
         if self.mask is not None:
             self.mask.apply(self.scores, query, key, count)
         if b.causal:
             hide(b, self.scores, query, key, count, self.unseen)
         self._probabilities(panel, self._filled(count) if b.s.any_length else count)
-        values = RowRange(self.v_turned.view_at([0, key]), as_ix(self.values))
-        product(b, values, self.scores, count, sub_panel(self.sums, panel), factors=self.scales)
+        self.factors.add_values(key, count, panel)
 
     def _filled(self, count: Ix) -> Ix:
         """Rows of whole groups, those behind the keys with scores of which the exponentials are 0: in which order the

@@ -9,7 +9,7 @@ one block at a time.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
@@ -17,8 +17,9 @@ from math import prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, RowRange, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, product, store_rows, sub_panel, turn,
-    turn_back)
+    Blocks, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, store_rows, turn, turn_back)
+from graphc.codegen.lower.attention.gradient_factors import (
+    GradientFactors, GradientPairs, GradientScratch, QueryBlock)
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
@@ -158,13 +159,16 @@ class _GradientBlock:
         self.dk, self.dv = b.panel_scratch("dk", self.features), b.panel_scratch("dv", self.width)
         self.p, self.ds = (b.f.scratch(n, b.dtype, (b.block_rows, columns))
                            for n, columns in (("p", b.s.nr), ("ds", b.s.columns)))
+        scratch = GradientScratch(self.keys, self.values, self.dk, self.dv, self.k_rows, self.p, self.ds)
+        self.factors = (GradientPairs if b.in_pairs else GradientFactors)(b, of.q, of.dout, scratch, factor / LN2)
 
     def run(self) -> None:
         b, f, of = self.b, self.f, self.of
-        for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factor / LN2),
+        for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factors.of_panels),
                                              (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
             turn(b, rows, Ix(), source.shape[1], panels, factor, b.panels_made(self.first))
+        self.factors.of_keys(b.panels_made(self.first))
         self._clear(self.dk)
         self._clear(self.dv)
         with f.loop(self.first if b.causal else 0, b.rows, b.s.rows) as blocks:
@@ -185,34 +189,28 @@ class _GradientBlock:
         """The block of `count` queries from `query` on."""
         b, f, s = self.b, self.f, self.b.s
         panels, keys = b.panels_from(self.first), f.min_(s.columns, b.columns - self.first)
-        steps = keys
+        steps: Ix | Callable[[Ix], Ix] = keys
         if b.causal:
             panels = f.min_(panels, f.divmod(query + count - 1 - self.first, s.nr)[0] + 1)
             steps = lambda row: f.min_(keys, query - self.first + f.min_(row + s.mr, count))
+        at = QueryBlock(query, count)
+        self.factors.of_queries(at)
         with f.loop(0, panels) as loop:
             if s.far:
                 fetch_ahead(b, (self.of.q, self.of.dout, self.dq), query, loop.index)
-            self._panel(query, count, loop.index)
-        with f.loop(0, self.dq.shape[1], s.nr) as across:
-            panel = self.k_rows.view_at([0, across.index], (s.columns, s.nr), self.k_rows.strides)
-            target = self.dq.view_at([query, across.index], (self.dq.shape[0], s.nr), self.dq.strides)
-            product(b, RowRange(self.ds, count), panel, steps, target, self.add)
+            self._panel(at, loop.index)
+        self.factors.add_to_queries(at, steps, self.dq, self.add)
 
-    def _panel(self, query: Ix, count: Ix, panel: Ix) -> None:
+    def _panel(self, at: QueryBlock, panel: Ix) -> None:
         """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and
         dv.
         """
-        b, f, of, s = self.b, self.f, self.of, self.b.s
-        key = self.first + panel * s.nr
-        start = f.min_(f.divmod(f.max_(key - query, 0), s.mr)[0] * s.mr, count) if b.causal else Ix()
-        p, ds = self.p, self.ds.view_at([0, panel * s.nr], (b.block_rows, s.nr), self.ds.strides)
-        product(b, RowRange(of.q, count, query, start), sub_panel(self.keys, panel), self.features, p)
-        product(b, RowRange(of.dout, count, query, start), sub_panel(self.values, panel), self.width, ds)
-        self._gradients(p, ds, query, key, start, count)
-        for rows, weights, sums in ((of.dout, p, self.dv), (of.q, ds, self.dk)):
-            turned = f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, query + start])
-            product(b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), count - start,
-                    sub_panel(sums, panel), add=1)
+        b, f, (query, count), unit = self.b, self.f, at, self.factors.unit
+        key = self.first + panel * b.s.nr
+        start = f.min_(f.divmod(f.max_(key - query, 0), unit)[0] * unit, count) if b.causal else Ix()
+        self.factors.multiply(at, panel, start)
+        self._gradients(self.p, self.factors.ds_of(panel), query, key, start, count)
+        self.factors.add_to_keys(at, panel, start)
 
     def _gradients(self, p: View, ds: View, query: Ix, key: Ix, start: Ix, count: Ix) -> None:
         """p = 2^(score - lse), ds = p (ds - delta) for the rows from `start` up to `count`, where p holds scores and

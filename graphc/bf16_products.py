@@ -1,0 +1,99 @@
+"""`compute="bf16"`: products of factors that are rounded to bf16, which add up in f32."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.graph import Graph, Node, NodeOf, Value, regions
+from graphc.ir.op import Op
+from graphc.ir.ops.attention import AttentionOp
+from graphc.ir.ops.contract import LabelledProduct
+from graphc.ir.ops.control import Scan
+from graphc.ir.ops.conv import ConvOp, ConvTranspose
+from graphc.ir.ops.custom import CustomVjp
+from graphc.ir.ops.remat import Remat
+from graphc.ir.types import bf16, bool_, f32
+from graphc.passes.pack_factors import conv_terms_pair
+from graphc.passes.winograd import faster_by_tiles
+from graphc.product_rewriter import WEIGHTS, ProductError, ProductRewriter, WeightProduct, difference
+
+NO_PAIRS = "this CPU has no instruction for products of bf16"
+
+
+@dataclass
+class Bf16Products(ProductRewriter):
+    """Products (matmul, einsum) everywhere, attention, convolutions and the gradients of both where that is faster.
+    `by_tiles`: convolutions that Winograd's form in f32 makes faster still."""
+    by_tiles: set[Node] = field(default_factory=set)
+
+    def is_product(self, node: Node) -> bool:
+        return isinstance(node.op, LabelledProduct | ConvOp | ConvTranspose | AttentionOp) and all(
+            v.type.dtype in (f32, bool_) for v in (*node.inputs, *node.outputs))
+
+    def why_not(self, node: Node, place: int | None) -> str:
+        conv = _as_conv(node)
+        if (conv is not None or isinstance(node.op, AttentionOp)) and not self.target.has_bf16_dot:
+            return NO_PAIRS
+        if conv is None:
+            return ""
+        if conv.op.groups != 1:
+            return "a convolution in groups"
+        if not conv_terms_pair(conv):
+            return "there is one term along the axis that pairs are made along, or it is not known how many"
+        return "Winograd's form in f32 is faster" if node in self.by_tiles else ""
+
+    def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
+        node = product.node
+        if isinstance(node.op, AttentionOp):
+            return w.apply(node.op.replace(factors=bf16), [w[v] for v in node.inputs])
+        return w.apply(node.op, [_round(w, w[v]) for v in node.inputs])
+
+    def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
+        if p.place is None:
+            return ProductError(p.name, p.text, bf16.bits, bf16.name, of="")
+        weights = self.numbers(p.weights, state)
+        rounded = weights.astype(bf16.np).astype(np.float32)
+        return ProductError(p.name, p.text, bf16.bits, bf16.name, *difference(rounded, weights), WEIGHTS)
+
+    @property
+    def remark(self) -> str:
+        is_stored = not self.target.has_bf16_dot and not all(p.why_not for p in self.found)
+        return f"{NO_PAIRS}: factors are stored in bf16 and multiplied in f32" if is_stored else ""
+
+    def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
+        self.by_tiles |= faster_by_tiles(graph, self.target)
+        return super().rewritten(graph, known, inner)
+
+    def with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:
+        """Of all loops and branches. Gradients of one's own (custom_vjp) have been inlined, or belong to a function
+        that is not differentiated here."""
+        if isinstance(node.op, Scan | Remat | CustomVjp):
+            return super().with_bodies(node, lasting, inner)
+        bodies = {name: self.rewritten(body, {}, True) for name, body in regions(node.op)}
+        return node.op.replace(**bodies) if bodies else None
+
+
+def _as_conv(node: Node) -> NodeOf[ConvOp] | None:
+    """The convolution that the node is; None if it is none."""
+    if isinstance(node.op, ConvTranspose):
+        b = Builder()
+        node.op.decompose(b, *(b.input(name, v.type) for name, v in zip("xw", node.inputs)))
+        node = b.nodes[0]
+    return cast(NodeOf[ConvOp], node) if isinstance(node.op, ConvOp) else None
+
+
+def _round(w: Rewriter, v: Value) -> Value:
+    """v as it is after rounding. What a view shows is rounded where it lies: a weight that is read transposed, or
+    repeated, stays as it is in memory."""
+    views: list[Op] = []
+    while v.node is not None and v.node.op.is_whole_view:
+        views.append(v.node.op)
+        v, = v.node.inputs
+    v = w.cast(w.cast(v, dtype=bf16), dtype=f32)
+    for op in reversed(views):
+        v, = w.apply(op, (v,))
+    return v

@@ -1,0 +1,76 @@
+"""How the factors of attention's two products reach the micro-kernel: as they are, or as pairs of bf16."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
+from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.ir.types import bf16x2
+
+
+class ForwardScratch(NamedTuple):
+    """Of one block of queries: panels of them, times the scale, and of sums of values; of one panel and a block of keys
+    the scores, or what became of them, and what the sums are rescaled by."""
+    queries: View
+    sums: View
+    scores: View
+    scales: View
+
+
+class ForwardFactors:
+    """Read where they are. k, v: of all keys."""
+
+    def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch):
+        self.b, self.k, self.v, self.scratch = b, k, v, scratch
+
+    def of_queries(self, panels: Ix | int) -> None:
+        """Prepares so many panels of queries."""
+
+    def of_keys(self, key: Ix) -> None:
+        """Prepares the block of keys from `key` on."""
+
+    def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
+        """Scores of `count` keys from `key` on, the first of the block, for a panel of queries."""
+        product(self.b, RowRange(self.k, count, first=key), sub_panel(self.scratch.queries, panel), self.k.shape[1],
+                self.scratch.scores)
+
+    def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
+        """Rescales the sums of a panel, and adds the values times the probabilities that stand for the scores."""
+        turned = self.b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
+        product(self.b, RowRange(turned.view_at([0, key]), as_ix(self.v.shape[1])), self.scratch.scores, count,
+                sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
+
+
+class ForwardPairs(ForwardFactors):
+    """Paired along features for the scores, along keys for the sums."""
+
+    def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch):
+        super().__init__(b, k, v, scratch)
+        features, rows = k.shape[1], b.block_rows
+        self.steps = -(-features // 2)
+        self.queries = b.f.scratch("query_pairs", bf16x2, (b.panels, self.steps, b.s.nr))
+        self.keys, self.values = (pairs_of_features(b, "key_pairs", rows, features),
+                                  pairs_of_rows(b, "value_pairs", rows, v.shape[1]))
+        self.probabilities = pairs_of_rows(b, "probability_pairs", rows, b.s.nr)
+
+    def of_queries(self, panels: Ix | int) -> None:
+        with self.b.f.loop(0, panels) as loop:
+            pair_rows(self.b, sub_panel(self.scratch.queries, loop.index), Ix(), Ix(self.k.shape[1]),
+                      sub_panel(self.queries, loop.index))
+
+    def of_keys(self, key: Ix) -> None:
+        count = self.b.f.min_(self.b.s.rows, self.b.rows - key)
+        pair_features(self.b, self.k, key, count, self.keys)
+        pair_rows(self.b, self.v, key, count, self.values)
+
+    def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
+        product(self.b, RowRange(self.keys, count), sub_panel(self.queries, panel), self.steps, self.scratch.scores)
+
+    def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
+        f, values = self.b.f, self.values
+        pair_rows(self.b, self.scratch.scores, Ix(), count, self.probabilities)
+        turned = f.reinterpret(values, values.shape[::-1], values.strides[::-1])
+        product(self.b, RowRange(turned, as_ix(self.v.shape[1])), self.probabilities, halved(f, count),
+                sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)

@@ -1,0 +1,146 @@
+"""How the factors of the five products of attention's gradient reach the micro-kernel: as they are, or as pairs of
+bf16."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import lcm
+from typing import NamedTuple
+
+from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
+from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.ir.types import bf16x2
+
+
+class GradientScratch(NamedTuple):
+    """Of one block of keys: panels of keys and values and of the sums of their gradients, keys as rows; of a block of
+    queries the probabilities, of one panel, and the gradients of the scores."""
+    keys: View
+    values: View
+    dk: View
+    dv: View
+    k_rows: View
+    p: View
+    ds: View
+
+
+class QueryBlock(NamedTuple):
+    """`count` queries from `query` on."""
+    query: Ix
+    count: Ix
+
+
+class GradientFactors:
+    """Read where they are. q, dout: of all queries. factor: of scores in units of ln 2."""
+
+    def __init__(self, b: Blocks, q: View, dout: View, scratch: GradientScratch, factor: float):
+        self.b, self.q, self.dout, self.scratch, self.factor = b, q, dout, scratch, factor
+
+    @property
+    def of_panels(self) -> float:
+        """What keys are multiplied by in their panels."""
+        return self.factor
+
+    @property
+    def unit(self) -> int:
+        """Of which the first row of a block of scores is a multiple, where the queries before see no key."""
+        return self.b.s.mr
+
+    def of_keys(self, panels: Ix | int) -> None:
+        """Prepares so many panels of keys and values."""
+
+    def of_queries(self, at: QueryBlock) -> None:
+        """Prepares a block of queries."""
+
+    def multiply(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
+        """Rows of a panel's scores into p and of dout · v into ds, from row `start` on."""
+        for rows, panels, target in ((self.q, self.scratch.keys, self.scratch.p),
+                                     (self.dout, self.scratch.values, self.ds_of(panel))):
+            product(self.b, RowRange(rows, at.count, at.query, start), sub_panel(panels, panel), rows.shape[1], target)
+
+    def ds_of(self, panel: Ix) -> View:
+        """The columns of a panel."""
+        b, ds = self.b, self.scratch.ds
+        return ds.view_at([0, panel * b.s.nr], (b.block_rows, b.s.nr), ds.strides)
+
+    def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
+        """dv += p^T dout and dk += ds^T q, of the rows from `start` on."""
+        for rows, weights, sums in ((self.dout, self.scratch.p, self.scratch.dv),
+                                    (self.q, self.ds_of(panel), self.scratch.dk)):
+            turned = self.b.f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, at.query + start])
+            product(self.b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), at.count - start,
+                    sub_panel(sums, panel), add=1)
+
+    def add_to_queries(self, at: QueryBlock, steps: Ix | Callable[[Ix], Ix], dq: View, add: Ix) -> None:
+        """The rows of dq (+)= ds k, over `steps` keys."""
+        s, k_rows = self.b.s, self.scratch.k_rows
+        with self.b.f.loop(0, dq.shape[1], s.nr) as across:
+            panel = k_rows.view_at([0, across.index], (s.columns, s.nr), k_rows.strides)
+            target = dq.view_at([at.query, across.index], (dq.shape[0], s.nr), dq.strides)
+            product(self.b, RowRange(self.scratch.ds, at.count), panel, steps, target, add)
+
+
+class GradientPairs(GradientFactors):
+    """Paired along what each product sums over: features for scores and dout · v, queries for dk and dv, keys for dq.
+    Scores are those of the forward pass to the bit: queries are scaled, not keys."""
+
+    def __init__(self, b: Blocks, q: View, dout: View, scratch: GradientScratch, factor: float):
+        super().__init__(b, q, dout, scratch, factor)
+        rows, columns, (features, width) = b.block_rows, b.s.columns, (q.shape[1], dout.shape[1])
+        self.keys, self.values = (b.f.scratch(name, bf16x2, (b.panels, -(-n // 2), b.s.nr))
+                                  for name, n in (("key_pairs", features), ("value_pairs", width)))
+        self.k_rows = pairs_of_rows(b, "key_row_pairs", columns, scratch.k_rows.shape[1])
+        self.q_rows, self.dout_rows = (pairs_of_features(b, name, rows, n)
+                                       for name, n in (("query_pairs", features), ("dout_pairs", width)))
+        self.q_turned, self.dout_turned = (pairs_of_rows(b, name, rows, n)
+                                           for name, n in (("query_row_pairs", features), ("dout_row_pairs", width)))
+        self.p, self.ds = (pairs_of_rows(b, name, rows, b.s.nr) for name in ("p_pairs", "ds_pairs"))
+        self.ds_rows = pairs_of_features(b, "ds_row_pairs", rows, columns)
+
+    @property
+    def of_panels(self) -> float:
+        return 1.0
+
+    @property
+    def unit(self) -> int:
+        return lcm(self.b.s.mr, 2)
+
+    def of_keys(self, panels: Ix | int) -> None:
+        b, s = self.b, self.b.s
+        with b.f.loop(0, panels) as loop:
+            for source, target, features in ((self.scratch.keys, self.keys, self.q.shape[1]),
+                                             (self.scratch.values, self.values, self.dout.shape[1])):
+                pair_rows(b, sub_panel(source, loop.index), Ix(), Ix(features), sub_panel(target, loop.index))
+        pair_rows(b, self.scratch.k_rows, Ix(), Ix(s.columns), self.k_rows)
+
+    def of_queries(self, at: QueryBlock) -> None:
+        for source, rows, turned, factor in ((self.q, self.q_rows, self.q_turned, self.factor),
+                                             (self.dout, self.dout_rows, self.dout_turned, 1.0)):
+            pair_features(self.b, source, at.query, at.count, rows, factor)
+            pair_rows(self.b, source, at.query, at.count, turned)
+
+    def multiply(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
+        for rows, panels, target in ((self.q_rows, self.keys, self.scratch.p),
+                                     (self.dout_rows, self.values, self.ds_of(panel))):
+            product(self.b, RowRange(rows, at.count, start=start), sub_panel(panels, panel), panels.shape[1], target)
+
+    def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
+        f, left = self.b.f, at.count - start
+        first = f.divmod(start, 2)[0]
+        steps = f.min_(halved(f, left), self.q_turned.shape[0] - first)         # the latter for the verifier
+        for rows, weights, pairs, sums in ((self.dout_turned, self.scratch.p, self.p, self.scratch.dv),
+                                           (self.q_turned, self.ds_of(panel), self.ds, self.scratch.dk)):
+            pair_rows(self.b, weights, start, left, pairs)
+            turned = f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, first])
+            product(self.b, RowRange(turned, as_ix(rows.shape[1])), pairs, steps, sub_panel(sums, panel),
+                    add=1)
+
+    def add_to_queries(self, at: QueryBlock, steps: Ix | Callable[[Ix], Ix], dq: View, add: Ix) -> None:
+        b, f, s = self.b, self.b.f, self.b.s
+        pair_features(b, self.scratch.ds, Ix(), at.count, self.ds_rows)
+        halves = (lambda row: halved(f, steps(row))) if callable(steps) else halved(f, steps)
+        with f.loop(0, dq.shape[1], s.nr) as across:
+            panel = self.k_rows.view_at([0, across.index], (self.k_rows.shape[0], s.nr), self.k_rows.strides)
+            target = dq.view_at([at.query, across.index], (dq.shape[0], s.nr), dq.strides)
+            product(b, RowRange(self.ds_rows, at.count), panel, halves, target, add)

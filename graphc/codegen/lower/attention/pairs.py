@@ -1,0 +1,71 @@
+"""Factors of attention's products as pairs of bf16: rounded and put together in scratch, block by block. They are few
+beside what they are multiplied with."""
+from __future__ import annotations
+
+from graphc.codegen.loops.builder import LoopFunction, Val, View
+from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.attention.blocks import Blocks
+from graphc.codegen.lower.ranges import vector_run
+from graphc.ir.types import bf16, bf16x2
+from graphc.schedule.contraction_schedule import round_up
+
+
+def halved(f: LoopFunction, steps: Ix | int) -> Ix:
+    """Pairs of so many, the last one perhaps with 0."""
+    return f.divmod(as_ix(steps) + 1, 2)[0]
+
+
+def paired(f: LoopFunction, x: Val, y: Val) -> Val:
+    """Numbers of f32, rounded, side by side."""
+    return f.pair(f.cast(x, bf16), f.cast(y, bf16))
+
+
+def pairs_of_features(b: Blocks, name: str, rows: int, features: int) -> View:
+    """Scratch for `pair_features`: whole vectors."""
+    return b.f.scratch(name, bf16x2, (rows, round_up(-(-features // 2), b.s.lanes)))
+
+
+def pairs_of_rows(b: Blocks, name: str, rows: int, features: int) -> View:
+    """Scratch for `pair_rows`."""
+    return b.f.scratch(name, bf16x2, (-(-rows // 2), features))
+
+
+def pair_features(b: Blocks, source: View, first: Ix, count: Ix, target: View, factor: float = 1.0) -> None:
+    """target[i, j] = features 2 j and 2 j + 1 of row first + i, times `factor`; zeros up to whole vectors."""
+    f, lanes, features = b.f, b.s.lanes, source.shape[1]
+    whole = features // (2 * lanes) * lanes
+
+    def load(i: Ix, j: Ix, count: int) -> Val:
+        if count <= 0:
+            return f.const(0, b.dtype, lanes)
+        return f.load(source, [first + i, j], lanes, f.tail_mask(Ix(count), lanes) if count < lanes else None)
+
+    def store(i: Ix, j: Ix, count: int) -> None:
+        x, y = load(i, j * 2, count), load(i, j * 2 + lanes, count - lanes)
+        if lanes > 1:
+            x, y = (f.shuffle(x, y, range(odd, 2 * lanes, 2)) for odd in (0, 1))
+        if factor != 1:
+            x, y = f.mul(x, factor), f.mul(y, factor)
+        f.store(target, [i, j], paired(f, x, y))
+    with f.loop(0, count) as loop:
+        with f.loop(0, whole, lanes) as across:
+            store(loop.index, across.index, 2 * lanes)
+        if 2 * whole < features:
+            store(loop.index, Ix(whole), features - 2 * whole)
+
+
+def pair_rows(b: Blocks, source: View, first: Ix, count: Ix, target: View) -> None:
+    """target[i, j] = element j of rows first + 2 i and first + 2 i + 1; 0 for one after the last."""
+    f = b.f
+    whole = f.divmod(count, 2)[0]
+
+    def store(i: Ix, is_whole: bool) -> None:
+        def element(j: Ix, lanes: int, mask: Val | None) -> None:
+            x = f.load(source, [first + i * 2, j], lanes, mask)
+            y = f.load(source, [first + i * 2 + 1, j], lanes, mask) if is_whole else f.const(0, b.dtype, lanes)
+            f.store(target, [i, j], paired(f, x, y), mask)
+        vector_run(f, as_ix(source.shape[1]), b.s.lanes, element)
+    with f.loop(0, whole) as loop:
+        store(loop.index, True)
+    with f.loop(whole, halved(f, count)) as loop:
+        store(loop.index, False)

@@ -1,0 +1,174 @@
+"""`compute="bf16"`: convolutions and both gradients of factors that are rounded to bf16, in pairs, beside the same of rounded arrays in f64."""
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import graphc as gc
+from graphc import nn, optim
+from graphc.bf16_products import NO_PAIRS, Bf16Products
+from graphc.codegen.llvm.host import can_run
+from graphc.compiler import Compilation
+from graphc.config import Config
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvTranspose, ConvWeightGrad
+from graphc.runtime.executable import Executable
+from graphc.schedule.target import AVX2, AVX512_BF16
+
+pairs = pytest.mark.skipif(not can_run(AVX512_BF16), reason="this CPU has no AVX512-BF16")
+# image, kernels, attributes: odd numbers of channels, features and images, strides, dilation, uneven padding, one to three axes
+CONVS = [
+    ((2, 16, 9, 9), (33, 16, 3, 3), {"padding": ((1, 1), (1, 1))}), ((2, 5, 8, 7), (7, 5, 3, 2), {"stride": (2, 1)}),
+    ((3, 3, 7, 7), (4, 3, 3, 3), {"padding": ((2, 0), (0, 1)), "dilation": (2, 2)}), ((4, 64, 6, 6), (32, 64, 1, 1), {}),
+    ((2, 2, 6, 6), (5, 2, 3, 3), {"padding": ((1, 1), (1, 1)), "stride": (2, 2)}), ((5, 9, 20), (5, 9, 4), {"stride": (3,), "padding": ((3, 2),)}),
+    ((2, 4, 4, 5, 6), (6, 4, 2, 3, 2), {"padding": ((1, 0), (1, 1), (0, 1))}), ((8, 512, 7, 7), (48, 512, 3, 3), {"padding": ((1, 1), (1, 1))}),
+    ((4, 3, 40, 40), (64, 3, 7, 7), {"stride": (2, 2), "padding": ((3, 3), (3, 3))})]
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    return x.astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
+
+
+def operators(image, kernels, attributes):
+    """A convolution and its gradients, with arrays for each."""
+    axes = len(image) - 2
+    op = Conv.at(axes)(**{"stride": (1,) * axes, "padding": ((0, 0),) * axes, "dilation": (1,) * axes} | attributes)
+    x, w = drawn(*image), drawn(*kernels, seed=1)
+    dy = drawn(*op.output_shape(image, kernels), seed=2)
+    return [(op, x, w), (op.like(ConvInputGrad, x_shape=image), w, dy), (op.like(ConvWeightGrad, w_shape=kernels), x, dy)]
+
+
+def graph_of(cases) -> tuple[Graph, list[np.ndarray]]:
+    b, outs, arrays = Builder("convolutions"), [], []
+    for op, *factors in cases:
+        ins = [b.input(f"x{len(arrays) + i}", gc.f32[a.shape]) for i, a in enumerate(factors)]
+        outs += b.apply(op, ins)
+        arrays += factors
+    return b.finish(outs, ("",) * len(outs)), arrays
+
+
+def close(actual: np.ndarray, op, left: np.ndarray, right: np.ndarray) -> None:
+    """Of rounded factors, exactly but for the rounding of an f32 sum."""
+    left, right = rounded(left), rounded(right)
+    exact, size = op.reference(left, right), op.reference(abs(left), abs(right))
+    terms = 2 * left.size * right.size / max(actual.size, 1)
+    assert (np.abs(actual - exact) <= 4 * np.finfo(np.float32).eps * size * max(1.0, terms) ** 0.25 + 1e-12).all(), op
+
+
+@pairs
+@pytest.mark.parametrize("case", CONVS, ids=lambda case: f"{case[0]} {case[1]}")
+def test_convolutions_and_their_gradients(case, monkeypatch):
+    monkeypatch.setattr("graphc.bf16_products.faster_by_tiles", lambda graph, target: set())
+    monkeypatch.setattr("graphc.passes.winograd.WinogradConvolution.tile", lambda *_: None)
+    cases = operators(*case)
+    graph, arrays = graph_of(cases)
+    run, again = (gc.compile(graph, compute="bf16", threads=n) for n in (1, 2))
+    assert {p.bits for p in run.quantisation().products} == {16}
+    for y, other, (op, left, right) in zip(run(*arrays), again(*arrays), cases):
+        close(y, op, left, right)
+        assert y.tobytes() == other.tobytes()
+    assert run.dump("planned").count("dtype=f32") == 3
+
+
+@pytest.mark.parametrize("case", CONVS[:6], ids=lambda case: f"{case[0]} {case[1]}")
+def test_elsewhere_what_is_rounded_is_multiplied_in_f32(case):
+    """A program that was rounded for pairs, compiled for a target that has none."""
+    if not can_run(AVX2):
+        pytest.skip("this CPU has no AVX2")
+    cases = operators(*case)
+    graph, arrays = graph_of(cases)
+    made = Compilation(Bf16Products(AVX512_BF16).whole(graph), AVX2, Config(winograd=False))
+    assert "bf16x2" not in made.text("planned")
+    for y, (op, left, right) in zip(Executable(made.build.program, 1).slow(*arrays), cases):
+        close(y, op, left, right)
+
+
+@pairs
+@pytest.mark.parametrize("sizes", [(1, 2, 3, 15, 16, 33, 40), pytest.param(range(1, 41), marks=pytest.mark.slow)], ids=["some", "all"])
+def test_every_number_of_channels_and_features(sizes):
+    cases = [case for c in sizes for case in operators((2 + c % 3, c, 5, 4), (41 - c, c, 2, 3), {"padding": ((1, 0), (1, 1))})]
+    graph, arrays = graph_of(cases)
+    for y, (op, left, right) in zip(gc.compile(graph, compute="bf16")(*arrays), cases):
+        alone = left.shape[1] == 1 if isinstance(op, Conv) else left.shape[0] == 1
+        if alone:                                           # one term: left in f32
+            assert np.allclose(y, op.reference(left.astype(np.float64), right.astype(np.float64)), rtol=1e-5, atol=1e-5)
+        else:
+            close(y, op, left, right)
+
+
+@pairs
+def test_a_sample_has_the_same_bits_in_any_batch():
+    net = nn.Conv2d(24, 5, stride=2) >> nn.relu >> nn.Conv2d(17, 1) >> nn.relu >> nn.ConvTranspose2d(6, 3, stride=2)
+    run = gc.compile(net, x=gc.f32["B", 7, 15, 15], seed=0, compute="bf16")
+    x = drawn(5, 7, 15, 15)
+    whole, plain = run(x), gc.compile(net, x=gc.f32["B", 7, 15, 15], seed=0)(x)
+    assert {p.bits for p in run.quantisation().products} == {16} and "of" in str(run.quantisation())
+    for n in (1, 2, 3):
+        assert run(x[:n]).tobytes() == whole[:n].tobytes()
+    assert np.linalg.norm(whole - plain) < 0.01 * np.linalg.norm(plain) and (whole != plain).any()
+
+
+@pairs
+def test_what_stays_in_f32_is_said():
+    """Where Winograd's form is faster, in groups, of one channel: these keep the bits of f32."""
+    for net, shape, why in ((nn.Conv2d(64, 3, padding=1), (8, 64, 56, 56), "Winograd's form in f32 is faster"),
+                            (nn.Conv2d(16, 3, groups=16), (2, 16, 9, 9), "a convolution in groups"),
+                            (nn.Conv2d(16, 3), (2, 1, 9, 9), "there is one term along the axis that pairs are made along")):
+        both = net >> nn.GlobalAvgPool2d() >> nn.Linear(8)
+        run = gc.compile(both, x=gc.f32[shape], seed=0, compute="bf16")
+        first, second = run.quantisation().products
+        assert first.bits == 32 and first.why_not.startswith(why) and second.bits == 16 and second.relative < 2 ** -8
+        assert f"stays f32: {why}" in run.explain()
+        with pytest.raises(gc.GraphError, match=f"has no product of f32 .* that would be one of bf16\n.*{why}"):
+            gc.compile(net, x=gc.f32[shape], seed=0, compute="bf16")
+
+
+def test_targets_without_such_an_instruction(monkeypatch):
+    """Convolutions stay f32, products are stored in bf16 and computed in f32, and both is said."""
+    if not can_run(AVX2):
+        pytest.skip("this CPU has no AVX2")
+    monkeypatch.setenv("GRAPHC_TARGET", "avx2")
+    net = nn.Conv2d(8, 3, stride=2) >> nn.Flatten() >> nn.Linear(4)
+    run = gc.compile(net, x=gc.f32[2, 4, 9, 9], seed=0, compute="bf16")
+    assert [p.bits for p in run.quantisation().products] == [32, 16]
+    text = run.explain()
+    assert f"stays f32: {NO_PAIRS}" in text and f"{NO_PAIRS}: factors are stored in bf16 and multiplied in f32" in text
+
+
+@pairs
+def test_training_follows_f32():
+    """A small residual network: parameters and updates are f32, the loss is that of f32 within a percent."""
+    net = (nn.Conv2d(16, 3, stride=2, padding=1) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(32, 3, stride=2, padding=1)
+           >> nn.BatchNorm2d() >> nn.relu >> nn.GlobalAvgPool2d() >> nn.Linear(10))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((32, 3, 16, 16)).astype(np.float32), rng.integers(0, 10, 32).astype(np.int32)
+    losses = []
+    for compute in (None, "bf16"):
+        step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1, momentum=0.9), x=gc.f32[32, 3, 16, 16],
+                             y=gc.i32[32], seed=0, state="own", compute=compute)
+        losses.append([step(x, y) for _ in range(40)])
+        assert step.dump("planned").count("bf16x2") > 8 * (compute is not None) - 1
+    plain, low = map(np.asarray, losses)
+    assert plain[-1] < 0.7 * plain[0] and (plain != low).any() and (np.abs(plain - low) <= 0.01 * plain + 2e-3).all()
+
+
+def test_code_for_pairs():
+    """Foreign CPUs with the instruction: it is in the code of all three."""
+    graph, _ = graph_of(operators((4, 32, 9, 9), (32, 32, 3, 3), {"stride": (2, 2)}))
+    text = Compilation(Bf16Products(AVX512_BF16).whole(graph), AVX512_BF16, Config()).text("asm")
+    assert text.count("vdpbf16ps") > 100 and "vfmadd231ps" not in text
+
+
+def test_transposed_convolutions_are_gradients():
+    b = Builder("transposed")
+    x, w = b.input("x", gc.f32[2, 6, 5, 5]), b.input("w", gc.f32[6, 4, 3, 3])
+    op = ConvTranspose.at(2)(stride=(2, 2), padding=((1, 1), (1, 1)))
+    rounder = Bf16Products(AVX512_BF16)
+    rounder.whole(b.finish(b.apply(op, [x, w]), ("",)))
+    assert [p.why_not for p in rounder.found] == [""]
