@@ -86,7 +86,8 @@ def _draw_conv(d: Draw) -> Options:
         options = {"batch": batch, "channels": channels, "out": out, "size": (size,) * rank, "kernel": (kernel,) * rank,
                    "stride": stride,
                    "padding": d.one(0, kernel // 2), "dilation": dilation, "groups": count,
-                   "then": d.one("", "bias", "relu", "silu", "group_norm", "layer_norm")}
+                   "before": d.one("", "relu"),
+                   "then": d.one("", "bias", "relu", "silu", "batch_norm", "group_norm", "layer_norm", "rms_norm")}
         result = conv_arrays(**options)[1]
         flops = 2.0 * prod(result) * channels // count * kernel ** rank
         if flops <= LARGEST_FLOPS and 4 * max(prod(result), batch * channels * size ** rank) <= LARGEST_BYTES:
@@ -99,7 +100,8 @@ def _draw_conv(d: Draw) -> Options:
             channels, out = (channels // 2 // count or 1) * count, (out // 2 // count or 1) * count
 
 
-def conv_arrays(batch, channels, out, size, kernel, stride, padding, dilation, groups, then):
+def conv_arrays(batch, channels, out, size, kernel, stride, padding, dilation, groups, before, then):
+    """before: what computes the image, whose layout is then free (an inner layer)."""
     x, w, b = Array((batch, channels, *size)), Array((out, channels // groups, *kernel)), Array((out,))
     result = (batch, out, *(_window(n, k, stride, padding, dilation) for n, k in zip(size, kernel)))
     return (x, w, b), result
@@ -176,6 +178,14 @@ def _draw_softmax(d: Draw) -> Options:
     return {**options, "axes": options["axes"][-1:]}
 
 
+def _draw_standardize(d: Draw) -> Options:
+    """Norms over any axes of an array in any order, of several numbers each."""
+    while True:
+        options = _draw_rows(d, ("standardize", "scale"))
+        if prod(options["shape"][options["perm"][i]] for i in options["axes"]) >= 4:
+            return options
+
+
 def same_arrays(shape, perm, axes, op):
     return (Array(shape),), tuple(shape[p] for p in perm)
 
@@ -237,14 +247,17 @@ def _draw_index(d: Draw) -> Options:
     rows, width, count = d.size(2, 50000), d.size(1, 1024), d.size(1, 8192)
     while 4 * width * max(rows, count) > LARGEST_BYTES:
         rows, width, count = max(2, rows // 2), max(1, width // 2), max(1, count // 2)
-    return {"op": op, "rows": rows, "width": width, "count": count}
+    return {"op": op, "rows": rows, "width": width, "count": count,
+            "axis": 0 if op == "embedding" else d.one(0, 0, 1)}
 
 
-def index_arrays(op, rows, width, count):
-    table, one, many = Array((rows, width)), Array((count,), rows), Array((count, width), rows)
-    return {"take": ((table, one), (count, width)), "embedding": ((table, one), (count, width)),
-            "take_along_axis": ((table, many), (count, width)),
-            "scatter_add": ((table, one, Array((count, width))), (rows, width))}[op]
+def index_arrays(op, rows, width, count, axis):
+    """axis: along which of the table's is looked up."""
+    turned = lambda n: (width, n) if axis else (n, width)
+    table, one, many = Array(turned(rows)), Array((count,), rows), Array(turned(count), rows)
+    return {"take": ((table, one), turned(count)), "embedding": ((table, one), turned(count)),
+            "take_along_axis": ((table, many), turned(count)),
+            "scatter_add": ((table, one, Array(turned(count))), turned(rows))}[op]
 
 
 def _draw_sort(d: Draw) -> Options:
@@ -262,8 +275,12 @@ def sort_arrays(op, shape, axis, k):
 
 def _draw_scan(d: Draw) -> Options:
     batch, width = d.size(1, 64), d.size(1, 512)
-    kind = d.one("chain", "chain", "product", "linear", "linear", "update", "scatter")
-    length = d.size(2, 256)
+    kind = d.one("chain", "chain", "product", "linear", "linear", "update", "scatter", "slice", "solve")
+    length = d.size(2, 256) if kind != "linear" or d.chance() else d.size(256, 20000)
+    if kind == "linear":
+        width = d.one(1, width)
+        batch = max(1, min(batch, LARGEST_BYTES // (8 * length * width))) if width > 1 else 1
+        width = max(1, min(width, LARGEST_BYTES // (8 * length)))
     chain = tuple(d.one(*UNARY[1:]) if d.chance(0.5) else (d.one("add", "mul", "maximum"), d.one(0, 1))
                   for _ in range(d.size(1, 30)))
     return {"kind": kind, "length": length, "batch_rows": batch, "width": width,
@@ -276,6 +293,11 @@ def scan_arrays(kind, length, batch_rows, width, chain, rows):
         return (xs, start, Array((width, width))), (batch_rows, width)
     if kind == "linear":
         return (xs, Array((length, batch_rows, width))), (length, batch_rows, width)
+    if kind == "slice":
+        return (Array((rows, width)), Array((width,))), (width,)
+    if kind == "solve":
+        few = min(width, 16)
+        return (Array((few, few)), Array((few,))), (few,)
     if kind in ("update", "scatter"):
         return (Array((length, width)), Array((rows, width)), Array((length,), rows)), (rows, width)
     return (xs, start), (batch_rows, width)
@@ -303,20 +325,22 @@ def _draw_loss(d: Draw) -> Options:
     rows, classes = d.size(1, 4096), d.size(2, 50000)
     while 4 * rows * classes > LARGEST_BYTES // 4:
         rows, classes = max(1, rows // 2), max(2, classes // 2)
-    return {"op": d.one("cross_entropy", "cross_entropy", "mse", "bce"), "rows": rows, "classes": classes}
+    return {"op": d.one("cross_entropy", "cross_entropy", "mse", "bce", "cosine"), "rows": rows, "classes": classes}
 
 
 def loss_arrays(op, rows, classes):
     scores = Array((rows, classes))
+    if op == "cosine":
+        return (scores, scores), (rows,)
     return (scores, Array((rows,), classes) if op == "cross_entropy" else scores), ()
 
 
 def _draw_update(d: Draw) -> Options:
-    return {"op": d.one("sgd", "adam"), "sizes": tuple(d.size(1, 20000) for _ in range(d.size(2, 60)))}
+    return {"op": d.one("sgd", "momentum", "adam"), "sizes": tuple(d.size(1, 20000) for _ in range(d.size(2, 60)))}
 
 
 def update_arrays(op, sizes):
-    return tuple(Array((n,)) for n in sizes for _ in range(2 if op == "sgd" else 4)), (sizes[0],)
+    return tuple(Array((n,)) for n in sizes for _ in range({"sgd": 2, "momentum": 3, "adam": 4}[op])), (sizes[0],)
 
 
 def _draw_random(d: Draw) -> Options:
@@ -334,14 +358,15 @@ FAMILIES: Mapping[str, Family] = {
     "op.einsum": Family(_draw_einsum, einsum_arrays),
     "op.reduce": Family(lambda d: _draw_rows(d, ("sum", "mean", "max", "var", "logsumexp")), reduce_arrays),
     "op.softmax": Family(_draw_softmax, same_arrays),
+    "op.standardize": Family(_draw_standardize, same_arrays),
     "op.norm": Family(_draw_norm, norm_arrays),
     "op.elementwise": Family(_draw_elementwise, elementwise_arrays),
-    "op.move": Family(_draw_move, move_arrays, ("infer",)),
+    "op.move": Family(_draw_move, move_arrays),
     "op.index": Family(_draw_index, index_arrays),
-    "op.sort": Family(_draw_sort, sort_arrays, ("infer",)),
+    "op.sort": Family(_draw_sort, sort_arrays),
     "op.scan": Family(_draw_scan, scan_arrays, loops=True),
     "op.attention": Family(_draw_attention, attention_arrays),
-    "op.loss": Family(_draw_loss, loss_arrays, ("gradients",)),
+    "op.loss": Family(_draw_loss, loss_arrays),
     "op.update": Family(_draw_update, update_arrays, ("infer",)),
     "op.random": Family(_draw_random, random_arrays, ("infer",)),
 }

@@ -11,12 +11,16 @@ THEN = {"": lambda y, b: y, "bias": lambda y, b: y + b, "relu": lambda y, b: gc.
         "gelu": lambda y, b: gc.gelu(y + b)}
 
 
-def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, then):
+def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, before, then):
     rank = len(size)
     product = getattr(gc, f"conv{rank}d")
 
     def f(x, w, b):
-        y = product(x, w, stride, padding, dilation, groups)
+        y = product(gc.relu(x) if before else x, w, stride, padding, dilation, groups)
+        if then == "batch_norm":
+            return gc.relu(gc.batch_norm(y, b, b)[0])
+        if then == "rms_norm":
+            return gc.rms_norm(gc.moveaxis(y, 1, -1)).transpose(0, rank + 1, *range(1, rank + 1))
         if then == "group_norm":
             return gc.silu(gc.group_norm(y, groups=1))
         if then == "layer_norm":
@@ -45,6 +49,15 @@ def rows(shape, perm, axes, op):
     def f(x):
         x = gc.transpose(x, perm)
         return getattr(gc, op)(x, axis=axes[0] if op in ("softmax", "log_softmax") else axes)
+    return f
+
+
+def standardize(shape, perm, axes, op):
+    def f(x):
+        x = gc.transpose(x, perm)
+        if op == "scale":
+            return x * gc.rsqrt(gc.mean(x * x, axes, keepdims=True) + 1e-5)
+        return (x - gc.mean(x, axes, keepdims=True)) * gc.rsqrt(gc.var(x, axes, keepdims=True) + 1e-5)
     return f
 
 
@@ -79,10 +92,10 @@ def move(shape, op, perm, axis, amount):
     return moves[op]
 
 
-def index(op, rows, width, count):
-    return {"take": lambda t, i: gc.take(t, i, 0), "embedding": gc.embedding,
-            "take_along_axis": lambda t, i: gc.take_along_axis(t, i, 0),
-            "scatter_add": lambda t, i, u: gc.scatter_add(t, i, u, 0)}[op]
+def index(op, rows, width, count, axis):
+    return {"take": lambda t, i: gc.take(t, i, axis), "embedding": gc.embedding,
+            "take_along_axis": lambda t, i: gc.take_along_axis(t, i, axis),
+            "scatter_add": lambda t, i, u: gc.scatter_add(t, i, u, axis)}[op]
 
 
 def sort(op, shape, axis, k):
@@ -90,7 +103,9 @@ def sort(op, shape, axis, k):
         return lambda x: gc.topk(x, k, -1)[0]
     if op == "argsort":
         return lambda x: gc.take_along_axis(x, gc.argsort(x, -1), -1)
-    return lambda x: getattr(gc, op)(x, axis) if op == "sort" else getattr(gc, op)(x * 1e-3, axis)
+    if op == "sort":
+        return lambda x: gc.sort(x, axis)
+    return lambda x: gc.cumsum(x * 1e-3, axis) if op == "cumsum" else gc.cumprod(1 + x * 1e-3, axis)
 
 
 def scan(kind, length, batch_rows, width, chain, rows):
@@ -112,10 +127,24 @@ def scan(kind, length, batch_rows, width, chain, rows):
             return gc.dynamic_update_slice(state, row[None], [i, 0]), row
         return gc.scan(body, buffer, (rows_in, at))[0]
 
+    def sliced(table, start):
+        """Each step reads the same two places of a table of any length."""
+        def body(h, _):
+            h = gc.tanh(h * 0.5 + table[3] + table[rows // 2])
+            return h, None
+        return gc.scan(body, start, length=length)[0]
+
+    def solve(a, start):
+        few = len(start)
+        lower = gc.tril(a, -1) * (0.5 / few) + gc.eye(few)
+        def body(h, _):
+            return gc.solve_triangular(lower, gc.tanh(h), lower=True), None
+        return gc.scan(body, start, length=length)[0]
+
     def scatter(rows_in, buffer, at):
         return gc.scan(lambda state, x: (gc.scatter_add(state, x[1][None], x[0][None]), x[0]), buffer, (rows_in, at))[0]
     return {"chain": chained, "product": product, "linear": lambda a, x: gc.linear_scan(gc.sigmoid(a), x),
-            "update": update, "scatter": scatter}[kind]
+            "update": update, "scatter": scatter, "slice": sliced, "solve": solve}[kind]
 
 
 def attention(batch_size, heads, size, queries, keys, mask):
@@ -125,7 +154,7 @@ def attention(batch_size, heads, size, queries, keys, mask):
 
 
 def loss(op, rows, classes):
-    return {"cross_entropy": gc.cross_entropy, "mse": gc.mse,
+    return {"cross_entropy": gc.cross_entropy, "mse": gc.mse, "cosine": lambda x, t: gc.cosine_similarity(x, t, -1),
             "bce": lambda x, t: gc.bce_with_logits(x, gc.sigmoid(t))}[op]
 
 
@@ -133,13 +162,20 @@ def update(op, sizes):
     def sgd(*arrays):
         return tuple(p - 0.1 * g for p, g in zip(arrays[::2], arrays[1::2]))
 
+    def momentum(*arrays):
+        out = []
+        for p, g, m in zip(*(arrays[i::3] for i in range(3))):
+            m = 0.9 * m + g
+            out += [p - 0.1 * m, m]
+        return tuple(out)
+
     def adam(*arrays):
         out = []
         for p, g, m, v in zip(*(arrays[i::4] for i in range(4))):
             m, v = 0.9 * m + 0.1 * g, 0.999 * gc.abs(v) + 0.001 * g * g
             out += [p - 1e-3 * m / (gc.sqrt(v) + 1e-8), m, v]
         return tuple(out)
-    return {"sgd": sgd, "adam": adam}[op]
+    return {"sgd": sgd, "momentum": momentum, "adam": adam}[op]
 
 
 def random(op, shape):
@@ -150,7 +186,7 @@ def random(op, shape):
 
 
 OPERATORS = {"op.conv": conv, "op.pool": pool, "op.matmul": matmul, "op.einsum": einsum, "op.reduce": rows,
-             "op.softmax": rows, "op.norm": norm,
+             "op.softmax": rows, "op.standardize": standardize, "op.norm": norm,
              "op.elementwise": elementwise, "op.move": move, "op.index": index, "op.sort": sort, "op.scan": scan,
              "op.attention": attention, "op.loss": loss,
              "op.update": update, "op.random": random}

@@ -33,9 +33,19 @@ def scan(kind, length, batch_rows, width, chain, rows):
         return lax.scan(lambda b, x: (lax.dynamic_update_slice(b, x[0][None], (x[1], 0)), None), buffer,
                         (rows_in, at))[0]
 
+    def sliced(table, start):
+        return lax.scan(lambda h, _: (jnp.tanh(h * 0.5 + table[3] + table[rows // 2]), None), start, length=length)[0]
+
+    def solve(a, start):
+        few = len(start)
+        lower = jnp.tril(a, -1) * (0.5 / few) + jnp.eye(few)
+        return lax.scan(lambda h, _: (jax.scipy.linalg.solve_triangular(lower, jnp.tanh(h), lower=True), None), start,
+                        length=length)[0]
+
     def scatter(rows_in, buffer, at):
         return lax.scan(lambda b, x: (b.at[x[1]].add(x[0]), None), buffer, (rows_in, at))[0]
-    return {"chain": chained, "product": product, "linear": linear, "update": update, "scatter": scatter}[kind]
+    return {"chain": chained, "product": product, "linear": linear, "update": update, "scatter": scatter,
+            "slice": sliced, "solve": solve}[kind]
 
 
 OPERATORS = {"op.scan": scan}

@@ -12,12 +12,17 @@ BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "maximum": torch
 ACTIVATIONS = {"bias": lambda y: y, "relu": torch.relu, "silu": F.silu, "gelu": F.gelu}
 
 
-def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, then):
+def conv(batch, channels, out, size, kernel, stride, padding, dilation, groups, before, then):
     rank = len(size)
     product = getattr(F, f"conv{rank}d")
 
     def f(x, w, b):
+        x = torch.relu(x) if before else x
         y = product(x, w, b if then in ACTIVATIONS else None, stride, padding, dilation, groups)
+        if then == "batch_norm":
+            return torch.relu(F.batch_norm(y, None, None, b, b, training=True))
+        if then == "rms_norm":
+            return F.rms_norm(y.movedim(1, -1), (out,), eps=1e-6).movedim(-1, 1)
         if then == "group_norm":
             return F.silu(F.group_norm(y, 1))
         if then == "layer_norm":
@@ -51,6 +56,16 @@ def rows(shape, perm, axes, op):
     return lambda x: calls[op](x.permute(perm), axes)
 
 
+def standardize(shape, perm, axes, op):
+    def f(x):
+        x = x.permute(perm)
+        if op == "scale":
+            return x * torch.rsqrt((x * x).mean(axes, keepdim=True) + 1e-5)
+        var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+        return (x - mean) * torch.rsqrt(var + 1e-5)
+    return f
+
+
 def norm(shape, op, groups):
     calls = {"group_norm": lambda x, g, b: F.group_norm(x, groups, g, b),
              "rms_norm": lambda x, g, b: F.rms_norm(x, (shape[-1],), g, 1e-6),
@@ -80,17 +95,34 @@ def move(shape, op, perm, axis, amount):
     return moves[op]
 
 
-def index(op, rows, width, count):
-    return {"take": lambda t, i: torch.index_select(t, 0, i), "embedding": lambda t, i: F.embedding(i, t),
-            "take_along_axis": lambda t, i: torch.gather(t, 0, i),
-            "scatter_add": lambda t, i, u: t.index_add(0, i, u)}[op]
+def index(op, rows, width, count, axis):
+    return {"take": lambda t, i: torch.index_select(t, axis, i), "embedding": lambda t, i: F.embedding(i, t),
+            "take_along_axis": lambda t, i: torch.gather(t, axis, i),
+            "scatter_add": lambda t, i, u: t.index_add(axis, i, u)}[op]
 
 
 def sort(op, shape, axis, k):
     return {"topk": lambda x: torch.topk(x, k).values, "sort": lambda x: torch.sort(x, dim=axis, stable=True).values,
             "argsort": lambda x: torch.gather(x, -1, torch.argsort(x, stable=True)),
             "cumsum": lambda x: torch.cumsum(x * 1e-3, axis),
-            "cumprod": lambda x: torch.cumprod(x * 1e-3, axis)}[op]
+            "cumprod": lambda x: torch.cumprod(1 + x * 1e-3, axis)}[op]
+
+
+def _fixed_loops(length, rows):
+    """Loops over nothing: the same operands in each step."""
+    def sliced(table, h):
+        for _ in range(length):
+            h = torch.tanh(h * 0.5 + table[3] + table[rows // 2])
+        return h
+
+    def solve(a, h):
+        few = len(h)
+        lower = torch.tril(a, -1) * (0.5 / few) + torch.eye(few)
+        for _ in range(length):
+            h = torch.linalg.solve_triangular(lower, torch.tanh(h)[:, None], upper=False)[:, 0]
+        return h
+
+    return {"slice": sliced, "solve": solve}
 
 
 def scan(kind, length, batch_rows, width, chain, rows):
@@ -126,7 +158,8 @@ def scan(kind, length, batch_rows, width, chain, rows):
         for row, i in zip(rows_in, at.tolist()):
             buffer[i] += row
         return buffer
-    return {"chain": chained, "product": product, "linear": linear, "update": update, "scatter": scatter}[kind]
+    return {"chain": chained, "product": product, "linear": linear, "update": update, "scatter": scatter,
+            **_fixed_loops(length, rows)}[kind]
 
 
 def attention(batch_size, heads, size, queries, keys, mask):
@@ -140,13 +173,19 @@ def attention(batch_size, heads, size, queries, keys, mask):
 
 
 def loss(op, rows, classes):
-    return {"cross_entropy": F.cross_entropy, "mse": F.mse_loss,
+    return {"cross_entropy": F.cross_entropy, "mse": F.mse_loss, "cosine": F.cosine_similarity,
             "bce": lambda x, t: F.binary_cross_entropy_with_logits(x, torch.sigmoid(t))}[op]
 
 
 def update(op, sizes):
     def sgd(*arrays):
         return tuple(torch._foreach_add(arrays[::2], arrays[1::2], alpha=-0.1))
+
+    def momentum(*arrays):
+        p, g, m = (list(arrays[i::3]) for i in range(3))
+        m = torch._foreach_add(torch._foreach_mul(m, 0.9), g)
+        p = torch._foreach_add(p, m, alpha=-0.1)
+        return tuple(x for row in zip(p, m) for x in row)
 
     def adam(*arrays):
         p, g, m, v = (list(arrays[i::4]) for i in range(4))
@@ -157,7 +196,7 @@ def update(op, sizes):
         torch._foreach_add_(roots, 1e-8)
         p = torch._foreach_addcdiv(p, m, roots, -1e-3)
         return tuple(x for row in zip(p, m, v) for x in row)
-    return {"sgd": sgd, "adam": adam}[op]
+    return {"sgd": sgd, "momentum": momentum, "adam": adam}[op]
 
 
 def random(op, shape):
@@ -167,7 +206,7 @@ def random(op, shape):
 
 
 OPERATORS = {"op.conv": conv, "op.pool": pool, "op.matmul": matmul, "op.einsum": einsum, "op.reduce": rows,
-             "op.softmax": rows, "op.norm": norm,
+             "op.softmax": rows, "op.standardize": standardize, "op.norm": norm,
              "op.elementwise": elementwise, "op.move": move, "op.index": index, "op.sort": sort, "op.scan": scan,
              "op.attention": attention, "op.loss": loss,
              "op.update": update, "op.random": random}

@@ -11,12 +11,13 @@ from graphc.analysis.dependence import dependents
 from graphc.analysis.profitability import batching_gains
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.constant import splat
+from graphc.ir.ops.constant import full, splat
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import ADD
 from graphc.ir.ops.remat import Hold
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
+from graphc.passes.carried_cores import CarriedCore, carried_cores
 from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
 from graphc.passes.loop_reductions import LoopReductions
 from graphc.passes.pipeline import Pass
@@ -30,7 +31,8 @@ class LoopInvariantCodeMotion(Pass):
     Before the loop: values that are the same in every step; products that depend on stacked inputs alone, batched over
     the steps, with their operands and the elementwise work that follows them. After the loop: carried sums of products,
     as one product of stacks; other carried sums of values that are stacked anyway; products that only per-step outputs
-    need. Large products stay where they are (`gain`).
+    need. Large products stay where they are (`gain`). Other sums, of values with zeros around them or repeated, are
+    carried without these (`carried_cores`), so that a step costs what it computes.
 
     Needs a decomposed graph after cse: with duplicates, "used only by this sum" cannot be detected.
     Gives new nodes around the loops, which cse and canonicalize may simplify; dead results and carries of scans are
@@ -56,6 +58,8 @@ def _hoist(w: Rewriter, loop: ScanLoop, read: set[Value]) -> None:
     _take_out_before(w, loop)
     after = _After(loop)
     after.take()
+    with w.at(loop.node.loc, loop.node.scope):
+        after.begin(w)
     made = emit_in_place(w, loop)
     after.build(w, made)
 
@@ -126,6 +130,7 @@ class _After:
         self.products = self._products()
         self.planner = LoopReductions(self.made, self.varying, self.sources)
         self.totals: dict[Carry, list[Value]] = {}
+        self.cores: dict[Carry, list[CarriedCore]] = {}
         self.outputs: list[Stacked] = []
         self.stacked: frozenset[Value] = frozenset()
 
@@ -169,8 +174,12 @@ class _After:
             if plan.pays(free) and self.again.isdisjoint(plan.stacked - free):
                 self.totals.setdefault(c, []).append(v)
                 self.stacked = self.stacked.union(*map(self.sources, plan.stacked))
-        for c, taken in self.totals.items():
-            self._shorten(c, [v for v in self.sums[c] if v not in taken])
+        for c, terms in self.sums.items():
+            rest = [v for v in terms if v not in self.totals.get(c, ())]
+            self.cores[c] = carried_cores(loop, c, rest)
+            carried = {core.term for core in self.cores[c]}
+            if len(rest) < len(terms) or carried:
+                self._shorten(c, [v for v in rest if v not in carried])
         given = {r.inner for r in loop.xs}
         order = {v: i for i, v in enumerate([*(c.inner for c in loop.carries), *self.made])}
         for v in sorted(self.stacked - given, key=order.__getitem__):
@@ -187,6 +196,11 @@ class _After:
             loop.nodes.append(node)
             c.next = node.outputs[0]
 
+    def begin(self, w: Rewriter) -> None:
+        """Adds to the loop the carries that begin here, with zeros."""
+        for core in (core for cores in self.cores.values() for core in cores):
+            self.loop.carries.append(core.carry(self.loop, full(w, 0, core.value.type)))
+
     def build(self, w: Rewriter, made: dict[Value, Value]) -> None:
         loop = self.loop
         known = self.operands | {v: OuterOperand(made[v], True) for v in self.stacked if v in made}
@@ -196,9 +210,11 @@ class _After:
                 stack = batcher.stacked(y.inner)
                 w.map.update((old, stack) for old in y.results)
             built: dict[Value, Value] = {}
-            for c, terms in self.totals.items():
+            for c in [c for c in self.sums if self.totals.get(c) or self.cores[c]]:
                 carried = made[c.results[0]] if c in loop.carries else None if splat(c.start) == 0 else c.start
-                total = _sum(w, carried, [self.planner.build(v, batcher, built) for v in terms], c.inner.type.shape)
+                terms = [self.planner.build(v, batcher, built) for v in self.totals.get(c, ())]
+                terms += [core.finished(w, made) for core in self.cores[c]]
+                total = _sum(w, carried, terms, c.inner.type.shape)
                 w.map.update((old, total) for old in c.results)
 
 

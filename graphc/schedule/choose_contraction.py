@@ -11,7 +11,7 @@ from graphc.ir.contraction import Contraction
 from graphc.ir.dims import Dim, largest, typical
 from graphc.ir.types import DType
 from graphc.schedule.blocking import PackingMode
-from graphc.schedule.choose_groups import mixed_phase, mixed_schedule
+from graphc.schedule.choose_groups import mixed_gradient, mixed_phase, mixed_schedule
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
 from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
@@ -73,12 +73,21 @@ def contraction_schedule(
 
 def _with_groups(p: Phase, s: PhaseSchedule, context: ContractionContext) -> tuple[Phase, PhaseSchedule]:
     """The phase and its schedule, or with groups and features as one dim, if that is cheaper."""
-    found = mixed_phase(p, context.lanes) if type(s) in (TileSchedule, RowsSchedule) else None
-    mixed = mixed_schedule(*found, context) if found else None
-    if found is None or mixed is None:
+    found = _mixed(p, context) if type(s) in (TileSchedule, RowsSchedule) else None
+    if found is None:
         return p, s
     tiles = tile_schedule(at_typical(p), context) if p.is_open else s
-    return (found[0], mixed) if _cycles(mixed) < _cycles(tiles) else (p, s)
+    return found if _cycles(found[1]) < _cycles(tiles) else (p, s)
+
+
+def _mixed(p: Phase, context: ContractionContext) -> tuple[Phase, PhaseSchedule] | None:
+    if found := mixed_phase(p, context.lanes):
+        mixed = mixed_schedule(*found, context)
+        return (found[0], mixed) if mixed else None
+    if found := mixed_gradient(p, context.lanes):
+        dim = narrow_dim(found[0], context)
+        return None if dim is None else (found[0], pieces_schedule(found[0], dim, context, found[1]))
+    return None
 
 
 def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, ...]) -> int | None:

@@ -1,10 +1,12 @@
-"""Schedules of convolutions with few channels in each group: the vectors along the channels of all groups."""
+"""Schedules of convolutions with few channels in each group, and of their weights' gradients: the vectors along the
+channels of all groups."""
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
+from graphc.ir.dims import Dim
 from graphc.schedule.choose_lanes import lane_frame
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
@@ -32,21 +34,39 @@ def mixed_phase(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
         shared = not any(p.b.strides[d] for d in p.batch + p.m if d != group)
         whole = p.sizes[channel] == width and 1 < width < lanes and lanes % width == 0
         if beside and apart and shared and whole and p.sizes[group] * width >= lanes // 2:
-            return _merged(p, group, feature), MixedChannels(channel, width, p.b.strides[group])
+            steps = 1, p.b.strides[feature], 1
+            return _merged(p, group, feature, steps), MixedChannels(channel, width, p.b.strides[group])
     return None
 
 
-def _merged(p: Phase, group: int, feature: int) -> Phase:
-    """The phase with the features of a group in the dim of the groups, which counts the channels of the result."""
+def mixed_gradient(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
+    """The same of the weights' gradient, whose rows are the features of a group: a vector of `a` has the features of
+    some groups, and of `b` their channels; shuffled, one channel for all features of each group."""
+    if len(p.m) != 1 or len(p.k) < 2 or not known(p, p.m, p.n):
+        return None
+    feature, = p.m
+    width = p.sizes[feature]
+    for group, channel in product([d for d in p.batch if known(p, (d,))], p.n):
+        beside = (p.a.strides[feature], p.a.strides[group], p.b.strides[channel], p.b.strides[group])
+        whole = p.sizes[channel] == width and 1 < width < lanes and lanes % width == 0
+        even = p.out.strides[group] == width * p.out.strides[feature]
+        if beside == (1, width, 1, width) and whole and even and p.sizes[group] * width >= lanes // 2:
+            return _merged(p, group, feature, (1, 1, p.out.strides[feature])), MixedChannels(channel, width, 0)
+    return None
+
+
+def _merged(p: Phase, group: int, feature: int, steps: tuple[Dim, Dim, Dim]) -> Phase:
+    """The phase with the features of a group in the dim of the groups, which counts the channels of the result. steps:
+    of a, b and the result along it."""
     count, (_, original, _, start) = p.sizes[group] * p.sizes[feature], p.parts[feature][-1]
 
-    def linear(t: LinearMap, step: int) -> LinearMap:
+    def linear(t: LinearMap, step: Dim) -> LinearMap:
         merged = {group: step, feature: 0}
         return LinearMap(t.base, tuple([merged.get(d, s) for d, s in enumerate(t.strides)]))
     return replace(
         p,
         sizes=tuple([count if d == group else 1 if d == feature else n for d, n in enumerate(p.sizes)]),
-        a=linear(p.a, 1), b=linear(p.b, p.b.strides[feature]), out=linear(p.out, 1),
+        **{name: linear(t, step) for name, t, step in zip(("a", "b", "out"), (p.a, p.b, p.out), steps)},
         parts=tuple([((count, original, 1, start),) if d == group else () if d == feature else own
                      for d, own in enumerate(p.parts)]))
 

@@ -10,8 +10,8 @@ from math import prod
 from graphc.ir.dims import typical
 from graphc.schedule.choose_lanes import LANE_BLOCK
 from graphc.schedule.contraction_context import ContractionContext, even
-from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import NarrowSchedule
+from graphc.schedule.contraction_form import LinearMap, Phase
+from graphc.schedule.contraction_schedule import MixedChannels, NarrowSchedule
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.open_phase import at_typical, known
 
@@ -46,10 +46,12 @@ def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSc
     return _narrow(at_typical(p), dim, context, None)
 
 
-def pieces_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
+def pieces_schedule(p: Phase, dim: int, context: ContractionContext,
+                    mixed: MixedChannels | None = None) -> NarrowSchedule:
     """The same where registers hold a piece of the outputs, for each of which both operands are read again."""
     p = at_typical(p)
-    ranking = ranked([_candidate(p, context, _narrow(p, dim, context, piece)) for piece in _pieces(p, context)])
+    ranking = ranked([_candidate(p, context, replace(_narrow(p, dim, context, piece), mixed=mixed))
+                      for piece in _pieces(p, context)])
     return replace(ranking.best.schedule, ranking=ranking)
 
 
@@ -93,9 +95,13 @@ def _candidate(p: Phase, context: ContractionContext, s: NarrowSchedule) -> Cand
     unrolled = (d, *dims[dims.index(d) + 1:])
     steps = list(product(range(length), *[range(p.sizes[e]) for e in unrolled[1:]]))
     columns = 1 if s.along_k else s.columns
-    loads = sum(len({j * t.strides[last] + sum(i * t.strides[e] for e, i in zip(unrolled, step))
-                     for j in range(columns) for step in steps}) for t in (p.a, p.b))
-    terms = max(loads / machine.loads_per_cycle, columns * len(steps) / machine.fma_per_cycle,
+
+    def vectors(t: LinearMap, without: int | None = None) -> int:
+        return len({j * t.strides[last] + sum(i * t.strides[e] for e, i in zip(unrolled, step) if e != without)
+                    for j in range(columns) for step in steps})
+    loads = vectors(p.a) + vectors(p.b, s.mixed.channel if s.mixed else None)
+    shuffles = vectors(p.b) if s.mixed else 0       # these take the place of multiply-adds
+    terms = max(loads / machine.loads_per_cycle, (columns * len(steps) + shuffles) / machine.fma_per_cycle,
                 columns * machine.fma_latency) + machine.step_cycles
     lines, runs = p.extent(p.k[:-1]), -(-p.sizes[last] // (s.lanes if s.along_k else columns))
     added = len(steps) * (1 / machine.loads_per_cycle + machine.vector_op_cycles + 1)

@@ -168,7 +168,8 @@ class NarrowSchedule(PhaseSchedule):
     splits: as in `TileSchedule`, by ranges of all k dims but the innermost.
 
     piece: an output dim and how many of its indices, with all of the dims after it, a tile has in registers; None: all
-    outputs. ranking: the candidates among which the piece was chosen.
+    outputs. mixed: a vector of `b` has the channels of several groups, of which an output needs one. ranking: the
+    candidates among which the piece was chosen.
     """
     dim: int
     along_k: bool
@@ -177,6 +178,7 @@ class NarrowSchedule(PhaseSchedule):
     block: int = 1
     columns: int = 0
     piece: tuple[int, int] | None = None
+    mixed: MixedChannels | None = None
     ranking: Ranking | None = field(default=None, compare=False, repr=False)
 
     def entries(self, phase: Phase) -> Dim:
@@ -196,7 +198,8 @@ class NarrowSchedule(PhaseSchedule):
 
     def __str__(self) -> str:
         along = "k" if self.along_k else f"d{self.dim}"
-        shape = f"narrow, lanes of {self.lanes} along {along}, {self.columns} at a time, tiles of {self.block}"
+        mixed = f" of groups of {self.mixed.width}" if self.mixed else ""
+        shape = f"narrow, lanes of {self.lanes} along {along}{mixed}, {self.columns} at a time, tiles of {self.block}"
         shape += f", outputs {self.piece[1]}@d{self.piece[0]}" if self.piece else ""
         return shape + (f" split-k {self.splits}" if self.splits > 1 else "")
 

@@ -6,7 +6,7 @@ import pytest
 
 from graphc.ir import contraction as C
 from graphc.schedule.blocking import PackingMode
-from graphc.schedule.contraction_schedule import LaneSchedule
+from graphc.schedule.contraction_schedule import LaneSchedule, NarrowSchedule
 from tests.contract.harness import check
 
 CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dilation, groups
@@ -105,6 +105,18 @@ def test_groups_of_few_channels_share_vectors(channels, width, stride, dilation,
         kernel = check(c(2, channels, channels, windows, groups), a, w, np.empty_like(out), (1, 3))
         assert all(s.mixed and s.mixed.width == width for s in kernel.schedule.phases if isinstance(s, LaneSchedule))
         assert any(isinstance(s, LaneSchedule) for s in kernel.schedule.phases)
+
+
+@pytest.mark.parametrize("channels, width, kernel, stride", ((24, 4, 3, 1), (38, 2, 3, 2), (64, 8, 2, 1), (24, 8, 5, 1)))
+def test_groups_of_few_channels_share_vectors_of_their_weights_gradient(channels, width, kernel, stride):
+    """Also where the last vector is not full, and where registers hold a part of the positions' sums."""
+    rng, groups = np.random.default_rng(width), channels // width
+    windows = [C.Window(size, kernel, stride, 1, (kernel // 2,) * 2) for size in (21, 13)]
+    x, y = image(rng, (3, channels, 21, 13), True), image(rng, (3, channels, *(w.out for w in windows)), True)
+    gradient = C.conv_weight_gradient(3, channels, channels, windows, groups)
+    kernel = check(gradient, y, x, np.empty((channels, width, kernel, kernel), np.float32), (1, 3))
+    assert [type(s) for s in kernel.schedule.phases] == [NarrowSchedule]
+    assert kernel.schedule.phases[0].mixed.width == width
 
 
 def test_weights_stored_for_the_kernel():

@@ -16,6 +16,7 @@ from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.licm import LoopInvariantCodeMotion
+from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import apply
 
 SIMPLIFY = (EliminateDeadCode(), Decompose(), Canonicalize(), EliminateCommonSubexpressions())
@@ -324,3 +325,49 @@ def test_a_term_that_is_added_twice_counts_twice():
         return b.add(b.add(s, p), p)
     graph = hoisted(scanned(types, step, carries=1, xs=1, length=STEPS))
     assert not scans(graph)
+
+
+TABLE, PART = 50, 4
+
+
+def part(b, table, start, step=1):
+    return b.slice(table, start=(start,), stop=(start + step * (PART - 1) + 1,), step=(step,))
+
+
+READS = {
+    "one slice": (lambda b, t: part(b, t, 3), 1),
+    "every third element": (lambda b, t: part(b, t, 2, 3), 1),
+    "slices apart": (lambda b, t: b.mul(part(b, t, 3), part(b, t, 30)), 2),
+    "slices that overlap": (lambda b, t: b.add(b.mul(part(b, t, 3), part(b, t, 5)), part(b, t, 20)), 3),
+    "one element": (lambda b, t: b.broadcast_to(b.slice(t, start=(7,), stop=(8,), step=(1,)), shape=(PART,)), 1),
+}
+
+
+@pytest.mark.parametrize("read, sums", READS.values(), ids=READS)
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_gradient_of_slices_is_summed_without_what_is_around_them(read, sums, kept):
+    """No step touches all of the table, whether a gradient comes to the table from outside as well or not."""
+    types = {"h": f64[PART], "t": f64[TABLE]}
+
+    def loss(b, h, t):
+        body = graph_of(types, lambda b, h, t: (b.tanh(b.add(h, read(b, t))),))
+        last = square_sum(b, b.scan(h, t, body=body, carries=1, xs=0, length=STEPS))
+        return b.add(last, square_sum(b, t)) if kept else last
+    graph = applied(with_gradients(types, loss), *SIMPLIFY, PadsToConcat(), FuseLoops(), LoopInvariantCodeMotion(),
+                    EliminateCommonSubexpressions(), EliminateDeadCode())
+    assert_same(with_gradients(types, loss), graph, samples(graph))
+    reverse = scans(graph)[-1]
+    values = [v for node in reverse.op.body.nodes for v in node.outputs]
+    assert max(v.type.size for v in values) <= PART and reverse.op.carries == 1 + sums
+
+
+def test_what_is_repeated_in_each_step_is_summed_before_it_is_repeated():
+    types = {"s": f64[3, 5], "row": f64[1, 5]}
+
+    def step(b, s, row):
+        row = b.tanh(row)
+        return b.add(s, b.broadcast_to(row, shape=(3, 5))), row
+    body = graph_of(types, step)
+    graph = hoisted(graph_of(types, lambda b, *ins: b.scan(*ins, body=body, carries=2, xs=0, length=STEPS)))
+    loop, = scans(graph)
+    assert max(v.type.size for n in loop.op.body.nodes for v in n.outputs) == 5

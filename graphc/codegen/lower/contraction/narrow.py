@@ -11,7 +11,7 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.contraction.terms import StridedOperand, Terms
+from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
 from graphc.ir.dims import Dim, ceil_div, exact_quotient
 from graphc.schedule.contraction_form import spread
@@ -165,8 +165,9 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         """
         f, s, p = self.f, self.schedule, self.phase
         last, lane = p.k[-1], p.k[-1] if s.along_k else s.dim
-        operands = [Terms(f, StridedOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask)
-                    for memory, t in ((self.a, p.a), (self.b, p.b))]
+        left, right = (Terms(f, StridedOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask)
+                       for memory, t in ((self.a, p.a), (self.b, p.b)))
+        operands: list[Factors] = [left, MixedTerms(right, s.mixed) if s.mixed else right]
         dims = p.m + p.n
         steps = [{last: j} | own for j in range(columns) for own in out.offsets]
         totals = list(sums) or [f.const(0, self.dtype, s.lanes)] * len(out.offsets)
