@@ -72,7 +72,8 @@ if _TYPE_CHECKING:
     from graphc.dsl.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance, pdist
     from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
     from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
-    from graphc.dsl.jacobian import hessian, jacobian
+    from graphc.dsl.custom_jvp import custom_jvp
+    from graphc.dsl.jacobian import hessian, jacfwd, jacobian, jacrev
     from graphc.dsl.matrix import cholesky, det, eigh, inv, matrix_power, qr, slogdet, solve, solve_triangular
     from graphc.dsl.numbers import (
         allclose, copysign, deg2rad, digitize, divmod, fmax, fmin, fmod, heaviside, hypot, interp, isclose,
@@ -101,7 +102,8 @@ _LATER = {                                              # loaded at the first us
         "distance": "cdist cosine_similarity norm normalize pairwise_distance pdist",
         "fft": "fft ifft irfft istft rfft stft",
         "images": "channel_shuffle fold interpolate pixel_shuffle pixel_unshuffle unfold",
-        "jacobian": "hessian jacobian",
+        "custom_jvp": "custom_jvp",
+        "jacobian": "hessian jacfwd jacobian jacrev",
         "matrix": "cholesky det eigh inv matrix_power qr slogdet solve solve_triangular",
         "numbers": "allclose copysign deg2rad digitize divmod fmax fmin fmod heaviside hypot interp isclose isin "
             "isinf linspace logspace nan_to_num polyval rad2deg reciprocal searchsorted select signbit trunc "

@@ -98,5 +98,5 @@ ARRAY_NAMES: dict[str, str] = {
     "top_k": "gc.topk", "segment_sum": "gc.scatter_add(gc.zeros(…), segments, x)",
     "lax": "the same names in gc: gc.scan, gc.cond", "while": "gc.while_loop",
     "pure_callback": "numpy before or after the call: compiled code does not call Python",
- "pmap": "shards= of gc.train_step",
+    "pmap": "shards= of gc.train_step",
 }

@@ -90,8 +90,6 @@ ANSWERS: dict[str, str] = {
     "nn.utils.rnn": "lengths= of the layers: nn.LSTM(20)(x, lengths=n)",
     # torch.optim
     "optim.SparseAdam": "optim.Adam: gradients of nn.Embedding are sparse where that is the same",
-    "optim.LBFGS": "scipy.optimize.minimize with gc.value_and_grad(loss, …): a line search asks for the loss several "
-                   "times in a step",
     "optim.lr_scheduler.StepLR": "optim.step_decay(lr, every, factor)",
     "optim.lr_scheduler.MultiStepLR": "optim.multi_step(lr, milestones, factor)",
     "optim.lr_scheduler.ConstantLR": "optim.constant(lr, factor, steps)",

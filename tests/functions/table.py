@@ -23,7 +23,7 @@ FLOAT, INT, BOOL = "f", "i", "b"
 NOT_OF_ARRAYS = frozenset((
     "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
     "value_and_grad", "vjp", "jvp",
-    "hvp", "jacobian", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
+    "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
     "save_weights", "from_onnx", "to_onnx", "from_torch", "to_torch", "from_pretrained", "from_gguf", "export", "generate", "draw", "explore", "parse",
     "nn", "optim", "models", "f32", "f64", "i32", "i64", "bool_"))
 
@@ -679,6 +679,7 @@ CONTROL = [
     row("while_loop", "ab", lambda x: x * 8,
         call=lambda x: gc.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x), 5)[1][1]),
     row("custom_vjp", "ab", np.sin, call=lambda x: gc.custom_vjp(gc.sin, lambda xs, ys, gs: gs * gc.cos(xs[0]))(x)),
+    row("custom_jvp", "ab", np.sin, call=lambda x: gc.custom_jvp(gc.sin, lambda xs, ys, ts: ts[0] * gc.cos(xs[0]))(x)),
     row("remat", "ab", lambda x: np.sin(x) * x, call=lambda x: gc.remat(lambda y: gc.sin(y) * y)(x))]
 RANDOM = [
     *(row(n, "", lambda: np.zeros((2, 0, 3), np.float32), call=partial(getattr(gc, n), (2, 0, 3), key=1), draws=True)
