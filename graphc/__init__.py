@@ -67,23 +67,29 @@ if _TYPE_CHECKING:
     from graphc.quantisation import calibrate
     from graphc.train import train_step
     from graphc.weights import load_weights, save_weights
-    from graphc.dsl.arrangement import fliplr, flipud, hstack, meshgrid, rot90, vstack
+    from graphc.dsl.arrangement import column_stack, dstack, fliplr, flipud, hstack, meshgrid, rot90, vstack
     from graphc.dsl.bounded import compress, nonzero, unique
     from graphc.dsl.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance, pdist
     from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
     from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
-    from graphc.dsl.jacobian import hessian, jacobian
-    from graphc.dsl.matrix import cholesky, det, eigh, inv, qr, slogdet, solve, solve_triangular
+    from graphc.dsl.custom_jvp import custom_jvp
+    from graphc.dsl.jacobian import hessian, jacfwd, jacobian, jacrev
+    from graphc.dsl.matrix import cholesky, det, eigh, inv, matrix_power, qr, slogdet, solve, solve_triangular
     from graphc.dsl.numbers import (
-        allclose, digitize, fmod, heaviside, hypot, interp, isclose, isinf, linspace, nan_to_num, polyval, reciprocal,
-        searchsorted, select, trunc, unravel_index)
-    from graphc.dsl.products import convolve, cross, diag, diagonal, diff, inner, kron, tensordot, trace, tri, vdot
+        allclose, copysign, deg2rad, digitize, divmod, fmax, fmin, fmod, heaviside, hypot, interp, isclose,
+        isin, isinf, linspace, logspace, nan_to_num, polyval, rad2deg, reciprocal, searchsorted, select,
+        signbit, trunc, unravel_index)
+    from graphc.dsl.products import (
+        convolve, correlate, cross, diag, diagonal, diff, gradient, inner, kron, tensordot, trace, trapezoid,
+        tri, vander, vdot)
     from graphc.dsl.quantize import fake_quantize
     from graphc.dsl.resize import grid_sample, resize
     from graphc.dsl.special import (
         cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
     from graphc.dsl.statistics import (
-        average, bincount, corrcoef, count_nonzero, cov, median, nanmean, nansum, percentile, ptp, quantile)
+        array_equal, average, bincount, corrcoef, count_nonzero, cov, cummax, cummin, histc, histogram,
+        median, nanmax, nanmean, nanmedian, nanmin, nanprod, nanquantile, nanstd, nansum, nanvar, percentile,
+        ptp, quantile)
     from graphc.dsl.transforms import grad, hvp, jvp, value_and_grad, vjp
     from graphc.dsl.vmap import vmap
 
@@ -91,20 +97,24 @@ __version__ = "0.1.0"
 
 _LATER = {                                              # loaded at the first use, most of them with the compiler
     **{name: f"graphc.dsl.{file}" for file, names in {
-        "arrangement": "fliplr flipud hstack meshgrid rot90 vstack",
+        "arrangement": "column_stack dstack fliplr flipud hstack meshgrid rot90 vstack",
         "bounded": "compress nonzero unique",
         "distance": "cdist cosine_similarity norm normalize pairwise_distance pdist",
         "fft": "fft ifft irfft istft rfft stft",
         "images": "channel_shuffle fold interpolate pixel_shuffle pixel_unshuffle unfold",
-        "jacobian": "hessian jacobian",
-        "matrix": "cholesky det eigh inv qr slogdet solve solve_triangular",
-        "numbers": "allclose digitize fmod heaviside hypot interp isclose isinf linspace nan_to_num polyval "
-            "reciprocal searchsorted select trunc unravel_index",
-        "products": "convolve cross diag diagonal diff inner kron tensordot trace tri vdot",
+        "custom_jvp": "custom_jvp",
+        "jacobian": "hessian jacfwd jacobian jacrev",
+        "matrix": "cholesky det eigh inv matrix_power qr slogdet solve solve_triangular",
+        "numbers": "allclose copysign deg2rad digitize divmod fmax fmin fmod heaviside hypot interp isclose isin "
+            "isinf linspace logspace nan_to_num polyval rad2deg reciprocal searchsorted select signbit trunc "
+            "unravel_index",
+        "products": "convolve correlate cross diag diagonal diff gradient inner kron tensordot trace trapezoid tri "
+            "vander vdot",
         "quantize": "fake_quantize",
         "resize": "grid_sample resize",
         "special": "cbrt digamma erfc erfinv exp2 i0 i1 lgamma log2 log10 logaddexp polygamma sinc xlogy",
-        "statistics": "average bincount corrcoef count_nonzero cov median nanmean nansum percentile ptp quantile",
+        "statistics": "array_equal average bincount corrcoef count_nonzero cov cummax cummin histc histogram median "
+            "nanmax nanmean nanmedian nanmin nanprod nanquantile nanstd nansum nanvar percentile ptp quantile",
         "transforms": "grad hvp jvp value_and_grad vjp",
         "vmap": "vmap",
     }.items() for name in names.split()},

@@ -26,6 +26,20 @@ def vstack(arrays: Sequence[Array]) -> Array:
 
 
 @formed
+def dstack(arrays: Sequence[Array]) -> Array:
+    """Arrays one behind the other: along axis 2; vectors are [1, N, 1], matrices [M, N, 1]."""
+    found = _list("dstack", arrays)
+    found = [a.reshape((1, -1, 1)) if a.ndim < 2 else a for a in found]
+    return concat([a.reshape((*a.shape, 1)) if a.ndim == 2 else a for a in found], 2)
+
+
+@formed
+def column_stack(arrays: Sequence[Array]) -> Array:
+    """Vectors as columns of a matrix, and matrices, side by side."""
+    return concat([a.reshape((-1, 1)) if a.ndim < 2 else a for a in _list("column_stack", arrays)], 1)
+
+
+@formed
 def rot90(x: Array, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Array:
     """Turned by 90 degrees k times in the plane of two axes, from the first towards the second."""
     x, k = as_array(x), integer(k, "rot90: k") % 4

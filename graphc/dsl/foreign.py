@@ -73,6 +73,7 @@ ORDERS: dict[str, str] = {
     "NAdam": "params lr betas eps weight_decay momentum_decay decoupled_weight_decay",
     "RAdam": "params lr betas eps weight_decay decoupled_weight_decay", "Rprop": "params lr etas step_sizes",
     "Lion": "params lr betas weight_decay",
+    "LBFGS": "params lr max_iter max_eval tolerance_grad tolerance_change history_size line_search_fn",
     "ScheduleFreeSGD": "params lr momentum weight_decay",
     "ScheduleFreeAdamW": "params lr betas eps weight_decay", "LAMB": "params lr betas eps weight_decay",
     "cross_entropy": "logits target weight size_average ignore_index reduce reduction label_smoothing",
@@ -135,7 +136,7 @@ ONLY: dict[str, object] = {
     "dropout_p": 0.0, "LayerNorm.bias": True,
     "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
-    "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}
+    "max_iter": 1, "max_eval": None, "tolerance_grad": 1e-7, "line_search_fn": None, "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}
 
 
 @dataclass(frozen=True)

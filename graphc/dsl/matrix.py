@@ -8,7 +8,7 @@ from graphc.dsl.form import formed
 from graphc.dsl.index import broadcast, take_along_axis
 from graphc.dsl.shape import eye
 from graphc.errors import GraphError
-from graphc.ir.convert import flag
+from graphc.ir.convert import flag, integer
 from graphc.ir.types import broadcast_shapes
 
 
@@ -89,6 +89,22 @@ def qr(x: Operand) -> tuple[Array, Array]:
         return q.mT, emit("concat", low.mT, emit("matmul", q, x[..., m:]), axis=x.ndim - 1)
     low, q = emit_all("lq", x.mT)
     return q.mT, low.mT
+
+
+@formed
+def matrix_power(x: Operand, n: int) -> Array:
+    """The product of n matrices x [..., m, m]; of none the identity, and for n < 0 of -n inverses."""
+    x, count = as_array(x), integer(n, "matrix_power: n")
+    _check_square("matrix_power", x)
+    x = inv(x) if count < 0 else x
+    power, found = x, broadcast(eye(x.shape[-1], dtype=x.dtype), x.shape)
+    left, none = abs(count), True
+    while left:                 # by its binary digits
+        if left & 1:
+            found, none = power if none else found @ power, False
+        left >>= 1
+        power = power @ power if left else power
+    return found
 
 
 def _solved(name: str, a: Operand, y: Operand, **attributes: bool) -> Array:

@@ -1,8 +1,8 @@
 """Elementwise functions that numpy has besides, and looking up in sorted numbers."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
+from math import pi, prod
 
 from graphc.dsl.array import Array, as_array, as_float, common_dtype, emit
 from graphc.dsl.elementwise import Operand, abs, isfinite, isnan, maximum, minimum, where
@@ -15,7 +15,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, items, real, shown
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim
-from graphc.ir.types import DType, f32, f64, i64
+from graphc.ir.types import DType, bool_, f32, f64, i64
 
 MOST_COMPARED = 128                 # numbers that `searchsorted` compares with each; longer lists are halved
 
@@ -85,6 +85,71 @@ def heaviside(x: Operand, at_zero: Operand) -> Array:
 
 
 @formed
+def signbit(x: Operand) -> Array:
+    """bool: whether each element is below 0, or -0.0. The sign of NaN is not looked at: False."""
+    x = as_array(x)
+    if not x.dtype.is_float:
+        return x < as_array(0, x.dtype) if x.dtype != bool_ else emit("bitand", x, emit("bitnot", x))
+    return emit("bitor", x < 0, emit("bitand", x == 0, 1 / x < 0))
+
+
+@formed
+def copysign(x: Operand, y: Operand) -> Array:
+    """|x| with the sign of y, as `signbit` says."""
+    dtype = common_dtype((x, y))
+    x, y = (as_float(as_array(v, dtype)) for v in (x, y))
+    size = abs(x)
+    return where(signbit(y), -size, size)
+
+
+@formed
+def fmax(x: Operand, y: Operand) -> Array:
+    """The larger one; if one is NaN the other (gc.maximum: NaN)."""
+    return _other_than_nan(x, y, maximum)
+
+
+@formed
+def fmin(x: Operand, y: Operand) -> Array:
+    """The smaller one; if one is NaN the other (gc.minimum: NaN)."""
+    return _other_than_nan(x, y, minimum)
+
+
+@formed
+def deg2rad(x: Operand) -> Array:
+    """Degrees as radians."""
+    return as_float(x) * (pi / 180)
+
+
+@formed
+def rad2deg(x: Operand) -> Array:
+    """Radians as degrees."""
+    return as_float(x) * (180 / pi)
+
+
+@formed
+def divmod(x: Operand, y: Operand) -> tuple[Array, Array]:
+    """(x // y, x mod y): quotient rounded down and remainder, with the sign of y."""
+    dtype = common_dtype((x, y))
+    x, y = as_array(x, dtype), as_array(y, dtype)
+    return x // y, x % y
+
+
+@formed
+def isin(x: Operand, values: Operand, invert: bool = False) -> Array:
+    """bool: whether each element of x is among `values`, an array of any shape (`invert`: is not). NaN is among
+    none."""
+    dtype = common_dtype((x, values))
+    x, among = as_array(x, dtype), as_array(values, dtype).reshape(-1)
+    count = among.shape[0]
+    if not isinstance(count, int) or count <= MOST_COMPARED:
+        found = emit("eq", expand_dims(x, -1), among).any(-1)
+    else:
+        ordered = emit("sort", among, axis=0, descending=False)
+        found = emit("eq", take(ordered, emit("minimum", searchsorted(ordered, x), count - 1)), x)
+    return emit("bitnot", found) if flag(invert, "isin: invert") else found
+
+
+@formed
 def polyval(p: Operand, x: Operand) -> Array:
     """p[0] x^(N-1) + … + p[N-1], for coefficients p [N], by Horner's rule."""
     dtype = common_dtype((x, p))
@@ -147,6 +212,16 @@ def linspace(start: float, stop: float, num: Dim = 50, endpoint: bool = True, dt
 
 
 @formed
+def logspace(start: float, stop: float, num: Dim = 50, endpoint: bool = True, base: float = 10.0,
+             dtype: DType = f32) -> Array:
+    """base ** `linspace`: `num` numbers from base ** start to base ** stop, each the one before times the same.
+    Computed in f64."""
+    kind, factor = as_dtype(dtype), real(base, "logspace: base")
+    y = emit("pow", as_array(factor, f64), linspace(start, stop, num, endpoint, f64))
+    return (emit("floor", y) if kind.is_int else y).astype(kind)
+
+
+@formed
 def searchsorted(a: Array, v: Array, side: str = "left") -> Array:
     """i64: where each v belongs in the increasing numbers a [N]: the number of elements below v (side "left"), or not
     above it ("right"). NaN belongs behind all others."""
@@ -200,6 +275,12 @@ def unravel_index(x: Array, shape: Shape) -> tuple[Array, ...]:
         raise GraphError(f"unravel_index takes known sizes >= 1, got {shown(shape)}")
     behind = [prod(sizes[axis + 1:]) for axis in range(len(sizes))]
     return tuple(x // step % size if axis else x // step for axis, (step, size) in enumerate(zip(behind, sizes)))
+
+
+def _other_than_nan(x: Operand, y: Operand, of: Callable[[Array, Array], Array]) -> Array:
+    dtype = common_dtype((x, y))
+    x, y = as_array(x, dtype), as_array(y, dtype)
+    return where(isnan(x), y, where(isnan(y), x, of(x, y))) if x.dtype.is_float else of(x, y)
 
 
 def _before(a: Array, v: Array, side: str) -> Array:

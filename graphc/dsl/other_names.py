@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from types import ModuleType
 
+from graphc.dsl.array_names import ARRAY_NAMES
 from graphc.dsl.foreign import FUNCTIONS
 
 # where a name of each place may be found here, the likeliest first
@@ -89,8 +90,6 @@ ANSWERS: dict[str, str] = {
     "nn.utils.rnn": "lengths= of the layers: nn.LSTM(20)(x, lengths=n)",
     # torch.optim
     "optim.SparseAdam": "optim.Adam: gradients of nn.Embedding are sparse where that is the same",
-    "optim.LBFGS": "scipy.optimize.minimize with gc.value_and_grad(loss, …): a line search asks for the loss several "
-                   "times in a step",
     "optim.lr_scheduler.StepLR": "optim.step_decay(lr, every, factor)",
     "optim.lr_scheduler.MultiStepLR": "optim.multi_step(lr, milestones, factor)",
     "optim.lr_scheduler.ConstantLR": "optim.constant(lr, factor, steps)",
@@ -109,25 +108,7 @@ ANSWERS: dict[str, str] = {
     "optim.lr_scheduler.LRScheduler": "a function of the number of updates (docs/extending.md)",
     "optim.swa_utils.AveragedModel": "optim.ASGD, whose slot is a mean: optim.averages(step.state, \"ax\")",
     "optim.swa_utils.SWALR": "optim.sequential", "optim.swa_utils.update_bn": "no need: running statistics are state",
-    # torch, numpy, jax.numpy
-    "gc.cat": "gc.concat", "gc.float32": "gc.f32", "gc.float64": "gc.f64", "gc.float": "gc.f32", "gc.double": "gc.f64",
-    "gc.int32": "gc.i32", "gc.int64": "gc.i64", "gc.long": "gc.i64", "gc.int": "gc.i32", "gc.bool": "gc.bool_",
-    "gc.tensor": "a numpy array: calls take and return them", "gc.Tensor": "gc.Array",
-    "gc.as_tensor": "a numpy array: calls take and return them",
-    "gc.asarray": "a numpy array: calls take and return them",
-    "gc.array": "a numpy array; gc.stack joins symbolic ones",
-    "gc.ndarray": "gc.Array", "gc.unsqueeze": "gc.expand_dims", "gc.permute": "gc.transpose", "gc.mm": "gc.matmul",
-    "gc.bmm": "gc.matmul", "gc.mv": "gc.matmul", "gc.clamp": "gc.clip", "gc.chunk": "gc.split",
-    "gc.index_select": "gc.take", "gc.masked_fill": "gc.where", "gc.masked_select": "gc.compress",
-    "gc.repeat_interleave": "gc.repeat", "gc.rand": "gc.uniform", "gc.randn": "gc.normal",
-    "gc.randperm": "gc.permutation", "gc.no_grad": "gc.compile: without gc.grad there are no gradients",
-    "gc.detach": "gc.stop_gradient", "gc.manual_seed": "seed= of gc.compile and gc.train_step",
-    "gc.save": "step.save(path)", "gc.load": "step.load(path), or state=path of gc.compile",
-    "gc.jit": "gc.compile", "gc.autograd": "gc.grad", "gc.Module": "nn.Module", "gc.fori_loop": "gc.scan",
-    "gc.device": "no need: everything runs on the CPU", "gc.cuda": "no need: everything runs on the CPU",
-    "gc.checkpoint": "gc.remat", "gc.linearize": "gc.jvp", "gc.custom_jvp": "gc.custom_vjp",
-    "gc.jacfwd": "gc.jacobian", "gc.jacrev": "gc.jacobian", "gc.eq": "gc.equal", "gc.ne": "gc.not_equal",
-    "gc.lt": "gc.less", "gc.le": "gc.less_equal", "gc.gt": "gc.greater", "gc.ge": "gc.greater_equal",
+    **{f"gc.{name}": answer for name, answer in ARRAY_NAMES.items()},
     # keras, flax, optax
     "nn.Dense": "nn.Linear", "nn.Embed": "nn.Embedding",
     "nn.Input": "the types of inputs: gc.compile(net, x=gc.f32[…])",

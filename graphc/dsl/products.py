@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.dsl.array import Array, as_array, common_dtype, emit
+from graphc.dsl.array import Array, as_array, as_float, common_dtype, emit
 from graphc.dsl.conv import conv1d
 from graphc.dsl.form import formed
 from graphc.dsl.linalg import LETTERS, einsum
 from graphc.dsl.literal import as_dtype
 from graphc.dsl.shape import concat, expand_dims, flip, iota, stack
 from graphc.errors import GraphError
-from graphc.ir.convert import choice, integer, is_sequence, items
+from graphc.ir.convert import choice, flag, integer, is_number, is_sequence, items, real
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim
 from graphc.ir.types import DType, bool_, f32, normalize_axis
@@ -72,6 +72,17 @@ def convolve(x: Array, y: Array, mode: str = "full") -> Array:
     whole = conv1d(x.reshape((1, 1, m)), flip(y).reshape((1, 1, n)), padding=0 if mode == "valid" else n - 1)
     start = (n - 1) // 2
     return whole.reshape(-1)[start:start + m] if mode == "same" else whole.reshape(-1)
+
+
+@formed
+def correlate(x: Array, y: Array, mode: str = "valid") -> Array:
+    """The sum over j of x[i + j] y[j], of vectors x [M] and y [N]: `convolve` with y backwards, and numpy's `mode`."""
+    x, y = _pair(x, y)
+    if x.ndim != 1 or y.ndim != 1:
+        raise GraphError(f"correlate takes vectors, got {x.type} and {y.type}")
+    if all(isinstance(v.shape[0], int) for v in (x, y)) and x.shape[0] < y.shape[0]:
+        return flip(convolve(y, flip(x), mode))
+    return convolve(x, flip(y), mode)
 
 
 @formed
@@ -164,6 +175,90 @@ def diff(x: Array, n: int = 1, axis: int = -1) -> Array:
         ends = x[(*lead, slice(1, None))], x[(*lead, slice(0, -1))]
         x = emit("ne", *ends) if x.dtype == bool_ else ends[0] - ends[1]
     return x
+
+
+@formed
+def trapezoid(y: Array, x: Array | None = None, dx: float = 1.0, axis: int = -1) -> Array:
+    """The integral along `axis` by the trapezoidal rule, of points `dx` apart, or at x: increasing or not, in the shape
+    of y or [N] for the axis."""
+    y = as_float(y)
+    axis = normalize_axis(axis, y.ndim)
+    if x is None:
+        widths: Array | float = real(dx, "trapezoid: dx")
+    else:
+        at = as_array(x, y.dtype).astype(y.dtype)
+        if at.ndim == 1:
+            at = at.reshape([-1 if a == axis else 1 for a in range(y.ndim)])
+        widths = diff(at, 1, axis)
+    high, low = _neighbours(y, axis, 1)
+    return ((high + low) * 0.5 * widths).sum(axis)
+
+
+@formed
+def gradient(x: Array, *spacing: float | Array, axis: int | Sequence[int] | None = None,
+             edge_order: int = 1) -> Array | tuple[Array, ...]:
+    """Differences of neighbours, by numpy's rule: central ones of second order inside, one-sided ones of `edge_order` 1
+    or 2 at the ends. One array for each axis: for one axis the array, else a tuple. (The derivative of a graph is
+    gc.grad.)
+
+    spacing: the distance of neighbours for all axes, or one for each; a vector [N] has the coordinates along its axis.
+    Source: numpy.gradient; the weights of uneven distances are those of its documentation.
+    """
+    if callable(x):
+        raise GraphError("gradient takes differences of an array; the derivative of a graph is gc.grad(f)")
+    x = as_float(x)
+    order = integer(edge_order, "gradient: edge_order", 1, 2)
+    axes = [normalize_axis(a, x.ndim) for a in (range(x.ndim) if axis is None else items(axis, "gradient: axis")
+                                                 if is_sequence(axis) else [axis])]
+    if len(spacing) not in (0, 1, len(axes)) or len(set(axes)) < len(axes):
+        raise GraphError(f"gradient takes one distance, or one for each of {len(axes)} axes, each once")
+    each: Sequence[float | Array] = spacing if len(spacing) == len(axes) else (*spacing, 1.0)[:1] * len(axes)
+    found = tuple(_gradient(x, a, h, order) for a, h in zip(axes, each))
+    return found[0] if len(found) == 1 else found
+
+
+@formed
+def vander(x: Array, n: int | None = None, increasing: bool = False) -> Array:
+    """[N, n]: the powers n - 1 … 0 of each element of x [N], side by side; `increasing`: 0 … n - 1. n None: N, a
+    number."""
+    x = as_array(x)
+    count = (x.shape[0] if x.ndim == 1 else 0) if n is None else integer(n, "vander: n", 0)
+    if x.ndim != 1 or not isinstance(count, int):
+        raise GraphError(f"vander takes a vector x [N], and n= where N is not known, got {x.type}")
+    ones = emit("broadcast_to", as_array(1, x.dtype), shape=(x.shape[0], min(count, 1)))
+    rest = emit("broadcast_to", expand_dims(x, 1), shape=(x.shape[0], max(count - 1, 0)))
+    powers = emit("cumprod", concat([ones, rest], 1), axis=1, reverse=False, exclusive=False)
+    return powers if flag(increasing, "vander: increasing") else flip(powers, 1)
+
+
+def _neighbours(x: Array, axis: int, apart: int) -> tuple[Array, Array]:
+    """All elements that have one `apart` before them along `axis`, and those."""
+    lead = (slice(None),) * axis
+    return x[(*lead, slice(apart, None))], x[(*lead, slice(0, -apart))]
+
+
+def _gradient(x: Array, axis: int, spacing: float | Array, order: int) -> Array:
+    size = x.shape[axis]
+    if isinstance(size, int) and size < order + 1:
+        raise GraphError(f"gradient of edge_order {order} needs {order + 1} elements along axis {axis}, got {x.type}")
+    steps = expand_dims(as_array(1, x.dtype), tuple(range(x.ndim))) * real(spacing, "gradient: spacing") if is_number(
+        spacing) else diff(as_array(spacing, x.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)]), 1, axis)
+    lead = (slice(None),) * axis
+    one = x.ndim and steps.shape[axis] == 1 and is_number(spacing)
+
+    def at(v: Array, i: int) -> Array:
+        i = 0 if one and v is steps else i
+        return v[(*lead, slice(i, i + 1 or None))]
+    slopes = diff(x, 1, axis) / steps
+    before, after = (steps, steps) if one else (steps[(*lead, slice(0, -1))], steps[(*lead, slice(1, None))])
+    later, earlier = _neighbours(slopes, axis, 1)
+    inner = (earlier * after + later * before) / (before + after)
+    ends = [at(slopes, 0), at(slopes, -1)]
+    if order == 2:              # the parabola through the last three
+        for end, (i, j) in enumerate(((0, 1), (-1, -2))):
+            h, k = at(steps, i), at(steps, j)
+            ends[end] = at(slopes, i) + (at(slopes, i) - at(slopes, j)) * h / (h + k)
+    return concat([ends[0], inner, ends[1]], axis)
 
 
 def _pair(x: Array, y: Array) -> tuple[Array, Array]:

@@ -21,13 +21,14 @@ if _TYPE_CHECKING:
     from graphc.optim.adaptive import Adadelta, Adafactor, Adagrad, Muon
     from graphc.optim.corrected import LAMB, Adamax, NAdam, RAdam
     from graphc.optim.foreign import from_torch
+    from graphc.optim.quasi_newton import LBFGS
     from graphc.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD, averages
     from graphc.optim.signs import ASGD, Lion, Rprop
 
 _LATER = {name: f"graphc.optim.{file}" for file, names in {           # loaded at the first use
     "adaptive": "Adadelta Adafactor Adagrad Muon", "corrected": "Adamax LAMB NAdam RAdam",
     "schedule_free": "ScheduleFreeAdamW ScheduleFreeSGD averages",
-    "foreign": "from_torch", "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
+    "quasi_newton": "LBFGS", "foreign": "from_torch", "signs": "ASGD Lion Rprop"}.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> _Any:

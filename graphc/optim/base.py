@@ -156,6 +156,11 @@ class Optimizer(Converted):
         """(new parameter, new slots) from parameter, gradient, slots by name, and scalars."""
         raise GraphError(f"{type(self).__name__} defines no update")
 
+    def update_all(self, parameters: Sequence[tuple[Array, Array, Kept]], s: Scalars) -> list[Update]:
+        """`update` of each parameter of a group, given as (parameter, gradient, slots). One that looks at all of them
+        together defines this instead."""
+        return [self.update(p, g, slots, s) for p, g, slots in parameters]
+
     def group_of(self, name: str, shape: Sizes) -> int | None:
         """The number of the first group that the parameter belongs to; None for those in no group."""
         return next((i for i, g in enumerate(self.groups) if g.where(name, shape)), None)

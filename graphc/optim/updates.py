@@ -35,24 +35,29 @@ def apply(optimizer: Optimizer, items: Sequence[Item], calls: Array,
     if optimizer.maximize:
         items = [replace(item, grad=-item.grad) for item in items]
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
-    known: dict[int | None, tuple[Optimizer, Scalars]] = {}
-    for item in items:
-        group = optimizer.group_of(item.name, item.shape)
-        if group not in known:
-            own = optimizer.for_group(group)
-            own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
-            known[group] = own, own.scalars(updates)
-    return [_updated(*known[optimizer.group_of(item.name, item.shape)], item, due) for item in items]
+    groups: dict[int | None, list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(optimizer.group_of(item.name, item.shape), []).append(i)
+    new: dict[int, Array] = {}
+    for group, members in groups.items():
+        own = optimizer.for_group(group)
+        own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
+        new |= zip(members, _updated(own, own.scalars(updates), [items[i] for i in members], due))
+    return [new[i] for i in range(len(items))]
 
 
-def _updated(optimizer: Optimizer, scalars: Scalars, item: Item, due: Array | None) -> Array:
-    """The new value of one parameter. `due`: whether this call updates at all (None: always)."""
-    shapes = optimizer.slot_shapes(item.shape)
-    before = {slot: item.slots.read(slot, shape) for slot, shape in shapes.items()}
-    value, after = _checked(optimizer, optimizer.update(item.value, item.grad, before, scalars), shapes.keys())
-    for slot, new in after.items():
-        item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
-    return value if due is None else gc.where(due, value, item.value)
+def _updated(optimizer: Optimizer, scalars: Scalars, items: Sequence[Item], due: Array | None) -> list[Array]:
+    """The new values of the parameters of a group. `due`: whether this call updates at all (None: always)."""
+    known = [{slot: item.slots.read(slot, shape) for slot, shape in optimizer.slot_shapes(item.shape).items()}
+             for item in items]
+    made = optimizer.update_all([(item.value, item.grad, before) for item, before in zip(items, known)], scalars)
+    values = []
+    for item, before, each in zip(items, known, made, strict=True):
+        value, after = _checked(optimizer, each, before.keys())
+        for slot, new in after.items():
+            item.slots.write(slot, new if due is None else gc.where(due, new, before[slot]))
+        values.append(value if due is None else gc.where(due, value, item.value))
+    return values
 
 
 def _checked(optimizer: Optimizer, made: object, slots: Set[str]) -> tuple[Array, Mapping[str, Array]]:

@@ -203,7 +203,7 @@ RULES: dict[type, Callable[..., Rows]] = {
     embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
     shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
     shape.DynamicUpdateSlice: _copying,
-    scan_ops.CumSum: _running, scan_ops.CumProd: _running,
+    scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.RunningArgExtremum: _running,
     factor.Cholesky: _matrix, factor.LU: _matrix, factor.SymmetricEigen: _matrix, factor.LQ: _matrix,
     factor.TriangularSolve: _right_hand_sides,
     sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,

@@ -46,6 +46,7 @@ CALLED = {
     "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
     "hessian": lambda: {"f": square, "wrt": "x"}, "vmap": lambda: {"f": scaled},
     "hvp": lambda: {"f": square, "wrt": "x"}, "jacobian": lambda: {"f": scaled},
+    "jacrev": lambda: {"f": scaled}, "jacfwd": lambda: {"f": scaled},
     "jvp": lambda: {"f": square, "wrt": "x"}, "parse": lambda: {"text": str(scaled)},
     "plan": lambda: {"f": NET, "x": gc.f32[3, 4]},
     "train_step": lambda: {"f": NET, "loss": nn.cross_entropy, "optimizer": OPTIMIZER, "x": gc.f32[3, 4],

@@ -67,7 +67,7 @@ ACTIVATIONS = {"celu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtan
                "tanhshrink", "threshold",
                "elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
 OTHERS = {"Parameter", "decoding", "Dirac", "calculate_gain", "ctc_loss"}                          # made by layers; without arguments
-OPTIMIZERS = {"SGD": {"lr": 0.1}, **dict.fromkeys("ScheduleFreeSGD ScheduleFreeAdamW ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LAMB Lion Muon NAdam RAdam RMSprop Rprop".split(), {})}
+OPTIMIZERS = {"SGD": {"lr": 0.1}, **dict.fromkeys("ScheduleFreeSGD ScheduleFreeAdamW ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LAMB Lion Muon NAdam RAdam RMSprop Rprop LBFGS".split(), {})}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
              "warmup": {"schedule": 0.1, "steps": 3}, "linear": {"lr": 0.1, "steps": 3}, "polynomial": {"lr": 0.1, "steps": 3},
              "multi_step": {"lr": 0.1, "milestones": [2]}, "cosine_restarts": {"lr": 0.1, "steps": 2}, "one_cycle": {"lr": 0.1, "steps": 9},

@@ -97,7 +97,45 @@ def test_hessian():
     assert found.shape == (2, 2, 2, 2) and np.array_equal(found, found.transpose(2, 3, 0, 1))
 
 
+@gc.graph
+def curve(x: gc.f64[2], y: gc.f64[3]):
+    return gc.stack([x[0] * x[1] * y[0], x[0] + x[1] * y[2] ** 2, x[1] * gc.sin(x[0]) * y[1], x[0] * 2])
+
+
+def test_columns_of_a_jacobian_are_its_rows():
+    """Forward and backward give the same matrix, and so do their second derivatives."""
+    at = RANDOM.normal(size=2), RANDOM.normal(size=3)
+    for wrt in ("x", "y", ("x", "y")):
+        forward, backward = gc.compile(gc.jacfwd(curve, wrt))(*at), gc.compile(gc.jacrev(curve, wrt))(*at)
+        for a, b in zip(*(found if isinstance(wrt, tuple) else (found,) for found in (forward, backward)), strict=True):
+            assert a.shape == (4, len(at[0]) if a.shape[1] == 2 else 3)
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+    @gc.graph
+    def total(x: gc.f64[3]):
+        return gc.sum(gc.exp(x) * x[0])
+    x = RANDOM.normal(size=3)
+    np.testing.assert_allclose(gc.compile(gc.jacfwd(gc.grad(total)))(x), gc.compile(gc.hessian(total))(x), rtol=1e-12)
+
+
+def test_custom_jvp_is_the_rule_forward_and_backward():
+    rooted = gc.custom_jvp(lambda x, k: (gc.sqrt(x * x), k + 1), lambda xs, ys, ts: (ts[0] * xs[0] / ys[0] * 3,))
+
+    @gc.graph
+    def f(x: gc.f64[2], k: gc.i64[2]):
+        y, n = rooted(x, k)
+        return y * n.astype(gc.f64) * y
+    x, k, d = np.array([0.5, -2.0]), np.array([1, 2]), np.array([1.0, 0.5])
+    slope = 6 * np.abs(x) * (k + 1) * np.sign(x)                # three times the true one
+    np.testing.assert_allclose(gc.compile(gc.jvp(f, "x"))(x, k, d), slope * d, rtol=1e-12)
+    np.testing.assert_allclose(gc.compile(gc.jacobian(f, "x"))(x, k), np.diag(slope), rtol=1e-12)
+    np.testing.assert_allclose(gc.compile(gc.jacfwd(gc.jacobian(f, "x"), "x"))(x, k)[0, 0, 0],
+                               gc.compile(gc.jacobian(gc.jacobian(f, "x"), "x"))(x, k)[0, 0, 0], rtol=1e-12)
+
+
 @pytest.mark.parametrize("make, text", [
+    (lambda: gc.jacfwd(gc.vjp(curve, ("x", "y"))), "say for which argument"),
+    (lambda: gc.jacfwd(gc.vjp(curve, ("x", "y")), "x"), "a Jacobian is that of one"),
     (lambda: gc.vmap(lambda x: x), "gc.vmap takes a graph for one example"),
     (lambda: gc.vmap(loss, (0, 0)), "one int or None for each of w, x, t"),
     (lambda: gc.vmap(loss, None), "no input is mapped"),

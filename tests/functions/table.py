@@ -23,7 +23,7 @@ FLOAT, INT, BOOL = "f", "i", "b"
 NOT_OF_ARRAYS = frozenset((
     "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
     "value_and_grad", "vjp", "jvp",
-    "hvp", "jacobian", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
+    "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
     "save_weights", "from_onnx", "to_onnx", "from_torch", "to_torch", "from_pretrained", "from_gguf", "export", "generate", "draw", "explore", "parse",
     "nn", "optim", "models", "f32", "f64", "i32", "i64", "bool_"))
 
@@ -593,6 +593,84 @@ NUMPY = [                                       # functions of the same name and
           tag=f"long {s}") for s in ("left", "right")),
     row("interp", "ab,T", lambda x, f: np.interp(x, [-1, 0, 1], f), special=False, low=-0.9, high=0.9,
         call=lambda x, f: gc.interp(x, np.array([-1, 0, 1]).astype(x.dtype.np), f))]
+def holes(function, **options):
+    """numpy's function, of numbers of which those near 1 are missing."""
+    return lambda x: function(np.where(np.abs(x - 1) < 0.8, x.dtype.type(np.nan), x), **options)
+
+
+def with_holes(name, *args, **options):
+    return lambda x: getattr(gc, name)(gc.where(abs(x - 1) < 0.8, float("nan"), x), *args, **options)
+
+
+def last_best(x, rule, axis):
+    """torch's positions of the best number up to each: of equals the last, of NaN the last."""
+    x = np.moveaxis(x, axis, 0)
+    places = np.zeros(x.shape, int)
+    for at in np.ndindex(x.shape[1:]):
+        best = 0
+        for i in range(len(x)):
+            one, other = x[(i, *at)], x[(best, *at)]
+            best = i if np.isnan(one) or not np.isnan(other) and rule(one, other) else best
+            places[(i, *at)] = best
+    return np.moveaxis(places, 0, axis)
+
+
+def running_best(x, rule, axis=-1):
+    places = last_best(x, rule, axis)
+    return np.take_along_axis(x, places, axis), places
+
+
+def counted(x, bins, *args, **options):
+    """Edges in the dtype of x, as numpy has them of f32 alone."""
+    counts, edges = np.histogram(x, bins, *args, **options)
+    return counts, edges.astype(x.dtype if x.dtype.kind == "f" else np.float64)
+
+
+def turned(x):
+    return (x + 3 * np.arange(x.size).reshape(x.shape) % 7).astype(x.dtype)
+
+
+MORE_NUMPY = [
+    *several("signbit", "ab", kinds=NUMBER, special=False), row("copysign", "ab,b", np.copysign, special=False, smooth=False),
+    row("signbit", "", lambda: np.array([True, False, True, False]), call=lambda: gc.signbit(np.array([-0.0, 0.0, -np.inf, np.inf]))),
+    *several("deg2rad rad2deg", "ab"), *(row(n, "ab,b", getattr(np, n), kinds=NUMBER) for n in ("fmax", "fmin")),
+    row("divmod", "ab,b", np.divmod, kinds=NUMBER, low=1, special=False, smooth=False),
+    row("isin", "ab,T", np.isin, kinds=NUMBER), row("isin", "ab,T", partial(np.isin, invert=True), invert=True, kinds=NUMBER),
+    row("isin", "ab", lambda x: np.isin(x, LONG), call=lambda x: gc.isin(x, LONG.astype(x.dtype.np)), tag="long"),
+    row("logspace", "", lambda: np.logspace(-1, 2, 7, dtype=np.float32), call=lambda: gc.logspace(-1, 2, 7)),
+    row("logspace", "", lambda: np.logspace(0, 3, 4, False, 2, np.float32), call=lambda: gc.logspace(0, 3, 4, False, 2), tag="open"),
+    *(row("correlate", s, partial(np.correlate, mode=m), mode=m, special=False, kinds=NUMBER) for m in ("full", "same", "valid")
+      for s in ("E,T", "K,E", "a,b")),
+    row("trapezoid", "ab", partial(np.trapezoid, dx=0.5, axis=0), dx=0.5, axis=0, special=False),
+    row("trapezoid", "ab,b", np.trapezoid, special=False), row("trapezoid", "abc,abc", lambda y, x: np.trapezoid(y, x, axis=1), axis=1, special=False),
+    row("gradient", "ET", np.gradient, special=False), row("gradient", "aE", partial(np.gradient, axis=1, edge_order=2), axis=1, edge_order=2, special=False),
+    row("gradient", "Eb", lambda x: np.gradient(x, 0.5, axis=0), 0.5, axis=0, special=False),
+    *(row("gradient", "aE", lambda x, o=o: np.gradient(x, np.array([0, 0.5, 2, 3]), axis=1, edge_order=o), special=False,
+          call=lambda x, o=o: gc.gradient(x, np.array([0, 0.5, 2, 3]).astype(x.dtype.np), axis=1, edge_order=o), tag=f"uneven{o}") for o in (1, 2)),
+    row("vander", "a", np.vander, kinds=NUMBER, special=False), row("vander", "a", partial(np.vander, N=3, increasing=True), 3, True, kinds=NUMBER, special=False),
+    *(row(n, shapes, lambda *xs, n=n: getattr(np, n)(xs), call=lambda *xs, n=n: getattr(gc, n)(xs), kinds=ANY, tag=shapes)
+      for n, shapes in (("dstack", "ab,ab"), ("dstack", "b,b"), ("dstack", "abc,abd"), ("column_stack", "a,ab"), ("column_stack", "a,a"))),
+    *(row("matrix_power", "aHW", lambda x, n=n: L.matrix_power(definite(x) / 4, n), call=lambda x, n=n: gc.matrix_power(definite(x) / 4, n), special=False,
+          tag=str(n)) for n in (-2, 0, 1, 5)),
+    *(row(n, "abc", partial(largest, getattr(np, n), axis=axis), axis=axis, kinds=NUMBER) for n in ("nanmax", "nanmin") for axis in (1, (0, 2))),
+    row("nanprod", "abc", partial(np.nanprod, axis=(0, 2), keepdims=True), axis=(0, 2), keepdims=True, kinds=NUMBER),
+    *(row(n, "aE", holes(getattr(np, n), axis=-1), call=with_holes(n, axis=-1), special=False, tag="holes")
+      for n in ("nanmax", "nanmin", "nanprod", "nanvar", "nanstd", "nanmean", "nansum", "nanmedian")),
+    row("nanvar", "ab", partial(np.nanvar, axis=0, ddof=1), axis=0, ddof=1, special=False), row("nanstd", "ab", np.nanstd, special=False),
+    row("nanquantile", "aEb", holes(np.nanquantile, q=0.3, axis=1, keepdims=True), call=with_holes("nanquantile", 0.3, 1, True), special=False),
+    row("nanquantile", "TE", holes(np.nanquantile, q=[0.2, 1]), call=with_holes("nanquantile", [0.2, 1]), special=False, tag="all"),
+    *(row(n, s, partial(running_best, rule=rule, axis=axis), axis, kinds=NUMBER, tag=f"{axis}{s}") for n, rule in (("cummax", np.greater_equal), ("cummin", np.less_equal))
+      for s, axis in (("aE", -1), ("aEb", 1), ("Ea", 0))),
+    row("array_equal", "ab", lambda x: np.array(True), call=lambda x: gc.array_equal(x, x), special=False, kinds=ANY),
+    row("array_equal", "ab,bb", np.array_equal, special=False, kinds=NUMBER),
+    row("histogram", "ab", lambda x: counted(x, 4, (-1, 3)), 4, (-1, 3), kinds=NUMBER, smooth=False),
+    row("histogram", "ab", lambda x: counted(turned(x), 5), call=lambda x: gc.histogram(x + (3 * gc.arange(x.size).reshape(x.shape) % 7).astype(x.dtype), 5),
+        smooth=False, special=False, kinds=NUMBER, tag="range"),
+    row("histogram", "ab", lambda x: counted(x, [-1, 0, 0.5, 2], density=True), call=lambda x: gc.histogram(x, np.array([-1, 0, 0.5, 2]), density=True), smooth=False,
+        special=False, tag="density"),
+    row("histogram", "ab,ab", lambda x, w: counted(np.abs(x), 3, (0, 2), weights=w), call=lambda x, w: gc.histogram(abs(x), 3, (0, 2), w), special=False, smooth=False,
+        tag="weights"),
+    row("histc", "ab", lambda x: np.histogram(x, 6, (-1, 2))[0].astype(x.dtype), 6, -1, 2, kinds=NUMBER, smooth=False, special=False)]
 CONTROL = [
     row("cond", "ab", lambda x: x * 2, call=lambda x: gc.cond(gc.sum(x) == gc.sum(x), lambda: x * 2, lambda: x * 3),
         special=False),
@@ -601,6 +679,7 @@ CONTROL = [
     row("while_loop", "ab", lambda x: x * 8,
         call=lambda x: gc.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x), 5)[1][1]),
     row("custom_vjp", "ab", np.sin, call=lambda x: gc.custom_vjp(gc.sin, lambda xs, ys, gs: gs * gc.cos(xs[0]))(x)),
+    row("custom_jvp", "ab", np.sin, call=lambda x: gc.custom_jvp(gc.sin, lambda xs, ys, ts: ts[0] * gc.cos(xs[0]))(x)),
     row("remat", "ab", lambda x: np.sin(x) * x, call=lambda x: gc.remat(lambda y: gc.sin(y) * y)(x))]
 RANDOM = [
     *(row(n, "", lambda: np.zeros((2, 0, 3), np.float32), call=partial(getattr(gc, n), (2, 0, 3), key=1), draws=True)
@@ -611,6 +690,6 @@ RANDOM = [
     row("permutation", "", lambda: np.zeros(4, int), call=lambda: gc.permutation(4, key=1), draws=True),
     row("gumbel_softmax", "ab", lambda x: x, key=1, draws=True),
     row("dropout", "ab", lambda x: x, 0.5, key=1, draws=True)]
-TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *DISTANCES, *NUMPY, *CONTROL,
+TABLE: tuple[Row, ...] = (*UNARY, *BINARY, *REDUCE, *SHAPE, *INDEX, *PRODUCTS, *MATRICES, *TRANSFORMS, *ROWS, *DISTANCES, *NUMPY, *MORE_NUMPY, *CONTROL,
                           *RANDOM)
 ELEMENTWISE = frozenset(r.name for r in (*UNARY, *BINARY))

@@ -45,6 +45,8 @@ HABITS = {
     "Adam": ADAM, "AdamW": ADAM, "RMSprop": [("(NET.parameters(), lr=0.1, momentum=0.9)", "(0.1, momentum=0.9)")],
     **{name: [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 0.1, weight_decay=0.5)", "(0.1, weight_decay=0.5)")]
        for name in "ASGD Adadelta Adafactor Adagrad Adamax Muon NAdam RAdam Rprop Lion LAMB ScheduleFreeSGD ScheduleFreeAdamW".split()},
+    "LBFGS": [("(NET.parameters(), lr=0.1)", "(0.1)"), ("(NET.parameters(), 1, 20, None, 1e-7, 1e-9, 50, 'strong_wolfe')",
+                                                    "(1, history_size=50, tolerance_change=1e-09) without max_iter, line_search_fn")],
     "cross_entropy": [("(Y, T, W)", "(<ndarray>, <ndarray>, weight=<ndarray>)"), ("(Y, T, size_average=True, label_smoothing=0.1)",
                                                                             "(<ndarray>, <ndarray>, label_smoothing=0.1) without size_average")],
     "mse": [("(Y, T, size_average=False)", "(<ndarray>, <ndarray>) without size_average")],

@@ -10,7 +10,7 @@ from op_sample import FLOATS, Sample, distinct, each, floats, ints, values
 from graphc.ir.ops.loss import MSE, BCEWithLogits, CrossEntropy, CrossEntropySoft
 from graphc.ir.ops.norm import BatchNorm, BatchNormInference, GroupNorm, LayerNorm, LogSoftmax, RMSNorm, Softmax
 from graphc.ir.ops.reduce import ArgMax, ArgMin, LogSumExp, Max, Mean, Min, Prod, Sum, Var
-from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan
+from graphc.ir.ops.scan_ops import CumProd, CumSum, LinearScan, RunningArgExtremum
 from graphc.ir.ops.sort import ArgSort, Sort, TopK
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
 
@@ -107,6 +107,24 @@ def cumulatives() -> Iterator[Sample]:
             yield from (Sample(cls(1, reverse, exclusive), (ints((3, 8), d, -3, 3),), f"int{tag}") for d in (i32, i64))
             yield Sample(cls(1, reverse, exclusive), (np.array([[1.5, 0, 2, 0, -1], [0, 3, 1, 1, 2]]),), f"zeros{tag}")
     yield Sample(CumSum(1), (ODD.astype(f32.np),), "odd")
+
+
+def last_best(least: bool) -> Callable:
+    def along(row):
+        row = row.tolist()
+        return [max(range(i + 1), key=lambda j: (row[j] != row[j], -row[j] if least else row[j], j)) for i in range(len(row))]
+    return along
+
+
+def running_extremes() -> Iterator[Sample]:
+    for least in (False, True):
+        for dtype in (f32, f64, i32, i64):
+            for shape, axis in (((33,), 0), ((3, 17), 1), ((17, 3), 0), ((1, 1), 1), ((2, 3, 5), 1), ((0,), 0), ((2, 0, 3), 1)):
+                expect = (lambda x, a=axis, least=least: np.apply_along_axis(last_best(least), a, x)) if 0 not in shape else None
+                yield Sample(RunningArgExtremum(axis, least), (ints(shape, dtype, -3, 3),), f"axis{axis}{'-least' * least}", expect=expect)
+        odd = np.array([[-np.inf, np.nan, 2, np.nan, np.inf], [np.inf, -np.inf, 0, -0.0, 1]])
+        yield from (Sample(RunningArgExtremum(1, least), (odd.astype(d.np),), f"odd{'-least' * least}",
+                           expect=lambda x, least=least: np.array([[0, 1, 1, 3, 3], [0, 1, 1, 1, 1] if least else [0] * 5])) for d in FLOATS)
 
 
 def linear_scans() -> Iterator[Sample]:
@@ -236,4 +254,4 @@ def entropy_of(x, ids, op: CrossEntropy):
         return rows if op.reduction == "none" else rows.sum() if op.reduction == "sum" else rows.sum() / kept.sum()
 
 
-SAMPLES = (*reductions(), *arg_extrema(), *cumulatives(), *linear_scans(), *sorts(), *softmaxes(), *norms(), *losses())
+SAMPLES = (*reductions(), *arg_extrema(), *cumulatives(), *running_extremes(), *linear_scans(), *sorts(), *softmaxes(), *norms(), *losses())

@@ -32,7 +32,7 @@ CASES = (
     ("logsumexp", {"axes": (1,)}, (f64["B", "T"],)),
     ("argmax", {"axis": 1}, (f64["B", "T"],)),
     ("cumsum", {"axis": 0, "exclusive": True}, (f64["B", "T"],)),
-    ("cumprod", {"axis": 0}, (f64["B", "T"],)),
+    ("cumprod", {"axis": 0}, (f64["B", "T"],)), ("running_arg_extremum", {"axis": 1}, (f64["B", "T"],)),
     ("cumprod", {"axis": 0, "exclusive": True, "reverse": True}, (f64["B", "T"],)),
     ("linear_scan", {"axis": 1}, (f64["B", "T"], f64["B", "T"])),
     ("sort", {"axis": 1}, (f64["B", "T"],)),

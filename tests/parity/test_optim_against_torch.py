@@ -1,4 +1,6 @@
 """Twenty steps of every optimizer and schedule beside torch.optim's."""
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,22 @@ OPTIMIZERS |= {                         # the same name and the same options, by
         ("Adafactor", 1, {}), ("Adafactor", 2, {"lr": 0.1, "weight_decay": 0.1, "d": 1.5, "eps": (1e-4, 1e-2)}),
         ("ASGD", 1, {"lr": 0.1}), ("ASGD", 2, {"lr": 0.1, "lambd": 0.1, "t0": 3.0, "weight_decay": 0.1}),
         ("Rprop", 1, {}), ("Rprop", 2, {"lr": 0.1, "etas": (0.4, 1.1), "step_sizes": (1e-3, 0.05)})]}
+
+
+class OneIteration:
+    """torch's L-BFGS of one iteration in a step, which asks for the loss by a function."""
+
+    def __init__(self, parameters, **options):
+        self.parameters = list(parameters)
+        self.inner = torch.optim.LBFGS(self.parameters, max_iter=1, **options)
+        self.zero_grad = self.inner.zero_grad
+
+    def step(self):
+        self.inner.step(lambda: torch.zeros(()))
+
+
+for at, chosen in enumerate(({"lr": 0.5, "history_size": 4}, {"lr": 0.2, "history_size": 30})):
+    OPTIMIZERS[f"LBFGS {at}"] = (partial(optim.LBFGS, **chosen), partial(OneIteration, **chosen))
 R = torch.optim.lr_scheduler
 SCHEDULES = {
     "cosine": (optim.cosine(0.1, 20, 0.01), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20, 0.01)),

@@ -151,6 +151,8 @@ def runs() -> Iterator[Case]:
     yield Case("cumsum of columns", op("cumsum", axis=0, exclusive=True), (f32["B", "T"],))
     yield Case("cumsum", op("cumsum", axis=1), (f32["B", "T"],))
     yield Case("cumprod", op("cumprod", axis=0, reverse=True), (f64["B", 5],))
+    yield Case("running extreme", op("running_arg_extremum", axis=1), (f32["B", "T"],))
+    yield Case("running extreme of columns", op("running_arg_extremum", axis=0, least=True), (f32["B", "T"],))
     yield Case("linear scan", op("linear_scan", axis=1), (f64["B", "T", 70], f64["B", "T", 70]), most=1 << 15)
 
 

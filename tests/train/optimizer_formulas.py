@@ -138,6 +138,23 @@ def free_adamw(p, g, s, t):
     return free(p, d, s, t, 0.01 * min((t + 1) / 5, 1), 0.9)
 
 
+def lbfgs(p, g, s, t, lr=0.3, size=3):
+    """The two loops over the pairs, newest first and oldest first."""
+    pairs = s.setdefault("pairs", [])
+    y, move = g - s.get("g", g), s.get("move", 0 * g)
+    if (y * move).sum() > 1e-10:
+        pairs[:] = [*pairs, (move, y)][-size:]
+    q, alphas = g, []
+    for move, y in reversed(pairs):
+        alphas.append((move * q).sum() / (move * y).sum())
+        q = q - alphas[-1] * y
+    q = q * ((pairs[-1][0] * pairs[-1][1]).sum() / (pairs[-1][1] ** 2).sum() if pairs else 1)
+    for (move, y), alpha in zip(pairs, reversed(alphas)):
+        q = q + move * (alpha - (y * q).sum() / (move * y).sum())
+    s["g"], s["move"] = g, -q * lr * (min(1, 1 / np.abs(g).sum()) if t == 0 else 1)
+    return p + s["move"]
+
+
 FORMULAS = {
     "ScheduleFreeSGD": (optim.ScheduleFreeSGD(0.05, weight_decay=0.1, momentum=0.8),
                         lambda p, g, s, t: free(p, g + 0.1 * p, s, t, 0.05, 0.8)),

@@ -17,7 +17,7 @@ OPTIMIZERS = {"sgd": lambda **o: optim.SGD(**{"lr": 0.1, "momentum": 0.9, "weigh
               "adamw": lambda **o: optim.AdamW(**{"lr": 0.1} | o),
               "rmsprop": lambda **o: optim.RMSprop(**{"lr": 0.01, "momentum": 0.5} | o)}
 VECTORS = optim.group(lambda name, shape: len(shape) != 2, optimizer=optim.AdamW(1e-3))
-for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "LAMB", "Lion", "Muon", "NAdam", "RAdam", "Rprop"):
+for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "LAMB", "Lion", "Muon", "NAdam", "RAdam", "Rprop", "LBFGS"):
     more = {"groups": [VECTORS]} if name == "Muon" else {}
     OPTIMIZERS[name] = partial(partial, getattr(optim, name), lr=0.05, weight_decay=0.1, **more)
 OPTIMIZERS = {name: made() if isinstance(made, partial) else made for name, made in OPTIMIZERS.items()}

@@ -1,7 +1,7 @@
 """Optimizers against the same formulas written in numpy, over twenty steps of a small regression."""
 import numpy as np
 import pytest
-from optimizer_formulas import FORMULAS
+from optimizer_formulas import FORMULAS, lbfgs
 
 import graphc as gc
 from graphc import nn, optim
@@ -89,6 +89,31 @@ def check_twenty_steps(optimizer, update):
     np.testing.assert_allclose(step.state["weight"], w, rtol=5e-5, atol=1e-6)
     np.testing.assert_allclose(step.state["bias"], b, rtol=5e-5, atol=1e-6)
     assert step.state["step"] == STEPS
+
+
+def test_lbfgs_looks_at_all_parameters_together(engine):
+    """The weight and the bias as one vector, by the two loops; it is at the minimum long before gradient descent."""
+    step = linear_step(optim.LBFGS(0.3, history_size=3))
+    w, b = step.state["weight"].astype(np.float64), step.state["bias"].astype(np.float64)
+    slots = {}
+    for t in range(STEPS):
+        loss, dw, db = gradients(w, b)
+        assert step(X, Y) == pytest.approx(loss, rel=2e-5)
+        new = lbfgs(np.append(w, b), np.append(dw, db), slots, t)
+        w, b = new[:-1].reshape(w.shape), new[-1:].reshape(b.shape)
+    np.testing.assert_allclose(step.state["weight"], w, rtol=2e-4, atol=2e-6)
+    whole = linear_step(optim.LBFGS())
+    for _ in range(8):
+        whole(X, Y)
+    exact = np.linalg.lstsq(np.c_[X, np.ones(len(X))], Y, rcond=None)[0]
+    np.testing.assert_allclose(whole.state["weight"], exact[:-1].T, rtol=1e-3, atol=1e-5)
+
+
+def test_lbfgs_takes_no_groups():
+    with pytest.raises(gc.GraphError, match="LBFGS takes no groups"):
+        optim.LBFGS(groups=[optim.no_decay()])
+    with pytest.raises(gc.GraphError, match="history_size is from 1 to 1000"):
+        optim.LBFGS(history_size=0)
 
 
 def test_groups_change_options_of_some_parameters(engine):

@@ -1,21 +1,31 @@
-"""Running sums and products: one pass along the axis, vectors across it where the layout allows."""
+"""Running sums, products and extremes: one pass along the axis, vectors across it where the layout allows."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, over_lanes, put, rows
 from graphc.ir.ops import scan_ops
+from graphc.ir.types import DType, i64
 from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
-Step = Callable[[LoopFunction, Val, Val], Val]          # running value, element at the position -> new running value
+State = tuple[Val, ...]         # what is carried from one element to the next
 
 
-def _running(r: KernelRequest[PlainSchedule], step: Step, neutral: int, exclusive: bool) -> LoopFunction:
-    """`neutral`: the value before the first element."""
+@dataclass(frozen=True)
+class Running:
+    """`start(f, dtype of the elements, lanes)`: the state before the first element; `step(f, state, element, its
+    number)`: the one after it; `result(before, after)`: what is stored."""
+    start: Callable[[LoopFunction, DType, int], State]
+    step: Callable[[LoopFunction, State, Val, Ix], State]
+    result: Callable[[State, State], Val]
+
+
+def _running(r: KernelRequest[PlainSchedule], running: Running, reverse: bool = False) -> LoopFunction:
     f, (x,), (y,) = function(r)
     rank = len(y.shape)
     axis, n = r.node.op.axis % rank, y.shape[r.node.op.axis]
@@ -25,12 +35,11 @@ def _running(r: KernelRequest[PlainSchedule], step: Step, neutral: int, exclusiv
 
     def along(place: Callable[[Ix | int], list[Ix]], lanes: int, mask: Val | None) -> None:
         """One pass over the axis for some lanes; `place` gives the full index of a position."""
-        with f.loop(0, n, carry=(f.const(neutral, y.dtype, lanes),)) as loop:
-            index = place(loop.index * -1 + (n - 1) if r.node.op.reverse else loop.index)
-            before, = loop.carried
-            after = step(f, before, f.load(x, index, lanes, mask))
-            f.store(y, index, before if exclusive else after, mask)
-            loop.next(after)
+        with f.loop(0, n, carry=running.start(f, x.dtype, lanes)) as loop:
+            index = place(loop.index * -1 + (n - 1) if reverse else loop.index)
+            after = running.step(f, tuple(loop.carried), f.load(x, index, lanes, mask), loop.index)
+            f.store(y, index, running.result(tuple(loop.carried), after), mask)
+            loop.next(*after)
 
     with rows(f, row.extents, r.schedule) as at:
         if not row.vector:
@@ -42,12 +51,34 @@ def _running(r: KernelRequest[PlainSchedule], step: Step, neutral: int, exclusiv
     return f
 
 
-def _sum(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    return _running(r, lambda f, total, x: f.add(total, x), 0, r.node.op.exclusive)
+def _total(combine: Callable[[LoopFunction, Val, Val], Val], neutral: int) -> Callable[..., LoopFunction]:
+    def lower(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+        exclusive = r.node.op.exclusive
+        return _running(r, Running(lambda f, dtype, lanes: (f.const(neutral, dtype, lanes),),
+                                   lambda f, state, x, number: (combine(f, state[0], x),),
+                                   lambda before, after: (before if exclusive else after)[0]), r.node.op.reverse)
+    return lower
 
 
-def _product(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    return _running(r, lambda f, total, x: f.mul(total, x), 1, r.node.op.exclusive)
+def _place(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+    """The state is the extreme and where it stands. It starts with the last number in order, to which every element is
+    equal at least."""
+    least = r.node.op.least
+
+    def start(f: LoopFunction, dtype: DType, lanes: int) -> State:
+        first = dtype.range[1 if least else 0]
+        if dtype.is_float:
+            first = float("inf") if least else float("-inf")
+        return f.const(first, dtype, lanes), f.const(0, i64, lanes)
+
+    def step(f: LoopFunction, state: State, x: Val, number: Ix) -> State:
+        best, place = state
+        beats = f.le(x, best) if least else f.ge(x, best)
+        beats = f.or_(beats, f.isnan(x)) if x.dtype.is_float else beats
+        return f.select(beats, x, best), f.select(beats, f.splat(f.value(number), place.lanes), place)
+    return _running(r, Running(start, step, lambda before, after: after[1]))
 
 
-LOWERINGS = {scan_ops.CumSum: _sum, scan_ops.CumProd: _product}
+LOWERINGS = {
+    scan_ops.CumSum: _total(lambda f, total, x: f.add(total, x), 0),
+    scan_ops.CumProd: _total(lambda f, total, x: f.mul(total, x), 1), scan_ops.RunningArgExtremum: _place}

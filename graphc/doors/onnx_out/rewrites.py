@@ -10,12 +10,13 @@ from graphc.doors.onnx_out.counterpart import counterpart
 from graphc.doors.onnx_out.factorisations import FACTORISATIONS
 from graphc.doors.onnx_out.philox import random_bits
 from graphc.doors.onnx_out.windows import FALLBACKS
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Opcode, OpBuilder, Values
 from graphc.ir.ops.constant import number, splat
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.random import RandomBits
-from graphc.ir.types import BY_NAME, bool_, f64
+from graphc.ir.ops.scan_ops import RunningArgExtremum
+from graphc.ir.types import BY_NAME, bool_, f64, i64
 
 Rewrite = Callable[..., Value | Values | None]
 
@@ -148,6 +149,25 @@ def _moved(b: OpBuilder, x: Value, n: Value, direction: str) -> Value:
     return b.cast(counterpart(b, "BitShift", *bits, direction=direction), dtype=x.type.dtype)
 
 
+def _running_extreme(b: OpBuilder, node: NodeOf[RunningArgExtremum], x: Value) -> Value:
+    """Of each position the extreme of those up to it, then the last place where it stands: N² comparisons."""
+    axis = node.op.axis % x.type.rank
+    before, (size, *behind) = x.type.shape[:axis], x.type.shape[axis:]
+    square = (*before, size, size, *behind)             # position, then those that it sees
+    seen = b.broadcast_to(b.reshape(x, shape=(*before, 1, size, *behind)), shape=square)
+    place = b.iota(shape=square, axis=axis + 1, dtype=i64)
+    visible = b.le(place, b.iota(shape=square, axis=axis, dtype=i64))
+    least, dtype = node.op.least, x.type.dtype
+    last = (math.inf if least else -math.inf) if dtype.is_float else dtype.range[1 if least else 0]
+    none = b.bitand(visible, b.isnan(seen)) if dtype.is_float else None     # runtimes differ in what beats NaN
+    shown = b.where(visible if none is None else b.bitand(visible, b.bitnot(none)), seen, number(b, last, x))
+    best = (b.min if least else b.max)(shown, axes=(axis + 1,), keepdims=True)
+    found = b.eq(seen, b.broadcast_to(best, shape=square))
+    if none is not None:
+        found = b.where(b.broadcast_to(b.max(none, axes=(axis + 1,), keepdims=True), shape=square), none, found)
+    return b.max(b.where(b.bitand(visible, found), place, number(b, 0, place)), axes=(axis + 1,))
+
+
 def in_f64(formula: Callable[[OpBuilder, Value], Value]) -> Rewrite:
     """A formula of f64; of f32 it is rounded from there."""
     def rule(b: OpBuilder, node: Node, x: Value) -> Value:
@@ -164,3 +184,4 @@ REWRITES |= {Elementwise(name): in_f64(formula) for name, formula in special.FOR
 REWRITES.update(FALLBACKS)
 REWRITES.update(FACTORISATIONS)
 REWRITES[RandomBits] = random_bits
+REWRITES[RunningArgExtremum] = _running_extreme

@@ -1,4 +1,4 @@
-"""Running sums, running products and first-order linear recurrences along an axis."""
+"""Running sums, products and extremes, and first-order linear recurrences along an axis."""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Values, only_gradient, require
 from graphc.ir.ops.shape import slice_axis
-from graphc.ir.types import TensorType, normalize_axis
+from graphc.ir.types import TensorType, i64, normalize_axis
 
 
 class Cumulative(Op):
@@ -61,6 +61,35 @@ class CumProd(Cumulative):
         after = b.linear_scan(shifted(b, x, self.axis, back=not self.reverse), g, axis=self.axis,
                               reverse=not self.reverse)
         return (b.mul(before, after),)
+
+
+class RunningArgExtremum(Op):
+    """i64: of each element, where along `axis` the largest (`least`: the smallest) one up to it stands; of equals the
+    last, and from the first NaN on the last NaN, as torch.cummax says. No gradient."""
+    name: ClassVar[str] = "running_arg_extremum"
+    element_flops = 2
+    axis: int
+    least: bool = False
+
+    def infer(self, x: TensorType) -> TensorType:
+        normalize_axis(self.axis, x.rank)
+        require(x.dtype.kind != "bool", "a running extreme is one of float or int arrays, got bool; convert it with "
+                                        ".astype(i32)")
+        return x.with_dtype(i64)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        x = np.moveaxis(x, self.axis, 0)
+        best, places, last = x[:1], np.zeros(x.shape, np.int64), np.zeros(x.shape[1:], np.int64)
+        for i, each in enumerate(x):
+            with np.errstate(invalid="ignore"):
+                beats = each <= best[0] if self.least else each >= best[0]
+            beats = np.isnan(each) | beats if x.dtype.kind == "f" else beats
+            best, last = np.where(beats, each, best), np.where(beats, i, last)
+            places[i] = last
+        return np.moveaxis(places, 0, self.axis)
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        return (None,)
 
 
 class LinearScan(Op):
@@ -129,4 +158,4 @@ def _shifted_array(y: np.ndarray, axis: int, first: int) -> np.ndarray:
     return np.moveaxis(result, 0, axis)
 
 
-OPS = (CumSum, CumProd, LinearScan)
+OPS = (CumSum, CumProd, RunningArgExtremum, LinearScan)
