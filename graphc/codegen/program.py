@@ -60,7 +60,7 @@ def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[PackedOperand,
         for node in plan.graph.nodes:
             call_node(calls, node, memory)
             made = {slots[v] for v in node.outputs if v in slots}
-            _pack_state(calls, {key: buffers.pop(key) for key in list(buffers) if key[0] in made})
+            _pack_state(calls, {key: buffers.pop(key) for key in list(buffers) if key.slot in made})
     _pack_state(calls, buffers)
 
 

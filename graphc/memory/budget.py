@@ -12,7 +12,7 @@ from graphc.ir.dims import Dim, evaluate, static_dim, typical
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
 from graphc.memory.memory_map import kernel_name, rectangles
-from graphc.memory.plan import Plan, ProgramPlan, Recomputed
+from graphc.memory.plan import Plan, ProgramPlan, Recomputed, RecomputedArray
 from graphc.memory.recompute import Again, Costs, Recomputation, root
 from graphc.memory.usage import UNITS, Memory, human
 from graphc.passes.order import Order
@@ -150,7 +150,7 @@ class BudgetSearch:
             key = (kernel_name(node), str(v.type), node.scope, str(node.loc or ""))
             before = rows.get(key, (0, 0))
             rows[key] = before[0] + again.values[v], before[1] + nbytes[v]
-        return Recomputed(tuple((*key, *amounts) for key, amounts in rows.items()), sum(nbytes.values()),
+        return Recomputed(tuple(RecomputedArray(*key, *amounts) for key, amounts in rows.items()), sum(nbytes.values()),
                           again.cycles / self.recomputation.total_cycles)
 
     def _too_little(self, found: _Fit | None) -> str:
@@ -176,9 +176,8 @@ def explain_recomputed(recomputed: Recomputed) -> str:
     """What is computed again, as a table."""
     head = (f"Computed again to keep within the budget of memory: {human(recomputed.nbytes)}, for "
             f"{100 * recomputed.work:.1f} % more cycles.")
-    lines = [f"{human(nbytes):>10}  {'' if times == 1 else f'{times} × '}{kernel}: {kind}"
-             + f"  {scope}" * bool(scope) + f" ({line})" * bool(line)
-             for kernel, kind, scope, line, times, nbytes in recomputed.rows]
+    lines = [f"{human(r.nbytes):>10}  {'' if r.times == 1 else f'{r.times} × '}{r.kernel}: {r.type}"
+             + f"  {r.scope}" * bool(r.scope) + f" ({r.line})" * bool(r.line) for r in recomputed.rows]
     return "\n".join([head, *lines])
 
 

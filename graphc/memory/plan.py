@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import NamedTuple
 
 from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
@@ -195,21 +196,38 @@ class Constants:
     nbytes: int = 0
 
 
-PackedOperand = tuple[int, Dim, ViewType, Schedule]
+class PackedOperand(NamedTuple):
+    """An operand in the state: the slot of its array, the first of its elements there, and the schedule of the kernel
+    that it is packed for."""
+    slot: int
+    offset: Dim
+    view: ViewType
+    schedule: Schedule
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Operands that are packed when the state has changed, and kept. `buffers`: for each operand (its state slot, its
-    first element, its view, the schedule that it is packed for) the state slot that holds it packed."""
+    """Operands that are packed when the state has changed, and kept. `buffers`: for each the state slot that holds it
+    packed."""
     buffers: Mapping[PackedOperand, Buffer] = field(default_factory=dict)
+
+
+class RecomputedArray(NamedTuple):
+    """Equal arrays of one layer and line that are computed again: by which kernel, how often in all, and how many bytes
+    that makes together."""
+    kernel: str
+    type: str
+    scope: str
+    line: str
+    times: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What a plan within a budget computes again instead of keeping it. `rows`: kernel, type, layer, line, how often
-    and how many bytes, the largest first; `nbytes` of all; `work`: cycles for it, as a share of those of the rest."""
-    rows: tuple[tuple[str, str, str, str, int, int], ...]
+    """What a plan within a budget computes again instead of keeping it, the largest first; `nbytes` of all; `work`:
+    cycles for it, as a share of those of the rest."""
+    rows: tuple[RecomputedArray, ...]
     nbytes: int
     work: float
 

@@ -51,7 +51,7 @@ class _PackedPool:
         self.buffers: dict[PackedOperand, Buffer] = {}
 
     def buffer(self, operand: Place, schedule: Schedule, nbytes: Dim) -> Buffer:
-        key = (operand.buffer.slot, operand.offset, operand.view, schedule)
+        key = PackedOperand(operand.buffer.slot, operand.offset, operand.view, schedule)
         if key not in self.buffers:
             self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
         return self.buffers[key]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar, overload
+from typing import NamedTuple, Protocol, Self, TypeVar, overload
 
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.ops.control import Scan
@@ -18,18 +18,24 @@ class LoopIndex(Protocol):
 Index = TypeVar("Index", bound=LoopIndex)
 
 
+class CarryWindow(NamedTuple):
+    """Where a stacked output lies: in the slots of a carry, from one of them on."""
+    carry: int
+    first: int
+
+
 @dataclass(frozen=True)
 class ScanLayout:
     """Carry c has `slots[c]` slots in memory, one of which is read and another written in each trip.
 
     Two slots alternate. A carry that the body changes where it lies has one. Where a per-step output is the carry
-    itself, before or after the step, there are length + 1 slots and the stacked output is a window of them: `windows[j]
-    = (carry, first slot)`; None for an output with memory of its own.
+    itself, before or after the step, there are length + 1 slots and stacked output j is the window `windows[j]` of
+    them; None for an output with memory of its own.
     """
     length: Dim
     reverse: bool
     slots: Dims
-    windows: tuple[tuple[int, int] | None, ...]
+    windows: tuple[CarryWindow | None, ...]
     single: frozenset[int] = frozenset()
 
     def first(self, carry: int) -> Dim:
@@ -46,7 +52,7 @@ class ScanLayout:
         return carry in self.single
 
     def _history(self, carry: int) -> bool:
-        return any(w is not None and w[0] == carry for w in self.windows)
+        return any(w is not None and w.carry == carry for w in self.windows)
 
     @overload
     def slot(self, carry: int, trip: Dim, parity: Dim, after: bool) -> Dim: ...
@@ -69,15 +75,15 @@ def scan_layout(op: Scan, in_place: Collection[tuple[int, int]] = ()) -> ScanLay
     """`in_place`: pairs (result, argument) of the body that are carries changed where they lie."""
     old = {v: c for c, v in enumerate(op.body.inputs[:op.carries])}
     new = {v: c for c, v in reversed(list(enumerate(op.body.outputs[:op.carries])))}
-    windows: list[tuple[int, int] | None] = []
+    windows: list[CarryWindow | None] = []
     for v in op.body.outputs[op.carries:]:
         if v in new:
-            windows.append((new[v], 0 if op.reverse else 1))
+            windows.append(CarryWindow(new[v], 0 if op.reverse else 1))
         elif v in old:
-            windows.append((old[v], 1 if op.reverse else 0))
+            windows.append(CarryWindow(old[v], 1 if op.reverse else 0))
         else:
             windows.append(None)
-    kept = {w[0] for w in windows if w}
+    kept = {w.carry for w in windows if w}
     single = frozenset(c for c, _ in in_place)
     slots = tuple(op.length + 1 if c in kept else 1 if c in single else 2 for c in range(op.carries))
     return ScanLayout(op.length, op.reverse, slots, tuple(windows), single)

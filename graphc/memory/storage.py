@@ -196,7 +196,7 @@ class _Storage:
             self.places[v] = slots[c].element(layout.last(c))
         for v, window in zip(stacked, layout.windows):
             own = Place.dense(v, Buffer("arena", v.type.nbytes))
-            self.places[v] = slots[window[0]].elements(window[1], op.length) if window else own
+            self.places[v] = slots[window.carry].elements(window.first, op.length) if window else own
 
     def choose_schedule(self) -> None:
         """Schedules the node that was added last, unless it is a control operator, which has none."""

@@ -138,8 +138,8 @@ class _Checker:
         wanted = [p.element().given_as("result", j) for j, p in enumerate((*slots, *stacks[op.xs:]))]
         for j, window in enumerate(layout.windows, op.carries):
             if window:          # the carry itself: after the step, or before it
-                before = slots[window[0]].element().given_as("argument", window[0])
-                wanted[j] = wanted[window[0]] if (window[1] == 0) == op.reverse else before
+                before = slots[window.carry].element().given_as("argument", window.carry)
+                wanted[j] = wanted[window.carry] if (window.first == 0) == op.reverse else before
         self.body(node, "body", given, wanted, region.in_place)
 
     def cond(self, node: NodeOf[Cond]) -> None:

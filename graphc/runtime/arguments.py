@@ -14,7 +14,7 @@ from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.signature import ArraySpec, Signature
 
 # Python's numbers that are taken for a kind of dtype
-NUMBERS: dict[str, tuple[type[float], ...]] = {"float": (float, int), "int": (int,), "bool": (bool,)}
+NUMBERS: dict[str, tuple[type[float] | type[int], ...]] = {"float": (float, int), "int": (int,), "bool": (bool,)}
 
 
 def bind_arguments(signature: Signature, args: Sequence[object], named: Mapping[str, object]) -> list[np.ndarray]:
@@ -80,7 +80,7 @@ def _as_array(spec: ArraySpec, value: object, function: str) -> np.ndarray:
                      f"convert it: np.asarray(…, {spec.type.dtype.written})")
 
 
-def _number(spec: ArraySpec, value: Number, function: str) -> np.ndarray:
+def _number(spec: ArraySpec, value: object, function: str) -> np.ndarray:
     if spec.type.shape != ():
         raise GraphError(f"argument {spec.name!r} of {function} must be an array {spec.type}, got the number {value!r}")
     kind = spec.type.dtype.kind
