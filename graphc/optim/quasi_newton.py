@@ -46,7 +46,7 @@ class LBFGS(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.groups:
+        if len(self.groups):
             raise GraphError("LBFGS takes no groups: its direction is that of all parameters together", user_loc())
         if not 1 <= self.history_size <= 1000:
             raise GraphError(f"LBFGS: history_size is from 1 to 1000, got {self.history_size}", user_loc())
