@@ -233,8 +233,8 @@ class Module(Pictured):
         if is_held():
             made.trainable = False
         if made.type != type:
-            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}. "
-                             "A layer used twice shares its parameters; make a second layer for another size "
+            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}."
+                             " A layer used twice shares its parameters; make a second layer for another size "
                              "(copy.deepcopy(net) of one that has not been called)")
         return made
 
