@@ -74,6 +74,7 @@ if _TYPE_CHECKING:
     from graphc.dsl.fractional_pool import fractional_max_pool2d, fractional_max_pool3d
     from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
     from graphc.dsl.custom_jvp import custom_jvp
+    from graphc.dsl.debug import debug_print
     from graphc.dsl.jacobian import hessian, jacfwd, jacobian, jacrev
     from graphc.dsl.matrix import cholesky, det, eigh, inv, matrix_power, qr, slogdet, solve, solve_triangular
     from graphc.dsl.numbers import (
@@ -104,7 +105,7 @@ _LATER = {                                              # loaded at the first us
         "fft": "fft ifft irfft istft rfft stft",
         "fractional_pool": "fractional_max_pool2d fractional_max_pool3d",
         "images": "channel_shuffle fold interpolate pixel_shuffle pixel_unshuffle unfold",
-        "custom_jvp": "custom_jvp",
+        "custom_jvp": "custom_jvp", "debug": "debug_print",
         "jacobian": "hessian jacfwd jacobian jacrev",
         "matrix": "cholesky det eigh inv matrix_power qr slogdet solve solve_triangular",
         "numbers": "allclose copysign deg2rad digitize divmod fmax fmin fmod heaviside hypot interp isclose isin "

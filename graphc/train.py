@@ -16,6 +16,7 @@ from graphc.checkpoint import load_arrays, save_arrays
 from graphc.compiler import Compilation
 from graphc.config import MOST_I64, thread_count
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import with_printed
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
@@ -173,6 +174,7 @@ class TrainStep(Trainer, Shown):
         """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
         if recipe.shards is not None:
             check_shards(function)
+        function, self._printer = with_printed(function)
         self.state.join(entries(function), self._seed, self)
         self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
@@ -305,6 +307,9 @@ class TrainStep(Trainer, Shown):
             arrays = self._ordered(arrays, named)
         run = self._fixed or self._first(arrays)
         result = run(*arrays)
+        if self._printer is not None:
+            result = self._printer(result)
+            result = result["loss"] if len(result) == 1 and not self._recipe.outputs else result
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
     def save(self, path: str | os.PathLike) -> None:

@@ -116,11 +116,10 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) 
     if axes not in (2, 3) or theta.shape != (shape[0], axes, axes + 1):
         raise GraphError("affine_grid takes theta [N, 2, 3] and a size (N, C, H, W), or [N, 3, 4] and (N, C, D, H, W); "
                          f"got {theta.type} and {shown(size)}")
-    sizes = shape[2:]
-    if not all(isinstance(n, int) and n > 0 for n in sizes):
+    if not all(isinstance(n, int) and n > 0 for n in shape[2:]):
         raise GraphError(f"affine_grid takes known sizes >= 1, got {shown(size)}")
-    lines = []
-    for axis, n in reversed(list(enumerate(map(int, sizes)))):             # x is the last axis
+    lines, sizes = [], [int(n) for n in shape[2:]]
+    for axis, n in reversed(list(enumerate(sizes))):                        # x is the last axis
         line = np.linspace(-1, 1, n) if n > 1 else np.zeros(1)
         line = line if ends else line * ((n - 1) / n)
         lines.append(np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(axes)]), sizes))

@@ -155,6 +155,7 @@ NOT_CALLED = {                                              # what else is publi
     "batches", "calibrate", "check_gradients", "compile", "draw", "explore", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "load_weights", "parse", "plan", "save_weights",
     "train_step",
     "distributed", "from_gguf", "from_onnx", "from_pretrained", "from_torch", "to_onnx", "to_torch",        # doors, with tests of their own
+    "debug_print",                                          # shows anything: test_debug_print.py
     "value_and_grad", "vjp", "vmap", "windows",             # on whole graphs: test_kinds_graphs.py
 }
 

@@ -23,7 +23,7 @@ FLOAT, INT, BOOL = "f", "i", "b"
 NOT_OF_ARRAYS = frozenset((
     "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
     "value_and_grad", "vjp", "jvp",
-    "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
+    "debug_print", "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
     "save_weights", "from_onnx", "to_onnx", "from_torch", "to_torch", "from_pretrained", "from_gguf", "export", "generate", "draw", "explore", "parse",
     "nn", "optim", "models", "f32", "f64", "i32", "i64", "bool_"))
 
