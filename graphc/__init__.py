@@ -71,8 +71,10 @@ if _TYPE_CHECKING:
     from graphc.dsl.bounded import compress, nonzero, unique
     from graphc.dsl.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance, pdist
     from graphc.dsl.fft import fft, ifft, irfft, istft, rfft, stft
+    from graphc.dsl.fractional_pool import fractional_max_pool2d, fractional_max_pool3d
     from graphc.dsl.images import channel_shuffle, fold, interpolate, pixel_shuffle, pixel_unshuffle, unfold
     from graphc.dsl.custom_jvp import custom_jvp
+    from graphc.dsl.debug import debug_print
     from graphc.dsl.jacobian import hessian, jacfwd, jacobian, jacrev
     from graphc.dsl.matrix import cholesky, det, eigh, inv, matrix_power, qr, slogdet, solve, solve_triangular
     from graphc.dsl.numbers import (
@@ -83,7 +85,7 @@ if _TYPE_CHECKING:
         convolve, correlate, cross, diag, diagonal, diff, gradient, inner, kron, tensordot, trace, trapezoid,
         tri, vander, vdot)
     from graphc.dsl.quantize import fake_quantize
-    from graphc.dsl.resize import grid_sample, resize
+    from graphc.dsl.resize import affine_grid, grid_sample, resize
     from graphc.dsl.special import (
         cbrt, digamma, erfc, erfinv, exp2, i0, i1, lgamma, log2, log10, logaddexp, polygamma, sinc, xlogy)
     from graphc.dsl.statistics import (
@@ -101,8 +103,9 @@ _LATER = {                                              # loaded at the first us
         "bounded": "compress nonzero unique",
         "distance": "cdist cosine_similarity norm normalize pairwise_distance pdist",
         "fft": "fft ifft irfft istft rfft stft",
+        "fractional_pool": "fractional_max_pool2d fractional_max_pool3d",
         "images": "channel_shuffle fold interpolate pixel_shuffle pixel_unshuffle unfold",
-        "custom_jvp": "custom_jvp",
+        "custom_jvp": "custom_jvp", "debug": "debug_print",
         "jacobian": "hessian jacfwd jacobian jacrev",
         "matrix": "cholesky det eigh inv matrix_power qr slogdet solve solve_triangular",
         "numbers": "allclose copysign deg2rad digitize divmod fmax fmin fmod heaviside hypot interp isclose isin "
@@ -111,7 +114,7 @@ _LATER = {                                              # loaded at the first us
         "products": "convolve correlate cross diag diagonal diff gradient inner kron tensordot trace trapezoid tri "
             "vander vdot",
         "quantize": "fake_quantize",
-        "resize": "grid_sample resize",
+        "resize": "affine_grid grid_sample resize",
         "special": "cbrt digamma erfc erfinv exp2 i0 i1 lgamma log2 log10 logaddexp polygamma sinc xlogy",
         "statistics": "array_equal average bincount corrcoef count_nonzero cov cummax cummin histc histogram median "
             "nanmax nanmean nanmedian nanmin nanprod nanquantile nanstd nansum nanvar percentile ptp quantile",

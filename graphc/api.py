@@ -14,6 +14,7 @@ from graphc.compiler import Compilation
 from graphc.config import MOST_I64, thread_count
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import PrintingGraph, with_printed
 from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import with_outputs
@@ -96,11 +97,19 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
 
 
 @contained
-def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph:
+def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph | PrintingGraph:
     """What `compile` gives."""
     threads, training, seed, state, outputs, store, compute, memory = options.values()
     budget = budget_of(memory)
     source = _declared(f, training, outputs, bindings)
+    function, printer = with_printed(source.function)
+    made = _made(replace(source, function=function), threads, seed, state, store, compute, budget)
+    return made if printer is None else PrintingGraph(made, printer)
+
+
+def _made(source: TracedFunction, threads: int, seed: int | None, state, store: str | None, compute,
+          budget: Budget | None) -> CompiledGraph | SpecialisedGraph:
+    """The native code of a traced function, with its parameters."""
     declared = storing(source.function, store)
     function, rewriter = computing(declared, compute)
     source = replace(source, function=function)

@@ -7,18 +7,21 @@ above together, so the bytes of the state depend neither on their number nor on 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from threading import Lock, get_ident
 from typing import Any
 
 import numpy as np
 
+from graphc.compiler import Compilation
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.execute import Runnable, on_state, sized_on_state
 from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import TensorType
+from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.profile import Profile
 from graphc.runtime.fork import renew_after_fork
@@ -83,9 +86,29 @@ class ShardedProgram:
     def _native(self, rows: Dim) -> tuple[SpecialisedGraph, ...]:
         cut = self._stages.at(rows=rows)
         functions = [self._graphs.at(rows=rows).function] if len(cut) == 1 else [stage.function for stage in cut]
-        return tuple(SpecialisedGraph(f.graph, partial(on_state, f, self.state, self._threads),
+        budget = self._budget()
+        return tuple(SpecialisedGraph(f.graph, partial(on_state, f, self.state, self._threads, budget=budget),
                                       make_sized=partial(sized_on_state, f, self.state, self._threads))
                      for f in functions)
+
+    def _budget(self) -> Budget | None:
+        """What of `memory=` the gradients of one shard may take: all but what the update, the sums and the rest of the
+        batch do. GraphError where that is not known."""
+        budget, graph = self.recipe.memory, self.graph().function.graph
+        if budget is None:
+            return None
+        if not isinstance(self._batch, int):
+            raise GraphError(f"memory={budget.given!r} with shards= needs a batch of a known size, here it is "
+                             f"{self._batch}: what the sums of the shards take would depend on it", user_loc())
+        if len(self.stages()) > 1:
+            raise GraphError(f"memory={budget.given!r}: a step that sums over the shards on its way (gc.shard_sum) "
+                             "keeps what lives across in memory for all shards; take more shards, without memory=",
+                             user_loc())
+        free, update = Compilation(graph).memory, self.update.memory
+        if update is None:                              # of the oracle, which has no plan
+            return budget
+        whole = self._together([free], update)
+        return replace(budget, beside=static_dim(whole.total) - static_dim(free.total))
 
     def function(self, rows: int | None = None) -> GraphFunction:
         """The graph of a shard of so many rows."""
@@ -200,9 +223,14 @@ class ShardedProgram:
         known = [memory for memory in found if memory is not None]
         if len(known) < len(found):                     # of the oracle
             return None
+        return self._together(known[:-1], known[-1])
+
+    def _together(self, parts: Sequence[Memory], update: Memory) -> Memory:
+        """Of the programs of a shard, the update and the sums."""
+        known = [*parts, update]
         return Memory(sum(m.arena for m in known) + self.buffers, sum(m.scratch for m in known),
                       sum(m.consts for m in known), self.state.nbytes, known[0].inputs * len(self.own),
-                      known[-1].outputs, sum(m.derived for m in known))
+                      update.outputs, sum(m.derived for m in known))
 
     def dump(self, stage: str = "graph") -> str:
         """The text of a stage of both programs."""

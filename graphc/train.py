@@ -16,6 +16,7 @@ from graphc.checkpoint import load_arrays, save_arrays
 from graphc.compiler import Compilation
 from graphc.config import MOST_I64, thread_count
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import with_printed
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
@@ -27,7 +28,6 @@ from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
-from graphc.memory.budget import Budget
 from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
@@ -74,7 +74,8 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
 
     `memory`: bytes that a call may take (`step.memory.total`, parameters included), or a text such as "300 MB". What
     does not fit is computed again in the backward pass, by the same kernels, the cheapest first: `step.explain()` says
-    what. GraphError, when the step is compiled, where even that does not fit.
+    what. GraphError, when the step is compiled, where even that does not fit. With `shards` it is that of all of them:
+    what is left for the gradients of one, which are computed one after the other.
 
     `shards`: the batch is cut along its first axis into so many parts; one compiled function gives the gradients of
     each, a fixed tree adds them, one update follows. Loss, gradients and what is reported are means of the shards'
@@ -96,7 +97,7 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
 def _recipe(f: Callable, types: Mapping[str, TensorType], optimizer: optim.Optimizer, options: Mapping) -> Recipe:
     loss, trainable, report, outputs, ema, compute, memory, shards = options.values()
     return Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
-                  outputs=_outputs(outputs), ema=_decay(ema), compute=compute, memory=_memory(memory, shards),
+                  outputs=_outputs(outputs), ema=_decay(ema), compute=compute, memory=budget_of(memory),
                   shards=None if shards is None else integer(shards, "shards", 1, MOST_SHARDS, user_loc()))
 
 
@@ -115,14 +116,6 @@ def _check(optimizer: object, loss: object, state: object, types: Mapping[str, T
     if loss is not None and len(types) < 2:
         raise GraphError("with loss=, give the types of the network's inputs and, last, of the target: x=gc.f32[…], "
                          "y=gc.i32[…]", user_loc())
-
-
-def _memory(given: str | int | None, shards: int | None) -> Budget | None:
-    """What memory= says."""
-    if given is not None and shards is not None:
-        raise GraphError("memory= and shards= do not go together: a step with shards takes the memory of one shard at "
-                         "a time, so more shards take less", user_loc())
-    return budget_of(given)
 
 
 def _reports(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -181,6 +174,7 @@ class TrainStep(Trainer, Shown):
         """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
         if recipe.shards is not None:
             check_shards(function)
+        function, self._printer = with_printed(function)
         self.state.join(entries(function), self._seed, self)
         self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
@@ -313,6 +307,9 @@ class TrainStep(Trainer, Shown):
             arrays = self._ordered(arrays, named)
         run = self._fixed or self._first(arrays)
         result = run(*arrays)
+        if self._printer is not None:
+            result = self._printer(result)
+            result = result["loss"] if len(result) == 1 and not self._recipe.outputs else result
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
     def save(self, path: str | os.PathLike) -> None:

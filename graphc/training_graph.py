@@ -97,7 +97,10 @@ class Recipe:
                 raise GraphError(f"the function reports {min(twice)!r}, and report= asks for the one of that name",
                                  user_loc())
             named = {"loss": loss, **values, **norms}
-            function = finish(trace, named if len(named) > 1 or self.outputs else loss, user_loc())
+            function = finish(trace, named if len(named) > 1 or self.outputs or trace.prints else loss, user_loc())
+            if function.prints and self.shards is not None:
+                raise GraphError("debug_print in a step with shards= would print for each shard and rank: leave "
+                                 "shards= out to look into it", user_loc())
             function = with_outputs(function, self.outputs) if self.outputs else function
             return training_in(function, self.compute)[0], frozenset(key for key, _, _ in grads)
 

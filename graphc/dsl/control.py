@@ -5,12 +5,14 @@ Carries and results may be arrays or nested tuples, lists and dicts of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphc.dsl.array import Array, as_array, emit_all
 from graphc.dsl.context import current_trace
+from graphc.dsl.debug import note
 from graphc.dsl.form import formed
 from graphc.dsl.shape import iota
 from graphc.dsl.trace import Trace
@@ -46,6 +48,7 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reve
     stacked, x_tree = flatten(tree_map(as_array, xs))
     length = _length(stacked, length)
     with Trace("step", parent=current_trace(), loop=True) as body:
+        body.prints = None if body.parent is None or body.parent.prints is None else []
         cs = _inputs(body, "carry", [c.type for c in carries])
         elements = _inputs(body, "x", [x.type.with_shape(x.shape[1:]) for x in stacked])
         result = f(unflatten(carry_tree, cs), unflatten(x_tree, elements))
@@ -57,10 +60,16 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reve
         elements, stacked = [*elements, body.iteration], [*stacked, iota(length, dtype=i64)]
     if not new and not ys:
         raise GraphError("scan with no carry and no y computes nothing")
+    results, printed = len(new) + len(ys), body.prints or []
+    ys += [Array(v, body) for each in printed for v in each.values]     # what is printed is stacked, too
     captured, (region,) = _regions((body, cs + elements, new + ys))
     outs = emit_all("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked),
                     length=length, reverse=reverse)
-    return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):])
+    stacks = iter(outs[results:])
+    for each in printed:
+        values = tuple(next(stacks).value for _ in each.names)
+        note(current_trace(), replace(each, values=values, loops=(reverse, *each.loops)))
+    return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):results])
 
 
 @formed

@@ -76,6 +76,9 @@ ORDERS: dict[str, str] = {
     "LBFGS": "params lr max_iter max_eval tolerance_grad tolerance_change history_size line_search_fn",
     "ScheduleFreeSGD": "params lr momentum weight_decay",
     "ScheduleFreeAdamW": "params lr betas eps weight_decay", "LAMB": "params lr betas eps weight_decay",
+    "AdaptiveLogSoftmaxWithLoss": "in_features n_classes cutoffs div_value head_bias",
+    **dict.fromkeys(("FractionalMaxPool2d", "FractionalMaxPool3d"),
+                    "kernel_size output_size output_ratio return_indices _random_samples"),
     "cross_entropy": "logits target weight size_average ignore_index reduce reduction label_smoothing",
     "mse": "y target size_average reduce reduction weight",
     "l1_loss": f"input target {_REDUCE}", "soft_margin_loss": f"input target {_REDUCE}",
@@ -119,7 +122,7 @@ WORDS: dict[str, str] = {
     "num_groups": "groups", "p": "rate",
     "hidden_size": "hidden", "num_layers": "layers",
     "nonlinearity": "activation", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden",
-    "norm_first": "pre_norm",
+    "norm_first": "pre_norm", "n_classes": "classes", "_random_samples": "random_samples",
     "negative_slope": "slope", "dim": "axis", "keepdim": "keepdims", "dims": "axis", "correction": "ddof", "input": "x",
     "other": "y"}
 
@@ -136,7 +139,8 @@ ONLY: dict[str, object] = {
     "dropout_p": 0.0, "LayerNorm.bias": True,
     "RMSNorm.elementwise_affine": True, "GroupNorm.affine": True,
     "MultiHeadAttention.dropout": 0.0, "MultiHeadAttention.batch_first": True, "TransformerBlock.batch_first": True,
-    "max_iter": 1, "max_eval": None, "tolerance_grad": 1e-7, "line_search_fn": None, "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True}
+    "DecoderBlock.batch_first": True, "TransformerBlock.bias": True, "DecoderBlock.bias": True,
+    "max_iter": 1, "max_eval": None, "tolerance_grad": 1e-7, "line_search_fn": None}
 
 
 @dataclass(frozen=True)

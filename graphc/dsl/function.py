@@ -10,6 +10,7 @@ import numpy as np
 from graphc.contained import contained
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace, tracing, user_frame, user_loc
+from graphc.dsl.debug import Print
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.inline import inline
 from graphc.dsl.order import AxisOrders
@@ -40,7 +41,7 @@ class GraphFunction(Shown):
     `retrace(training, trains)`, if something in it depends on the mode or on what a step trains, gives the function
     traced for these; `follows`: the mode is that of the caller, nobody fixed it. `calls` are those of layers,
     `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers
-    that no user wrote.
+    that no user wrote. `prints`: what `debug_print` shows.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
@@ -53,6 +54,7 @@ class GraphFunction(Shown):
     calls: tuple[LayerCall, ...] = ()
     orders: AxisOrders | None = None
     derived: bool = False
+    prints: tuple[Print, ...] = ()
     _others: "dict[bool, GraphFunction]" = field(default_factory=dict)
     _compiled: Callable | None = None
 
@@ -139,7 +141,7 @@ class GraphFunction(Shown):
             return wanted._inlined(values)
         trace.root.derived |= self.derived
         arrays = [as_array(x, v.type.dtype) for x, v in zip(values, self.graph.inputs)]
-        return self.pack(inline(trace, self.graph, self.keys, arrays, self.calls, self.orders))
+        return self.pack(inline(trace, self.graph, self.keys, arrays, self.calls, self.orders, self.prints))
 
 
 formed_methods(GraphFunction)
@@ -217,7 +219,7 @@ def finish(trace: Trace, result: object, loc: Loc | None = None, constants: tupl
     calls = tuple(call for call in trace.calls if call)
     return GraphFunction(graph, tuple(trace.state_values), loc, constants, trace.in_training, trace.trains, calls=calls,
                          orders=AxisOrders.of(trace),
-                         derived=trace.derived)
+                         derived=trace.derived, prints=tuple(trace.prints or ()))
 
 
 def results(name: str, result: object, loc: Loc | None) -> tuple[list, tuple[str, ...] | None]:

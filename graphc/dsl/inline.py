@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import Print, note
 from graphc.dsl.order import AxisOrders
 from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
@@ -19,7 +20,8 @@ from graphc.ir.types import TensorType
 
 
 def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequence[Array],
-           calls: Sequence[LayerCall] = (), orders: AxisOrders | None = None) -> list[Array]:
+           calls: Sequence[LayerCall] = (), orders: AxisOrders | None = None,
+           prints: Sequence[Print] = ()) -> list[Array]:
     """The outputs of `graph` on `arrays`, its nodes, and what is known of them, copied into `trace`. State is shared
     by key; random operators draw anew.
     """
@@ -41,6 +43,8 @@ def inline(trace: Trace, graph: Graph, keys: Sequence[Hashable], arrays: Sequenc
     if orders:
         orders.moved(mapping).join(trace)
     trace.calls += [replace(call.moved(mapping), path=join(b.scope, call.path)) for call in calls]
+    for each in prints:
+        note(trace, each.moved(mapping))
     return [Array(mapping[v], trace) for v in graph.outputs]
 
 

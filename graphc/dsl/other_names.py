@@ -22,7 +22,6 @@ NOT_HERE = "no "                    # begins the reason why there is none
 
 _QUANTISED = "no counterpart: quantised products and products of groups of matrices are not public"
 _LAZY = "no need: all layers find the sizes of their inputs at the first call"
-_RANDOM_POOL = "no counterpart: sizes of windows are fixed when the graph is made"
 _SPACE = "no need: graphs are not changed in place"
 # place.name: what to write, or why there is none
 ANSWERS: dict[str, str] = {
@@ -43,10 +42,8 @@ ANSWERS: dict[str, str] = {
     "nn.DataParallel": "gc.compile(…, threads=n): one call uses several cores by itself",
     "nn.SyncBatchNorm": "nn.BatchNorm2d: one process sees the whole batch",
     "nn.UninitializedParameter": _LAZY, "nn.UninitializedBuffer": _LAZY,
-    "nn.AdaptiveLogSoftmaxWithLoss": "no counterpart: nn.cross_entropy of all classes, whose products are blocked",
     "nn.LinearCrossEntropyLoss": "nn.Linear(classes), then nn.cross_entropy: the graph is fused as a whole",
     "nn.LinearCrossEntropyOptions": "nn.Linear(classes), then nn.cross_entropy",
-    "nn.FractionalMaxPool2d": _RANDOM_POOL, "nn.FractionalMaxPool3d": _RANDOM_POOL,
     **{f"nn.Lazy{name}": f"the layer without Lazy: {_LAZY}" for name in (
         "Linear", *(f"{kind}{n}d" for n in (1, 2, 3)
                     for kind in ("Conv", "ConvTranspose", "BatchNorm", "InstanceNorm")))},
@@ -65,12 +62,10 @@ ANSWERS: dict[str, str] = {
     "nn.functional.upsample_bilinear": "gc.interpolate(x, size, mode=\"bilinear\", align_corners=True)",
     "nn.functional.grouped_mm": _QUANTISED,
     "nn.functional.scaled_mm": _QUANTISED, "nn.functional.scaled_grouped_mm": _QUANTISED,
-    "nn.functional.affine_grid": "no counterpart yet: compute the positions with gc.iota and a product",
-    **{f"nn.functional.{name}": _RANDOM_POOL for name in (
-        "fractional_max_pool2d", "fractional_max_pool3d", "fractional_max_pool2d_with_indices",
-        "fractional_max_pool3d_with_indices")},
     **{f"nn.functional.{kind}max_pool{n}d_with_indices": f"gc.{kind}max_pool{n}d(…, return_indices=True)"
        for kind in ("", "adaptive_") for n in (1, 2, 3)},
+    **{f"nn.functional.fractional_max_pool{n}d_with_indices": f"gc.fractional_max_pool{n}d(…, return_indices=True)"
+       for n in (2, 3)},
     # torch.nn.init, torch.nn.utils
     "nn.init.ones_": "nn.Constant(1.0)", "nn.init.zeros_": "nn.Constant(0.0)",
     "nn.utils.clip_grad_norm_": "the option clip_norm= of the optimizer",
@@ -80,8 +75,7 @@ ANSWERS: dict[str, str] = {
     "nn.utils.get_total_norm": "optim.global_norm",
     "nn.utils.parameters_to_vector": "np.concatenate([a.ravel() for a in step.state.values()])",
     "nn.utils.vector_to_parameters": "step.state[name] = array",
-    "nn.utils.weight_norm": "a layer of your own: g * v / norm of v in its forward (docs/extending.md)",
-    "nn.utils.spectral_norm": "a layer of your own with a buffer for the vector (docs/extending.md)",
+    "nn.utils.parametrizations": "nn.weight_norm, nn.spectral_norm; an orthogonal one: gc.qr in a layer of your own",
     "nn.utils.remove_weight_norm": _SPACE, "nn.utils.remove_spectral_norm": _SPACE,
     "nn.utils.skip_init": "gc.compile(…, state=file): first values are made when a state is",
     **{f"nn.utils.{name}": "no need: gc.compile folds and orders weights itself" for name in (

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphc.dsl.array import Array, as_array, as_float, common_dtype, emit
 from graphc.dsl.conv import conv1d
@@ -208,8 +209,8 @@ def gradient(x: Array, *spacing: float | Array, axis: int | Sequence[int] | None
         raise GraphError("gradient takes differences of an array; the derivative of a graph is gc.grad(f)")
     x = as_float(x)
     order = integer(edge_order, "gradient: edge_order", 1, 2)
-    axes = [normalize_axis(a, x.ndim) for a in (range(x.ndim) if axis is None else items(axis, "gradient: axis")
-                                                 if is_sequence(axis) else [axis])]
+    listed: list[Any] = items(axis, "gradient: axis") if is_sequence(axis) else [axis]
+    axes = list(range(x.ndim)) if axis is None else [normalize_axis(a, x.ndim) for a in listed]
     if len(spacing) not in (0, 1, len(axes)) or len(set(axes)) < len(axes):
         raise GraphError(f"gradient takes one distance, or one for each of {len(axes)} axes, each once")
     each: Sequence[float | Array] = spacing if len(spacing) == len(axes) else (*spacing, 1.0)[:1] * len(axes)

@@ -3,10 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.dsl.array import Array, as_array, emit
+import numpy as np
+
+from graphc.dsl.array import Array, as_array, as_float, emit
 from graphc.dsl.form import formed
+from graphc.dsl.sizes import as_shape
 from graphc.errors import GraphError
-from graphc.ir.convert import choice, flag, integers, is_sequence, items, real
+from graphc.ir.convert import choice, flag, integers, is_sequence, items, real, shown
 from graphc.ir.dims import Dim
 from graphc.ir.interpolation import COORDINATES, ROUNDINGS
 from graphc.ir.ops import grid_sample as sampling
@@ -98,3 +101,27 @@ def grid_sample(x: Array, grid: Array, mode: str = "bilinear", padding: str = "z
     return emit("grid_sample", x, grid, mode=choice(mode, "mode", tuple(sampling.MODES)),
                 padding=choice(padding, "padding", sampling.PADDINGS),
                 align_corners=flag(align_corners, "align_corners"))
+
+
+@formed
+def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) -> Array:
+    """The places of `grid_sample` after an affine map, as torch's: theta [N, 2, 3] and size (N, C, H, W) give
+    [N, H, W, 2], theta [N, 3, 4] and (N, C, D, H, W) give [N, D, H, W, 3]. The last axis holds (x, y), or (x, y, z);
+    align_corners as there.
+
+    Source: torch.nn.functional.affine_grid; spatial transformers of Jaderberg et al. 2015, arXiv:1506.02025.
+    """
+    theta, shape, ends = as_float(theta), as_shape(size), flag(align_corners, "align_corners")
+    axes = len(shape) - 2
+    if axes not in (2, 3) or theta.shape != (shape[0], axes, axes + 1):
+        raise GraphError("affine_grid takes theta [N, 2, 3] and a size (N, C, H, W), or [N, 3, 4] and (N, C, D, H, W); "
+                         f"got {theta.type} and {shown(size)}")
+    if not all(isinstance(n, int) and n > 0 for n in shape[2:]):
+        raise GraphError(f"affine_grid takes known sizes >= 1, got {shown(size)}")
+    lines, sizes = [], [int(n) for n in shape[2:]]
+    for axis, n in reversed(list(enumerate(sizes))):                        # x is the last axis
+        line = np.linspace(-1, 1, n) if n > 1 else np.zeros(1)
+        line = line if ends else line * ((n - 1) / n)
+        lines.append(np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(axes)]), sizes))
+    base = np.stack([*lines, np.ones(sizes)], -1).reshape(-1, axes + 1)
+    return (as_array(base.astype(theta.dtype.np)) @ theta.mT).reshape((shape[0], *sizes, axes))

@@ -258,12 +258,12 @@ def histogram(x: Array, bins: int | Array = 10, range: tuple[float, float] | Non
     edges = _edges(x, bins, range)
     count = as_dim(edges.shape[0]) - 1
     flat = x.reshape(-1).astype(edges.dtype)
-    place = searchsorted(edges, flat, "right") - 1
-    place = where(flat == edges[-1], count - 1, where(place < 0, count, place))     # number N: nowhere
+    nowhere, place = _number(count), searchsorted(edges, flat, "right") - 1
+    place = where(flat == edges[-1], nowhere - 1, where(place < 0, nowhere, place))
     given = None if weights is None else as_array(weights)
     if given is not None and given.shape != x.shape:
         raise GraphError(f"histogram: weights have the shape of x, {x.type}, got {given.type}")
-    found = bincount(minimum(place, count), count + 1, None if given is None else given.reshape(-1))[:-1]
+    found = bincount(minimum(place, nowhere), count + 1, None if given is None else given.reshape(-1))[:-1]
     if flag(density, "histogram: density"):
         each = found.astype(edges.dtype)
         return each / each.sum() / (edges[1:] - edges[:-1]), edges
@@ -298,9 +298,14 @@ def _edges(x: Array, bins: int | Array, given: tuple[float, float] | None) -> Ar
         return linspace(0.0, 1.0, count + 1, dtype=dtype)
     values = x.astype(dtype)
     low, high = values.min(), values.max()
-    wide = where(low == high, 0.5, 0.0)
-    low, high = low - wide, high + wide
+    apart = where(low == high, 0.5, 0.0)
+    low, high = low - apart, high + apart
     return where(iota(count + 1) == count, high, low + (high - low) * linspace(0.0, 1.0, count + 1, dtype=dtype))
+
+
+def _number(size: Dim) -> Array:
+    """A size as an i64 scalar."""
+    return as_array(size, i64) if isinstance(size, int) else emit("dimension", size=size, dtype=i64)
 
 
 def _known_extreme(x: Array, axis: Axes, keepdims: bool, least: bool) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import Token
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import STACK, error_loc, user_loc
@@ -15,6 +16,9 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType, i64
+
+if TYPE_CHECKING:
+    from graphc.dsl.debug import Print
 
 RANDOM_KEY = "random.key"
 RANDOM_KEY_TYPE = i64[2]
@@ -56,6 +60,7 @@ class Trace:
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
         # of layers, in the order in which they began; None: has not returned yet
         self.calls: list[LayerCall | None] = []
+        self.prints: list[Print] | None = [] if parent is None else None    # None: nothing can be printed from here
         # where layers said which of the first two axes of a sequence is time (see order)
         self.batch_first: dict[Value, bool] = {}
         # by which layers arrays were taken for batch first, or not

@@ -240,10 +240,12 @@ class _Derivation:
                 self.b.update(self.b[state], self.b[new])
         self.b.name = f"{prefix}_{old.name}"
         calls = tuple(call.moved(self.b.map) for call in self.f.calls)
-        graph = _pruned(self.b.finish(outputs, names), [v for call in calls for v in call.values])
+        prints = tuple(each.moved(self.b.map) for each in self.f.prints)
+        graph = _pruned(self.b.finish(outputs, names), [v for call in calls for v in call.values]
+                        + [v for each in prints for v in each.values])
         orders = self.f.orders and self.f.orders.moved(self.b.map)
         made = GraphFunction(graph, self.f.keys, self.f.loc, self.f.constants, self.f.training, calls=calls,
-                             orders=orders, derived=True)
+                             orders=orders, derived=True, prints=prints)
         return follow(made, self.f, self.again)
 
 

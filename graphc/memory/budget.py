@@ -33,10 +33,11 @@ Placed = Callable[[Graph, Mapping[Value, list[Value]]], ProgramPlan]
 @dataclass(frozen=True)
 class Budget:
     """Bytes that a call may take in all, as `Memory.total` counts them; of a program for all sizes, that of the
-    `largest` ones. `given`: as the user wrote it."""
+    `largest` ones. `given`: as the user wrote it. `beside`: what the call takes beside this program."""
     nbytes: int
     given: str
     largest: tuple[tuple[str, int], ...] = ()
+    beside: int = 0
 
     @staticmethod
     def of(given: object) -> Budget | None:
@@ -87,7 +88,8 @@ class BudgetSearch:
         self.graph, self.planned, self.budget, self.placed = graph, planned, budget, placed
         self.memory = memory.at(**dict(budget.largest)) if budget.largest else memory
         self.arena = budget.size(planned.main.arena_bytes)
-        self.room = budget.nbytes - (static_dim(self.memory.total) - self.arena)        # for the arena
+        self.whole = static_dim(self.memory.total) + budget.beside
+        self.room = budget.nbytes - (self.whole - self.arena)       # for the arena
         self.recomputation = Recomputation(graph, costs(graph, planned.main, target, budget.size))
         self.tried: dict[int, _Fit | None] = {}
 
@@ -157,12 +159,14 @@ class BudgetSearch:
         """Why the budget does not hold."""
         plan = found.planned.main if found else self.planned.main
         arena = min(self.arena, found.arena) if found else self.arena
-        least = static_dim(self.memory.total) - self.arena + arena
+        least = self.whole - self.arena + arena
         fixed = [f"{name} {human(nbytes)}" for name in ("state", "derived", "inputs", "outputs", "consts", "scratch")
                  if (nbytes := static_dim(getattr(self.memory, name))) > self.budget.nbytes // 100]
         whole = f" for {', '.join(f'{n} = {size}' for n, size in self.budget.largest)}" if self.budget.largest else ""
         lines = [f"{self.graph.name} does not run in memory={self.budget.given!r}{whole}: the least that is found is "
-                 f"{human(least)} ({human(static_dim(self.memory.total))} where nothing is computed again)"]
+                 f"{human(least)} ({human(self.whole)} where nothing is computed again)"]
+        if self.budget.beside:
+            fixed.append(f"the update and the sums of the shards {human(self.budget.beside)}")
         if fixed:
             lines.append(f"always there: {', '.join(fixed)}")
         lines.append(f"at the peak of the rest, {human(arena)}: {'; '.join(_at_peak(plan))}")

@@ -33,6 +33,7 @@ from graphc.nn.seq2seq import AttendTo, Seq2Seq
 from graphc.nn.transformer import DecoderBlock, TransformerBlock
 
 if _TYPE_CHECKING:
+    from graphc.nn.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
     from graphc.nn.cells import GRUCell, LSTMCell, RNNCell
     from graphc.nn.ctc import ctc_loss
     from graphc.nn.dropouts import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, RReLU
@@ -43,10 +44,12 @@ if _TYPE_CHECKING:
     from graphc.nn.margins import (
         cosine_embedding_loss, hinge_embedding_loss, margin_ranking_loss, multi_margin_loss, multilabel_margin_loss,
         multilabel_soft_margin_loss, soft_margin_loss, triplet_margin_loss, triplet_margin_with_distance_loss)
+    from graphc.nn.parametrized import spectral_norm, weight_norm
     from graphc.nn.pads import (
         CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, ReflectionPad1d,
         ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, ZeroPad1d, ZeroPad2d,
         ZeroPad3d)
+    from graphc.nn.random_pool import FractionalMaxPool2d, FractionalMaxPool3d
     from graphc.nn.rearrange import (
         ChannelShuffle, Fold, Identity, PixelShuffle, PixelUnshuffle, Unflatten, Unfold, Upsample, UpsamplingBilinear2d,
         UpsamplingNearest2d)
@@ -56,6 +59,7 @@ if _TYPE_CHECKING:
     from graphc.nn.similarity import Bilinear, CosineSimilarity, PairwiseDistance, PReLU
 
 _LATER = {name: f"graphc.nn.{file}" for file, names in {              # loaded at the first use
+    "adaptive_softmax": "AdaptiveLogSoftmaxWithLoss", "random_pool": "FractionalMaxPool2d FractionalMaxPool3d",
     "cells": "GRUCell LSTMCell RNNCell",
     "ctc": "ctc_loss",
     "dropouts": "AlphaDropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout RReLU",
@@ -65,6 +69,7 @@ _LATER = {name: f"graphc.nn.{file}" for file, names in {              # loaded a
     "margins": "cosine_embedding_loss hinge_embedding_loss margin_ranking_loss multi_margin_loss "
         "multilabel_margin_loss multilabel_soft_margin_loss soft_margin_loss triplet_margin_loss "
         "triplet_margin_with_distance_loss",
+    "parametrized": "spectral_norm weight_norm",
     "pads": "CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d ReflectionPad1d "
         "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d ZeroPad1d ZeroPad2d "
         "ZeroPad3d",

@@ -18,7 +18,7 @@ from graphc.ir.shown import Pictured
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.held import is_held
 from graphc.nn.mentioned import in_same_file, mentioned_variables
-from graphc.nn.outside import ABSENT, untraced
+from graphc.nn.outside import ABSENT, check_made, untraced
 from graphc.nn.parameter import ZEROS, Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
 from graphc.nn.substitution import PARAMS, substitute, substituted
@@ -53,6 +53,7 @@ class Module(Pictured):
 
     def __init__(self) -> None:
         self._parameters: dict[str, Parameter] = {}
+        self._made: dict[str, Callable[..., Array]] = {}    # parameters that are made of others (nn.weight_norm)
         self._original: Module | None = None        # the layer that this one is a copy of
         self._declared = user_loc()
 
@@ -65,12 +66,14 @@ class Module(Pictured):
         if not tracing():
             raise untraced(argument_names(self.forward), arrays)
         try:
-            return self.within(noted(self.kind, self.forward), *arrays, **options)
+            result = self.within(noted(self.kind, self.forward), *arrays, **options)
         except TypeError:
             error = refused(self.kind, plain_signature(self.forward), arrays, options)
             if error is None:
                 raise
             raise error from None
+        check_made(self.kind, self._made, self._parameters)
+        return result
 
     def _called_with(self, params: object, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """A functional call, `net(x, params={"0.weight": w})`: with these arrays in the place of parameters of the
@@ -172,8 +175,9 @@ class Module(Pictured):
             raise GraphError(f"{self.__class__.__name__} would have {name} in {dtype}, which has too few bits to train "
                              f"in: convert the input, x.astype(gc.f32); gc.compile(…, store=\"{dtype}\") keeps trained "
                              "weights so")
-        made = self._own(name, (dtype if dtype.is_float else f32)[tuple(shape)], init, trainable)
-        return self._array(name, made)
+        type = (dtype if dtype.is_float else f32)[tuple(shape)]
+        return self._made[name](self, type, init) if name in self._made else self._array(
+            name, self._own(name, type, init, trainable))
 
     def _array(self, name: str, parameter: Parameter) -> Array:
         """The array of a parameter: that of the trace's state, or what a functional call gives for it."""
@@ -189,8 +193,7 @@ class Module(Pictured):
         return self.parameter(name, shape, init, dtype, trainable=False)
 
     def integers(self, name: str, shape: Dims, dtype: DType, init: Initializer = ZEROS) -> Array:
-        """Like `buffer`, for integers of any type (a buffer of an integer type is f32, since types mostly follow the
-        input)."""
+        """Like `buffer`, for integers of any type (a buffer of an integer type is f32, as types follow the input)."""
         return self._array(name, self._own(name, dtype[tuple(shape)], init, trainable=False))
 
     def update(self, name: str, value: Array) -> None:
@@ -224,16 +227,14 @@ class Module(Pictured):
     def _own(self, name: str, type: TensorType, init: Initializer, trainable: bool) -> Parameter:
         if not type.is_static:
             raise GraphError(f"{name} of {self.__class__.__name__} would be {type}: the sizes of parameters must be "
-                             "ints, "
-                             "only other dimensions of the input may be names")
+                             "ints, only other dimensions of the input may be names")
         like = None if self._original is None else (self._original, name)
         made = self._parameters.setdefault(name, Parameter(type, init, trainable, like))
         if is_held():
             made.trainable = False
         if made.type != type:
-            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need "
-                             f"{type}. "
-                             "A layer used twice shares its parameters; make a second layer for another size "
+            raise GraphError(f"{self.__class__.__name__} already has {name}: {made.type}; this input would need {type}."
+                             " A layer used twice shares its parameters; make a second layer for another size "
                              "(copy.deepcopy(net) of one that has not been called)")
         return made
 

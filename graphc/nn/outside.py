@@ -1,7 +1,7 @@
 """What is said to a layer's call outside of graphs."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -23,3 +23,10 @@ def untraced(names: Iterable[str], arrays: Iterable[object]) -> GraphError:
     return GraphError("a layer is called inside of a graph, and runs when it is compiled: "
                       f"run = gc.compile(net{types}, seed=0), then run({', '.join(name for name, _ in given) or 'x'})",
                       user_loc())
+
+
+def check_made(kind: str, made: Iterable[str], parameters: Collection[str]) -> None:
+    """GraphError if a layer that was called has no parameter of a name that others were to make up."""
+    for name in made:
+        if not any(own.startswith(f"parametrizations.{name}.") for own in parameters):
+            raise GraphError(f"{kind} has no parameter {name!r} to be made of others; it has {', '.join(parameters)}")

@@ -46,7 +46,7 @@ class LBFGS(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.groups:
+        if len(self.groups):
             raise GraphError("LBFGS takes no groups: its direction is that of all parameters together", user_loc())
         if not 1 <= self.history_size <= 1000:
             raise GraphError(f"LBFGS: history_size is from 1 to 1000, got {self.history_size}", user_loc())
@@ -67,7 +67,7 @@ class LBFGS(Optimizer):
         total = sum((gc.sum(gc.abs(g)).astype(gc.f64) for g in grads), gc.full((), 0.0, gc.f64))
         length = s["lr"] * gc.where(first, 1.0 / gc.maximum(total, 1.0), 1.0)
         length = gc.where(_dot(grads, directions) > -self.tolerance_change, 0.0, length)
-        made = []
+        made: list[Update] = []
         for (p, _, _), g, d, (old_stps, old_dirs) in zip(parameters, grads, directions, past):
             step = d * as_like(length, p)
             made.append((p + step, {"old_stps": old_stps, "old_dirs": old_dirs, "prev_step": step, "prev_grad": g}))

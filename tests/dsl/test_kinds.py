@@ -20,7 +20,7 @@ UNARY = """fliplr flipud norm corrcoef count_nonzero cov diag diagonal diff isin
     abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh elu erf exp expm1 floor gelu isfinite isnan leaky_relu log log1p log_softmax
     logical_not neg ones_like relu round rsqrt shard_sum sigmoid sign silu sin sinh softmax softplus sqrt square stop_gradient tan tanh zeros_like
     all any argmax argmin argsort cumprod cumsum flip layer_norm logsumexp max mean min prod rms_norm sort squeeze std sum transpose tril triu var
-    signbit deg2rad rad2deg nanprod nanmax nanmin nanvar nanstd cummax cummin nanmedian trapezoid
+    signbit deg2rad rad2deg nanprod nanmax nanmin nanvar nanstd cummax cummin nanmedian
     clip erfc erfinv lgamma digamma i0 i1 sinc exp2 log2 log10 cbrt""".split()
 BINARY = """copysign fmax fmin divmod array_equal allclose fmod hypot inner isclose tensordot vdot kron cdist cosine_similarity pairwise_distance add atan2 bitwise_and bitwise_or bitwise_xor div equal floordiv greater greater_equal left_shift less less_equal logical_and logical_or logical_xor
     maximum minimum mod mul not_equal pow right_shift sub mse logaddexp xlogy bce_with_logits""".split()
@@ -52,10 +52,12 @@ CALLS = {                                                   # what is needed of 
     **{name: lambda x, i, b: {"x": x[:, :3]} for name in ("cholesky", "det", "eigh", "inv", "qr", "slogdet")},
     **{name: lambda x, i, b: {"a": x[:, :3], "y": x} for name in ("solve", "solve_triangular")},
     "concat": lambda x, i, b: {"arrays": [x, x]}, "dstack": lambda x, i, b: {"arrays": [x, x]}, "column_stack": lambda x, i, b: {"arrays": [x, x]},
+    "affine_grid": lambda x, i, b: {"theta": gc.ones((1, 2, 3)), "size": (1, 1, 2, 2)},
+    **{f"fractional_max_pool{axes}d": lambda x, i, b, shape=shape: {"x": gc.ones(shape), "kernel": 2, "size": 2} for axes, shape in IMAGES.items() if axes > 1},
     "isin": lambda x, i, b: {"x": x, "values": x[0]}, "logspace": lambda x, i, b: {"start": 0, "stop": 2},
     "correlate": lambda x, i, b: {"x": x[0], "y": x[0]}, "gradient": lambda x, i, b: {"x": x, "axis": 0}, "vander": lambda x, i, b: {"x": x[0]},
     "matrix_power": lambda x, i, b: {"x": x[:, :3], "n": 2}, "nanquantile": lambda x, i, b: {"x": x, "q": 0.5},
-    "histogram": lambda x, i, b: {"x": x}, "histc": lambda x, i, b: {"x": x}, "custom_jvp": lambda x, i, b: {"f": gc.sin, "jvp": lambda xs, ys, ts: ts[0] * gc.cos(xs[0])},
+    "trapezoid": lambda x, i, b: {"y": x}, "histogram": lambda x, i, b: {"x": x}, "histc": lambda x, i, b: {"x": x}, "custom_jvp": lambda x, i, b: {"f": gc.sin, "jvp": lambda xs, ys, ts: ts[0] * gc.cos(xs[0])},
     "cond": lambda x, i, b: {"pred": b[0, 0], "then": lambda: x, "otherwise": lambda: x * 2},
     "conv1d": lambda x, i, b: {"x": gc.ones(ROW), "w": gc.ones((2, 2, 3))},
     "conv2d": lambda x, i, b: {"x": gc.ones(IMAGE), "w": gc.ones((2, 2, 3, 3))},
@@ -153,6 +155,7 @@ NOT_CALLED = {                                              # what else is publi
     "batches", "calibrate", "check_gradients", "compile", "draw", "explore", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "load_weights", "parse", "plan", "save_weights",
     "train_step",
     "distributed", "from_gguf", "from_onnx", "from_pretrained", "from_torch", "to_onnx", "to_torch",        # doors, with tests of their own
+    "debug_print",                                          # shows anything: test_debug_print.py
     "value_and_grad", "vjp", "vmap", "windows",             # on whole graphs: test_kinds_graphs.py
 }
 

@@ -41,6 +41,8 @@ LAYERS |= {
     "EmbeddingBag": ({"count": 5, "features": 4}, IDS), "AlphaDropout": ({}, WIDE), "FeatureAlphaDropout": ({}, WIDE),
     "Dropout1d": ({}, WIDE), "Dropout2d": ({}, IMAGE), "Dropout3d": ({}, VOLUME),
     "BatchNorm3d": ({}, VOLUME), "InstanceNorm1d": ({}, LONG), "InstanceNorm2d": ({}, IMAGE),
+    "AdaptiveLogSoftmaxWithLoss": ({"classes": 6, "cutoffs": [2]}, lambda: [gc.ones((3, 8)), gc.iota((3,))]),
+    "FractionalMaxPool2d": ({"kernel": 2, "size": 2}, IMAGE), "FractionalMaxPool3d": ({"kernel": 2, "size": 2}, VOLUME),
     "InstanceNorm3d": ({}, VOLUME), "LocalResponseNorm": ({"size": 2}, IMAGE)}
 LAYERS |= {f"{kind}Pad{n}d": ({"padding": 1, **({"value": 0.5} if kind == "Constant" else {})}, data) for kind in ("Constant", "Zero", "Reflection", "Replication", "Circular")
            for n, data in ((1, LONG), (2, IMAGE), (3, VOLUME))}
@@ -66,7 +68,7 @@ FUNCTIONS |= {
 ACTIVATIONS = {"celu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "mish", "relu6", "selu", "softmin", "softshrink", "softsign",
                "tanhshrink", "threshold",
                "elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"}
-OTHERS = {"Parameter", "decoding", "Dirac", "calculate_gain", "ctc_loss"}                          # made by layers; without arguments
+OTHERS = {"spectral_norm", "weight_norm", "Parameter", "decoding", "Dirac", "calculate_gain", "ctc_loss"}                          # made by layers; without arguments
 OPTIMIZERS = {"SGD": {"lr": 0.1}, **dict.fromkeys("ScheduleFreeSGD ScheduleFreeAdamW ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LAMB Lion Muon NAdam RAdam RMSprop Rprop LBFGS".split(), {})}
 SCHEDULES = {"constant": {"lr": 0.1}, "cosine": {"lr": 0.1, "steps": 5}, "exponential": {"lr": 0.1, "factor": 0.5}, "step_decay": {"lr": 0.1, "every": 2},
              "warmup": {"schedule": 0.1, "steps": 3}, "linear": {"lr": 0.1, "steps": 3}, "polynomial": {"lr": 0.1, "steps": 3},

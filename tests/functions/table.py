@@ -23,7 +23,7 @@ FLOAT, INT, BOOL = "f", "i", "b"
 NOT_OF_ARRAYS = frozenset((
     "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
     "value_and_grad", "vjp", "jvp",
-    "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
+    "debug_print", "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
     "save_weights", "from_onnx", "to_onnx", "from_torch", "to_torch", "from_pretrained", "from_gguf", "export", "generate", "draw", "explore", "parse",
     "nn", "optim", "models", "f32", "f64", "i32", "i64", "bool_"))
 
@@ -630,7 +630,29 @@ def turned(x):
     return (x + 3 * np.arange(x.size).reshape(x.shape) % 7).astype(x.dtype)
 
 
+def random_windows(x, size, k=2, sample=0.5):
+    """Maxima of windows of k elements that begin where the number 0.5 puts them, of all axes after the second."""
+    starts = [[int((i + sample) * (n - k) / (size - 1)) - int(sample * (n - k) / (size - 1)) for i in range(size - 1)] + [n - k] for n in x.shape[2:]]
+    y = np.empty((*x.shape[:2], *(size,) * len(starts)), x.dtype)
+    for at in np.ndindex(y.shape[2:]):
+        window = (..., *(slice(s[i], s[i] + k) for s, i in zip(starts, at)))
+        y[(..., *at)] = x[window].max(tuple(range(2, x.ndim)))
+    return y
+
+
+def affine(theta, shape):
+    """Positions of an image of this shape, whose elements have their centres between -1 and 1."""
+    lines = [(2 * np.arange(n) + 1) / n - 1 for n in shape]
+    grid = np.stack([*np.meshgrid(*lines, indexing="ij")][::-1] + [np.ones(shape)], -1)
+    return np.einsum("...j,nij->n...i", grid, theta)
+
+
 MORE_NUMPY = [
+    row("affine_grid", "KKT", lambda t: affine(t, (4, 3)), call=lambda t: gc.affine_grid(t, (2, 1, 4, 3)), special=False),
+    row("fractional_max_pool2d", "aCHW", partial(random_windows, size=3), special=False, kinds=NUMBER,
+        call=lambda x: gc.fractional_max_pool2d(x, 2, 3, random_samples=gc.full((*x.shape[:2], 2), 0.5))),
+    row("fractional_max_pool3d", "aCHWE", partial(random_windows, size=3), special=False,
+        call=lambda x: gc.fractional_max_pool3d(x, 2, 3, random_samples=gc.full((*x.shape[:2], 3), 0.5))),
     *several("signbit", "ab", kinds=NUMBER, special=False), row("copysign", "ab,b", np.copysign, special=False, smooth=False),
     row("signbit", "", lambda: np.array([True, False, True, False]), call=lambda: gc.signbit(np.array([-0.0, 0.0, -np.inf, np.inf]))),
     *several("deg2rad rad2deg", "ab"), *(row(n, "ab,b", getattr(np, n), kinds=NUMBER) for n in ("fmax", "fmin")),

@@ -6,7 +6,7 @@ import torch
 from layer_peers import RANDOM, Case, check_first, check_second, normal
 
 import graphc as gc
-from graphc import nn
+from graphc import nn, optim
 
 pytestmark = pytest.mark.peers
 T, F = torch.nn, torch.nn.functional
@@ -134,3 +134,93 @@ def test_ctc_without_an_alignment():
     x = normal(3, 1, 3)
     run = gc.compile(lambda x: (nn.ctc_loss(x, y, n, m), nn.ctc_loss(x, y, n, m, zero_infinity=True)), x=gc.f32[3, 1, 3])
     assert run(x)[0] == np.inf and run(x)[1] == 0
+
+
+@pytest.mark.parametrize("name, options", [("weight_norm", {}), ("weight_norm", {"axis": 1}), ("weight_norm", {"axis": None}), ("spectral_norm", {}),
+                                           ("spectral_norm", {"n_power_iterations": 3})])
+def test_weights_made_of_others(name, options):
+    """Five steps of either, from the same state: its names are torch's."""
+    theirs = {"dim" if k == "axis" else k: -1 if v is None else v for k, v in options.items()}
+    there, here = getattr(T.utils.parametrizations, name), getattr(nn, name)
+    x, y = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((4, 3, 6), (4, 2)))
+    net = here(nn.Conv1d(4, 3), **options) >> nn.tanh >> nn.Flatten() >> here(nn.Linear(2), **options)
+    step = gc.train_step(net, loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 6], y=gc.f32[4, 2])
+    peer = T.Sequential(there(T.Conv1d(3, 4, 3), **theirs), T.Tanh(), T.Flatten(), there(T.Linear(16, 2), **theirs))
+    peer.load_state_dict({n: torch.tensor(step.state[n]) for n in peer.state_dict()})
+    descent = torch.optim.SGD(peer.parameters(), lr=0.1)
+    for _ in range(5):
+        descent.zero_grad()
+        loss = F.mse_loss(peer(torch.tensor(x)), torch.tensor(y))
+        loss.backward()
+        descent.step()
+        assert step(x, y) == pytest.approx(loss.item(), rel=1e-5)
+    np.testing.assert_allclose(gc.compile(step.model, x=gc.f32[4, 3, 6])(x), peer.eval()(torch.tensor(x)).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes, shape, kernel, size", [(2, (2, 3, 7, 9), 2, (3, 5)), (2, (1, 2, 5, 6), (2, 3), (1, 4)), (3, (2, 2, 5, 6, 7), (2, 1, 3), (3, 5, 2))])
+def test_fractional_max_pool(axes, shape, kernel, size):
+    """With the same random numbers: values, indices and gradients."""
+    x, samples = np.random.default_rng(0).normal(size=shape), np.random.default_rng(1).random((*shape[:2], axes))
+    name = f"fractional_max_pool{axes}d"
+    there = torch.tensor(x, requires_grad=True)
+    y, at = getattr(F, name)(there, kernel, size, return_indices=True, _random_samples=torch.tensor(samples))
+    y.square().sum().backward()
+
+    @gc.graph
+    def f(a: gc.f64[shape], s: gc.f64[samples.shape]):
+        return getattr(gc, name)(a, kernel, size, return_indices=True, random_samples=s.astype(gc.f32))
+
+    @gc.graph
+    def total(a: gc.f64[shape], s: gc.f64[samples.shape]):
+        return gc.sum(f(a, s)[0] ** 2)
+    samples = samples.astype(np.float32).astype(np.float64)
+    found, places = gc.compile(f)(x, samples)
+    np.testing.assert_array_equal(found, y.detach().numpy())
+    np.testing.assert_array_equal(places, at.numpy())
+    np.testing.assert_allclose(gc.compile(gc.grad(total, "a"))(x, samples), there.grad.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("size", [(2, 3, 4, 5), (1, 1, 1, 3), (2, 1, 3, 2, 4)])
+def test_affine_grid(size, align):
+    axes = len(size) - 2
+    theta = np.random.default_rng(0).normal(size=(size[0], axes, axes + 1))
+    there = torch.tensor(theta, requires_grad=True)
+    wanted = F.affine_grid(there, size, align_corners=align)
+    wanted.sin().sum().backward()
+
+    @gc.graph
+    def f(t: gc.f64[theta.shape]):
+        return gc.affine_grid(t, size, align)
+
+    @gc.graph
+    def total(t: gc.f64[theta.shape]):
+        return gc.sum(gc.sin(f(t)))
+    np.testing.assert_allclose(gc.compile(f)(theta), wanted.detach().numpy(), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(gc.compile(gc.grad(total))(theta), there.grad.numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"div_value": 2.0, "head_bias": True}])
+def test_adaptive_softmax(options):
+    peer = T.AdaptiveLogSoftmaxWithLoss(16, 20, [4, 9], **options)
+    x, ids = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32), np.random.default_rng(1).integers(0, 20, 12)
+    layer = nn.AdaptiveLogSoftmaxWithLoss(20, [4, 9], **options)
+
+    def f(x, target):
+        found, loss = layer(x, target)
+        return loss, {"found": found, "all": layer.log_prob(x), "best": layer.predict(x)}
+    step = gc.train_step(f, optimizer=optim.SGD(0.1), x=gc.f32[12, 16], target=gc.i64[12])
+    names = {n: f"layer.{n}" for n in peer.state_dict()}
+    assert set(names.values()) <= set(step.state)
+    for n, array in peer.state_dict().items():
+        step.state[names[n]] = array.numpy()
+    wanted, loss = peer(torch.tensor(x), torch.tensor(ids))
+    there = {"all": peer.log_prob(torch.tensor(x)), "best": peer.predict(torch.tensor(x))}
+    loss.backward()
+    result = step(x, ids)
+    assert result["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    np.testing.assert_allclose(result["found"], wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result["all"], there["all"].detach().numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(result["best"], there["best"].numpy())
+    for n, p in peer.named_parameters():
+        np.testing.assert_allclose(step.state[names[n]], (p - 0.1 * p.grad).detach().numpy(), rtol=1e-4, atol=1e-6, err_msg=n)

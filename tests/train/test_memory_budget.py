@@ -15,6 +15,7 @@ from graphc.doors.library.programs import library_program
 from graphc.doors.library.sources import sources
 from graphc.errors import GraphError
 from graphc.memory.budget import Budget
+from graphc.memory.usage import human
 from graphc.models.resnet import Bottleneck
 from graphc.schedule.target import TARGETS
 
@@ -123,9 +124,25 @@ def test_what_is_no_budget(given):
         made(chain, memory=given)
 
 
-def test_not_with_shards():
-    with pytest.raises(GraphError, match="shards"):
-        made(chain, memory="1 MB", shards=2)
+@pytest.mark.parametrize("network", [chain, images], ids=lambda n: n.__name__)
+def test_with_shards(network):
+    """The gradients of one shard get what the sums, the update and the batch leave: the same bits in less."""
+    free, arrays = made(network, shards=4), batch(network)
+    wanted = free.memory.total - free.memory.arena // 10
+    held = made(network, shards=4, memory=wanted)
+    assert held.memory.total <= wanted < free.memory.total and "Computed again" in held.explain()
+    assert [held(*arrays) for _ in range(3)] == [free(*arrays) for _ in range(3)]
+    assert all(np.array_equal(held.state[name], free.state[name]) for name in free.state)
+
+
+def test_shards_that_do_not_fit():
+    step = made(chain, shards=4)
+    with pytest.raises(GraphError, match="the update and the sums of the shards") as error:
+        made(chain, shards=4, memory=step.memory.total - step.memory.arena).memory      # noqa: B018
+    assert f"({human(step.memory.total)} where nothing is computed again)" in str(error.value)
+    net, _, _, loss = chain()
+    with pytest.raises(GraphError, match="with shards= needs a batch of a known size, here it is B"):
+        gc.train_step(net, loss=loss, optimizer=optim.SGD(0.1), x=gc.f32["B", 128], y=gc.f32["B", 128], shards=2, memory="9 MB").memory     # noqa: B018
 
 
 @gc.graph
