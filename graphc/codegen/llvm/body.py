@@ -30,9 +30,6 @@ class ModuleContext(Protocol):
     entries: Mapping[FunctionIR, str]       # functions that are called from outside, and their symbols
     offsets: Mapping[Root, Dim]             # of scratches, in the thread's region
     looks: Looks
-    texts: list[str]                        # of finished functions
-
-    def loop_metadata(self) -> str: ...
 
     def math(self, op: str, dtype: DType, lanes: int) -> str: ...
 
@@ -42,7 +39,7 @@ class ModuleContext(Protocol):
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str: ...
 
-    def tile_name(self, f: FunctionIR, label: str) -> str: ...
+    def tile(self, f: FunctionIR, label: str, body: BodyEmitter) -> str: ...
 
     def clock(self) -> str: ...
 
@@ -80,6 +77,7 @@ class BodyEmitter:
         self.frame_size = 0
         self.is_entry = parent is None and f is not None and f in module.entries
         self._names = 0
+        self.nests = 0                                  # loops so far, and calls, which may become loops
 
     # ---- text
     def line(self, text: str) -> None:
