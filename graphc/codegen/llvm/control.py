@@ -196,7 +196,8 @@ class _Chunk:
         self.header, self.look, self.more, self.after = [b.label() for _ in range(4)]
         self.index, self.end, self.next, self.values = b.name(), b.name(), b.name(), [b.name() for _ in values]
 
-    def begin(self, b: BodyEmitter, s: For, starts: Start, nexts: list[str], last: str, extent: int, inner: str) -> Start:
+    def begin(self, b: BodyEmitter, s: For, starts: Start, nexts: list[str], last: str, extent: int,
+              inner: str) -> Start:
         """The outer loop's header; gives what the inner loop starts from: block, index, carried values."""
         before, first, values = starts
         b.begin(self.header)
