@@ -30,9 +30,6 @@ class ModuleContext(Protocol):
     entries: Mapping[FunctionIR, str]       # functions that are called from outside, and their symbols
     offsets: Mapping[Root, Dim]             # of scratches, in the thread's region
     looks: Looks
-    texts: list[str]                        # of finished functions
-
-    def loop_metadata(self) -> str: ...
 
     def math(self, op: str, dtype: DType, lanes: int) -> str: ...
 
@@ -42,7 +39,7 @@ class ModuleContext(Protocol):
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str: ...
 
-    def tile_name(self, f: FunctionIR, label: str) -> str: ...
+    def tile(self, f: FunctionIR, label: str, body: BodyEmitter) -> str: ...
 
     def clock(self) -> str: ...
 
@@ -80,6 +77,7 @@ class BodyEmitter:
         self.frame_size = 0
         self.is_entry = parent is None and f is not None and f in module.entries
         self._names = 0
+        self.nests = 0                                  # loops so far, and calls, which may become loops
 
     # ---- text
     def line(self, text: str) -> None:
@@ -277,16 +275,17 @@ class BodyEmitter:
         return self._at_entry(f"getelementptr i8, ptr %scratch, {self.ix} {self.number(self.module.offsets[root])}")
 
     def _buffer(self, root: Root) -> str:
-        """Arena and constants are one base each; the others are tables of bases."""
+        """Arena and constants are one base each; the others are tables of bases. Made anew for each use, in one
+        instruction: kept, there would be more of them than registers, from a network's first kernel to its last."""
         if root.kind in ("arena", "const"):
             base = self._field_at_entry("arena" if root.kind == "arena" else "consts")
         else:
             table = self._field_at_entry("state" if root.kind == "state" else root.kind + "s")
-            base = self._cached(0, ("slot", table, 8 * root.slot), f"getelementptr i8, ptr %s, {self.ix} %s")
-            base = self._cached(0, ("base", base), "load ptr, ptr %s, align 8, !invariant.load !4")
+            slot = self.emit(f"getelementptr i8, ptr {table}, {self.ix} {8 * root.slot}")
+            base = self.emit(f"load ptr, ptr {slot}, align 8, !invariant.load !4")
         if root.offset == 0:
             return base
-        return self._cached(0, ("at", base, self.number(root.offset)), f"getelementptr i8, ptr %s, {self.ix} %s")
+        return self.emit(f"getelementptr i8, ptr {base}, {self.ix} {self.number(root.offset)}")
 
     def _field_at_entry(self, field: str) -> str:
         cache = self.scopes[0].cache

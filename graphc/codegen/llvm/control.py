@@ -18,6 +18,7 @@ from graphc.errors import InternalError
 
 
 Definition = Callable[[BodyEmitter, list[Ix]], str]
+LOOP = "!llvm.loop !5"              # all loops are as they shall be, and say the same
 
 
 def run(b: BodyEmitter, body: Body) -> None:
@@ -140,6 +141,7 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
     before, b.block = b.block, header
     every = b.module.looks.every.get(id(s), 0)
     chunk = _Chunk(b, values) if every // copies > 1 else None
+    nests = b.nests
     with b.scope() as scope:
         b.define(symbol, index)
         start = Ix(0, ((symbol, 1),))
@@ -148,10 +150,12 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
         else:
             nexts = _copies(b, s, [start + k * s.step for k in range(copies)], carried)
         following = b.emit(f"add nsw {b.ix} {index}, {copies * s.step}")
+        if b.nests > nests:
+            following = b.emit(_opaque(b, following))
         if every and not chunk:
             leave_if_cancelled(b)
         again = b.emit(f"icmp slt {b.ix} {following}, {chunk.end if chunk else last}")
-        b.line(f"br i1 {again}, label %{header}, label %{chunk.look if chunk else leave}, {b.module.loop_metadata()}")
+        b.line(f"br i1 {again}, label %{header}, label %{chunk.look if chunk else leave}, {LOOP}")
     end, b.block = b.block, before
     entry = chunk.header if chunk else header
     if certain:
@@ -160,18 +164,26 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
         b.line(f"br i1 {b.emit(f'icmp slt {b.ix} {first}, {last}')}, label %{entry}, label %{leave}")
     starts = (before, first, values)
     if chunk:
-        starts = chunk.begin(b, s, starts, (following, nexts), last, every // copies * copies * s.step, header)
+        starts = chunk.begin(b, s, starts, nexts, last, every // copies * copies * s.step, header)
     b.begin(header)
     b.line(f"{index} = phi {b.ix} [ {starts[1]}, %{starts[0]} ], [ {following}, %{end} ]")
     for value, name, text, after in zip(s.inits, carried, starts[2], nexts):
         b.line(f"{name} = phi {type_of(value)} [ {text}, %{starts[0]} ], [ {after}, %{end} ]")
     b.append(scope)
     left = chunk.finish(b, following, last, leave) if chunk else end
+    b.nests += 1
     b.begin(leave)
     if certain:
         return nexts
     return [b.emit(f"phi {type_of(v)} [ {text}, %{before} ], [ {after}, %{left} ]")
             for v, text, after in zip(s.inits, values, nexts)]
+
+
+def _opaque(b: BodyEmitter, index: str) -> str:
+    """The next index of a loop around others, in a form of which LLVM's strength reduction makes nothing. It would take
+    each address of the loops inside for one of this loop too, in time that grows faster than their number, and win
+    nothing: all that an address owes to an outer loop is computed in that loop already. No code comes of it."""
+    return f"call {b.ix} @llvm.expect.{b.ix}({b.ix} {index}, {b.ix} {index})"
 
 
 Start = tuple[str, str, list[str]]      # of a loop: the block before it, the first index, the carried values
@@ -182,15 +194,15 @@ class _Chunk:
 
     def __init__(self, b: BodyEmitter, values: list[str]) -> None:
         self.header, self.look, self.more, self.after = [b.label() for _ in range(4)]
-        self.index, self.end, self.values = b.name(), b.name(), [b.name() for _ in values]
+        self.index, self.end, self.next, self.values = b.name(), b.name(), b.name(), [b.name() for _ in values]
 
-    def begin(self, b: BodyEmitter, s: For, starts: Start, following: tuple[str, list[str]], last: str, extent: int,
+    def begin(self, b: BodyEmitter, s: For, starts: Start, nexts: list[str], last: str, extent: int,
               inner: str) -> Start:
         """The outer loop's header; gives what the inner loop starts from: block, index, carried values."""
         before, first, values = starts
         b.begin(self.header)
-        b.line(f"{self.index} = phi {b.ix} [ {first}, %{before} ], [ {following[0]}, %{self.after} ]")
-        for value, name, text, then in zip(s.inits, self.values, values, following[1]):
+        b.line(f"{self.index} = phi {b.ix} [ {first}, %{before} ], [ {self.next}, %{self.after} ]")
+        for value, name, text, then in zip(s.inits, self.values, values, nexts):
             b.line(f"{name} = phi {type_of(value)} [ {text}, %{before} ], [ {then}, %{self.after} ]")
         far = b.emit(f"add nsw {b.ix} {self.index}, {extent}")
         b.line(f"{self.end} = call {b.ix} @llvm.smin.{b.ix}({b.ix} {far}, {b.ix} {last})")
@@ -202,6 +214,7 @@ class _Chunk:
         b.begin(self.look)
         b.line(f"br i1 {b.emit(f'icmp slt {b.ix} {following}, {last}')}, label %{self.more}, label %{leave}")
         b.begin(self.more)
+        b.line(f"{self.next} = {_opaque(b, following)}")
         leave_if_cancelled(b, self.after)
         b.line(f"br label %{self.header}")
         return self.look
@@ -264,9 +277,7 @@ def _outlined(b: BodyEmitter, s: Parallel) -> tuple[str, BodyEmitter]:
     tile.define(s.symbol, "%tile")
     run(tile, s.body)
     tile.line("ret void")
-    name = b.module.tile_name(b.f, s.label)
-    b.module.texts.append(tile.text(f"define internal void {name}(ptr %ctx, ptr %frame, i64 %tile, ptr %scratch) #0"))
-    return name, tile
+    return b.module.tile(b.f, s.label, tile), tile
 
 
 # ---- branches
@@ -293,7 +304,7 @@ def while_loop(b: BodyEmitter, s: While) -> None:
     limit, values = b.value(b.resolve(s.limit)), [b.val(v) for v in s.inits]
     header, head, body, leave = [b.label() for _ in range(4)]
     index, carried = b.name(), [b.name() for _ in values]
-    every = b.module.looks.every.get(id(s), 0)
+    every, nests = b.module.looks.every.get(id(s), 0), b.nests
     before, b.block = b.block, head
     with b.scope() as scope:
         b.define(s.symbol, index)
@@ -317,7 +328,10 @@ def while_loop(b: BodyEmitter, s: While) -> None:
         elif every:
             leave_if_cancelled(b)
         following = b.emit(f"add nsw {b.ix} {index}, 1")
-        b.line(f"br label %{header}, {b.module.loop_metadata()}")
+        if b.nests > nests:
+            following = b.emit(_opaque(b, following))
+        b.line(f"br label %{header}, {LOOP}")
+    b.nests += 1
     end, b.block = b.block, before
     b.line(f"br label %{header}")
     b.begin(header)
@@ -340,6 +354,7 @@ def call(b: BodyEmitter, s: Call) -> None:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
     parts += [f"{b.ix} {b.value(b.resolve(ix))}" for ix in s.ints]
     b.line(f"call void {function_symbol(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
+    b.nests += 1
     look_after(b, s)
 
 

@@ -50,8 +50,7 @@ def _entries(main: FunctionIR | None, prepare: FunctionIR | None) -> dict[Functi
 
 
 class ModuleText:
-    """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use, loop
-    metadata."""
+    """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use."""
 
     def __init__(self, functions: Sequence[FunctionIR], entries: dict[FunctionIR, str], target: Target) -> None:
         self.entries: Mapping[FunctionIR, str] = entries
@@ -61,11 +60,9 @@ class ModuleText:
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
         self.looks = Looks(self.functions)
         self.texts: list[str] = []
-        self.metadata = ["!0 = !{!\"llvm.loop.unroll.disable\"}", "!1 = !{!\"llvm.loop.vectorize.enable\", i1 false}",
-                         "!2 = !{!\"branch_weights\", i32 1048575, i32 1}", "!3 = !{i32 1}", "!4 = !{}"]
         self._extra: dict[str, str] = {}
         self._slots: dict[Dim, int] = {}
-        self._tiles = 0
+        self._tiles: dict[str, str] = {}                    # the text of each outlined body, and its name
 
     def text(self) -> str:
         names = [f.name for f in self.functions]
@@ -76,7 +73,7 @@ class ModuleText:
         head = f'target triple = "{self.target.triple}"\n'
         return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }",
                           "attributes #1 = { nounwind alwaysinline }",
-                          f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *self.metadata, ""])
+                          f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *METADATA, ""])
 
     @property
     def _whole_registers(self) -> str:
@@ -107,11 +104,6 @@ class ModuleText:
         """The table, in order of first use."""
         return tuple(self._slots)
 
-    def loop_metadata(self) -> str:
-        number = len(self.metadata)
-        self.metadata.append(f"!{number} = distinct !{{!{number}, !0, !1}}")
-        return f"!llvm.loop !{number}"
-
     def math(self, op: str, dtype: DType, lanes: int) -> str:
         """The name of the function that computes `op`; its text is added to the module once."""
         name = f"@gc.{op}.{mangled(dtype, lanes)}"
@@ -134,10 +126,15 @@ class ModuleText:
             self._extra[name] = libm_repair_text(BodyEmitter(self), name, function, dtype, lanes, arity)
         return name
 
-    def tile_name(self, f: FunctionIR, label: str) -> str:
-        """A fresh name for an outlined parallel body."""
-        self._tiles += 1
-        return function_symbol(f"{f.name}.{label}.{self._tiles}")
+    def tile(self, f: FunctionIR, label: str, body: BodyEmitter) -> str:
+        """The name of the function that an outlined parallel body of `f` becomes; bodies of one text are one function,
+        as of kernels that differ in how many tiles they have or in what follows."""
+        text = body.text("")
+        name = self._tiles.get(text)
+        if name is None:
+            name = self._tiles[text] = function_symbol(f"{f.name}.{label}.{len(self._tiles) + 1}")
+            self.texts.append(f"define internal void {name}(ptr %ctx, ptr %frame, i64 %tile, ptr %scratch) #0{text}")
+        return name
 
     def clock(self) -> str:
         """The name of the function that gives nanoseconds of a clock that never goes back."""
@@ -152,6 +149,9 @@ class ModuleText:
         return name
 
 
+METADATA = ("!0 = !{!\"llvm.loop.unroll.disable\"}", "!1 = !{!\"llvm.loop.vectorize.enable\", i1 false}",
+            "!2 = !{!\"branch_weights\", i32 1048575, i32 1}", "!3 = !{i32 1}", "!4 = !{}",
+            "!5 = distinct !{!5, !0, !1}")
 CLOCK = f"""declare i32 @clock_gettime(i32, ptr)
 define internal i64 @gc.clock() noinline nounwind {{
   %time = alloca [2 x i64]

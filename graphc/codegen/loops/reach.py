@@ -15,7 +15,7 @@ from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import NO_FACTS, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, While, bodies)
-from graphc.ir.dims import static_dim
+from graphc.ir.dims import Dim, Poly, static_dim
 from graphc.ir.size_proofs import is_nonnegative
 
 Floors = tuple[tuple[Sym, int], ...]
@@ -122,12 +122,24 @@ def _negated(ends: Iterable[End]) -> tuple[End, ...]:
 
 
 def _furthest(ends: Iterable[End]) -> tuple[End, ...]:
-    """Those that others do not make needless: an end that is never less, wherever this one is reached."""
-    kept: list[End] = []
+    """Those that others do not make needless: an end that is never less, wherever this one is reached. Only ends that
+    differ by numbers and symbols are compared: of the others nothing is seen at a glance."""
+    groups: dict[object, list[End]] = {}
     for end in _greatest_numbers(ends):
+        key = _sizes_of(end.limits[0]) if len(end.limits) == 1 else end.limits
+        kept = groups.setdefault(key, [])
         if not any(_covers(other, end) for other in kept):
-            kept = [other for other in kept if not _covers(end, other)] + [end]
-    return tuple(kept)
+            kept[:] = [other for other in kept if not _covers(end, other)] + [end]
+    return tuple([end for kept in groups.values() for end in kept])
+
+
+def _sizes_of(ix: Ix) -> tuple[object, ...]:
+    """What is no number of its constant and coefficients: equal where those of a difference are numbers."""
+    return _products(ix.const), *[(symbol, _products(c)) for symbol, c in ix.terms if isinstance(c, Poly)]
+
+
+def _products(size: Dim) -> tuple[object, ...]:
+    return tuple([term for term in size.terms if term[0]]) if isinstance(size, Poly) else ()
 
 
 def _greatest_numbers(ends: Iterable[End]) -> Iterable[End]:
