@@ -67,7 +67,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     "encoder#1", "encoder#2". Gradients have the names of the graph that they are of: `gc.compile(gc.grad(f, "x"),
     outputs=["features.3"])`.
 
-    `store`: "bf16", "f16", "int8", "int4" or a gc.Blocks: the f32 parameters with two axes (weights of linear and
+    `store`: "bf16", "f16", "int8", "int4" or gc.IntegerBlocks: the f32 parameters with two axes (weights of linear and
     recurrent layers, attention, tables of embeddings) are rounded, kept so and read so, while the network computes in
     f32: to this type, or to integers from -127 to 127 times a scale for each row ("int4": from -7 to 7, for each block
     of 32). Where memory must deliver the weights anew in each call, that is two to four times as fast; blocks are read

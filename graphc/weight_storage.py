@@ -24,10 +24,11 @@ BITS = {"int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True)
-class Blocks:
+class IntegerBlocks:
     """`store=` for weights as integers with a scale for each block of `size` neighbours in a row, and with `minimum`
     its least number too: kind "int4" (0.63 bytes a weight with blocks of 32; 0.75 with minima) or "int8". store="int4"
-    is `Blocks("int4", 32)`. A weight with rows that are no multiple of the block stays f32, unless `store` names it.
+    is `IntegerBlocks("int4", 32)`. A weight with rows that are no multiple of the block stays f32, unless `store` names
+    it.
 
     Raises GraphError for another kind, or a size that is no power of two from 16 to 256.
     """
@@ -37,14 +38,14 @@ class Blocks:
 
     def __post_init__(self) -> None:
         if self.kind not in BITS:
-            raise GraphError(f'Blocks are of "int4" or "int8", got {shown(self.kind)}', user_loc())
+            raise GraphError(f'IntegerBlocks are of "int4" or "int8", got {shown(self.kind)}', user_loc())
         if self.size not in SIZES or isinstance(self.size, bool):
-            raise GraphError(f"Blocks have {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} weights, got "
+            raise GraphError(f"IntegerBlocks have {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} weights, got "
                              f"{shown(self.size)}", user_loc())
 
 
 SIZES = (16, 32, 64, 128, 256)
-Kind = str | Blocks
+Kind = str | IntegerBlocks
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ def store_choice(store: object) -> Store | None:
 
 def _kind(store: object, pattern: str = "") -> Kind | None:
     name = store.name if isinstance(store, DType) else store
-    if name is None or isinstance(name, Blocks):
+    if name is None or isinstance(name, IntegerBlocks):
         return name
     if isinstance(name, str) and name in STORES:
-        return Blocks(name) if name == "int4" else name
+        return IntegerBlocks(name) if name == "int4" else name
     place = f"[{pattern!r}]" * bool(pattern)
-    raise GraphError(f"store={place} keeps weights as {', '.join(STORES[:-1])} or {STORES[-1]}, or gc.Blocks, got "
-                     f"{shown(store)}", user_loc())
+    raise GraphError(f"store={place} keeps weights as {', '.join(STORES[:-1])} or {STORES[-1]}, or gc.IntegerBlocks, "
+                     f"got {shown(store)}", user_loc())
 
 
 def storing(function: GraphFunction, store: Store | None) -> GraphFunction:
@@ -110,7 +111,7 @@ def storing(function: GraphFunction, store: Store | None) -> GraphFunction:
 
 def _fits(weight: Value, kind: Kind) -> bool:
     columns = weight.type.shape[1]
-    return not isinstance(kind, Blocks) or isinstance(columns, int) and columns % kind.size == 0
+    return not isinstance(kind, IntegerBlocks) or isinstance(columns, int) and columns % kind.size == 0
 
 
 def _check_blocks(kept: Mapping[Value, Kind]) -> None:
@@ -141,7 +142,7 @@ def _stored(graph: Graph, kept: Mapping[Value, Kind]) -> Graph:
     w = Rewriter(graph)
     integers: dict[Value, KeptWeight] = {}
     for v, kind in kept.items():
-        if isinstance(kind, Blocks):
+        if isinstance(kind, IntegerBlocks):
             integers[v] = block_weight(w, w[v], kind.size, BITS[kind.kind], kind.minimum)
         elif kind in ROW_INTEGERS:
             integers[v] = _integer_weight(w, w[v], *ROW_INTEGERS[kind])

@@ -159,10 +159,10 @@ def test_integers_in_every_place_of_a_product(form):
     np.testing.assert_allclose(kept(x), full(x), rtol=1e-4, atol=1e-5 * np.abs(full(x)).max())
 
 
-BLOCKS = {"int4": gc.Blocks("int4"), "4 minima": gc.Blocks("int4", 16, True), "8": gc.Blocks("int8", 64), "8 minima": gc.Blocks("int8", 32, True)}
+BLOCKS = {"int4": gc.IntegerBlocks("int4"), "4 minima": gc.IntegerBlocks("int4", 16, True), "8": gc.IntegerBlocks("int8", 64), "8 minima": gc.IntegerBlocks("int8", 32, True)}
 
 
-def in_blocks(a: np.ndarray, kind: gc.Blocks) -> np.ndarray:
+def in_blocks(a: np.ndarray, kind: gc.IntegerBlocks) -> np.ndarray:
     """The numbers that the codes of the blocks of each row stand for."""
     if a.ndim != 2 or a.dtype != np.float32 or a.shape[1] % kind.size:
         return a
@@ -205,10 +205,10 @@ def test_the_network_is_that_of_the_weights_in_blocks(name, kind):
         assert kept.memory.derived <= 1.02 * count * each + 4096
 
 
-@pytest.mark.parametrize("arguments, message", [(("i4",), 'Blocks are of "int4" or "int8"'), (("int4", 24), "Blocks have 16, 32")])
+@pytest.mark.parametrize("arguments, message", [(("i4",), 'IntegerBlocks are of "int4" or "int8"'), (("int4", 24), "IntegerBlocks have 16, 32")])
 def test_blocks_that_are_wrong(arguments, message):
     with pytest.raises(gc.GraphError, match=message):
-        gc.Blocks(*arguments)
+        gc.IntegerBlocks(*arguments)
 
 
 def flat(result):
@@ -272,7 +272,7 @@ def test_each_weight_as_its_name_says():
 
 @pytest.mark.parametrize("store, message", [
     ({"heads": "bf16"}, "store=: no f32 parameter with two axes is called 'heads'; there are 0.weight, 1.weight"),
-    ({"0": "i3"}, r"store=\['0'\] keeps weights as f16, bf16, int8 or int4, or gc.Blocks, got 'i3'"),
+    ({"0": "i3"}, r"store=\['0'\] keeps weights as f16, bf16, int8 or int4, or gc.IntegerBlocks, got 'i3'"),
     ({"0": "int4"}, r"rows of 0.weight, f32\[8, 4\], are no whole blocks"), ("int4", "no f32 parameter with rows of whole blocks"), ({0: "bf16"}, "takes patterns")])
 def test_names_that_are_wrong(store, message):
     with pytest.raises(gc.GraphError, match=message) as info:
@@ -282,10 +282,10 @@ def test_names_that_are_wrong(store, message):
 
 @pytest.mark.parametrize("store", ["f32", "i8", "half", 16, gc.f32])
 def test_other_types_are_no_storage(store):
-    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16, int8 or int4, or gc.Blocks, got") as info:
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16, int8 or int4, or gc.IntegerBlocks, got") as info:
         gc.compile(nn.Linear(8), seed=0, store=store, x=gc.f32[1, 4])
     assert info.value.loc.file == __file__
-    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16, int8 or int4, or gc.Blocks, got"):
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16, int8 or int4, or gc.IntegerBlocks, got"):
         gc.Generator(nn.Linear(8), store=store)
 
 
