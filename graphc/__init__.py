@@ -66,6 +66,7 @@ if _TYPE_CHECKING:
     from graphc.nn.remat import remat
     from graphc.quantisation import calibrate
     from graphc.train import train_step
+    from graphc.weight_storage import IntegerBlocks
     from graphc.weights import load_weights, save_weights
     from graphc.dsl.arrangement import column_stack, dstack, fliplr, flipud, hstack, meshgrid, rot90, vstack
     from graphc.dsl.bounded import compress, nonzero, unique
@@ -125,6 +126,7 @@ _LATER = {                                              # loaded at the first us
     "check_gradients": "graphc.gradient_check",
     "train_step": "graphc.train", "distributed": "graphc.doors.mpi", "metrics": "graphc", "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data", "remat": "graphc.nn.remat",
+    "IntegerBlocks": "graphc.weight_storage",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
     "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx", "to_onnx": "graphc.doors.onnx_out.entry",

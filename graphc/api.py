@@ -42,14 +42,14 @@ from graphc.training_graph import Objective, Recipe
 from graphc.product_types import compute_kind, computing
 from graphc.quantisation_report import Quantisation
 from graphc.quantized_products import Calibration
-from graphc.weight_storage import store_choice, storing
+from graphc.weight_storage import StoreOption, store_choice, storing
 
 
 @formed
 def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
             outputs: Sequence[str] | None = None,
-            store: str | DType | Mapping[str, str | None] | None = None,
+            store: StoreOption = None,
             compute: str | DType | Calibration | None = None, memory: str | int | None = None,
             **bindings: TensorType | int):
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
@@ -68,12 +68,13 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     "encoder#1", "encoder#2". Gradients have the names of the graph that they are of: `gc.compile(gc.grad(f, "x"),
     outputs=["features.3"])`.
 
-    `store`: "bf16", "f16" or "int8": the f32 parameters with two axes (weights of linear and recurrent layers,
-    attention, tables of embeddings) are rounded, kept so and read so, while the network computes in f32: to this type,
-    or to integers from -127 to 127 times a scale for each row. Where memory must deliver the weights anew in each call,
-    that is up to two or three times as fast. The state itself stays as it is. By name, `store={"head": "bf16",
-    "layers.*": "int8"}`: the first pattern (as of fnmatch, of parameters or layers) that matches a weight says how it
-    is kept; others stay f32.
+    `store`: "bf16", "f16", "int8", "int4" or gc.IntegerBlocks: the f32 parameters with two axes (weights of linear and
+    recurrent layers, attention, tables of embeddings) are rounded, kept so and read so, while the network computes in
+    f32: to this type, or to integers from -127 to 127 times a scale for each row ("int4": from -7 to 7, for each block
+    of 32). Where memory must deliver the weights anew in each call, that is two to four times as fast; blocks are read
+    by products of up to 4 rows, others read f32 made of them. The state itself stays as it is. By name,
+    `store={"head": "bf16", "layers.*": "int8"}`: the first pattern (as of fnmatch, of parameters or layers) that
+    matches a weight says how it is kept; others stay f32.
 
     `compute`: "bf16": the factors of f32 products (matmul, einsum; not convolutions) are rounded to bf16, their sums
     stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves
@@ -155,7 +156,7 @@ def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, bu
 @formed
 def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
          outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, store: str | DType | Mapping[str, str | None] | None = None,
+         trainable=None, store: StoreOption = None,
          compute: str | DType | Calibration | None = None, memory: str | int | None = None,
          **bindings: TensorType | int) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. Of named dimensions that stay free

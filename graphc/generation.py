@@ -28,7 +28,7 @@ from graphc.prompts import grown, padded_prompts
 from graphc.session import Sampling, Session, SessionPlan, prompt_name
 from graphc.specialised import Specialised
 from graphc.state import Model, State
-from graphc.weight_storage import store_choice
+from graphc.weight_storage import StoreOption, store_choice
 
 KEPT_GENERATORS = 4                 # networks that generate from one state
 MOST_TOKENS = 1 << 31
@@ -41,7 +41,7 @@ KEPT_SESSIONS = 4                   # caches and programs for batches of differe
 def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
              top_p: float | None = None, stop: int | None = None, lengths=None, capacity: int | None = None,
              seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-             threads: int | str = 0, store: str | DType | Mapping[str, str | None] | None = None,
+             threads: int | str = 0, store: StoreOption = None,
              **inputs) -> np.ndarray:
     """The tokens that follow `prompt`, up to `steps` of them: integers [B, n], or [n] for one prompt.
 
@@ -51,7 +51,7 @@ def generate(model: Callable | Model, prompt, steps: int, *, temperature: float 
     name, arrays: `source=` of nn.Seq2Seq, whose prompt is the start token. temperature 0 takes the likeliest token each
     time; otherwise tokens are drawn as by `nn.sample`, by `seed` (0 unless given). After the token `stop` a sequence is
     filled with it; all having stopped, the result ends. `capacity`: tokens that the caches hold.
-    `store`: "bf16", "f16" or "int8", in which weights are kept, or these by names, as in `gc.compile`.
+    `store`: "bf16", "f16", "int8" or "int4", in which weights are kept, or these by names, as in `gc.compile`.
 
     The network looks back only by causal attention, recurrent layers and Collapse; a layer of your own keeps what it
     needs by `nn.decoding`. `gc.Generator(model).check(prompt)` says whether all is kept.
@@ -67,7 +67,7 @@ class Generator:
 
     @converted
     def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None,
-                 threads: int | str = 0, store: str | DType | Mapping[str, str | None] | None = None):
+                 threads: int | str = 0, store: StoreOption = None):
         bound, loc = isinstance(model, Model), user_loc()
         seed = None if seed is None else integer(seed, "seed", 0, MOST_I64, loc)
         capacity = None if capacity is None else integer(capacity, "capacity", 1, MOST_TOKENS, loc)
@@ -181,7 +181,7 @@ formed_methods(Generator)
 
 
 def _generator(model: Callable | Model, state, seed: int | None, capacity: int | None, threads: int,
-               store: str | DType | Mapping[str, str | None] | None) -> Generator:
+               store: StoreOption) -> Generator:
     """For a network on a `State` the one that was made before."""
     owner = model.state if isinstance(model, Model) else state
     if not isinstance(owner, State):

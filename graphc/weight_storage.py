@@ -13,25 +13,53 @@ from graphc.ir.convert import shown
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import BY_NAME, DTYPES, DType, f32, i8
 from graphc.nn.parameter import Parameter
-from graphc.passes.integer_weights import IntegerWeight, reading
+from graphc.passes.block_weights import block_weight
+from graphc.passes.integer_weights import IntegerWeight, KeptWeight, reading
 
 TINY = 1e-30                                    # the largest number of a row counts as that at least: a row of zeros
-INTEGERS = {"int8": (i8, 127)}                  # names of `store`, with their types and the largest number in use
 SHOWN = 8                                       # names in a message
-STORES = (*(d.name for d in DTYPES if d.is_storage), *INTEGERS)
+ROW_INTEGERS = {"int8": (i8, 127)}              # integers with a scale for each row: their types and the largest in use
+STORES = (*(d.name for d in DTYPES if d.is_storage), *ROW_INTEGERS, "int4")
+BITS = {"int8": 8, "int4": 4}
+
+
+@dataclass(frozen=True)
+class IntegerBlocks:
+    """`store=` for weights as integers with a scale for each block of `size` neighbours in a row, and with `minimum`
+    its least number too: kind "int4" (0.63 bytes a weight with blocks of 32; 0.75 with minima) or "int8". store="int4"
+    is `IntegerBlocks("int4", 32)`. A weight with rows that are no multiple of the block stays f32, unless `store` names
+    it.
+
+    Raises GraphError for another kind, or a size that is no power of two from 16 to 256.
+    """
+    kind: str
+    size: int = 32
+    minimum: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in BITS:
+            raise GraphError(f'IntegerBlocks are of "int4" or "int8", got {shown(self.kind)}', user_loc())
+        if self.size not in SIZES or isinstance(self.size, bool):
+            raise GraphError(f"IntegerBlocks have {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} weights, got "
+                             f"{shown(self.size)}", user_loc())
+
+
+SIZES = (16, 32, 64, 128, 256)
+Kind = str | IntegerBlocks
 
 
 @dataclass(frozen=True)
 class StoreByName:
     """Weights whose names, or whose layers' names, match a pattern (as of fnmatch) are kept as `choices` says of the
     first that does; all others in f32."""
-    choices: tuple[tuple[str, str | None], ...]
+    choices: tuple[tuple[str, Kind | None], ...]
 
-    def of(self, weight: str) -> str | None:
+    def of(self, weight: str) -> Kind | None:
         return next((store for pattern, store in self.choices if matches(weight, pattern)), None)
 
 
-Store = str | StoreByName
+Store = Kind | StoreByName
+StoreOption = Kind | DType | Mapping[str, Kind | DType | None] | None       # what users give
 
 
 def matches(weight: str, pattern: str) -> bool:
@@ -41,20 +69,22 @@ def matches(weight: str, pattern: str) -> bool:
 def store_choice(store: object) -> Store | None:
     """`store=` as a name, or names by patterns. GraphError unless weights can be kept so."""
     if not isinstance(store, Mapping):
-        return _store_name(store)
+        return _kind(store)
     if wrong := [key for key in store if not isinstance(key, str)]:
         raise GraphError(f'store= by name takes patterns, {{"head": "bf16", "layers.*": "int8"}}; got '
                          f"{shown(wrong[0])}", user_loc())
-    return StoreByName(tuple((pattern, _store_name(value, pattern)) for pattern, value in store.items()))
+    return StoreByName(tuple((pattern, _kind(value, pattern)) for pattern, value in store.items()))
 
 
-def _store_name(store: object, pattern: str = "") -> str | None:
+def _kind(store: object, pattern: str = "") -> Kind | None:
     name = store.name if isinstance(store, DType) else store
-    if name is None or (isinstance(name, str) and name in STORES):
+    if name is None or isinstance(name, IntegerBlocks):
         return name
+    if isinstance(name, str) and name in STORES:
+        return IntegerBlocks(name) if name == "int4" else name
     place = f"[{pattern!r}]" * bool(pattern)
-    raise GraphError(f"store={place} keeps weights as {', '.join(STORES[:-1])} or {STORES[-1]}, got {shown(store)}",
-                     user_loc())
+    raise GraphError(f"store={place} keeps weights as {', '.join(STORES[:-1])} or {STORES[-1]}, or gc.IntegerBlocks, "
+                     f"got {shown(store)}", user_loc())
 
 
 def storing(function: GraphFunction, store: Store | None) -> GraphFunction:
@@ -69,10 +99,26 @@ def storing(function: GraphFunction, store: Store | None) -> GraphFunction:
                          user_loc())
     if isinstance(store, StoreByName):
         _check_patterns(store, [v.name for v in weights])
-        kept = {v: name for v in weights if (name := store.of(v.name)) is not None}
+        kept = {v: kind for v in weights if (kind := store.of(v.name)) is not None}
+        _check_blocks(kept)
     else:
-        kept = dict.fromkeys(weights, store)
+        kept = {v: store for v in weights if _fits(v, store)}
+        if not kept:
+            raise GraphError(f"store={_written(store)}: {function.name} has no f32 parameter with rows of whole blocks",
+                             user_loc())
     return replace(function, graph=_stored(function.graph, kept)) if kept else function
+
+
+def _fits(weight: Value, kind: Kind) -> bool:
+    columns = weight.type.shape[1]
+    return not isinstance(kind, IntegerBlocks) or isinstance(columns, int) and columns % kind.size == 0
+
+
+def _check_blocks(kept: Mapping[Value, Kind]) -> None:
+    for v, kind in kept.items():
+        if not _fits(v, kind):
+            raise GraphError(f"store=: rows of {v.name}, {v.type}, are no whole blocks of {_written(kind)}: keep it "
+                             f'in another way, {{"{v.name}": "int8", …}}', user_loc())
 
 
 def _written(store: Store) -> str:
@@ -86,18 +132,22 @@ def _check_patterns(store: StoreByName, weights: Sequence[str]) -> None:
                              f"{', '.join(weights[:SHOWN])}{', …' * (len(weights) > SHOWN)}", user_loc())
 
 
-def _stored(graph: Graph, kept: Mapping[Value, str]) -> Graph:
+def _stored(graph: Graph, kept: Mapping[Value, Kind]) -> Graph:
     """The graph, reading these state arrays as they are after rounding. What is rounded depends on state alone, so it
     is derived: made when the state has changed, packed, and all that calls read.
 
-    Of integers, products and lookups, those in loops too, read the integers: the scales are multiplied into the result,
-    or into the other factor. Any other operator reads the numbers that they stand for."""
-    w, integers = Rewriter(graph), {}
-    for v, name in kept.items():
-        if name in INTEGERS:
-            integers[v] = _integer_weight(w, w[v], *INTEGERS[name])
+    Of integers, products and lookups, those in loops too, read the integers: scales of rows are multiplied into the
+    result, or into the other factor; blocks are read so by products of few rows. Any other operator reads the numbers
+    that they stand for."""
+    w = Rewriter(graph)
+    integers: dict[Value, KeptWeight] = {}
+    for v, kind in kept.items():
+        if isinstance(kind, IntegerBlocks):
+            integers[v] = block_weight(w, w[v], kind.size, BITS[kind.kind], kind.minimum)
+        elif kind in ROW_INTEGERS:
+            integers[v] = _integer_weight(w, w[v], *ROW_INTEGERS[kind])
         else:
-            w.map[v] = w.cast(w.cast(w[v], dtype=BY_NAME[name]), dtype=v.type.dtype)
+            w.map[v] = w.cast(w.cast(w[v], dtype=BY_NAME[kind]), dtype=v.type.dtype)
     return reading(w, integers, {})
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from graphc.errors import InternalError
 from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Arrays, Literal, Op, Opcode, as_tuple
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import COPY, WHERE, Cast, StopGradient
 from graphc.ir.ops.index import Take, TakeAlongAxis
@@ -19,6 +20,7 @@ from graphc.ir.types import DTYPES, DType, TensorType, dtype_of
 Types = Mapping[DType, DType]
 # the elements of the result are elements of operands, constants or conversions; so with all of Movement
 MOVES: frozenset[Opcode] = frozenset((Constant, Cast, StopGradient, COPY, WHERE, Take, TakeAlongAxis, Pair))
+READS: frozenset[Opcode] = frozenset((BlockProduct,))      # they convert what they load
 COMPUTE: Types = {d: d.compute for d in DTYPES if d.is_storage}
 
 
@@ -48,7 +50,7 @@ def retyped(value: Any, types: Types, region: Callable[[Graph], Graph] = _no_reg
 
 def computes_on_stored(node: Node) -> bool:
     """Whether the node calculates with numbers that are only stored, and not merely moves or converts them."""
-    return (not isinstance(node.op, Movement) and node.op.opcode not in MOVES and not regions(node.op)
+    return (not isinstance(node.op, Movement) and node.op.opcode not in MOVES | READS and not regions(node.op)
             and any(v.type.dtype.is_storage for v in (*node.inputs, *node.outputs)))
 
 

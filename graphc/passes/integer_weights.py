@@ -1,10 +1,11 @@
-"""Products with matrices of integers that stand for numbers: codes times a scale for each row or column."""
+"""Products with matrices of integers that stand for numbers: codes times a scale for each row or column, or for each
+block of a row."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Protocol, Self
 
 from graphc.errors import InternalError
 from graphc.ir.builder import Rewriter
@@ -19,6 +20,28 @@ from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
 
 
+class KeptWeight(Protocol):
+    """A matrix of numbers as arrays of fewer bits."""
+
+    def turned(self, w: Rewriter) -> Self:
+        """The transposed matrix."""
+
+    def numbers(self, w: Rewriter) -> Value:
+        """The matrix, f32."""
+
+    def product(self, w: Rewriter, other: Value, place: int) -> Value | None:
+        """Its product with f32 numbers, of which it is operand `place`; None: best that of the numbers."""
+
+    def rows(self, w: Rewriter, positions: Value) -> Value | None:
+        """Rows of it, f32; None: best those of the numbers."""
+
+    def captured(self, w: Rewriter) -> tuple[Value, tuple[Value, ...]]:
+        """What a loop captures in the place of the numbers, f32, and besides."""
+
+    def inside(self, v: Value, added: Sequence[Value]) -> Self:
+        """The matrix in the body of a loop, of what it captures."""
+
+
 @dataclass(frozen=True)
 class IntegerWeight:
     """A matrix as codes * scale: the codes integers, or f32 that hold integers; scale f32, with a size of 1 where
@@ -28,7 +51,6 @@ class IntegerWeight:
     axis: int
 
     def turned(self, w: Rewriter) -> IntegerWeight:
-        """The transposed matrix."""
         codes, scale = (w.transpose(v, perm=(1, 0)) for v in (self.codes, self.scale))
         return IntegerWeight(codes, scale, 1 - self.axis)
 
@@ -38,6 +60,27 @@ class IntegerWeight:
 
     def numbers(self, w: Rewriter) -> Value:
         return w.mul(self.wide(w), self.scale)
+
+    def product(self, w: Rewriter, other: Value, place: int) -> Value:
+        # the axis with the scales is summed over, or one of the result: its last one, or the one before
+        summed, last = self.axis != place, place == 1 or other.type.rank == 1
+        size = self.scale.type.shape[self.axis]
+        scale = w.reshape(self.scale, shape=(size,) if last else (size, 1))
+        other = w.mul(other, scale) if summed else other
+        y = w.matmul(self.wide(w), other) if place == 0 else w.matmul(other, self.wide(w))
+        return y if summed else w.mul(y, scale)
+
+    def rows(self, w: Rewriter, positions: Value) -> Value | None:
+        if self.axis != 0:
+            return None
+        rows, scale = (w.apply(Take(0), [a, positions])[0] for a in (self.codes, self.scale))
+        return w.mul(w.cast(rows, dtype=f32), scale)
+
+    def captured(self, w: Rewriter) -> tuple[Value, tuple[Value, ...]]:
+        return self.wide(w), (self.scale,)
+
+    def inside(self, v: Value, added: Sequence[Value]) -> IntegerWeight:
+        return IntegerWeight(v, added[0], self.axis)
 
 
 @dataclass(frozen=True)
@@ -93,7 +136,7 @@ def _integer_weight(w: Rewriter, node: Node, axis: int) -> IntegerWeight:
     return IntegerWeight(w[codes], w.broadcast_to(flat, shape=shape) if one else flat, axis)
 
 
-def reading(w: Rewriter, kept: dict[Value, IntegerWeight], scaled: Mapping[Node, int]) -> Graph:
+def reading(w: Rewriter, kept: dict[Value, KeptWeight], scaled: Mapping[Node, int]) -> Graph:
     """The graph that `w` rewrites, with products, lookups and loops that read the integers of these of its values, of
     what the nodes `scaled` compute (with the axis of the scales), and of transposes."""
     for v, weight in kept.items():
@@ -112,31 +155,23 @@ def reading(w: Rewriter, kept: dict[Value, IntegerWeight], scaled: Mapping[Node,
     return w.done()
 
 
-def _product(w: Rewriter, node: Node, kept: Mapping[Value, IntegerWeight]) -> Sequence[Value] | None:
+def _product(w: Rewriter, node: Node, kept: Mapping[Value, KeptWeight]) -> Sequence[Value] | None:
     """A product with one of the weights; None for any other node."""
     place = next((i for i, v in enumerate(node.inputs) if v in kept), None)
     if place is None or not isinstance(node.op, Matmul) or node.op.dtype not in (None, f32):
         return None
-    weight, other = kept[node.inputs[place]], w[node.inputs[1 - place]]
-    # the axis with the scales is summed over, or one of the result: its last one, or the one before
-    summed, last = weight.axis != place, place == 1 or other.type.rank == 1
-    size = weight.scale.type.shape[weight.axis]
-    scale = w.reshape(weight.scale, shape=(size,) if last else (size, 1))
-    other = w.mul(other, scale) if summed else other
-    y = w.matmul(weight.wide(w), other) if place == 0 else w.matmul(other, weight.wide(w))
-    return [y if summed else w.mul(y, scale)]
+    y = kept[node.inputs[place]].product(w, w[node.inputs[1 - place]], place)
+    return None if y is None else [y]
 
 
-def _lookup(w: Rewriter, node: Node, kept: Mapping[Value, IntegerWeight]) -> Sequence[Value] | None:
+def _lookup(w: Rewriter, node: Node, kept: Mapping[Value, KeptWeight]) -> Sequence[Value] | None:
     """Rows of one of the weights; None for any other node."""
     weight = kept.get(node.inputs[0]) if isinstance(node.op, Take) and node.op.axis == 0 else None
-    if weight is None or weight.axis != 0:
-        return None
-    rows, scale = (w.apply(node.op, [a, w[node.inputs[1]]])[0] for a in (weight.codes, weight.scale))
-    return [w.mul(w.cast(rows, dtype=f32), scale)]
+    rows = None if weight is None else weight.rows(w, w[node.inputs[1]])
+    return None if rows is None else [rows]
 
 
-def _loop(w: Rewriter, node: Node, kept: Mapping[Value, IntegerWeight]) -> Sequence[Value] | None:
+def _loop(w: Rewriter, node: Node, kept: Mapping[Value, KeptWeight]) -> Sequence[Value] | None:
     """A loop that captures some of the weights: it captures their integers, and their scales besides."""
     if not isinstance(node.op, Scan):
         return None
@@ -145,9 +180,13 @@ def _loop(w: Rewriter, node: Node, kept: Mapping[Value, IntegerWeight]) -> Seque
     if not captured:
         return None
     body, operands = Rewriter(node.op.body), [w[v] for v in node.inputs]
-    inside = {}
+    inside: dict[Value, KeptWeight] = {}
+    added: list[Value] = []
     for i, weight in captured.items():
-        v, operands[i] = node.op.body.inputs[i], weight.wide(w)
-        inside[v] = IntegerWeight(body[v], body.input(f"{v.name}.scale", weight.scale.type), weight.axis)
+        v = node.op.body.inputs[i]
+        operands[i], others = weight.captured(w)
+        inside[v] = weight.inside(body[v], [body.input(f"{v.name}.{number}", other.type)
+                                            for number, other in enumerate(others)])
+        added += others
     op = node.op.replace(body=reading(body, inside, {}))
-    return w.apply(op, [*operands, *(weight.scale for weight in captured.values())])
+    return w.apply(op, [*operands, *added])

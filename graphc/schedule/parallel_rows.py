@@ -14,9 +14,10 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Dims, ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
-from graphc.ir.ops import embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
+from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
 from graphc.schedule.view import ViewType
 
+ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multiplied at the same time
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
 
@@ -177,6 +178,12 @@ def _right_hand_sides(op, ins, outs) -> Rows:
     return Rows((*batch, ceil_div(k, CHUNK)), lane, unit_stride(-1, ins[1], outs[0]), typical(n)**2 // 2)
 
 
+def _block_product(op, ins, outs) -> Rows:
+    """Some rows of the matrix by all of the other operand."""
+    x, codes = ins[:2]
+    return Rows((ceil_div(codes.shape[0], ROWS_TOGETHER),), x.shape[-1], True, ROWS_TOGETHER * prod(x.shape[:-1]))
+
+
 def _pool(op, ins, outs) -> Rows:
     n, c, *size = outs[0].shape
     if unit_stride(CHANNEL_AXIS, *ins, *outs):
@@ -198,6 +205,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
 
 
 RULES: dict[type, Callable[..., Rows]] = {
+    blocks.BlockProduct: _block_product,
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
     scatter.Scatter: _scatter, scatter.ScatterAlongAxis: _along,
     embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,

@@ -159,6 +159,58 @@ def test_integers_in_every_place_of_a_product(form):
     np.testing.assert_allclose(kept(x), full(x), rtol=1e-4, atol=1e-5 * np.abs(full(x)).max())
 
 
+BLOCKS = {"int4": gc.IntegerBlocks("int4"), "4 minima": gc.IntegerBlocks("int4", 16, True), "8": gc.IntegerBlocks("int8", 64), "8 minima": gc.IntegerBlocks("int8", 32, True)}
+
+
+def in_blocks(a: np.ndarray, kind: gc.IntegerBlocks) -> np.ndarray:
+    """The numbers that the codes of the blocks of each row stand for."""
+    if a.ndim != 2 or a.dtype != np.float32 or a.shape[1] % kind.size:
+        return a
+    x, levels = a.reshape(len(a), -1, kind.size), 1 << (4 if kind.kind == "int4" else 8)
+    low = x.min(2, keepdims=True) if kind.minimum else np.float32(0)
+    most = (x.max(2, keepdims=True) - low) / np.float32(levels - 1) if kind.minimum else np.abs(x).max(2, keepdims=True) / np.float32(levels // 2 - 1)
+    scale = np.maximum(most, np.float32(1e-30))
+    return (np.rint((x - low) / scale) * scale + low).reshape(a.shape)
+
+
+BLOCK_NETS = {
+    "mlp": (nn.Linear(64) >> nn.relu >> nn.Linear(40), {"x": gc.f32[1, 128]}),
+    "rows": (nn.Linear(64) >> nn.tanh >> nn.Linear(40), {"x": gc.f32[3, 128]}),
+    "many": (nn.Linear(64) >> nn.tanh >> nn.Linear(40), {"x": gc.f32[9, 64]}),
+    "named": (nn.Linear(64) >> nn.tanh >> nn.Linear(40), {"x": gc.f32["B", 64]}),
+    "lstm": (nn.LSTM(64, layers=2), {"x": gc.f32[9, 1, 64]}),
+    "gru": (nn.GRU(64), {"x": gc.f32[9, 2, 64]}),
+    "blocks": (nn.Embedding(50, 64) >> nn.TransformerBlock(heads=2, causal=True) >> nn.Linear(50), {"x": gc.i64[1, 3]}),
+}
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("name", BLOCK_NETS)
+def test_the_network_is_that_of_the_weights_in_blocks(name, kind):
+    """Products of few rows, those in loops too, read codes; all give the numbers that these stand for."""
+    net, types = BLOCK_NETS[name]
+    (x_name, type), = types.items()
+    shape = tuple(5 if n == "B" else n for n in map(lambda d: d if isinstance(d, int) else "B", type.shape))
+    x = RNG.integers(0, 50, shape) if type.dtype.is_int else RNG.standard_normal(shape).astype(np.float32)
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, **types))}
+    kept = gc.compile(net, state=state, store="int4" if kind == "int4" else BLOCKS[kind], **types)
+    full = gc.compile(net, state={n: in_blocks(a, BLOCKS[kind]) for n, a in state.items()}, **types)
+    for a, b in zip(flat(kept(x)), flat(full(x)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+    if name in ("mlp", "rows", "lstm", "gru", "blocks"):
+        assert "block_product" in kept.dump("fused")
+    if name in ("mlp", "rows", "blocks"):
+        count, chosen = sum(a.size for a in state.values() if a.ndim == 2), BLOCKS[kind]
+        each = (0.5 if chosen.kind == "int4" else 1) + 4 * (1 + chosen.minimum) / chosen.size
+        assert kept.memory.derived <= 1.02 * count * each + 4096
+
+
+@pytest.mark.parametrize("arguments, message", [(("i4",), 'IntegerBlocks are of "int4" or "int8"'), (("int4", 24), "IntegerBlocks have 16, 32")])
+def test_blocks_that_are_wrong(arguments, message):
+    with pytest.raises(gc.GraphError, match=message):
+        gc.IntegerBlocks(*arguments)
+
+
 def flat(result):
     return result if isinstance(result, tuple) else (result,)
 
@@ -220,7 +272,8 @@ def test_each_weight_as_its_name_says():
 
 @pytest.mark.parametrize("store, message", [
     ({"heads": "bf16"}, "store=: no f32 parameter with two axes is called 'heads'; there are 0.weight, 1.weight"),
-    ({"0": "i3"}, r"store=\['0'\] keeps weights as f16, bf16 or int8, got 'i3'"), ({0: "bf16"}, "takes patterns")])
+    ({"0": "i3"}, r"store=\['0'\] keeps weights as f16, bf16, int8 or int4, or gc.IntegerBlocks, got 'i3'"),
+    ({"0": "int4"}, r"rows of 0.weight, f32\[8, 4\], are no whole blocks"), ("int4", "no f32 parameter with rows of whole blocks"), ({0: "bf16"}, "takes patterns")])
 def test_names_that_are_wrong(store, message):
     with pytest.raises(gc.GraphError, match=message) as info:
         gc.compile(nn.Linear(8) >> nn.Linear(3), seed=0, store=store, x=gc.f32[1, 4])
@@ -229,10 +282,10 @@ def test_names_that_are_wrong(store, message):
 
 @pytest.mark.parametrize("store", ["f32", "i8", "half", 16, gc.f32])
 def test_other_types_are_no_storage(store):
-    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16 or int8, got") as info:
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16, int8 or int4, or gc.IntegerBlocks, got") as info:
         gc.compile(nn.Linear(8), seed=0, store=store, x=gc.f32[1, 4])
     assert info.value.loc.file == __file__
-    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16 or int8, got"):
+    with pytest.raises(gc.GraphError, match="store= keeps weights as f16, bf16, int8 or int4, or gc.IntegerBlocks, got"):
         gc.Generator(nn.Linear(8), store=store)
 
 

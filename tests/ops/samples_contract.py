@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from op_sample import FLOATS, Sample, distinct, each, floats, values
+from op_sample import FLOATS, Sample, distinct, each, floats, rng_for, values
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.contract import Einsum, Matmul
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvTranspose, ConvWeightGrad
@@ -18,7 +19,7 @@ from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.remat import Hold, Remat
 from graphc.ir.ops.window import AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
-from graphc.ir.types import DType, TensorType, bool_, f32, f64, i64
+from graphc.ir.types import DType, TensorType, bf16, bool_, f16, f32, f64, i8, i64, u8
 
 MATMULS = (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((7, 17), (17, 33)), ((33, 8), (8, 100)), ((5, 2, 3), (3, 4)),
            ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)),
@@ -62,6 +63,17 @@ def products() -> Iterator[Sample]:
     for equation, *shapes in EINSUMS:
         yield from each(Einsum(equation), (shapes,), tag=equation, expect=lambda x, y, e=equation: np.einsum(e, x, y),
                         tolerance=128)
+
+
+def block_products() -> Iterator[Sample]:
+    """Blocks of whole vectors and of less, rows that are no multiple of those taken together, and one row."""
+    for rows, columns, block, x in ((9, 64, 32, (1,)), (1, 128, 64, ()), (6, 12, 4, (3, 2)), (33, 96, 32, (2,)),
+                                    (5, 24, 8, (0,)), (4, 256, 256, (1,))):
+        for bits, zero, scale, least in ((4, 8, f16, False), (4, 0, f16, True), (8, 0, f32, False), (8, 0, bf16, True)):
+            codes = rng_for(rows, columns, bits).integers(0, 256, (rows, columns * bits // 8)).astype(np.uint8).view((u8 if bits == 4 else i8).np)
+            parts = [np.abs(floats((rows, columns // block), seed=k)).astype(scale.np) for k in range(1 + least)]
+            yield Sample(BlockProduct(block, bits, zero), (floats((*x, columns)), codes, *parts), f"{scale}{least}",
+                         tolerance=4096)
 
 
 def convolutions() -> Iterator[Sample]:
@@ -153,4 +165,4 @@ def control() -> Iterator[Sample]:
             yield Sample(Hold(), (floats(shape, dtype), floats((5,), dtype)), f"{shape}")
 
 
-SAMPLES = (*products(), *convolutions(), *winograd(), *pools(), *attentions(), *control())
+SAMPLES = (*products(), *block_products(), *convolutions(), *winograd(), *pools(), *attentions(), *control())

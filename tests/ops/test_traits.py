@@ -24,6 +24,7 @@ from graphc.ir.ops.elementwise import ADD, Cast, Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.remat import Hold, Remat
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import f64
 from graphc.memory.planner import REGION_PLANNERS
@@ -227,7 +228,7 @@ def test_operators_are_linear_where_they_say_so():
         for group in groups(s.op, s.arrays):
             assert set(group) <= set(float_operands(s)) and is_linear(s, group), (s.name, group)
             checked.add(s.op.opcode)
-    of_f32_alone = {WinogradWeights, WinogradConv2d, WinogradWeightGrad}
+    of_f32_alone = {BlockProduct, WinogradWeights, WinogradConv2d, WinogradWeightGrad}
     assert {s.op.opcode for s in SAMPLES if s.op.linear_in} == checked | of_f32_alone
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.codegen.loops.builder import LoopFunction
-from graphc.codegen.lower import attention, cumulative, factor, index, movement, sort, window, winograd
+from graphc.codegen.lower import attention, blocks, cumulative, factor, index, movement, sort, window, winograd
 from graphc.codegen.lower.contraction.epilogue import epilogue_of
 from graphc.codegen.lower.contraction.lowering import lower_contraction
 from graphc.codegen.lower.nest import lower_nest
@@ -47,5 +47,5 @@ def _contraction(r: KernelRequest[ContractionSchedule]) -> LoopFunction:
 LOWERINGS: dict[type[Op], Lowering] = {
     **dict.fromkeys(NESTS, lower_nest), **dict.fromkeys(CONTRACTIONS, _contraction),
     **index.LOWERINGS, **movement.LOWERINGS, **cumulative.LOWERINGS, **sort.LOWERINGS, **window.LOWERINGS,
-    **factor.LOWERINGS, **winograd.LOWERINGS, **attention.LOWERINGS,
+    **factor.LOWERINGS, **winograd.LOWERINGS, **attention.LOWERINGS, **blocks.LOWERINGS,
 }

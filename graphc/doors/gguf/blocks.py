@@ -17,10 +17,11 @@ LONG = 256                          # elements of a K-block
 @dataclass(frozen=True)
 class Quantised:
     """An array [..., K] as integers i8 of the same shape, a scale of each block, [..., K / size], and None or what is
-    added to its elements: codes * scale + minimum, in f32."""
+    added to its elements: codes * scale + minimum, in f32. least: of codes with 4 bits, the least there can be."""
     codes: np.ndarray
     scale: np.ndarray
     minimum: np.ndarray | None = None
+    least: int | None = None
 
     @property
     def block(self) -> int:
@@ -37,12 +38,13 @@ class Quantised:
 @dataclass(frozen=True)
 class NumberKind:
     """A number type: elements and bytes of a block, and what its blocks [n, bytes] are; `read` None: whole numbers of
-    the type `dtype`."""
+    the type `dtype`. `least`: of codes with 4 bits, the least there can be."""
     name: str
     elements: int
     nbytes: int
     read: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
     dtype: np.dtype | None = None
+    least: int | None = None
 
 
 def decoded(tensor: GgufTensor) -> np.ndarray | Quantised:
@@ -53,8 +55,8 @@ def decoded(tensor: GgufTensor) -> np.ndarray | Quantised:
         return typed_view(tensor.data, kind.dtype, tensor.shape)
     parts = kind.read(tensor.data.reshape(-1, kind.nbytes))
     codes, *rest = parts
-    rows = tensor.shape[:-1]
-    return Quantised(codes.reshape(tensor.shape), *(a.reshape(*rows, -1) for a in rest))
+    scale, *minimum = (a.reshape(*tensor.shape[:-1], -1) for a in rest)
+    return Quantised(codes.reshape(tensor.shape), scale, minimum[0] if minimum else None, kind.least)
 
 
 def _halves(blocks: np.ndarray, at: int, count: int = 1) -> np.ndarray:
@@ -109,7 +111,8 @@ def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
 KINDS = {
     0: NumberKind("F32", 1, 4, dtype=np.dtype(np.float32)), 1: NumberKind("F16", 1, 2, dtype=np.dtype(np.float16)),
     30: NumberKind("BF16", 1, 2, dtype=np.dtype(ml_dtypes.bfloat16)),
-    2: NumberKind("Q4_0", 32, 18, _q4_0), 3: NumberKind("Q4_1", 32, 20, _q4_1), 8: NumberKind("Q8_0", 32, 34, _q8_0),
-    12: NumberKind("Q4_K", LONG, 144, _q4_k), 13: NumberKind("Q5_K", LONG, 176, _q5_k),
+    2: NumberKind("Q4_0", 32, 18, _q4_0, least=-8), 3: NumberKind("Q4_1", 32, 20, _q4_1, least=0),
+    8: NumberKind("Q8_0", 32, 34, _q8_0),
+    12: NumberKind("Q4_K", LONG, 144, _q4_k, least=0), 13: NumberKind("Q5_K", LONG, 176, _q5_k),
     14: NumberKind("Q6_K", LONG, 210, _q6_k)}
 """By the numbers that files give the types."""

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 STORES = (f32, bf16, f16)
-PANEL = 64                          # rows of a matrix whose integers lie side by side: four vectors of f32
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,8 @@ def from_gguf(path: str | os.PathLike[str], *, store: DType | str | None = None)
     Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K. The network takes input_ids, integers [B, T], and gives the logits of the
     next token [B, T, vocabulary]. Parameters are called as in transformers ("model.layers.0.mlp.up_proj.weight").
 
-    The file is mapped, whole numbers stay so. Integers of few bits become i8 without a loss, and a single sequence's
-    tokens read these, with f32 sums; prompts, several sequences, and whatever gc.compile makes multiply by the same
+    The file is mapped, whole numbers stay so. Integers of few bits become 4 or 8 bits without a loss, and tokens of few
+    sequences read these, with f32 sums; prompts, more sequences, and whatever gc.compile makes multiply by the same
     weights as f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now;
     bf16 and f16 round.
 
@@ -120,13 +118,14 @@ def _names(file: GgufFile) -> Mapping[str, str]:
 
 def _blocks(array: Quantised) -> tuple[BlockStorage, dict[str, np.ndarray]]:
     """How a matrix [N, K] is kept, and its arrays (see `BlockStorage`)."""
-    rows, count = array.scale.shape
-    panel = gcd(rows, PANEL)
-    codes = array.codes.reshape(rows // panel, panel, count, array.block).transpose(0, 2, 3, 1)
-    scales = {name: a.reshape(rows // panel, panel, count).transpose(0, 2, 1)
-              for name, a in (("scale", array.scale), ("minimum", array.minimum)) if a is not None}
-    storage = BlockStorage(array.block, panel, _float_type(array.scale), array.minimum is not None)
-    return storage, {name: np.ascontiguousarray(a) for name, a in {"codes": codes, **scales}.items()}
+    parts = {name: a.astype(np.float32) for name, a in (("scale", array.scale), ("minimum", array.minimum))
+             if a is not None}
+    least, shifted = array.least, array.minimum is not None
+    if least is None:
+        return BlockStorage(array.block, 8, 0, shifted), {"codes": array.codes, **parts}
+    codes = (array.codes - np.int8(least)).view(np.uint8).reshape(*array.scale.shape, 2, -1)
+    packed = (codes[..., 0, :] | codes[..., 1, :] << np.uint8(4)).reshape(len(codes), -1)
+    return BlockStorage(array.block, 4, -least, shifted), {"codes": packed, **parts}
 
 
 def _float_type(array: np.ndarray) -> DType:

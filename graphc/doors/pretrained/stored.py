@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import graphc as gc
 from graphc import nn
-from graphc.ir.types import DType, f32, i8
+from graphc.dsl.array import emit
+from graphc.ir.ops.blocks import CODES, FEW_ROWS
+from graphc.ir.types import DType, f32
 from graphc.nn.decode import stepping
 from graphc.nn.parameter import ZEROS, Normal
 
@@ -43,52 +46,43 @@ class WholeStorage:
 
 @dataclass(frozen=True)
 class BlockStorage:
-    """Integers and a scale for each block of `size` of a row, the rows in panels of `panel`, so that what is read
-    together lies together: W[p * panel + l, g * size + k] = codes[p, g, k, l] * scale[p, g, l] + minimum[p, g, l].
-    weight.codes is i8 [rows / panel, columns / size, size, panel], weight.scale and weight.minimum are without `size`.
+    """Codes of few bits and a scale for each block of `size` columns of a row, as `BlockProduct` takes them:
+    weight.codes, u8 [rows, columns / 2] or i8 [rows, columns], weight.scale and weight.minimum, f32
+    [rows, columns / size].
 
-    One token's product reads the integers, and makes of each the number that it stands for, in registers: so many
-    multiplications hide behind memory. Several tokens (a prompt, sequences side by side) multiply by W as f32, which is
-    made and packed once.
+    Few tokens' products read the codes themselves, with f32 sums. Whole sequences multiply by W as f32, which is made
+    and packed once: that rounds in another order.
     """
     size: int
-    panel: int
-    dtype: DType
+    bits: int
+    zero: int
     shifted: bool
 
     def matrix(self, layer: nn.Module, rows: int, columns: int) -> gc.Array:
-        return self._blocks(layer, rows, columns).transpose(1, 2, 0, 3).reshape(columns, rows).T
+        return self._numbers(*self._parts(layer, rows, columns))
 
     def product(self, layer: nn.Module, x: gc.Array, rows: int) -> gc.Array:
-        columns = int(x.shape[-1])
-        tokens = x.reshape(-1, columns)
-        if stepping() is None or tokens.shape[0] != 1:
+        columns, tokens = int(x.shape[-1]), prod(x.shape[:-1])
+        if stepping() is None or not isinstance(tokens, int) or tokens > FEW_ROWS:
             return x @ self.matrix(layer, rows, columns).T
-        y = tokens.reshape(1, columns // self.size, self.size, 1) * self._blocks(layer, rows, columns)
-        return gc.sum(y, axis=(1, 2)).reshape(*x.shape[:-1], rows)
+        return emit("block_product", x, *self._parts(layer, rows, columns), block=self.size, bits=self.bits,
+                    zero=self.zero)
 
     def rows(self, layer: nn.Module, ids: gc.Array, rows: int, columns: int) -> gc.Array:
-        codes, scale, minimum = self._parts(layer, rows, columns)
-        count, ids = columns // self.size, gc.expand_dims(ids.astype(gc.i64), -1)
-        place = ids // self.panel * count + gc.iota((count,), dtype=gc.i64)             # of each block, [..., count]
-        lane = ids % self.panel
-        inner = gc.expand_dims(place * self.size, -1) + gc.iota((self.size,), dtype=gc.i64)
-        w = gc.take(codes.reshape(-1), inner * self.panel + gc.expand_dims(lane, -1)).astype(f32)
+        return self._numbers(*(gc.embedding(part, ids) for part in self._parts(layer, rows, columns)))
 
-        def of_blocks(a: gc.Array) -> gc.Array:
-            return gc.expand_dims(gc.take(a.reshape(-1), place * self.panel + lane), -1)
-        w = w * of_blocks(scale)
-        return (w if minimum is None else w + of_blocks(minimum)).reshape(*ids.shape[:-1], columns)
+    def _numbers(self, codes: gc.Array, scale: gc.Array, *minimum: gc.Array) -> gc.Array:
+        """f32 [..., columns]."""
+        codes = codes.reshape(*scale.shape, -1)
+        if self.bits == 4:
+            codes = gc.concat([codes & 15, codes >> 4], codes.ndim - 1)
+        w = (codes.astype(f32) - self.zero) * gc.expand_dims(scale, scale.ndim)
+        for least in minimum:
+            w = w + gc.expand_dims(least, least.ndim)
+        return w.reshape(*scale.shape[:-1], -1)
 
-    def _blocks(self, layer: nn.Module, rows: int, columns: int) -> gc.Array:
-        """W as it lies, f32 [rows / panel, columns / size, size, panel]."""
-        codes, scale, minimum = self._parts(layer, rows, columns)
-        w = codes.astype(f32) * gc.expand_dims(scale, 2)
-        return w if minimum is None else w + gc.expand_dims(minimum, 2)
-
-    def _parts(self, layer: nn.Module, rows: int, columns: int) -> tuple[gc.Array, gc.Array, gc.Array | None]:
-        panels, count = rows // self.panel, columns // self.size
-        scales = {name: layer.buffer(f"weight.{name}", (panels, count, self.panel), ZEROS, self.dtype).astype(f32)
-                  for name in ("scale", "minimum")[:1 + self.shifted]}
-        codes = layer.integers("weight.codes", (panels, count, self.size, self.panel), i8)
-        return codes, scales["scale"], scales.get("minimum")
+    def _parts(self, layer: nn.Module, rows: int, columns: int) -> list[gc.Array]:
+        dtype, together = CODES[self.bits]
+        codes = layer.integers("weight.codes", (rows, columns // together), dtype)
+        return [codes, *(layer.buffer(f"weight.{name}", (rows, columns // self.size), ZEROS)
+                         for name in ("scale", "minimum")[:1 + self.shifted])]

@@ -1,0 +1,101 @@
+"""Matrices of codes in blocks in the place of f32 numbers: how they are made, and what products read them."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from graphc.ir.builder import Rewriter
+from graphc.ir.dims import static_dim
+from graphc.ir.graph import Value
+from graphc.ir.ops.blocks import CODES, FEW_ROWS, BlockProduct
+from graphc.ir.ops.index import Take
+from graphc.ir.ops.shape import Concat
+from graphc.ir.types import f32
+
+TINY = 1e-30                        # a block of zeros has this scale
+
+
+@dataclass(frozen=True)
+class BlockWeight:
+    """A matrix [N, K] that `product` multiplies by, of its codes, scales and perhaps minima; or, with `is_turned`, its
+    transpose. whole: it as f32 numbers, where these are at hand."""
+    op: BlockProduct
+    parts: tuple[Value, ...]
+    is_turned: bool = False
+    whole: Value | None = None
+
+    def turned(self, w: Rewriter) -> BlockWeight:
+        whole = None if self.whole is None else w.transpose(self.whole, perm=(1, 0))
+        return replace(self, is_turned=not self.is_turned, whole=whole)
+
+    def numbers(self, w: Rewriter) -> Value:
+        if self.whole is not None:
+            return self.whole
+        y = _numbers(w, self.op, self.parts)
+        return w.transpose(y, perm=(1, 0)) if self.is_turned else y
+
+    def product(self, w: Rewriter, other: Value, place: int) -> Value | None:
+        """Of few rows, along which the blocks run."""
+        along_blocks = self.is_turned if place == 1 else not self.is_turned and other.type.rank == 1
+        rows = prod(other.type.shape[:-1])
+        if not along_blocks or not isinstance(rows, int) or rows > FEW_ROWS:
+            return None
+        return w.apply(self.op, (other, *self.parts))[0]
+
+    def rows(self, w: Rewriter, positions: Value) -> Value | None:
+        if self.is_turned:
+            return None
+        return _numbers(w, self.op, [w.apply(Take(0), [part, positions])[0] for part in self.parts])
+
+    def captured(self, w: Rewriter) -> tuple[Value, tuple[Value, ...]]:
+        return self.numbers(w), self.parts
+
+    def inside(self, v: Value, added: Sequence[Value]) -> BlockWeight:
+        return replace(self, parts=tuple(added), whole=v)
+
+
+def block_weight(w: Rewriter, weight: Value, block: int, bits: int, with_minimum: bool) -> BlockWeight:
+    """The matrix of codes that is nearest to f32 numbers [N, K]: of a block the largest number becomes the largest
+    code, or with minima the least and the largest number the least and the largest code."""
+    rows, columns = weight.type.shape
+    blocks = w.reshape(weight, shape=(rows, static_dim(columns) // block, block))
+    largest = (1 << bits) - 1 if with_minimum else (1 << bits - 1) - 1
+    if with_minimum:
+        low = w.min(blocks, axes=(2,), keepdims=True)
+        scale = w.maximum(w.div(w.sub(w.max(blocks, axes=(2,), keepdims=True), low), largest), TINY)
+        codes, zero = w.round(w.div(w.sub(blocks, low), scale)), 0
+    else:
+        scale = w.maximum(w.div(w.max(w.abs(blocks), axes=(2,), keepdims=True), largest), TINY)
+        codes, zero = w.round(w.div(blocks, scale)), 0
+    first = -(1 << 7) if bits == 8 and with_minimum else 1 << 3 if bits == 4 and not with_minimum else 0
+    codes = w.add(codes, first) if first else codes
+    op = BlockProduct(block, bits, zero + first)
+    parts = [scale, low] if with_minimum else [scale]
+    flat = [w.reshape(part, shape=scale.type.shape[:2]) for part in parts]
+    return BlockWeight(op, (_packed(w, w.cast(codes, dtype=CODES[bits][0]), bits), *flat))
+
+
+def _packed(w: Rewriter, codes: Value, bits: int) -> Value:
+    """Codes [N, blocks, block] as they lie in memory."""
+    rows, blocks, size = codes.type.shape
+    if bits == 4:
+        half = static_dim(size) // 2
+        low, high = (w.slice(codes, start=(0, 0, at), stop=(rows, blocks, at + half), step=(1, 1, 1))
+                     for at in (0, half))
+        codes = w.bitor(low, w.shift_left(high, bits))
+    return w.reshape(codes, shape=(rows, blocks * codes.type.shape[2]))
+
+
+def _numbers(w: Rewriter, op: BlockProduct, parts: Sequence[Value]) -> Value:
+    """f32 [..., K] of codes [..., K / 2] or [..., K], and scales [..., K / block]."""
+    codes, scale, *minimum = parts
+    shape = scale.type.shape
+    codes = w.reshape(codes, shape=(*shape, op.block * op.bits // 8))
+    if op.bits == 4:
+        codes, = w.apply(Concat(len(shape)), (w.bitand(codes, 15), w.shift_right(codes, op.bits)))
+    y = w.cast(codes, dtype=f32)
+    y = w.mul(w.sub(y, op.zero) if op.zero else y, w.reshape(scale, shape=(*shape, 1)))
+    for low in minimum:
+        y = w.add(y, w.reshape(low, shape=(*shape, 1)))
+    return w.reshape(y, shape=(*shape[:-1], shape[-1] * op.block))
