@@ -177,7 +177,7 @@ def _halves_in_pairs(w: Rewriter, v: Value) -> Value:
     second = w.slice(v, start=(half, *(0,) * (rank - 1)), stop=(count, *rest), step=(1,) * rank)
     if count % 2:
         second = w.pad(second, low=(0,) * rank, high=(1, *(0,) * (rank - 1)))
-    return w.pair(first, second)
+    return w.pack_pair(first, second)
 
 
 def _turned_place(node: Node, kinds: Mapping[Value, Kind], target: Target) -> int | None:
