@@ -40,7 +40,7 @@ class GraphFunction(Shown):
     `retrace(training, trains)`, if something in it depends on the mode or on what a step trains, gives the function
     traced for these; `follows`: the mode is that of the caller, nobody fixed it. `calls` are those of layers,
     `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers
-    that no user wrote.
+    that no user wrote. `remarks`: what `explain` says first.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
@@ -53,6 +53,7 @@ class GraphFunction(Shown):
     calls: tuple[LayerCall, ...] = ()
     orders: AxisOrders | None = None
     derived: bool = False
+    remarks: str = ""
     _others: "dict[bool, GraphFunction]" = field(default_factory=dict)
     _compiled: Callable | None = None
 

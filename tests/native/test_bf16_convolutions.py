@@ -158,6 +158,15 @@ def test_training_follows_f32():
     assert plain[-1] < 0.7 * plain[0] and (plain != low).any() and (np.abs(plain - low) <= 0.01 * plain + 2e-3).all()
 
 
+@pairs
+def test_a_training_step_says_what_stays_in_f32():
+    net = nn.Conv2d(16, 3, stride=2) >> nn.relu >> nn.Conv2d(16, 3, groups=16) >> nn.GlobalAvgPool2d() >> nn.Linear(4)
+    text = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 9, 9], y=gc.i32[4], seed=0,
+                         compute="bf16").explain()
+    left = [line.split(":")[1].split()[0] for line in text.splitlines() if line.endswith("stays f32: a convolution in groups")]
+    assert left == ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"] and text.count("stays f32") == 3
+
+
 def test_code_for_pairs():
     """Foreign CPUs with the instruction: it is in the code of all three."""
     graph, _ = graph_of(operators((4, 32, 9, 9), (32, 32, 3, 3), {"stride": (2, 2)}))
