@@ -76,9 +76,10 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
     `store={"head": "bf16", "layers.*": "int8"}`: the first pattern (as of fnmatch, of parameters or layers) that
     matches a weight says how it is kept; others stay f32.
 
-    `compute`: "bf16": the factors of f32 products (matmul, einsum; not convolutions) are rounded to bf16, their sums
-    stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it saves
-    memory traffic at most (docs/numerics.md).
+    `compute`: "bf16": the factors of f32 products (matmul, einsum, attention, convolutions) are rounded to bf16, their
+    sums stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it
+    saves memory traffic of matrices at most, and the rest stays f32 (docs/numerics.md). `quantisation()` of the result
+    says what stays f32, and why.
 
     `memory`: bytes that a call may take in all (`run.memory.total`), or a text such as "300 MB", as of gc.train_step;
     of named dimensions it needs bounds (`B=(1, 64)`), and holds for the largest sizes.

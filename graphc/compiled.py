@@ -70,8 +70,8 @@ class CompiledGraph(partial[Any], Shown):
         return explained(self.origin, self.compilation.explain())
 
     def quantisation(self) -> QuantisationReport:
-        """Of what `compute="int8"` made: each product's bits, how its activations are quantised, and the errors of its
-        weights. GraphError for other functions."""
+        """Of what `compute=` made: each product's bits, how its activations are rounded, and the errors of its weights,
+        or why it stays f32. GraphError for other functions."""
         return quantisation_of(self.origin)
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:

@@ -100,6 +100,12 @@ class ProductRewriter:
         """What `explain` says of all products."""
         return ""
 
+    @property
+    def left(self) -> str:
+        """The products that stay in f32, and why, and what holds for all, for `explain`."""
+        rows = [f"{p.name}: {p.text} stays f32: {p.why_not}" for p in self.found if p.why_not]
+        return "\n".join(filter(None, (*rows, self.remark)))
+
     def whole(self, graph: Graph) -> Graph:
         return self.rewritten(graph, {v: v.name for v, new in zip(graph.state, graph.updates) if new is None}, False)
 

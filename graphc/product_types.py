@@ -38,10 +38,12 @@ def training_compute(compute: object) -> str | None:
     return kind
 
 
-def training_in(function: GraphFunction, compute: str | None) -> tuple[GraphFunction, ProductRewriter | None]:
-    """A whole training step in this type, and what made its products; for integers the trace has rounded the factors
-    (`quantisation_aware`)."""
-    return _in_bf16(function) if compute == bf16.name else (function, None)
+def training_in(function: GraphFunction, compute: str | None) -> GraphFunction:
+    """A whole training step in this type; for integers the trace has rounded the factors (`quantisation_aware`)."""
+    if compute != bf16.name:
+        return function
+    function, rewriter = _in_bf16(function)
+    return replace(function, remarks=rewriter.left)
 
 
 def computing(function: GraphFunction, compute: Compute) -> tuple[GraphFunction, ProductRewriter | None]:

@@ -40,11 +40,6 @@ class Quantisation:
         arrays = dict(zip(self.graph.state, self.state(), strict=True))
         return QuantisationReport(tuple(self._row(p, arrays) for p in self.rewriter.found))
 
-    def left(self) -> str:
-        """The products that stay in f32, and why, and what holds for all, for `explain`."""
-        rows = [f"{p.name}: {p.text} stays f32: {p.why_not}" for p in self.rewriter.found if p.why_not]
-        return "\n".join(filter(None, (*rows, self.rewriter.remark)))
-
     def _row(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
         if p.why_not:
             return ProductError(p.name, p.text, F32_BITS, why_not=p.why_not)

@@ -100,7 +100,7 @@ def shard_graph(recipe: Recipe, rows: Dim, whole: Mapping[str, TensorType]) -> S
         outputs = {LOSS: loss * factor, **{GRAD + name: _wide(g) for _, name, g in grads},
                    **{name: _wide(value) * share.astype(_wide(value).dtype) for name, value in averaged.items()},
                    **{VALUE + name: value for name, value in by_row.items()}}
-        function = training_in(_reading(finish(trace, outputs, user_loc())), recipe.compute)[0]
+        function = training_in(_reading(finish(trace, outputs, user_loc())), recipe.compute)
         after = {NEW + v.name: value for _, v, value in kept}
         alone = _without_inputs(_reading(finish(trace, after, user_loc()))) if after else None
     return ShardGraph(function, tuple((key, name) for key, name, _ in grads), _moved(moving), tuple(means),

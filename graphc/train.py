@@ -337,8 +337,9 @@ class TrainStep(Trainer, Shown):
         return self._programs.dump(stage)
 
     def explain(self) -> str:
-        """Why neighbours were not fused, and among which candidates each kernel's schedule was chosen."""
-        return self._programs.explain()
+        """Which products `compute=` left in f32, why neighbours were not fused, and among which candidates each
+        kernel's schedule was chosen."""
+        return "\n\n".join(filter(None, (self._function.remarks, self._programs.explain())))
 
     @property
     def compilation(self) -> Compilation:

@@ -102,7 +102,7 @@ class Recipe:
                 raise GraphError("debug_print in a step with shards= would print for each shard and rank: leave "
                                  "shards= out to look into it", user_loc())
             function = with_outputs(function, self.outputs) if self.outputs else function
-            return training_in(function, self.compute)[0], frozenset(key for key, _, _ in grads)
+            return training_in(function, self.compute), frozenset(key for key, _, _ in grads)
 
     def loss(self, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         """The loss of a batch, a float scalar, and what else is reported."""

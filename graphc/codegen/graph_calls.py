@@ -66,7 +66,8 @@ def _pack_before(calls: KernelCalls, buffers: Mapping[Node, Buffer], body: Plan,
     for node, buffer in buffers.items():
         schedule = cast(ContractionSchedule, body.schedules[node])
         place = body.places[node.inputs[cast(int, schedule.prepacked)]]
-        packed[node] = calls.pack(within(ins[place.buffer.slot], place), place.view, schedule, buffer, base)
+        operand = within(calls.function, ins[place.buffer.slot], place)
+        packed[node] = calls.pack(operand, place.view, schedule, buffer, base)
     return packed
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction
-from graphc.codegen.loops.loop_ir import View
+from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.loop_ir import Root, View
+from graphc.errors import InternalError
 from graphc.ir.dims import Dim, round_up
 from graphc.ir.graph import Node, Value
 from graphc.memory.plan import Buffer, Place, Plan
@@ -31,9 +33,9 @@ class PlanMemory:
         """The place as memory of the function."""
         buffer = place.buffer
         if buffer.space in ("argument", "inout"):
-            return within(self.arguments[buffer.slot], place)
+            return within(self.function, self.arguments[buffer.slot], place)
         if buffer.space == "result":
-            return within(self.results[buffer.slot], place)
+            return within(self.function, self.results[buffer.slot], place)
         return place_in(self.function, place, self.base)
 
     def views(self, values: Iterable[Value]) -> list[View]:
@@ -47,9 +49,16 @@ def place_in(function: LoopFunction, place: Place, base: Dim = 0) -> View:
     return function.buffer(buffer.space, buffer.slot, offset, place.dtype, place.shape, place.strides)
 
 
-def within(outer: View, place: Place) -> View:
-    """A place in the memory that starts where `outer` does."""
-    return View(outer.root, place.shape, place.strides, outer.start + place.offset)
+def within(f: LoopFunction, outer: View, place: Place) -> View:
+    """A place in the memory that starts where `outer` does; numbers of that may be packed in it, some to an element."""
+    root, start, numbers = outer.root, outer.start, place.dtype.itemsize // outer.dtype.itemsize
+    if numbers > 1:
+        start, rest = f.divmod(start, numbers)
+        if rest != Ix():
+            raise InternalError(f"{place.dtype} in the midst of one in {root.name}", "lower")
+        root = Root(root.name, root.kind, place.dtype, root.low // numbers, root.size // numbers, root.slot,
+                    root.offset)
+    return View(root, place.shape, place.strides, start + place.offset)
 
 
 def views_of_buffer(function: LoopFunction, buffer: Buffer, wanted: Iterable[View], base: Dim = 0) -> list[View]:

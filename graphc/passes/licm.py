@@ -13,9 +13,10 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import full, splat
 from graphc.ir.ops.control import Scan
-from graphc.ir.ops.elementwise import ADD
+from graphc.ir.ops.elementwise import ADD, Cast
 from graphc.ir.ops.remat import Hold
 from graphc.ir.walk import resolve
+from graphc.ir.types import includes
 from graphc.passes.batching_rules import Batcher, OuterOperand, can_batch
 from graphc.passes.carried_cores import CarriedCore, carried_cores
 from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
@@ -153,7 +154,8 @@ class _After:
     def _made_from(self, v: Value) -> tuple[Value, ...]:
         """What v is made from after the loop; nothing if v itself is stacked, or known there."""
         node = self.made.get(v)
-        again = v in self.varying and node is not None and (v in self.products or node.op.is_whole_view)
+        again = v in self.varying and node is not None and (
+            v in self.products or node.op.is_whole_view or _widens(node))
         return node.inputs if again else ()
 
     def _source(self, v: Value) -> frozenset[Value]:
@@ -216,6 +218,14 @@ class _After:
                 terms += [core.finished(w, made) for core in self.cores[c]]
                 total = _sum(w, carried, terms, c.inner.type.shape)
                 w.map.update((old, total) for old in c.results)
+
+
+def _widens(node: Node) -> bool:
+    """Whether it converts to a larger type that has all of the operand's numbers: the operand is stacked then."""
+    if not isinstance(node.op, Cast):
+        return False
+    source, result = node.inputs[0].type.dtype, node.outputs[0].type.dtype
+    return includes(result, source) and result.itemsize > source.itemsize
 
 
 def _sum(w: Rewriter, start: Value | None, terms: list[Value], shape: tuple) -> Value:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.dims import exact_quotient, static_dim
+from graphc.ir.dims import Dims, exact_quotient, static_dim
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
@@ -72,20 +72,56 @@ class PackFactors(Pass):
 
 
 def _summed(node: Node, target: Target) -> str | None:
-    """The label of the only axis that is summed, of a product of bf16 in f32 or of bytes in i32; None for other nodes,
-    and where it is not known whether the axis is a multiple."""
+    """The label of the axis along which elements are made, of a product of bf16 in f32 or of bytes in i32; None for
+    other nodes, and where it is not known whether the axis is a multiple. Of several axes that are summed, as in the
+    gradient of weights that many steps read, one along which nothing must be moved."""
     op = node.op
     if not isinstance(op, LabelledProduct) or not _is_packable(node, target):
         return None
     x, y, out = op.labels(*(v.type.rank for v in node.inputs))
     summed = [label for label in x if label not in out]
-    if len(summed) != 1 or y.count(summed[0]) != 1 or set(y) - set(x) - set(out):
+    if not summed or any(y.count(label) != 1 for label in summed) or set(y) - set(x) - set(out):
         return None
-    sizes = [v.type.shape[own.index(summed[0])] for v, own in zip(node.inputs, (x, y))]
+    if len(summed) > 1 and node.outputs[0].type.dtype is i32 or not all(0 not in v.type.shape for v in node.inputs):
+        return None
+    return next((label for label in sorted(summed, key=lambda label: _moved(node, label, (x, y)))
+                 if _is_known(node, label, (x, y))), None)
+
+
+def _is_known(node: Node, label: str, labels: Sequence[Sequence[str]]) -> bool:
+    """Whether it is known that elements fill the axis, or how many numbers are missing."""
+    left, right = (v.type.shape[own.index(label)] for v, own in zip(node.inputs, labels))
     numbers = PACKED_OF[node.inputs[0].type.dtype].numbers
-    known = all(isinstance(n, int) or exact_quotient(n, numbers) is not None for n in sizes)
-    filled = all(0 not in v.type.shape for v in node.inputs)
-    return summed[0] if known and filled and sizes[0] == sizes[1] else None
+    return left == right and (isinstance(left, int) or exact_quotient(left, numbers) is not None)
+
+
+def _moved(node: Node, label: str, labels: Sequence[Sequence[str]]) -> int:
+    """How many factors must be moved for elements along the axis: none where it is the innermost of both, or of neither
+    (`_by_halves`)."""
+    return sum(_is_innermost(v, own.index(label)) for v, own in zip(node.inputs, labels)) % 2
+
+
+def _by_halves(node: Node, label: str, labels: Sequence[Sequence[str]]) -> bool:
+    """Whether elements are best made of numbers half an axis apart, which lie as they did: where the axis is the
+    innermost of neither factor, as in gradients of weights. Both are computed here: what a loop captures is packed
+    before it in the other way."""
+    axes = [own.index(label) for own in labels]
+    size = node.inputs[0].type.shape[axes[0]]
+    return node.inputs[0].type.dtype is bf16 and isinstance(size, int) and size > 1 and not any(
+        _is_innermost(v, axis) or _source(v).node is None for v, axis in zip(node.inputs, axes))
+
+
+def _is_innermost(v: Value, axis: int) -> bool:
+    """Whether the axis is the innermost in memory, of what a transpose shows."""
+    while v.node is not None and isinstance(v.node.op, Transpose):
+        axis, v = v.node.op.perm[axis], v.node.inputs[0]
+    return axis == v.type.rank - 1
+
+
+def _source(v: Value) -> Value:
+    while v.node is not None and v.node.op.is_view:
+        v = v.node.inputs[0]
+    return v
 
 
 def _is_packable(node: Node, target: Target) -> bool:
@@ -105,8 +141,11 @@ def _packed_product(w: Rewriter, node: Node, label: str, kinds: Mapping[Value, K
         correction = spread(w, sums, [i for i in own if i != label], labels[2])
         factors[place], by = _turned(w, factors[place])
         correction = w.mul(correction, by)
-    packed = [_packed(w, v, own.index(label), kinds[old] is Kind.LASTING)
-              for v, own, old in zip(factors, labels, node.inputs)]
+    if _by_halves(node, label, labels[:2]):
+        packed = [_halves_in_pairs(w, v, own.index(label)) for v, own in zip(factors, labels)]
+    else:
+        packed = [_packed(w, v, own.index(label), kinds[old] is Kind.LASTING)
+                  for v, own, old in zip(factors, labels, node.inputs)]
     product, = w.apply(node.op.replace(dtype=node.outputs[0].type.dtype), packed)
     return product if correction is None else w.add(product, correction)
 
@@ -162,22 +201,26 @@ def _conv_of_pairs(w: Rewriter, node: NodeOf[ConvOp], kinds: Mapping[Value, Kind
     """Zeros fill up an odd number of terms."""
     factors = [v for old in node.inputs if (v := stored(w, old)) is not None]
     if isinstance(node.op, ConvWeightGrad):
-        packed = [_halves_in_pairs(w, v) for v in factors]
+        packed = [_halves_in_pairs(w, v, BATCH_AXIS) for v in factors]
     else:
         packed = [_packed(w, v, axis, kinds[old] is Kind.LASTING)
                   for v, axis, old in zip(factors, _summed_axes(node.op), node.inputs)]
     return w.apply(node.op.replace(dtype=f32), packed)[0]
 
 
-def _halves_in_pairs(w: Rewriter, v: Value) -> Value:
-    """Images with those half a batch later: of each pair of images one, whose elements lie as those of the two did."""
-    count, rank = static_dim(v.type.shape[BATCH_AXIS]), v.type.rank
-    half, rest = -(-count // 2), v.type.shape[1:]
-    first = w.slice(v, start=(0,) * rank, stop=(half, *rest), step=(1,) * rank)
-    second = w.slice(v, start=(half, *(0,) * (rank - 1)), stop=(count, *rest), step=(1,) * rank)
+def _halves_in_pairs(w: Rewriter, v: Value, axis: int) -> Value:
+    """Numbers with those half an axis later; elements lie as the numbers did."""
+    count, shape = static_dim(v.type.shape[axis]), v.type.shape
+    half, start, step = -(-count // 2), (0,) * len(shape), (1,) * len(shape)
+    first = w.slice(v, start=start, stop=_with(shape, axis, half), step=step)
+    second = w.slice(v, start=_with(start, axis, half), stop=shape, step=step)
     if count % 2:
-        second = w.pad(second, low=(0,) * rank, high=(1, *(0,) * (rank - 1)))
-    return w.pair(first, second)
+        second = w.pad(second, low=start, high=_with(start, axis, 1))
+    return w.pack_pair(first, second)
+
+
+def _with(sizes: Dims, axis: int, size: int) -> Dims:
+    return (*sizes[:axis], size, *sizes[axis + 1:])
 
 
 def _turned_place(node: Node, kinds: Mapping[Value, Kind], target: Target) -> int | None:

@@ -11,6 +11,7 @@ FUSED = frozenset({"aarch64", "armv7", "riscv64", "thumbv7em"})     # of these a
 BYTE_DOTS = (("+avx512vnni", ("us",), (128, 256, 512)), ("+avxvnni", ("us",), (128, 256)),
              ("+avxvnniint8", ("ss", "uu"), (128, 256)), ("+dotprod", ("ss", "uu"), (64, 128)),
              ("+i8mm", ("us",), (64, 128)))
+BF16_DOTS = frozenset({"+avx512bf16", "+bf16"})
 LINE_BYTES = 64                     # of the caches of all targets
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
 
@@ -85,7 +86,7 @@ class Target:
     @property
     def has_bf16_dot(self) -> bool:
         """Whether the products of two pairs of bf16 are added to an f32 in one instruction."""
-        return "+avx512bf16" in self.features
+        return not BF16_DOTS.isdisjoint(self.features.split(","))
 
     def byte_dots(self, vector_bits: int) -> tuple[str, ...]:
         """Signs of factors, unsigned before signed, of which four products of bytes are added to each i32 of a vector
@@ -126,6 +127,7 @@ AVX512_BF16 = replace(AVX512, name="avx512_bf16", features=AVX512_VNNI.features 
 AVX2_VNNI = replace(AVX2, name="avx2_vnni", features=AVX2_FEATURES + ",+avxvnni")
 NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_bytes=64 << 10, l2_bytes=1 << 20))
 NEON_DOT = replace(NEON, name="neon_dot", features=NEON.features + ",+dotprod")
+NEON_BF16 = replace(NEON, name="neon_bf16", features=NEON_DOT.features + ",+i8mm,+bf16")
 
 # Named CPUs, by documented figures; what their vendors do not say is that of the generic machine.
 ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Machine(
@@ -133,4 +135,5 @@ ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Mach
     # each complex, 46 cycles from load to use. EPYC 7003: 3.4 GHz with all cores busy. None is measured.
     clock_ghz=3.4, l2_bytes_per_cycle=32.0, l3_bytes=32 << 20, l3_latency=46))
 
-TARGETS = {t.name: t for t in (SSE2, AVX2, AVX2_VNNI, AVX512, AVX512_VNNI, AVX512_BF16, NEON, NEON_DOT, ZEN3)}
+TARGETS = {t.name: t for t in (SSE2, AVX2, AVX2_VNNI, AVX512, AVX512_VNNI, AVX512_BF16, NEON, NEON_DOT, NEON_BF16,
+                              ZEN3)}

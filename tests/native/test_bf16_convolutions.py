@@ -15,7 +15,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvTranspose, ConvWeightGrad
 from graphc.runtime.executable import Executable
-from graphc.schedule.target import AVX2, AVX512_BF16
+from graphc.schedule.target import AVX2, AVX512_BF16, NEON_BF16
 
 pairs = pytest.mark.skipif(not can_run(AVX512_BF16), reason="this CPU has no AVX512-BF16")
 # image, kernels, attributes: odd numbers of channels, features and images, strides, dilation, uneven padding, one to three axes
@@ -158,11 +158,22 @@ def test_training_follows_f32():
     assert plain[-1] < 0.7 * plain[0] and (plain != low).any() and (np.abs(plain - low) <= 0.01 * plain + 2e-3).all()
 
 
-def test_code_for_pairs():
+@pairs
+def test_a_training_step_says_what_stays_in_f32():
+    net = nn.Conv2d(16, 3, stride=2) >> nn.relu >> nn.Conv2d(16, 3, groups=16) >> nn.GlobalAvgPool2d() >> nn.Linear(4)
+    text = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[4, 3, 9, 9], y=gc.i32[4], seed=0,
+                         compute="bf16").explain()
+    left = [line.split(":")[1].split()[0] for line in text.splitlines() if line.endswith("stays f32: a convolution in groups")]
+    assert left == ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"] and text.count("stays f32") == 3
+
+
+@pytest.mark.parametrize("target,instruction,other", [(AVX512_BF16, "vdpbf16ps", "vfmadd231ps"), (NEON_BF16, "bfdot", "fmla\tv")],
+                         ids=lambda v: getattr(v, "name", None))
+def test_code_for_pairs(target, instruction, other):
     """Foreign CPUs with the instruction: it is in the code of all three."""
     graph, _ = graph_of(operators((4, 32, 9, 9), (32, 32, 3, 3), {"stride": (2, 2)}))
-    text = Compilation(Bf16Products(AVX512_BF16).whole(graph), AVX512_BF16, Config()).text("asm")
-    assert text.count("vdpbf16ps") > 100 and "vfmadd231ps" not in text
+    text = Compilation(Bf16Products(target).whole(graph), target, Config()).text("asm")
+    assert text.count(instruction) > 100 and other not in text
 
 
 def test_transposed_convolutions_are_gradients():

@@ -129,6 +129,44 @@ def test_training_follows_f32():
     assert (np.abs(plain - low) <= 0.02 * plain + 2e-3).all()
 
 
+@pairs
+@pytest.mark.parametrize("layer", [nn.LSTM(24), nn.GRU(24)], ids=lambda layer: layer.kind)
+def test_all_products_of_recurrent_training_are_of_pairs(layer):
+    """Those of each step, and the gradients of weights, which are made of all steps after the loop: what loops keep for them is bf16."""
+    net = layer >> nn.Linear(5)
+    x, y = drawn(6, 4, 16), np.random.default_rng(0).integers(0, 5, (6, 4)).astype(np.int32)
+
+    def trained(compute):
+        step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.5), x=gc.f32[6, 4, 16], y=gc.i32[6, 4], seed=0, state="own",
+                             compute=compute)
+        return step, [step(x, y) for _ in range(8)]
+    (step, losses), (_, plain) = trained("bf16"), trained(None)
+    products = [line for line in step.dump("planned").splitlines() if "matmul(" in line and "=" in line]
+    assert len(products) >= 8 and all("dtype=f32" in line for line in products)
+    assert np.allclose(losses, plain, rtol=0.01) and losses != plain and losses[-1] < losses[0]
+
+
+@pairs
+@pytest.mark.parametrize("rows", [64, 33, 2])
+def test_sums_over_rows_are_of_halves(rows):
+    """x^T g as gradients of weights are: nothing is transposed, an odd number of rows gets one of zeros."""
+    x, g, w = drawn(rows, 20), drawn(rows, 7), drawn(7, 20, seed=3)
+
+    @gc.graph
+    def f(x: gc.f32[rows, 20], g: gc.f32[rows, 7], w: gc.f32[7, 20]):
+        x, g = gc.tanh(x), gc.tanh(g)
+        return g.T @ x, gc.einsum("tbi,tbj->ij", gc.reshape(x, (1, rows, 20)), gc.reshape(g, (1, rows, 7))), x @ w.T
+    run = gc.compile(f, compute="bf16")
+    x_, g_ = (run_tanh(a) for a in (x, g))
+    for y, left, right in zip(run(x, g, w), (g_.T, x_.T, x_), (x_, g_, w.T)):
+        close(y, left, right)
+    assert run.dump("planned").count("pack_pair(") == 2
+
+
+def run_tanh(x: np.ndarray) -> np.ndarray:
+    return gc.compile(gc.tanh, x=gc.f32[x.shape])(x)
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(gc.GraphError, match="compute= takes 'bf16', products of factors rounded to bf16, or 'int8', .* got 'int7'"):
         gc.compile(nn.Linear(3), x=gc.f32[2, 3], seed=0, compute="int7")

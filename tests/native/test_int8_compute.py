@@ -207,7 +207,7 @@ def test_what_is_wrong_is_said():
     with pytest.raises(gc.GraphError, match="compute='int8': linear has no product by weights .*\n  weight: 3 columns"):
         gc.compile(nn.Linear(3), seed=0, compute="int8", **types)
     run = gc.compile(nn.Linear(32), seed=0, **types)
-    with pytest.raises(gc.GraphError, match='there is no quantisation: compile with compute="int8"'):
+    with pytest.raises(gc.GraphError, match='there is no quantisation: compile with compute="int8" or "bf16"'):
         run.quantisation()
     calibration = gc.calibrate(nn.Linear(32), [drawn(8, 40)], seed=0, **types)
     with pytest.raises(gc.GraphError, match="a calibration is of a network that is trained"):

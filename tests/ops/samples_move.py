@@ -11,7 +11,7 @@ from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
-from graphc.ir.ops.packed import Pack
+from graphc.ir.ops.packed import Pack, PackPair
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
@@ -260,6 +260,7 @@ def random() -> Iterator[Sample]:
 def packed() -> Iterator[Sample]:
     for shape in ((4,), (3, 6), (2, 1, 8), (0, 2), (3, 0)):
         yield Sample(Pack(), (floats(shape, f32).astype(bf16.np),), smooth=False)
+        yield Sample(PackPair(), tuple(floats(shape, f32, seed=s).astype(bf16.np) for s in (1, 2)), smooth=False)
     for dtype in (i8, u8):
         yield Sample(Pack(), (np.arange(24, dtype=dtype.np).reshape(2, 3, 4) * 9 + 100,), smooth=False)
 

@@ -9,11 +9,12 @@ from graphc.codegen.llvm.lazy import llvm
 from graphc.config import config
 from graphc.errors import GraphError
 from graphc.schedule.target import (
-    AVX2, AVX2_VNNI, AVX512, AVX512_BF16, AVX512_VNNI, NEON, NEON_DOT, SSE2, TARGETS, Target)
+    AVX2, AVX2_VNNI, AVX512, AVX512_BF16, AVX512_VNNI, NEON, NEON_BF16, NEON_DOT, SSE2,
+    TARGETS, Target)
 
 CPU0 = Path("/sys/devices/system/cpu/cpu0/cache")
 BY_PREFERENCE = {
-    "x86_64": (AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE2), "aarch64": (NEON_DOT, NEON)}
+    "x86_64": (AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE2), "aarch64": (NEON_BF16, NEON_DOT, NEON)}
 CACHES = ("l1_bytes", "l2_bytes", "l3_bytes")         # fields of `Machine`
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

@@ -6,6 +6,7 @@ from graphc.codegen.llvm.types import constant, type_of, vector
 from graphc.codegen.loops.loop_ir import Compute, Val
 from graphc.ir.types import bf16x2, i32, u32
 
+BF16_DOT_BITS = {"x86_64": (128, 256, 512), "aarch64": (64, 128)}      # of vectors
 NUMBERS = 4                         # bytes in an element
 # bits of a vector -> products of neighbouring 16-bit integers, added in pairs: every x86 CPU has the first
 PAIRS = {128: "sse2.pmadd.wd", 256: "avx2.pmadd.wd", 512: "avx512.pmaddw.d.512"}
@@ -19,14 +20,16 @@ def packed_dot(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 
 def _bf16_dot(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    """One instruction where the target has it for so many lanes; else two products of widened numbers, in its order."""
-    lanes, (a, b, c) = s.dst.lanes, args
+    """One instruction where the target has it for so many lanes; else two products of widened numbers, in the order of
+    x86's."""
+    lanes, target, (a, b, c) = s.dst.lanes, e.module.target, args
     wide, bits = type_of(s.dst), type_of(s.args[0])
-    if e.module.target.has_bf16_dot and lanes * 32 in (128, 256, 512):
+    if target.has_bf16_dot and lanes * 32 in BF16_DOT_BITS[target.architecture]:
         pairs = f"<{2 * lanes} x bfloat>"
         a, b = (e.emit(f"bitcast {bits} {x} to {pairs}") for x in (a, b))
-        return e.emit(f"call {wide} @llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
-                      f"({wide} {c}, {pairs} {a}, {pairs} {b})")
+        name = (f"x86.avx512bf16.dpbf16ps.{32 * lanes}" if target.architecture == "x86_64" else
+                f"aarch64.neon.bfdot.v{lanes}f32.v{2 * lanes}bf16")
+        return e.emit(f"call {wide} @llvm.{name}({wide} {c}, {pairs} {a}, {pairs} {b})")
     high, low = constant(0xFFFF0000, u32, lanes), constant(16, u32, lanes)
     for widen, by in (("and", high), ("shl", low)):
         x, y = (e.emit(f"bitcast {bits} {e.emit(f'{widen} {bits} {v}, {by}')} to {wide}") for v in (a, b))

@@ -10,7 +10,7 @@ from graphc.codegen.loops.ops import SPECIAL
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import elementwise
-from graphc.ir.ops.packed import Pair
+from graphc.ir.ops.packed import PackPair
 from graphc.ir.types import bool_, i32
 
 
@@ -104,5 +104,5 @@ RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
     elementwise.StopGradient: lambda f, op, args: args[0],
     elementwise.ShardSum: lambda f, op, args: args[0],
-    Pair: lambda f, op, args: f.pair(*args),
+    PackPair: lambda f, op, args: f.pair(*args),
 }

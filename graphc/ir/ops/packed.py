@@ -40,15 +40,15 @@ class Pack(Movement):
         raise InternalError("numbers are packed after a graph is differentiated", "backward")
 
 
-class Pair(Op):
+class PackPair(Op):
     """(x, y) of bf16 -> bf16x2: element i has x[i], in its lowest bits, and y[i]. Numbers that lie far apart become
     elements without being moved beside each other first."""
-    name: ClassVar[str] = "pair"
+    name: ClassVar[str] = "pack_pair"
     is_elementwise = True
     element_flops = 0
 
     def infer(self, x: TensorType, y: TensorType) -> TensorType:
-        require(x == y and x.dtype is bf16, f"pair takes two arrays of {bf16} of one shape, got {x} and {y}")
+        require(x == y and x.dtype is bf16, f"pack_pair takes two arrays of {bf16} of one shape, got {x} and {y}")
         return x.with_dtype(bf16x2)
 
     def reference(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -66,4 +66,4 @@ def unpacked(x: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(x[name].astype(i32.np) for name in x.dtype.names or ())
 
 
-OPS = (Pack, Pair)
+OPS = (Pack, PackPair)
