@@ -51,13 +51,15 @@ class NestBody:
     them.
     """
 
-    def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View]):
+    def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View],
+                 fused: bool = False):
+        """fused: the target multiplies and adds in one instruction."""
         self.f, self.nest, self.stages, self.s = f, nest, stages, schedule
         self.inputs = dict(zip(nest.body.inputs, xs))
         self.kept = {nest.body.nodes[k].outputs[0] for k in schedule.stored}
         self.scratch: dict[Value, View] = {}
         self.row: Env | None = None
-        self.recurrences = Recurrences(self) if nest.running >= 0 else None
+        self.recurrences = Recurrences(self, fused) if nest.running >= 0 else None
         extents = nest.extents
         self.order = [d
                       for d in range(len(extents)) if d != schedule.vector] + [schedule.vector] * (schedule.vector >= 0)
@@ -218,7 +220,7 @@ class Env:
         old = self._find(node.inputs)
         if old is None:
             old = self.values[node.inputs] = recurrences.load(node, self.at)
-        new = f.select(recurrences.begins, x, f.add(f.mul(a, old), x))
+        new = recurrences.next(a, old, x)
         recurrences.store(node, new, self.at)
         return f.select(recurrences.begins, f.const(0, x.dtype, x.lanes), old) if node.op.exclusive else new
 

@@ -34,7 +34,7 @@ def lower_nest(r: KernelRequest[NestSchedule]) -> LoopFunction:
     nest = crosswise(nest) if r.schedule.crosswise else nest
     partials = [f.view(f"partial{k}", dtype, (size,)) for k, (dtype, size) in enumerate(r.schedule.partials)]
     if nest.size(nest.kept):
-        NestLowering(f, nest, r.schedule, xs, ys, partials).run(r.target.machine.l3_bytes)
+        NestLowering(f, nest, r.schedule, xs, ys, partials, r.target.has_fma).run(r.target.machine.l3_bytes)
     return f
 
 
@@ -58,10 +58,10 @@ class NestLowering:
     """Writes the loops of one nest."""
 
     def __init__(self, f: LoopFunction, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View],
-                 partials: list[View]):
+                 partials: list[View], fused: bool):
         self.f, self.nest, self.s, self.ys = f, nest, schedule, ys
         self.stages = stages_of(nest, schedule.inner)
-        self.body = NestBody(f, nest, self.stages, schedule, xs)
+        self.body = NestBody(f, nest, self.stages, schedule, xs, fused)
         self.counter = nest.counter(nest.reduced)
         self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
