@@ -41,11 +41,7 @@ class GraphFunction(Shown):
     `retrace(training, trains)`, if something in it depends on the mode or on what a step trains, gives the function
     traced for these; `follows`: the mode is that of the caller, nobody fixed it. `calls` are those of layers,
     `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers
-<<<<<<< HEAD
-    that no user wrote. `prints`: what `debug_print` shows.
-=======
-    that no user wrote. `remarks`: what `explain` says first.
->>>>>>> w-lowprec
+    that no user wrote. `prints`: what `debug_print` shows. `remarks`: what `explain` says first.
     """
     graph: Graph
     keys: tuple[Hashable, ...] = ()
@@ -58,11 +54,8 @@ class GraphFunction(Shown):
     calls: tuple[LayerCall, ...] = ()
     orders: AxisOrders | None = None
     derived: bool = False
-<<<<<<< HEAD
     prints: tuple[Print, ...] = ()
-=======
     remarks: str = ""
->>>>>>> w-lowprec
     _others: "dict[bool, GraphFunction]" = field(default_factory=dict)
     _compiled: Callable | None = None
 

@@ -19,12 +19,8 @@ from graphc.ir.types import DTYPES, DType, TensorType, dtype_of
 
 Types = Mapping[DType, DType]
 # the elements of the result are elements of operands, constants or conversions; so with all of Movement
-<<<<<<< HEAD
-MOVES: frozenset[Opcode] = frozenset((Constant, Cast, StopGradient, COPY, WHERE, Take, TakeAlongAxis, Pair))
-READS: frozenset[Opcode] = frozenset((BlockProduct,))      # they convert what they load
-=======
 MOVES: frozenset[Opcode] = frozenset((Constant, Cast, StopGradient, COPY, WHERE, Take, TakeAlongAxis, PackPair))
->>>>>>> w-lowprec
+READS: frozenset[Opcode] = frozenset((BlockProduct,))      # they convert what they load
 COMPUTE: Types = {d: d.compute for d in DTYPES if d.is_storage}
 
 

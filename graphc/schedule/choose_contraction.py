@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
@@ -24,7 +25,7 @@ from graphc.schedule.contraction_schedule import (
     group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.open_phase import at_typical
-from graphc.schedule.operand_roles import Tensor
+from graphc.schedule.operand_roles import Tensor, turned_axes
 from graphc.schedule.target import Target
 
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
@@ -49,26 +50,42 @@ def contraction_schedule(
     nothing. gates: in how many parts the epilogue reads the columns (0: as they are), each some whole vectors wide. """
     lanes = target.lanes(dtype.itemsize)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
-    form = normal_form(
-        c,
-        Tensor(tuple(a_shape), tuple(a_strides)),
-        Tensor(tuple(b_shape), tuple(b_strides)),
-        Tensor(out_shape, tuple(out_strides)),
-        lanes,
-        fused,
-        (True, True) if gates else invariant,
-        target.machine,
-    )
+    a, b = Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides))
+    out = Tensor(out_shape, tuple(out_strides))
     if gates:
+        form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
-    free = tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
-    context = ContractionContext(target, dtype.itemsize, lanes, free)
-    if gates:
+        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant))
         phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
-    else:
+        return replace(_placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
+
+    def of_form(turned: bool) -> ContractionSchedule:
+        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
+        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant))
         pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
         form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
-    return replace(_placed(form, phases, dtype, _prepacked(form, phases, free)), gates=gates)
+        return _placed(form, phases, dtype, _prepacked(form, phases, context.free))
+    straight = of_form(False)
+    if turned_axes(c, (a, b), lanes, invariant) == [None, None] or _form_cycles(straight, target) is None:
+        return straight
+    return min((straight, of_form(True)), key=lambda s: _form_cycles(s, target) or inf)
+
+
+def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
+    """The operands, after the swap, that cost nothing to pack."""
+    return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
+
+
+def _form_cycles(s: ContractionSchedule, target: Target) -> float | None:
+    """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open."""
+    machine = target.machine
+    if any(phase.ranking is None for phase in s.phases) or any(p.is_open for p in s.form.phases):
+        return None
+    moved = 2 * s.dtype.itemsize / machine.l3_bytes_per_cycle
+    copies = sum(typical(copy.size) * (moved + (machine.transpose_cycles if copy.channels is not None else 0))
+                 for copy in s.form.copies if copy is not None)
+    handovers = machine.handover_cycles * sum(copy is not None for copy in s.form.copies)
+    return copies / machine.planned_cores + handovers + sum(map(_cycles, s.phases))
 
 
 def _with_groups(p: Phase, s: PhaseSchedule, context: ContractionContext) -> tuple[Phase, PhaseSchedule]:

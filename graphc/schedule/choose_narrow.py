@@ -43,7 +43,9 @@ def _most(context: ContractionContext) -> int:
 
 def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
     """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
-    return _narrow(at_typical(p), dim, context, None)
+    p = at_typical(p)
+    ranking = ranked([_candidate(p, context, _narrow(p, dim, context, None))])
+    return replace(ranking.best.schedule, ranking=ranking)
 
 
 def pieces_schedule(p: Phase, dim: int, context: ContractionContext,
@@ -90,16 +92,19 @@ def _passes(p: Phase, piece: tuple[int, int] | None) -> int:
 def _candidate(p: Phase, context: ContractionContext, s: NarrowSchedule) -> Candidate[NarrowSchedule]:
     """What arithmetic and loads take, the sums that are added up in L1 after each run of terms, and both operands from
     L2 for each piece."""
-    machine, (d, length) = context.machine, s.piece or (p.n[-1], p.sizes[p.n[-1]])
-    dims, last = p.m + p.n, p.k[-1]
+    machine, dims, last = context.machine, p.m + p.n, p.k[-1]
+    d, length = s.piece or (dims[0], p.sizes[dims[0]])
     unrolled = (d, *dims[dims.index(d) + 1:])
     steps = list(product(range(length), *[range(p.sizes[e]) for e in unrolled[1:]]))
-    columns = 1 if s.along_k else s.columns
+    columns, lane = 1 if s.along_k else s.columns, last if s.along_k else s.dim
 
     def vectors(t: LinearMap, without: int | None = None) -> int:
+        """Different ones."""
         return len({j * t.strides[last] + sum(i * t.strides[e] for e, i in zip(unrolled, step) if e != without)
                     for j in range(columns) for step in steps})
-    loads = vectors(p.a) + vectors(p.b, s.mixed.channel if s.mixed else None)
+    # a vector whose elements lie apart is loaded one by one
+    each = [1 if t.strides[lane] in (0, 1) else s.lanes for t in (p.a, p.b)]
+    loads = each[0] * vectors(p.a) + each[1] * vectors(p.b, s.mixed.channel if s.mixed else None)
     shuffles = vectors(p.b) if s.mixed else 0       # these take the place of multiply-adds
     terms = max(loads / machine.loads_per_cycle, (columns * len(steps) + shuffles) / machine.fma_per_cycle,
                 columns * machine.fma_latency) + machine.step_cycles

@@ -95,15 +95,16 @@ class Form:
 
 
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
-                invariant: tuple[bool, bool] = (False, False), machine: Machine = Machine()) -> Form:
+                invariant: tuple[bool, bool] = (False, False), machine: Machine = Machine(),
+                turned: bool = False) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
     An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the
     copy directly, which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
-    invariant: operands that cost nothing to pack.
+    invariant: operands that cost nothing to pack. turned: the groups of a convolution come innermost in copies.
     """
-    swap, channels = operand_roles(c, a, b, out, lanes, invariant, machine)
+    swap, channels = operand_roles(c, a, b, out, lanes, invariant, machine, turned)
     if swap:
         c, a, b, channels = c.swapped, b, a, channels[::-1]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):

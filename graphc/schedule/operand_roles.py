@@ -27,16 +27,38 @@ class OperandRoles(NamedTuple):
 
 
 def operand_roles(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, invariant: tuple[bool, bool],
-                  machine: Machine) -> OperandRoles:
+                  machine: Machine, turned: bool = False) -> OperandRoles:
     """The roles with which the output's contiguous dim is among n, or with which less is copied or packed. invariant:
-    operands that cost nothing to pack."""
+    operands that cost nothing to pack. turned: the axes of the batch come innermost in copies (`turned_axes`)."""
     channels = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
     apart = [_entry_axis(c, maps, t, out, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if channels == [None, None] else _wants_swap_of_image(c, channels)
     if channels == [None, None] and not invariant[0 if swap else 1]:
         straight = (c.swapped, b, a) if swap else (c, a, b)
         swap ^= _packs_less_swapped(*straight, lanes, machine)
+    if turned:
+        return OperandRoles(swap, turned_axes(c, (a, b), lanes, invariant))
     return OperandRoles(swap, [own if own is not None else entries for own, entries in zip(channels, apart)])
+
+
+def turned_axes(c: Contraction, operands: Sequence[Tensor], lanes: int, invariant: Sequence[bool]) -> list[int | None]:
+    """Of the operands of a convolution with groups the axis that counts the groups: where both lie channels first,
+    copies may have it innermost. None where it is short, or contiguous as it is, or the operand cost nothing to pack.
+    """
+    batch = [d for d in c.batch if isinstance(c.sizes[d], int)]
+    images = any(len(m.dims) > 1 and any(d in c.k for d in m.dims) for maps in (c.a, c.b) for m in maps)
+    if not batch or not images or 0 in c.sizes:
+        return [None, None]
+    entry = max(batch, key=lambda d: typical(c.sizes[d]))
+    return [None if free else _turned_axis(maps, t, entry, lanes)
+            for maps, t, free in zip((c.a, c.b), operands, invariant)]
+
+
+def _turned_axis(maps: Maps, t: Tensor, entry: int, lanes: int) -> int | None:
+    axis = next((x for x, m in enumerate(maps) if m.is_affine and entry in m.dims), None)
+    if axis is None or not isinstance(t.shape[axis], int) or typical(t.shape[axis]) < lanes:
+        return None
+    return axis if typical(t.strides[axis]) > 1 else None
 
 
 def _channel_axis(c: Contraction, maps: Maps, t: Tensor, lanes: int) -> int | None:

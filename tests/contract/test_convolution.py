@@ -107,16 +107,35 @@ def test_groups_of_few_channels_share_vectors(channels, width, stride, dilation,
         assert any(isinstance(s, LaneSchedule) for s in kernel.schedule.phases)
 
 
-@pytest.mark.parametrize("channels, width, kernel, stride", ((24, 4, 3, 1), (38, 2, 3, 2), (64, 8, 2, 1), (24, 8, 5, 1)))
-def test_groups_of_few_channels_share_vectors_of_their_weights_gradient(channels, width, kernel, stride):
-    """Also where the last vector is not full, and where registers hold a part of the positions' sums."""
+@pytest.mark.parametrize("channels, width, kernel, stride", ((24, 4, 3, 1), (38, 2, 3, 2), (64, 2, 3, 1), (20, 4, 5, 1)))
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_groups_of_few_channels_share_vectors_of_their_weights_gradient(channels, width, kernel, stride, last):
+    """Also where the last vector is not full, and where registers hold a part of the positions' sums; of images that
+    lie channels first, in copies that do not."""
     rng, groups = np.random.default_rng(width), channels // width
     windows = [C.Window(size, kernel, stride, 1, (kernel // 2,) * 2) for size in (21, 13)]
-    x, y = image(rng, (3, channels, 21, 13), True), image(rng, (3, channels, *(w.out for w in windows)), True)
+    x, y = (image(rng, (3, channels, *size), last) for size in ((21, 13), [w.out for w in windows]))
     gradient = C.conv_weight_gradient(3, channels, channels, windows, groups)
     kernel = check(gradient, y, x, np.empty((channels, width, kernel, kernel), np.float32), (1, 3))
     assert [type(s) for s in kernel.schedule.phases] == [NarrowSchedule]
     assert kernel.schedule.phases[0].mixed.width == width
+    assert {copy.channels for copy in kernel.schedule.form.copies if copy} == {None if last else 1}
+
+
+@pytest.mark.parametrize("stride, turned", ((1, False), (2, True)))
+def test_the_gradient_of_depthwise_weights_reads_vectors(stride, turned, channels=36):
+    """Of images that lie channels first: along their lines, or, where strides tear these apart, along the channels of
+    copies."""
+    rng = np.random.default_rng(stride)
+    windows = [C.Window(size, 3, stride, 1, (1, 1)) for size in (65, 61)]
+    x, y = (image(rng, (8, channels, *size), False) for size in ((65, 61), [w.out for w in windows]))
+    gradient = C.conv_weight_gradient(8, channels, channels, windows, channels)
+    kernel = check(gradient, y, x, np.empty((channels, 1, 3, 3), np.float32), (1, 3))
+    schedule, = kernel.schedule.phases
+    assert isinstance(schedule, NarrowSchedule) and schedule.along_k is not turned
+    operands = kernel.schedule.form.phases[0]
+    lane = operands.k[-1] if schedule.along_k else schedule.dim
+    assert operands.a.strides[lane] == operands.b.strides[lane] == 1
 
 
 def test_weights_stored_for_the_kernel():

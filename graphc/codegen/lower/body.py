@@ -55,13 +55,14 @@ class NestBody:
     """
 
     def __init__(self, f: LoopFunction, nest: Nest, stages: Stages, schedule: NestSchedule, xs: Sequence[View],
-                 has_fma: bool = False):
-        self.f, self.nest, self.stages, self.s, self.has_fma = f, nest, stages, schedule, has_fma
+                 fused: bool = False):
+        """fused: the target multiplies and adds in one instruction."""
+        self.f, self.nest, self.stages, self.s, self.fused = f, nest, stages, schedule, fused
         self.inputs = dict(zip(nest.body.inputs, xs))
         self.kept = {nest.body.nodes[k].outputs[0] for k in schedule.stored}
         self.scratch: dict[Value, View] = {}
         self.row: Env | None = None
-        self.recurrences = Recurrences(self) if nest.running >= 0 else None
+        self.recurrences = Recurrences(self, fused) if nest.running >= 0 else None
         extents = nest.extents
         self.order = [d
                       for d in range(len(extents)) if d != schedule.vector] + [schedule.vector] * (schedule.vector >= 0)
@@ -232,7 +233,7 @@ class Env:
             return self._picked(node)
         if isinstance(node.op, LinearScan):
             return self._recurrence(node)
-        product = exact_product(node) if self.body.has_fma else -1
+        product = exact_product(node) if self.body.fused else -1
         if product >= 0:
             factors = [self.operand(node.inputs[product].node, k) for k in range(2)]
             return self.body.f.fma(*factors, self.operand(node, 1 - product))
@@ -247,7 +248,7 @@ class Env:
         old = self._find(node.inputs)
         if old is None:
             old = self.values[node.inputs] = recurrences.load(node, self.at)
-        new = f.select(recurrences.begins, x, f.add(f.mul(a, old), x))
+        new = recurrences.next(a, old, x)
         recurrences.store(node, new, self.at)
         return f.select(recurrences.begins, f.const(0, x.dtype, x.lanes), old) if node.op.exclusive else new
 

@@ -58,10 +58,10 @@ class NestLowering:
     """Writes the loops of one nest."""
 
     def __init__(self, f: LoopFunction, nest: Nest, schedule: NestSchedule, xs: list[View], ys: list[View],
-                 partials: list[View], has_fma: bool):
+                 partials: list[View], fused: bool):
         self.f, self.nest, self.s, self.ys = f, nest, schedule, ys
         self.stages = stages_of(nest, schedule.inner)
-        self.body = NestBody(f, nest, self.stages, schedule, xs, has_fma)
+        self.body = NestBody(f, nest, self.stages, schedule, xs, fused)
         self.counter = nest.counter(nest.reduced)
         self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())

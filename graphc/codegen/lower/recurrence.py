@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.loops.builder import Ix
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.scan_ops import LinearScan
@@ -26,8 +27,8 @@ class Recurrences:
     `begins`: whether the step at hand is the first; `row`: the number of the row at hand in its tile.
     """
 
-    def __init__(self, body: NestBody):
-        self.f, self.nest, self.s, self.body = body.f, body.nest, body.s, body
+    def __init__(self, body: NestBody, fused: bool):
+        self.f, self.nest, self.s, self.body, self.fused = body.f, body.nest, body.s, body, fused
         self.states: dict[Operands, View] = {}
         nodes = (n for n in body.nest.body.nodes if isinstance(n.op, LinearScan))
         self.nodes = {n.inputs: n for n in nodes}       # of equal operands one
@@ -52,7 +53,7 @@ class Recurrences:
     @contextmanager
     def chain(self, lanes: int) -> Iterator[None]:
         """Runs what is inside for every step of one vector."""
-        f, starts = self.f, [self.f.const(0, n.outputs[0].type.dtype, lanes) for n in self.nodes.values()]
+        f, starts = self.f, [self.f.const(-0.0, n.outputs[0].type.dtype, lanes) for n in self.nodes.values()]
         with f.loop(0, self.nest.extents[self.nest.running], name="step", carry=starts) as loop:
             self._begin(loop.index)
             self.carried = dict(zip(self.nodes, loop.carried))
@@ -72,6 +73,14 @@ class Recurrences:
         n = self.nest.extents[self.nest.running]
         self.now = step * -1 + (n - 1) if self.nest.backward else step
         self.begins = self.f.eq(self.f.value(step), 0)
+
+    def next(self, a: Val, old: Val, x: Val) -> Val:
+        """What follows the state `old`. In the first step that is x alone, whatever `a` is: one times -0 leaves x as it
+        is, and of registers the step before is not asked which step it was, since all steps wait for each other."""
+        f = self.f
+        if self.s.inner:
+            return f.select(self.begins, x, multiply_add(f, a, old, x, self.fused))
+        return multiply_add(f, f.select(self.begins, f.const(1, a.dtype, a.lanes), a), old, x, self.fused)
 
     def load(self, node: Node, at: Point) -> Val:
         if not self.s.inner:
