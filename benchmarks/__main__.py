@@ -9,13 +9,14 @@ from pathlib import Path
 
 from benchmarks import (
     attention, compiling, elementwise, examples, generation, library, low_precision, machine, matmul, ranks, rows,
-    scaling, sizes, small, sweep, table, torch_door, trees)
+    scaling, shards, sizes, small, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
-NETWORKS, TREES, SWEEP, SIZES, RANKS, LOW = "networks", "trees", "sweep", "sizes", "ranks", "low-precision"
+NETWORKS, TREES, SWEEP, SIZES, RANKS = "networks", "trees", "sweep", "sizes", "ranks"
+SHARDS, LOW = "shards", "low-precision"
 ONNX, TORCH = "onnx", "torch"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
@@ -36,7 +37,7 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [NETWORKS, TREES, SWEEP, SIZES, RANKS, LOW, ONNX, TORCH, *sorted(BENCHMARKS)]
+    names = [NETWORKS, TREES, SWEEP, SIZES, RANKS, SHARDS, LOW, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
@@ -75,6 +76,9 @@ def main() -> None:
         return
     if options.name == RANKS:
         ranks.main(options.old or "")
+        return
+    if options.name == SHARDS:
+        shards.main()
         return
     if (options.name == TREES) is not bool(options.old):
         parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")

@@ -1,6 +1,7 @@
 """The tree over the shards of a batch, and what is added in it."""
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
@@ -12,6 +13,7 @@ from graphc.ir.types import TensorType
 from graphc.runtime.memory import aligned_empty, round_up
 
 Span = tuple[int, int]              # shards low … high - 1: a node of the tree, or the block of a rank
+SEARCHED = 64                       # ranks up to which blocks that are no subtrees are chosen by search
 
 
 def middle(low: int, high: int) -> int:
@@ -24,12 +26,46 @@ def shard_rows(rows: int, shards: int) -> list[int]:
     return [rows // shards + (number < rows % shards) for number in range(shards)]
 
 
-def rank_bounds(shards: int, count: int) -> list[int]:
+@cache
+def rank_bounds(shards: int, count: int) -> tuple[int, ...]:
     """Where the blocks of shards of so many ranks begin, and where the last ends: rank r has the shards bounds[r] …
-    bounds[r + 1] - 1. No block is larger than it must be; each is a subtree where that can be had."""
+    bounds[r + 1] - 1. No block is larger than it must be; each is a subtree where that can be had, and elsewhere they
+    are such that few sums cross ranks."""
     most = -(-shards // count)
     fits = _blocks_needed(shards, most) <= count
-    return list(accumulate(_along_tree((0, shards), count, most) if fits else shard_rows(shards, count), initial=0))
+    sizes = _along_tree((0, shards), count, most) if fits else shard_rows(shards, count)
+    bounds = tuple(accumulate(sizes, initial=0))
+    return bounds if fits or count > SEARCHED else _moved(bounds, most)
+
+
+def crossings(bounds: Sequence[int]) -> int:
+    """How often, at the least, a sum goes from one rank to another until the sum over all shards is there: the
+    smallest number of changes in a tree whose leaves are the blocks of ranks (Fitch 1971), bounds as `rank_bounds`."""
+    def ends(low: int, high: int) -> tuple[frozenset[int], int]:
+        """(the ranks at which the sum at a node may be with the fewest crossings, their number)."""
+        first, last = bisect_right(bounds, low) - 1, bisect_right(bounds, high - 1) - 1
+        if first == last:
+            return frozenset((first,)), 0
+        left, below = ends(low, middle(low, high))
+        right, beside = ends(middle(low, high), high)
+        return left & right or left | right, below + beside + (not left & right)
+    return ends(bounds[0], bounds[-1])[1]
+
+
+def _moved(bounds: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Bounds with fewer crossings: one after the other moves to where there are the fewest, as long as that helps."""
+    best, before = crossings(bounds), len(bounds) ** 2
+    while best < before:
+        before = best
+        for place in range(1, len(bounds) - 1):
+            lowest, highest = max(bounds[place - 1] + 1, bounds[place + 1] - most), min(bounds[place - 1] + most,
+                                                                                         bounds[place + 1] - 1)
+            for bound in range(lowest, highest + 1):
+                other = (*bounds[:place], bound, *bounds[place + 1:])
+                found = crossings(other)
+                if found < best:
+                    bounds, best = other, found
+    return bounds
 
 
 @cache

@@ -9,6 +9,8 @@ import sys
 import pytest
 from mpi.conftest import HERE, launcher
 
+from graphc.shard_tree import crossings, rank_bounds
+
 NAMES = ("cnn", "lstm", "transformer", "synced")
 
 
@@ -35,14 +37,15 @@ def test_bytes_do_not_depend_on_ranks_and_threads(job, alone, ranks, threads, na
     assert len(found) == ranks and all(one == {name: alone[name] for name in names} for one in found)
 
 
-@pytest.mark.parametrize("ranks, most", [
-    (3, 5), *(pytest.param(ranks, most, marks=pytest.mark.slow) for ranks, most in ((4, 2), (6, 4), (7, 5), (8, 2.1)))])
-def test_sums_of_any_number_of_ranks_and_shards(job, ranks, most):
-    """Also of blocks of shards that are no subtrees; what a rank sends is bounded, below 2 where all are subtrees."""
+@pytest.mark.parametrize("ranks", [3, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (4, 5, 6, 7, 8))])
+def test_sums_of_any_number_of_ranks_and_shards(job, ranks):
+    """Also of blocks of shards that are no subtrees; what a rank sends is about what must be sent, divided among all."""
     found = lines(job(ranks, "sums.py"))
     assert [line["wrong"] for line in found] == [[]] * ranks
-    sent = {shards: max(line["sent"][shards] for line in found) for shards in found[0]["sent"]}
-    assert max(sent.values()) < most and sent[str(max(8, ranks))] < (2 if ranks in (4, 6, 7, 8) else 3), sent
+    for shards in found[0]["sent"]:
+        least = (crossings(rank_bounds(int(shards), ranks)) + ranks - 1) / ranks
+        sent = max(line["sent"][shards] for line in found)
+        assert sent <= 1.08 * least and (sent <= 2 or least > 2), (shards, sent, least)
 
 
 def test_a_killed_job_goes_on_with_fewer_ranks(job, tmp_path):

@@ -15,7 +15,7 @@ from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import NO_FACTS, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, While, bodies)
-from graphc.ir.dims import Dim, Poly, static_dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.size_proofs import is_nonnegative
 
 Floors = tuple[tuple[Sym, int], ...]
@@ -122,24 +122,16 @@ def _negated(ends: Iterable[End]) -> tuple[End, ...]:
 
 
 def _furthest(ends: Iterable[End]) -> tuple[End, ...]:
-    """Those that others do not make needless: an end that is never less, wherever this one is reached. Only ends that
-    differ by numbers and symbols are compared: of the others nothing is seen at a glance."""
-    groups: dict[object, list[End]] = {}
-    for end in _greatest_numbers(ends):
-        key = _sizes_of(end.limits[0]) if len(end.limits) == 1 else end.limits
-        kept = groups.setdefault(key, [])
-        if not any(_covers(other, end) for other in kept):
-            kept[:] = [other for other in kept if not _covers(end, other)] + [end]
-    return tuple([end for kept in groups.values() for end in kept])
-
-
-def _sizes_of(ix: Ix) -> tuple[object, ...]:
-    """What is no number of its constant and coefficients: equal where those of a difference are numbers."""
-    return _products(ix.const), *[(symbol, _products(c)) for symbol, c in ix.terms if isinstance(c, Poly)]
-
-
-def _products(size: Dim) -> tuple[object, ...]:
-    return tuple([term for term in size.terms if term[0]]) if isinstance(size, Poly) else ()
+    """Those that others do not make needless: an end that is never less, wherever this one is reached."""
+    kept: dict[object, list[tuple[int, _Glance]]] = {}      # with the places where they stand
+    found = list(_greatest_numbers(ends))
+    for place, end in enumerate(found):
+        glance = _Glance.of(end)
+        alike = kept.setdefault(glance.exact, [])
+        if not any(other.covers(glance) for _, other in alike):
+            alike[:] = [(at, other) for at, other in alike if not glance.covers(other)]
+            alike.append((place, glance))
+    return tuple([found[place] for place in sorted(at for alike in kept.values() for at, _ in alike)])
 
 
 def _greatest_numbers(ends: Iterable[End]) -> Iterable[End]:
@@ -156,23 +148,47 @@ def _greatest_numbers(ends: Iterable[End]) -> Iterable[End]:
     return found.values()
 
 
-def _covers(end: End, other: End) -> bool:
-    """Whether a proof of `end` is one of `other`, as is seen at a glance."""
-    if len(end.limits) != 1 or len(other.limits) != 1:
-        return end.limits == other.limits and _is_implied(end.floors, other.floors)
-    return _is_implied(end.floors, other.floors) and _is_plainly_nonnegative(end.limits[0] - other.limits[0])
+class _Glance(NamedTuple):
+    """An end as far as it is seen at a glance whether a proof of it is one of another. Two can be compared where they
+    have the same `exact` parts: what is a polynomial, or may be negative. `number` and `counts`, how many times it has
+    symbols that are never negative, are integers."""
+    exact: object
+    number: int
+    counts: Mapping[Sym, int]
+    floors: Mapping[Sym, int]
+
+    @staticmethod
+    def of(end: End) -> _Glance:
+        if len(end.limits) != 1:
+            return _Glance(end.limits, 0, {}, dict(end.floors))
+        number, rest = _parted(end.limits[0].const)
+        counts, exact = {}, []
+        for symbol, coefficient in end.limits[0].terms:
+            count, symbolic = _parted(coefficient) if _is_plainly_nonnegative(symbol) else (0, coefficient)
+            if count:
+                counts[symbol] = count
+            if symbolic != 0:
+                exact.append((symbol, symbolic))
+        return _Glance((rest, tuple(exact)), number, counts, dict(end.floors))
+
+    def covers(self, other: _Glance) -> bool:
+        """Of two with the same `exact` parts."""
+        return (self.number >= other.number
+                and all(self.counts.get(symbol, 0) >= n for symbol, n in other.counts.items())
+                and all(n >= 0 for symbol, n in self.counts.items() if symbol not in other.counts)
+                and all(other.floors.get(symbol, low - 1) >= low for symbol, low in self.floors.items()))
 
 
-def _is_implied(floors: Floors, others: Floors) -> bool:
-    """Whether `floors` hold where the others do."""
-    known = dict(others)
-    return all(symbol in known and known[symbol] >= low for symbol, low in floors)
+def _parted(size: Dim) -> tuple[int, Dim]:
+    """(the number in it, the rest)."""
+    if isinstance(size, int):
+        return size, 0
+    number = next((c for monomial, c in size.terms if not monomial), 0)
+    return number, size - number
 
 
-def _is_plainly_nonnegative(ix: Ix) -> bool:
-    return isinstance(ix.const, int) and ix.const >= 0 and all(
-        isinstance(c, int) and c > 0 and any(not low.terms and isinstance(low.const, int) and low.const >= 0
-                                             for low, _ in symbol.lowers) for symbol, c in ix.terms)
+def _is_plainly_nonnegative(symbol: Sym) -> bool:
+    return any(not low.terms and isinstance(low.const, int) and low.const >= 0 for low, _ in symbol.lowers)
 
 
 def joined(ends: Sequence[End], integers: Mapping[Sym, Ix], sign: int) -> Iterator[tuple[End, list[End]]]:

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
-from graphc.doors.mpi.meetings import Meeting, meetings
+from graphc.shard_routes import Meeting, Route, route
 from graphc.doors.mpi.wires import MPI, PartnerSum, Wires
 from graphc.errors import GraphError
 from graphc.shard_tree import Span, Sums, add, rank_ends
@@ -83,30 +83,21 @@ class Communicator:
         """The sum over all shards of the sums of the subtrees that each rank has, in one of these."""
         held = dict(parts)
         for dtype, flat in next(iter(parts.values())).flats.items():
-            rounds, ways = meetings(shards, self.count, len(flat))
-            for group in rounds:
+            way = route(shards, self.count, len(flat), self.rank)
+            for group in way.rounds:
                 self._meet(group, held, dtype)
-            whole = held[0, shards].flats[dtype]
-            for handed in ways:
-                own = [one for one in handed if self.rank in (one.origin, one.to)]
-                self.wires.wait([request for one in own for request in (
-                    self.wires.send(whole[one.start:one.end], one.to) if one.origin == self.rank
-                    else self.wires.receive(whole[one.start:one.end], one.origin))])
+            self._hand_on(way, held[0, shards].flats[dtype])
         return held[0, shards]
 
     def _meet(self, group: Sequence[Meeting], held: dict[Span, Sums], dtype: np.dtype) -> None:
         """Meetings of one height: what this rank has of their sums is in `held` afterwards."""
         sums: list[PartnerSum] = []
         for meeting in group:
-            left, right = held.get(meeting.left), held.get(meeting.right)
             for overlap in meeting.overlaps:
-                before, after = slice(overlap.start, overlap.middle), slice(overlap.middle, overlap.end)
-                if overlap.left == self.rank != overlap.right and left is not None:
-                    flat = left.flats[dtype]
-                    sums.append(PartnerSum(overlap.right, flat[after], flat[before], left=True))
-                elif overlap.right == self.rank != overlap.left and right is not None:
-                    flat = right.flats[dtype]
-                    sums.append(PartnerSum(overlap.left, flat[before], flat[after], left=False))
+                if overlap.left != overlap.right:
+                    on_left, partner = overlap.left == self.rank, overlap.left + overlap.right - self.rank
+                    mine = held[meeting.left if on_left else meeting.right].flats[dtype][overlap.start:overlap.end]
+                    sums.append(PartnerSum(partner, mine, overlap.keeper == self.rank, on_left))
         self.wires.add_exchanged(sums)
         for meeting in group:
             left, right = held.get(meeting.left), held.get(meeting.right)
@@ -119,11 +110,21 @@ class Communicator:
     def _put_together(self, meeting: Meeting, left: np.ndarray, right: np.ndarray) -> None:
         """Of a rank that is on both sides: all that it keeps, in the array to the left."""
         for overlap in meeting.overlaps:
-            both, after = slice(overlap.start, overlap.end), slice(overlap.middle, overlap.end)
-            if overlap.left == overlap.right == self.rank:
-                add(left[both], right[both], out=left[both])
-            elif overlap.right == self.rank:
-                left[after] = right[after]
+            part = slice(overlap.start, overlap.end)
+            if overlap.left == overlap.right:
+                add(left[part], right[part], out=left[part])
+            elif overlap.keeper == overlap.right == self.rank:
+                left[part] = right[part]
+
+    def _hand_on(self, way: Route, whole: np.ndarray) -> None:
+        """All elements of the sum to all ranks: what comes is handed on as soon as it is there."""
+        coming = [(one, self.wires.receive(whole[one.start:one.end], one.origin, one.tag)) for one in way.incoming]
+        sending: list[MPI.Request] = []
+        for one in way.outgoing:                        # those of earlier rounds come first
+            self.wires.wait([request for before, requests in coming for request in requests
+                             if before.start < one.end and one.start < before.end])
+            sending += self.wires.send(whole[one.start:one.end], one.to, one.tag)
+        self.wires.wait([*(request for _, requests in coming for request in requests), *sending])
 
     def joined(self, array: np.ndarray) -> np.ndarray:
         """The arrays of all ranks, one behind the other along the first axis."""

@@ -24,10 +24,11 @@ SHORTEST, LONGEST = 20e-6, 1e-3     # seconds of sleep: ranks that share a core 
 
 @dataclass(frozen=True)
 class PartnerSum:
-    """A partner is sent `given`, and what it sends is added to `kept`; what this rank has stands left or right."""
+    """What this rank has of a sum, and a partner too: what the partner sends is added to it where this rank keeps the
+    sum, else it is sent. `left`: on which side of the sum it stands."""
     partner: int
-    given: np.ndarray
-    kept: np.ndarray
+    array: np.ndarray
+    keeps: bool
     left: bool
 
 
@@ -40,14 +41,14 @@ class Wires:
         self.rank, self.count = comm.Get_rank(), comm.Get_size()
         self.alarm, self.sent = alarm, 0
 
-    def send(self, array: np.ndarray, to: int) -> list[MPI.Request]:
+    def send(self, array: np.ndarray, to: int, tag: int = 0) -> list[MPI.Request]:
         """Begins to send the bytes of a C-contiguous array, which stays as it is until `wait`."""
         self.sent += array.nbytes
-        return [self.comm.Isend((piece, MPI.BYTE), to) for piece in pieces(array)]
+        return [self.comm.Isend((piece, MPI.BYTE), to, tag) for piece in pieces(array)]
 
-    def receive(self, array: np.ndarray, origin: int) -> list[MPI.Request]:
+    def receive(self, array: np.ndarray, origin: int, tag: int = 0) -> list[MPI.Request]:
         """Begins to receive as many bytes into a C-contiguous array."""
-        return [self.comm.Irecv((piece, MPI.BYTE), origin) for piece in pieces(array)]
+        return [self.comm.Irecv((piece, MPI.BYTE), origin, tag) for piece in pieces(array)]
 
     def wait(self, requests: Sequence[MPI.Request]) -> None:
         """Until all are done."""
@@ -65,8 +66,8 @@ class Wires:
 
     def add_exchanged(self, sums: Sequence[PartnerSum]) -> None:
         """All of these at the same time: what comes is added piece by piece, while the next ones are on their way."""
-        sending = [request for one in sums for request in self.send(one.given, one.partner)]
-        parts = [(part, one) for one in sums for part in pieces(one.kept)]
+        sending = [request for one in sums if not one.keeps for request in self.send(one.array, one.partner)]
+        parts = [(part, one) for one in sums if one.keeps for part in pieces(one.array)]
         buffers = [np.empty(PIECE, np.uint8) for _ in parts[:WINDOW]]
         coming: list[tuple[np.ndarray, list[MPI.Request]]] = []
         for number in range(len(parts) + WINDOW):
