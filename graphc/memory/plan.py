@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
@@ -14,21 +14,21 @@ from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
 
+MemorySpace = Literal["arena", "const", "input", "state", "output", "argument", "result", "inout"]
 # spaces in which the slot says which array it is
-SLOTTED = ("input", "state", "output", "argument", "result", "inout")
+SLOTTED: tuple[MemorySpace, ...] = ("input", "state", "output", "argument", "result", "inout")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
-    """A piece of memory: itself and no other, however alike. `space`: arena, const, input, state, output, argument,
-    result or inout. `slot` is the number of the array in its space, `offset` its first byte in arena or const; until
-    offsets are assigned, that of an arena buffer is 0.
+    """A piece of memory: itself and no other, however alike. `slot` is the number of the array in its space, `offset`
+    its first byte in arena or const; until offsets are assigned, that of an arena buffer is 0.
 
     "argument" and "result" are memory of the graph around a region: its body's inputs and outputs; "inout" is an
     argument that the body changes, whose memory holds a result in the end. `fixed`: of an argument, the same in every
     trip of the loop; of state, never written by the program.
     """
-    space: str
+    space: MemorySpace
     nbytes: Dim
     slot: int = 0
     offset: Dim = 0
@@ -88,7 +88,7 @@ class Place:
         return Place(self.buffer, self.dtype, (count, *self.shape[1:]), self.strides,
                      self.offset + first * self.strides[0])
 
-    def given_as(self, space: str, slot: int, fixed: bool = False) -> "Place":
+    def given_as(self, space: MemorySpace, slot: int, fixed: bool = False) -> "Place":
         """What a region sees of the place: an argument or a result of its body, of this layout."""
         buffer = Buffer(space, prod(self.shape) * self.dtype.itemsize, slot, fixed=fixed)
         return Place(buffer, self.dtype, self.shape, self.strides)

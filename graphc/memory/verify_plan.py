@@ -23,20 +23,20 @@ from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.shape import Concat, Pad
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import normalize_axis
-from graphc.memory.plan import Buffer, Place, Plan
+from graphc.memory.plan import Buffer, MemorySpace, Place, Plan
 from graphc.memory.scan_layout import scan_layout
 from graphc.schedule.schedule import InplacePairs
 from graphc.schedule.view import span
 
 NEVER = 1 << 62                         # the position behind all nodes, at which results are read
-READ_ONLY = ("const", "input", "argument")
+READ_ONLY: tuple[MemorySpace, ...] = ("const", "input", "argument")
 
 
 def verify_plan(plan: Plan) -> None:
     """InternalError, naming the value and the node, when the plan of a program, or of a body in it, is not sound."""
     graph = plan.graph
 
-    def arrays(values: Sequence[Value | None], space: str) -> list[Place]:
+    def arrays(values: Sequence[Value | None], space: MemorySpace) -> list[Place]:
         return [Place.dense(v, Buffer(space, v.type.nbytes, slot)) for slot, v in enumerate(values) if v is not None]
     _Checker(plan, arrays(graph.inputs, "input") + arrays(graph.state, "state"),
              arrays(graph.outputs, "output") + arrays(graph.updates, "state")).check()
