@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from graphc.errors import Loc
+from graphc.errors import InternalError, Loc
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
 from graphc.once import once_property
@@ -23,6 +23,13 @@ class Value:
 
     def __init__(self, type: TensorType, name: str = "", node: "Node | None" = None, index: int = 0) -> None:
         self.type, self.name, self.node, self.index = type, name, node, index
+
+    @property
+    def maker(self) -> Node:
+        """The node, of a value that is no input; InternalError of an input."""
+        if self.node is None:
+            raise InternalError(f"no node makes {self!r}, which is an input")
+        return self.node
 
     def __repr__(self) -> str:
         return f"<{self.name or 'value'}: {self.type}>"

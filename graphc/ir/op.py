@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from graphc.ir.dims import Dim, Poly, bind
 from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
 from graphc.ir.types import DType, TensorType, dtype_of
+
+if TYPE_CHECKING:
+    from graphc.ir.contraction import Contraction
 
 Values = tuple[Value, ...]
 Arrays = tuple[np.ndarray, ...]
@@ -172,6 +175,10 @@ class Op:
         """What must be at least 0, beyond what the shape rule says of sizes that are not numbers: looked at when a call
         brings them."""
         return ()
+
+    def contraction(self, x: TensorType, y: TensorType) -> Contraction:
+        """The sum of products that the operator is, if it `is_contraction`."""
+        raise InternalError(f"operator {self.name} is no contraction")
 
     def cost(self, *ins: TensorType) -> Cost:
         outs = as_tuple(self.infer(*ins))
