@@ -295,3 +295,31 @@ def test_of_a_part_of_an_array_of_any_size_one_program_serves_all(function: Call
         x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, size, 64), (64, 32)))
         want, = evaluate_graph(bind_graph(part.graph, {"S": size}), (x, w))
         np.testing.assert_allclose(program.at(S=size)(x, w), want, rtol=1e-4, atol=1e-4)
+
+
+# ---- what passes leave alone where it comes with the call
+
+@gc.graph
+def gated(x: gc.f32[5, 16], w: gc.f32[16, "2*h"]):
+    """Gates of a product whose width is open stay slices of it."""
+    y, h = x @ w, w.shape[1] // 2
+    return gc.sigmoid(y[:, :h]) * y[:, h:]
+
+
+@gc.graph
+def strided(x: gc.f32[2, 8, "h"], w: gc.f32[8, 8, 3]):
+    """The gradient's image is copied: how far it is read outside of what there is depends on the length."""
+    y = gc.conv1d(gc.relu(x), w, padding=1, stride=2)
+    return gc.sum(y * y)
+
+
+@pytest.mark.parametrize("function", [gated, gc.grad(strided, wrt=("x", "w"))], ids=["gates", "a strided gradient"])
+def test_one_program_serves_all_where_a_pass_cannot_decide(function: gc.GraphFunction):
+    program = SizedGraph(function.graph, {"h": Bounds(16, 300)})
+    rng = np.random.default_rng(0)
+    for h in (16, 17, 80):
+        graph = bind_graph(function.graph, {"h": h})
+        ins = [rng.standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs]
+        got = program.at(h=h)(*ins)
+        for result, want in zip(got if isinstance(got, tuple) else (got,), evaluate_graph(graph, ins), strict=True):
+            np.testing.assert_allclose(result, want, rtol=1e-4, atol=1e-3)
