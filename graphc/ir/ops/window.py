@@ -57,7 +57,7 @@ class Pooling(Sliding):
                 for o, step, span, (low, _), n in zip(out, self.stride, self.spans, self.padding, size)]
         return tuple([(low, max(high, end)) for (low, high), end in zip(self.padding, ends)])
 
-    def reaches_outside(self, size: Sizes, out: Sizes) -> bool:
+    def reaches_outside(self, size: Dims, out: Dims) -> bool:
         """Whether some window has a position outside of the image."""
         return any(low > 0 or (o - 1) * step + span - low > n
                    for o, step, span, (low, _), n in zip(out, self.stride, self.spans, self.padding, size))
