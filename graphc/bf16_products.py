@@ -42,7 +42,7 @@ class Bf16Products(ProductRewriter):
             return ""
         if conv.op.groups != 1:
             return "a convolution in groups"
-        if not conv_terms_pair(conv):
+        if not conv_terms_pair(conv, conv.op):
             return "there is one term along the axis that pairs are made along, or it is not known how many"
         return "Winograd's form in f32 is faster" if node in self.by_tiles else ""
 

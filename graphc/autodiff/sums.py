@@ -2,7 +2,7 @@
 belongs, so that a step costs as much as what it read, not as much as the array."""
 from __future__ import annotations
 
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Value
 from graphc.ir.op import Op, OpBuilder
 from graphc.ir.ops.constant import splat
 from graphc.ir.ops.elementwise import ADD
@@ -52,11 +52,11 @@ def _is_sparse(g: Value, kinds: tuple[type[Op], ...]) -> bool:
 
 def _placed(b: OpBuilder, total: Value, g: Value) -> Value:
     views: list[Value] = []
-    node = _made(g)
+    node = g.maker
     while isinstance(node.op, Reshape):
         views.append(g)
         g, = node.inputs
-        node = _made(g)
+        node = g.maker
     total = b.reshape(total, shape=g.type.shape) if views else total
     _, *operands = node.inputs
     if isinstance(node.op, DynamicUpdateSlice):
@@ -66,6 +66,3 @@ def _placed(b: OpBuilder, total: Value, g: Value) -> Value:
     return b.reshape(total, shape=views[0].type.shape) if views else total
 
 
-def _made(v: Value) -> Node:
-    assert v.node is not None
-    return v.node

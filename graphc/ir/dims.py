@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, prod
-from typing import cast
+from typing import TypeVar, cast, overload
 
 import numpy as np
 
@@ -183,6 +183,7 @@ SIZES = (int, np.integer, Poly)
 Dim = int | Poly
 Dims = tuple[Dim, ...]              # a shape
 Sizes = tuple[int, ...]             # a shape without names
+Size = TypeVar("Size", int, Dim, covariant=True)        # numbers stay numbers
 
 
 def static_dim(dim: Dim) -> int:
@@ -223,22 +224,30 @@ def evaluate_all(dims: Iterable[Dim], sizes: Mapping[str, int]) -> list[int]:
     return [dim if isinstance(dim, int) else dim.evaluated(values, sizes) for dim in dims]
 
 
-def product_of(dims: Iterable[Dim]) -> Dim:
+def product_of(dims: Iterable[Size]) -> Size:
     """The product; 1 of none."""
-    total: Dim = 1
+    total: Size = 1
     for dim in dims:
         total = total * dim
     return total
 
 
-def ceil_div(dim: Dim, divisor: int) -> Dim:
+def ceil_div(dim: Size, divisor: int) -> Size:
     """The quotient rounded up."""
     return (dim + (divisor - 1)) // divisor
 
 
-def round_up(dim: Dim, multiple: int) -> Dim:
+def round_up(dim: Size, multiple: int) -> Size:
     """The least multiple that is no less."""
     return ceil_div(dim, multiple) * multiple
+
+
+@overload
+def largest(*items: int) -> int: ...
+
+
+@overload
+def largest(*items: Dim) -> Dim: ...
 
 
 def largest(*items: Dim) -> Dim:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.ir.dims import Dims
+
 BATCH_AXIS, CHANNEL_AXIS = 0, 1
 FIRST_SPATIAL_AXIS = 2
 # what people call the spatial axes, by their number; there are operators for images of these numbers
@@ -27,7 +29,7 @@ def channels_last(rank: int) -> tuple[int, ...]:
     return (BATCH_AXIS, *spatial_axes(rank), CHANNEL_AXIS)
 
 
-def varies_by_channel_only(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
+def varies_by_channel_only(shape: Dims, image: Dims) -> bool:
     """Whether an array of `shape`, broadcast to `image`, holds one number for each channel, or one for all."""
     aligned = (1,) * (len(image) - len(shape)) + shape
     return all(n == 1 or axis == CHANNEL_AXIS and n == image[axis] for axis, n in enumerate(aligned))

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Node, Value
+from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
 from graphc.ir.ops.elementwise import Cast, Elementwise, ShardSum, StopGradient
 from graphc.ir.ops.remat import Hold
-from graphc.ir.ops.reduce import Max, Min, Prod, Sum
+from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
 
@@ -30,7 +31,8 @@ class OuterOperand:
         return self.value.type.shape[1:] if self.stacked else self.value.type.shape
 
 
-Rule = Callable[[Builder, Node, Sequence[OuterOperand], Dim], Value | None]
+# of nodes with the operator of its key (`NodeOf`), which the type of a table cannot say
+Rule = Callable[[Builder, Any, Sequence[OuterOperand], Dim], Value]
 
 
 class Batcher:
@@ -68,7 +70,7 @@ def can_batch(node: Node) -> bool:
     return not isinstance(node.op, Einsum) or "..." not in node.op.equation
 
 
-def _elementwise(b, node, ins, steps):
+def _elementwise(b: Builder, node: Node, ins: Sequence[OuterOperand], steps: Dim) -> Value:
     rank = node.outputs[0].type.rank
     return b.apply(node.op, [_ranked(b, o, rank) for o in ins])[0]
 
@@ -81,7 +83,7 @@ def _ranked(b: Builder, o: OuterOperand, rank: int) -> Value:
     return b.reshape(o.value, shape=(o.value.type.shape[0], *(1,) * (rank - len(shape)), *shape))
 
 
-def _matmul(b, node, ins, steps):
+def _matmul(b: Builder, node: NodeOf[Matmul], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     x, y = ins
     if len(x.step_shape()) == 1 and len(y.step_shape()) == 2 and not y.stacked:
         return b.matmul(x.value, y.value)
@@ -103,45 +105,45 @@ def _as_matrix(b: Builder, o: OuterOperand, column: bool) -> OuterOperand:
                         o.stacked)
 
 
-def _einsum(b, node, ins, steps):
+def _einsum(b: Builder, node: NodeOf[Einsum], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     a, c, out = parse_equation(node.op.equation, *(len(o.step_shape()) for o in ins))
     step = next(letter for letter in "TUVWXYZ" + "ABCDEFGHIJKLMNOPQRSabcdefghijklmnopqrstuvwxyz" if letter not in a + c)
     terms = [step * o.stacked + "".join(labels) for o, labels in zip(ins, (a, c))]
     return b.einsum(*(o.value for o in ins), equation=f"{terms[0]},{terms[1]}->{step}{''.join(out)}")
 
 
-def _reshape(b, node, ins, steps):
+def _reshape(b: Builder, node: NodeOf[Reshape], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     return b.reshape(ins[0].value, shape=(steps, *node.op.shape))
 
 
-def _transpose(b, node, ins, steps):
+def _transpose(b: Builder, node: NodeOf[Transpose], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     return b.transpose(ins[0].value, perm=(0, *(p + 1 for p in node.op.perm)))
 
 
-def _broadcast_to(b, node, ins, steps):
+def _broadcast_to(b: Builder, node: NodeOf[BroadcastTo], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     return b.broadcast_to(_ranked(b, ins[0], len(node.op.shape)), shape=(steps, *node.op.shape))
 
 
-def _slice(b, node, ins, steps):
+def _slice(b: Builder, node: NodeOf[Slice], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     op = node.op
     return b.slice(ins[0].value, start=(0, *op.start), stop=(steps, *op.stop), step=(1, *op.step))
 
 
-def _pad(b, node, ins, steps):
+def _pad(b: Builder, node: NodeOf[Pad], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     return b.apply(node.op.replace(low=(0, *node.op.low), high=(0, *node.op.high)), [ins[0].value])[0]
 
 
-def _concat(b, node, ins, steps):
+def _concat(b: Builder, node: NodeOf[Concat], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     parts = [o.value if o.stacked else b.broadcast_to(o.value, shape=(steps, *o.value.type.shape)) for o in ins]
     return b.concat(*parts, axis=node.op.axis + 1)
 
 
-def _hold(b, node, ins, steps):
+def _hold(b: Builder, node: NodeOf[Hold], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     held, after = (o.value for o in ins)
     return b.hold(held if ins[0].stacked else b.broadcast_to(held, shape=(steps, *held.type.shape)), after)
 
 
-def _along_axes(b, node, ins, steps):
+def _along_axes(b: Builder, node: NodeOf[Flip] | NodeOf[Reduction], ins: Sequence[OuterOperand], steps: Dim) -> Value:
     return b.apply(node.op.replace(axes=tuple(a + 1 for a in node.op.axes)), [ins[0].value])[0]
 
 

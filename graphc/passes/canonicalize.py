@@ -3,24 +3,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.bits import number_key
 from graphc.ir.builder import Rewriter
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.dims import Dims
+from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.match import Is, match
-from graphc.ir.op import Opcode
+from graphc.ir.op import Opcode, Values
 from graphc.ir.ops import conv
 from graphc.ir.ops.constant import Constant, splat
 from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, ShardSum, StopGradient
-from graphc.ir.ops.reduce import Max, Min, Prod, Sum
+from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.passes.pipeline import Pass
 
-Rule = Callable[[Rewriter, Node, tuple[Value, ...]], Value | None]
+# of nodes with the operator of its key (`NodeOf`), which the type of a table cannot say
+Rule = Callable[[Rewriter, Any, Values], Value | None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _no_steps(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
     return None
 
 
-def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
+def _drop_broadcasts(ins: Values, shape: Dims) -> Values:
     """Operands without a broadcast_to that numpy broadcasting does anyway, as long as one operand keeps the full shape.
     """
     result = list(ins)
@@ -92,60 +94,64 @@ def _drop_broadcasts(ins: tuple[Value, ...], shape: tuple) -> tuple[Value, ...]:
 
 
 def _neutral(position: int, number: float) -> Rule:
-    def rule(w, node, ins):
+    def rule(w: Rewriter, node: Node, ins: Values) -> Value | None:
         other = ins[1 - position]
         return other if number_key(splat(ins[position])) == number and other.type == node.outputs[0].type else None
     return rule
 
 
-def _same_type(w, node, ins):
+def _same_type(w: Rewriter, node: Node, ins: Values) -> Value | None:
     return ins[0] if ins[0].type == node.outputs[0].type else None
 
 
 def _of_same(function: Opcode) -> Rule:
     """f(f(x)) -> x."""
-    def rule(w, node, ins):
+    def rule(w: Rewriter, node: Node, ins: Values) -> Value | None:
         inner = match(ins[0], Is(function, "x"))
-        return inner and inner["x"]
+        return None if inner is None else inner["x"]
     return rule
 
 
-def _reshape_reshape(w, node, ins):
+def _reshape_reshape(w: Rewriter, node: NodeOf[Reshape], ins: Values) -> Value | None:
     inner = match(ins[0], Is(Reshape, "x"))
-    return inner and w.reshape(inner["x"], shape=node.op.shape)
+    return None if inner is None else w.reshape(inner["x"], shape=node.op.shape)
 
 
-def _transpose_identity(w, node, ins):
+def _transpose_identity(w: Rewriter, node: NodeOf[Transpose], ins: Values) -> Value | None:
     return ins[0] if node.op.perm == tuple(range(len(node.op.perm))) else None
 
 
-def _transpose_transpose(w, node, ins):
-    inner = match(ins[0], Is(Transpose, "x"))
-    return inner and w.transpose(inner["x"], perm=tuple(ins[0].node.op.perm[p] for p in node.op.perm))
+def _transpose_transpose(w: Rewriter, node: NodeOf[Transpose], ins: Values) -> Value | None:
+    inner = ins[0].node
+    if inner is None or not isinstance(inner.op, Transpose):
+        return None
+    first = inner.op.perm
+    return w.transpose(inner.inputs[0], perm=tuple(first[p] for p in node.op.perm))
 
 
-def _operand(w, node, ins):
+def _operand(w: Rewriter, node: Node, ins: Values) -> Value | None:
     return ins[0]
 
 
-def _times_minus_one(w, node, ins):
+def _times_minus_one(w: Rewriter, node: Node, ins: Values) -> Value | None:
     return w.neg(ins[0]) if splat(ins[1]) == -1 and ins[0].type == node.outputs[0].type else None
 
 
-def _power(w, node, ins):
-    exact = {2.0: lambda x: w.mul(x, x), 1.0: lambda x: x}
-    make = exact.get(splat(ins[1])) if ins[0].type == node.outputs[0].type and ins[0].type.dtype.is_float else None
-    return make(ins[0]) if make else None
+def _power(w: Rewriter, node: Node, ins: Values) -> Value | None:
+    x, exponent = ins[0], splat(ins[1])
+    if x.type != node.outputs[0].type or not x.type.dtype.is_float or exponent not in (1, 2):
+        return None
+    return w.mul(x, x) if exponent == 2 else x
 
 
-def _sum_of_one(w, node, ins):
+def _sum_of_one(w: Rewriter, node: NodeOf[Reduction], ins: Values) -> Value | None:
     """A sum over axes of size 1 is a reshape."""
     if any(ins[0].type.shape[a] != 1 for a in node.op.axes):
         return None
     return w.reshape(ins[0], shape=node.outputs[0].type.shape)
 
 
-def _of_nothing(w, node, ins):
+def _of_nothing(w: Rewriter, node: Node, ins: Values) -> Value | None:
     """A convolution of an image without elements sees zeros alone, if anything; its loops count on rows to copy."""
     out = node.outputs[0].type
     if not out.size or all(v.type.size for v in ins):

@@ -12,14 +12,15 @@ class Cluster:
     """Operators that will be one node. kind: "nest", "contraction", "view" or "other" (these two are single operators).
 
     `mask`: the bits of this cluster (those of clusters merged into it too); `before`: the bits of all that it depends
-    on. `post`: values that depend on a reduction of the cluster.
+    on. `space`: of a nest or contraction; nothing has a place in that of another. `post`: values that depend on a
+    reduction of the cluster.
     """
     kind: str
     number: int
     nodes: list[Node]
     mask: int
     before: int
-    space: Space | None = None
+    space: Space = field(default_factory=Space)
     flops: int = 0
     is_read: bool = False           # whether another cluster depends on it
     post: set[Value] = field(default_factory=set)
@@ -34,9 +35,10 @@ def column_refusal(c: Cluster, space: Space, node: Node) -> str:
     """A sum of sums down columns would have the columns as rows, and these read across memory."""
     if node not in space.crossing or node.inputs[0] not in c.post:
         return ""
+    reduced = space.reduced or ()
     for n in space.reductions:
         order = [d for dims in space.maps.get(n.inputs[0]) or space.uses[n, 0] for d in dims]
-        if set(order[len(order) - len(space.reduced):]) != set(space.reduced):
+        if set(order[len(order) - len(reduced):]) != set(reduced):
             return "the columns that it sums are sums themselves"
     return ""
 

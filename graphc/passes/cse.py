@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph
+from graphc.ir.op import Op, Values
 from graphc.passes.pipeline import Pass
 
 
@@ -17,7 +18,7 @@ class EliminateCommonSubexpressions(Pass):
 
     def run(self, graph: Graph) -> Graph:
         w = Rewriter(graph)
-        seen: dict[tuple, tuple] = {}
+        seen: dict[tuple[Op, Values], Values] = {}
         for node in graph.nodes:
             key = (node.op, tuple(w[v] for v in node.inputs))
             if key in seen:

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.graph import Graph, Node
-from graphc.ir.op import Composite, Op, as_tuple
+from graphc.ir.graph import Graph, Value
+from graphc.ir.op import Composite, Op, Values, as_tuple
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass, apply
 
@@ -24,21 +24,21 @@ class Decompose(Pass):
     keep: Callable[[Op, Sequence[TensorType]], bool] = lambda op, types: False
 
     def run(self, graph: Graph) -> Graph:
-        if not any(self._taken_apart(n) for n in graph.nodes):
+        if not any(self._takes_apart(n.op, n.inputs) for n in graph.nodes):
             return graph
         w = Rewriter(graph)
         for node in graph.nodes:
-            if self._taken_apart(node):
+            if self._takes_apart(node.op, node.inputs):
                 with w.at(node.loc and node.loc.calling(node.op.name), node.scope):
                     w.replace(node, self._expand(w, node.op, tuple(w[v] for v in node.inputs)))
             else:
                 w.keep(node)
         return w.done()
 
-    def _taken_apart(self, node: Node) -> bool:
-        return isinstance(node.op, Composite) and not self.keep(node.op, [v.type for v in node.inputs])
+    def _takes_apart(self, op: Op, ins: Sequence[Value]) -> TypeGuard[Composite]:
+        return isinstance(op, Composite) and not self.keep(op, [v.type for v in ins])
 
-    def _expand(self, w: Rewriter, op: Composite, ins: tuple) -> tuple:
+    def _expand(self, w: Rewriter, op: Composite, ins: Values) -> Values:
         """The decomposition of `op`, itself decomposed, appended to `w`."""
         b = Builder(op.name)
         arguments = [b.input(f"x{i}", v.type) for i, v in enumerate(ins)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphc.errors import InternalError
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.image import varies_by_channel_only
@@ -71,7 +72,8 @@ def _other(step: Node, y: Value) -> Value:
 
 
 def _folded(w: Rewriter, conv: Node, chain: Sequence[Node]) -> Value:
-    scale = shift = None
+    scale: Value | None = None
+    shift: Value | None = None
     y = conv.outputs[0]
     for step in chain:
         with w.at(step.loc, step.scope):
@@ -84,6 +86,8 @@ def _folded(w: Rewriter, conv: Node, chain: Sequence[Node]) -> Value:
             else:
                 shift = w.add(shift, other) if step.op is ADD else w.sub(shift, other)
         y = step.outputs[0]
+    if scale is None:
+        raise InternalError("a chain without a product is not folded", "fold_batch_norm")
     x, weight = (w[v] for v in conv.inputs)
     with w.at(conv.loc, conv.scope):
         per_output = w.reshape(scale, shape=(scale.type.size, *(1,) * (weight.type.rank - 1)))

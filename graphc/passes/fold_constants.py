@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.bits import is_uniform
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value, regions
-from graphc.ir.op import Op, is_symbolic
+from graphc.ir.op import Op, as_tuple, is_symbolic
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.ops.shape import BroadcastTo
@@ -20,7 +20,8 @@ from graphc.passes.pipeline import Pass
 
 MAX_EVALUATIONS = 1000      # of nodes in a loop, some microseconds each
 MAX_FLOPS = 1 << 24         # of any other operator
-TRIPS: dict[type[Op], Callable[[Op], int]] = {Scan: lambda op: op.length, WhileLoop: lambda op: op.max_trips}
+# of operators of its class, which the type of a table cannot say
+TRIPS: dict[type[Op], Callable[[Any], int]] = {Scan: lambda op: op.length, WhileLoop: lambda op: op.max_trips}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class FoldConstants(Pass):
             if isinstance(node.op, Constant):
                 known[node.outputs[0]] = node.op.value.array
             elif node.op.opcode is BroadcastTo and node.inputs[0] in known and node.outputs[0].type.is_static:
-                known[node.outputs[0]] = node.op.reference(known[node.inputs[0]])
+                known[node.outputs[0]], = as_tuple(node.op.reference(known[node.inputs[0]]))
             elif self._foldable(node, known):
                 arrays = node_reference(node, [known[v] for v in node.inputs])
                 with w.at(node.loc, node.scope):

@@ -47,9 +47,9 @@ class FoldTransposes(Pass):
 def _transposed_product(node: Node) -> Node | None:
     """The product of matrices of which the node is the transpose."""
     found = match(node.outputs[0], Is(Transpose, Is(Matmul, "x", "y")))
-    if found is None or node.op.perm != _swap(len(node.op.perm)) or min(found["x"].type.rank, found["y"].type.rank) < 2:
+    if found is None or min(found["x"].type.rank, found["y"].type.rank) < 2:
         return None
-    return found.nodes[1]
+    return found.nodes[1] if node.op == Transpose(_swap(node.outputs[0].type.rank)) else None
 
 
 def _transposed(w: Rewriter, v: Value, turned: set[Node]) -> Value:

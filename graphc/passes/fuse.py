@@ -83,7 +83,7 @@ class Fusion:
         elif isinstance(node.op, (Iota, Dimension)):
             self.copied[node] = 0
         elif node.op.is_elementwise and node.inputs and all(v.node in self.copied for v in node.inputs):
-            flops = node.op.element_flops + sum(self.copied[v.node] for v in node.inputs)
+            flops = node.op.element_flops + sum(self.copied[v.maker] for v in node.inputs)
             if flops <= self.machine.recompute_ops and self._alone(node) is not None:
                 self.copied[node] = flops
         return node in self.copied
@@ -109,7 +109,7 @@ class Fusion:
         return list(dict.fromkeys(c for _, c in makers))
 
     def _makers(self, v: Value) -> Iterable[Node]:
-        return (v.node,) if v.node in self.of else ()
+        return (v.node,) if v.node is not None and v.node in self.of else ()
 
     def _open(self, kind: str, node: Node, sources: list[Cluster]) -> None:
         number = len(self.clusters)
@@ -118,15 +118,14 @@ class Fusion:
             cluster.before |= s.before | s.mask
             s.is_read = True
         if kind == "nest":
-            cluster.space = self._alone(node)
+            alone = self._alone(node)
             # what it copies runs over other dims: then that is made in kernels of its own
-            if cluster.space is None:
+            if alone is None:
                 cluster.kind = "other"
             else:
-                cluster.flops = node.op.element_flops
+                cluster.space, cluster.flops = alone, node.op.element_flops
                 self._note_post(cluster, node)
         elif kind == "contraction":
-            cluster.space = Space()
             cluster.space.maps[node.outputs[0]] = cluster.space.place(node.outputs[0].type.shape)
         self.clusters.append(cluster)
         self.of[node] = cluster
@@ -254,8 +253,7 @@ class Fusion:
                or ("another path between them leaves the cluster" if self._path(home, other) else ""))
         if why or len(home.nodes) + len(other.nodes) >= self.max_nodes:
             return why or f"together they have more than {self.max_nodes} operators"
-        merged = Cluster("nest", home.number, in_graph_order(home.nodes, other.nodes), home.mask | other.mask, 0,
-                         Space())
+        merged = Cluster("nest", home.number, in_graph_order(home.nodes, other.nodes), home.mask | other.mask, 0)
         try:
             for n in merged.nodes:
                 before = merged.space.copy()
@@ -324,7 +322,7 @@ class Fusion:
     def extend(self, space: Space, node: Node) -> None:
         """Adds the node, and first the copied chains that it reads."""
         for v in node.inputs:
-            if v.node in self.copied and v not in space.maps and not v.node.op.is_leaf:
+            if v.node is not None and v.node in self.copied and v not in space.maps and not v.node.op.is_leaf:
                 self.extend(space, v.node)
         space.add(node)
 

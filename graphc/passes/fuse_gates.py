@@ -73,10 +73,12 @@ class FuseGates(Pass):
         slices = tuple(readers[v])
         if len(slices) < 2 or not all(_is_part(s, v) for s in slices):
             return None
-        width = slices[0].outputs[0].type.shape[-1]
+        width, columns = slices[0].outputs[0].type.shape[-1], v.type.shape[-1]
         lanes = self.target.lanes(v.type.dtype.itemsize)
-        starts = sorted(s.op.start[-1] for s in slices)
-        if (width % lanes or starts != list(range(0, v.type.shape[-1], width))
+        starts = [s.op.start[-1] for s in slices if isinstance(s.op, Slice)]
+        if not isinstance(width, int) or not isinstance(columns, int):
+            return None
+        if (width % lanes or sorted(starts) != list(range(0, columns, width))
                 or any(s.outputs[0].type.shape[-1] != width for s in slices)):
             return None
         parts = [s.outputs[0] for s in slices]

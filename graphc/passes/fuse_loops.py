@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op, Values
 from graphc.ir.ops.control import Scan
-from graphc.passes.loop import ScanLoop, Stacked, emit_in_place
+from graphc.passes.loop import Carry, ScanLoop, Stacked, emit_in_place
 from graphc.passes.pipeline import Pass
 
 
@@ -60,8 +61,8 @@ class _Merged:
     def __init__(self, node: Node):
         self.node, self.grown = node, False
         self.loop = ScanLoop.of(node, node.inputs)
-        self.known: dict[tuple, tuple[Value, ...]] = {}
-        loop, same, nodes = self.loop, {}, []
+        self.known: dict[tuple[Op, Values], Values] = {}
+        loop, same, nodes = self.loop, dict[Value, Value](), list[Node]()
         for inner in loop.nodes:
             self._number(inner, same, nodes)
         loop.nodes = nodes
@@ -92,10 +93,10 @@ class _Merged:
         self._take(other, same, pairs, added)
         return True
 
-    def _operands(self, other: ScanLoop):
+    def _operands(self, other: ScanLoop) -> tuple[dict[Value, Value], list[tuple[Carry, Carry]] | None]:
         """Body inputs of the other loop as this loop's, by equal operands; and the carries paired in order. None where
         a carry has no partner."""
-        same, free, pairs = {}, list(self.loop.carries), []
+        same, free, pairs = dict[Value, Value](), list(self.loop.carries), list[tuple[Carry, Carry]]()
         for c in other.carries:
             partner = next((d for d in free if d.start is c.start and d.inner.type == c.inner.type), None)
             if partner is None:
@@ -108,7 +109,8 @@ class _Merged:
             same.update((r.inner, inner.get(r.outer, r.inner)) for r in theirs)
         return same, pairs
 
-    def _take(self, other: ScanLoop, same: dict[Value, Value], pairs, added: list[Node]) -> None:
+    def _take(self, other: ScanLoop, same: dict[Value, Value], pairs: list[tuple[Carry, Carry]],
+              added: list[Node]) -> None:
         here = self.loop
         self.grown = True
         here.nodes += added

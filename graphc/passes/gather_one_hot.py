@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.dims import typical
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.dims import Dim, typical
+from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant, full
 from graphc.ir.ops.contract import LabelledProduct, Labels
@@ -52,7 +52,7 @@ class Hot:
     """An array that is one_hot(ids) with the classes on `axis`."""
     ids: Value
     axis: int
-    depth: int
+    depth: Dim
 
 
 def hot(b: Builder, v: Value) -> Hot | None:
@@ -70,7 +70,7 @@ def hot(b: Builder, v: Value) -> Hot | None:
     return found
 
 
-def _transposed(b: Builder, node: Node, inner: Hot) -> Hot:
+def _transposed(b: Builder, node: NodeOf[Transpose], inner: Hot) -> Hot:
     kept = tuple(p - (p > inner.axis) for p in node.op.perm if p != inner.axis)
     return Hot(_in_order(b, inner.ids, kept), node.op.perm.index(inner.axis), inner.depth)
 
@@ -84,7 +84,8 @@ def _reshaped(b: Builder, node: Node, inner: Hot) -> Hot | None:
     return None
 
 
-THROUGH: dict[type[Op], Callable[[Builder, Node, Hot], Hot | None]] = {
+# of nodes with the operator of its key (`NodeOf`), which the type of a table cannot say
+THROUGH: dict[type[Op], Callable[[Builder, Any, Hot], Hot | None]] = {
     Cast: lambda b, node, inner: inner,
     Transpose: _transposed,
     Reshape: _reshaped,
@@ -165,7 +166,7 @@ def _labels(node: Node) -> tuple[Labels, ...] | None:
     if not isinstance(node.op, LabelledProduct):
         return None
     found = node.op.labels(*(v.type.rank for v in node.inputs))
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Dim] = {}
     if any(sizes.setdefault(i, d) != d for term, v in zip(found, node.inputs) for i, d in zip(term, v.type.shape)):
         return None
     return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 from graphc.analysis.dependence import dependents
 from graphc.analysis.profitability import batching_gains
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Dims
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import full, splat
 from graphc.ir.ops.control import Scan
@@ -154,9 +156,9 @@ class _After:
     def _made_from(self, v: Value) -> tuple[Value, ...]:
         """What v is made from after the loop; nothing if v itself is stacked, or known there."""
         node = self.made.get(v)
-        again = v in self.varying and node is not None and (
-            v in self.products or node.op.is_whole_view or _widens(node))
-        return node.inputs if again else ()
+        if node is None or v not in self.varying:
+            return ()
+        return node.inputs if v in self.products or node.op.is_whole_view or _widens(node) else ()
 
     def _source(self, v: Value) -> frozenset[Value]:
         parts = self._made_from(v)
@@ -228,10 +230,8 @@ def _widens(node: Node) -> bool:
     return includes(result, source) and result.itemsize > source.itemsize
 
 
-def _sum(w: Rewriter, start: Value | None, terms: list[Value], shape: tuple) -> Value:
-    total = start
-    for term in terms:
-        total = term if total is None else w.add(total, term)
+def _sum(w: Rewriter, start: Value | None, terms: list[Value], shape: Dims) -> Value:
+    total = reduce(w.add, terms if start is None else [start, *terms])
     return total if total.type.shape == shape else w.broadcast_to(total, shape=shape)
 
 

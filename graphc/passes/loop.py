@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from graphc.analysis.dependence import dependents
 from graphc.autodiff.backward_control import Names
+from graphc.errors import InternalError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
@@ -51,7 +52,9 @@ class ScanLoop:
 
     @staticmethod
     def of(node: Node, operands: Sequence[Value]) -> "ScanLoop":
-        op: Scan = node.op
+        op = node.op
+        if not isinstance(op, Scan):
+            raise InternalError(f"{op.name} is not taken apart as a scan", "loop")
         n, last = op.carries, op.carries + op.xs
         reads = [Read(v, o) for v, o in zip(op.body.inputs, operands, strict=True)]
         carries = [Carry(r.inner, r.outer, new, [out]) for r, new, out in zip(reads, op.body.outputs, node.outputs[:n])]
@@ -109,9 +112,10 @@ class ScanLoop:
         body = self._body(nodes, results)
         op = Scan(body, len(self.carries), len(self.xs), self.op.length, self.op.reverse)
         operands = [c.start for c in self.carries] + [r.outer for r in self.xs + self.captured]
+        parts: list[Carry | Stacked] = [*self.carries, *self.ys]
         with w.at(self.node.loc, self.node.scope):
             outs = w.apply(op, operands)
-        return {old: new for part, new in zip(self.carries + self.ys, outs, strict=True) for old in part.results} | {
+        return {old: new for part, new in zip(parts, outs, strict=True) for old in part.results} | {
             y.inner: new for y, new in zip(self.ys, outs[len(self.carries):])}
 
     def _body(self, nodes: list[Node], results: list[Value]) -> Graph:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from typing import Any
 
 from graphc.analysis.profitability import summing_gains
+from graphc.errors import InternalError
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Node, Value
+from graphc.ir.dims import Dims
+from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import splat
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
@@ -59,8 +62,17 @@ class LoopReductions:
 
     def build(self, v: Value, batcher: Batcher, built: dict[Value, Value]) -> Value:
         """Appends the sum of v as planned; `built` remembers the sums of its terms, which other values may share."""
-        return resolve(v, built, lambda v: self._plans[v].terms,
-                       lambda v: self._plans[v].build(batcher, *(built[t] for t in self._plans[v].terms)))
+        def make(v: Value) -> Value:
+            plan = self._certain(v)
+            return plan.build(batcher, *(built[t] for t in plan.terms))
+        return resolve(v, built, lambda v: self._certain(v).terms, make)
+
+    def _certain(self, v: Value) -> ReductionPlan:
+        """The plan of a value that has one, and so have its terms."""
+        plan = self._plans[v]
+        if plan is None:
+            raise InternalError(f"the sum of {v!r} over the steps was not planned", "loop_reductions")
+        return plan
 
     def _operands(self, v: Value) -> tuple[Value, ...]:
         node = self.made.get(v)
@@ -71,7 +83,7 @@ class LoopReductions:
             return None
         node = self.made.get(v)
         rule = LINEAR.get(type(node.op)) if node else None
-        plan = rule(self, node) if rule else None
+        plan = rule(self, node) if node is not None and rule is not None else None
         return plan if plan is not None and len(plan.stacked) <= MOST_STACKED else self._leaf(v)
 
     def _leaf(self, v: Value) -> ReductionPlan:
@@ -91,16 +103,17 @@ class LoopReductions:
             return frozenset().union(*(self._origins[i] for i in viewed))
         return frozenset((v,)) if v in self.varying else frozenset()
 
-    def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value | None]) -> ReductionPlan | None:
+    def both(self, node: Node, build: Callable[[Batcher, Value, Value], Value]) -> ReductionPlan | None:
         """A product of two operands that both vary; a large one only of values that are stacked anyway."""
         x, y = node.inputs
         if x not in self.varying or y not in self.varying:
             return None
-        stacks, none = self.sources(x) | self.sources(y), frozenset()
-        return ReductionPlan(*((stacks, none) if summing_gains(node) else (none, stacks)), lambda t: build(t, x, y))
+        stacks, none = self.sources(x) | self.sources(y), frozenset[Value]()
+        products, summed = (stacks, none) if summing_gains(node) else (none, stacks)
+        return ReductionPlan(products, summed, lambda t: build(t, x, y))
 
 
-def _elementwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
+def _elementwise(totals: LoopReductions, node: NodeOf[Elementwise]) -> ReductionPlan | None:
     """Linear functions; operands broadcast after the sum as before it."""
     if node.op.is_linear:
         return _termwise(totals, node)
@@ -109,8 +122,8 @@ def _elementwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
 
 def _termwise(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     """f(sum of x, sum of y) for a linear f of operands that all vary."""
-    plans = [totals.plan(v) for v in node.inputs]
-    if any(p is None for p in plans):
+    plans = [p for v in node.inputs if (p := totals.plan(v)) is not None]
+    if len(plans) < len(node.inputs):
         return None
     return ReductionPlan(frozenset().union(*(p.products for p in plans)), frozenset().union(*(p.summed for p in plans)),
                 lambda t, *sums: t.b.apply(node.op, sums)[0], node.inputs)
@@ -127,7 +140,7 @@ def _scaled(totals: LoopReductions, node: Node) -> ReductionPlan | None:
                          lambda t, total: t.b.apply(node.op, [total, t.of(c).value][::order])[0], (x,))
 
 
-def _sum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
+def _sum(totals: LoopReductions, node: NodeOf[Sum]) -> ReductionPlan | None:
     """Over axes and steps at once."""
     x, = node.inputs
     inner = totals.plan(x)
@@ -140,7 +153,7 @@ def _sum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     return ReductionPlan(frozenset(), totals.origin(x), build)
 
 
-def _pad(totals: LoopReductions, node: Node) -> ReductionPlan | None:
+def _pad(totals: LoopReductions, node: NodeOf[Pad]) -> ReductionPlan | None:
     return _termwise(totals, node) if node.op.value == 0 else None
 
 
@@ -167,7 +180,7 @@ def _product_of_batches(t: Batcher, x: Value, y: Value) -> Value:
     return t.b.einsum(t.stacked(x), t.stacked(y), equation=f"t{lead}mk,t{lead}kn->{lead}mn")
 
 
-def _einsum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
+def _einsum(totals: LoopReductions, node: NodeOf[Einsum]) -> ReductionPlan | None:
     if "..." in node.op.equation:
         return None
     terms = parse_equation(node.op.equation, *(v.type.rank for v in node.inputs))
@@ -177,7 +190,7 @@ def _einsum(totals: LoopReductions, node: Node) -> ReductionPlan | None:
     return totals.both(node, lambda t, x, y: t.b.einsum(t.stacked(x), t.stacked(y), equation=equation))
 
 
-def _scatter_add(totals: LoopReductions, node: Node) -> ReductionPlan | None:
+def _scatter_add(totals: LoopReductions, node: NodeOf[ScatterAdd]) -> ReductionPlan | None:
     """Gradient of a table: all steps' rows are added at once."""
     base, index, updates = node.inputs
     if node.op.axis != 0 or base in totals.varying or splat(base) != 0 or updates not in totals.varying:
@@ -195,11 +208,12 @@ def _conv_weight_grad(totals: LoopReductions, node: Node) -> ReductionPlan | Non
     return totals.both(node, build)
 
 
-def _shaped(b: Builder, v: Value, shape: tuple) -> Value:
+def _shaped(b: Builder, v: Value, shape: Dims) -> Value:
     return v if v.type.shape == shape else b.reshape(v, shape=shape)
 
 
-LINEAR: dict[type[Op], Callable[[LoopReductions, Node], ReductionPlan | None]] = {
+# of nodes with the operator of its key (`NodeOf`), which the type of a table cannot say
+LINEAR: dict[type[Op], Callable[[LoopReductions, Any], ReductionPlan | None]] = {
     Elementwise: _elementwise, Sum: _sum, Pad: _pad,
     Reshape: _termwise, Transpose: _termwise, Slice: _termwise, BroadcastTo: _termwise, Concat: _termwise,
     Matmul: _matmul, Einsum: _einsum, ScatterAdd: _scatter_add,

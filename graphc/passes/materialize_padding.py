@@ -3,16 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Dim, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, spatial_axes
 from graphc.ir.ops.conv import ConvInputGrad, ConvOp
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.sliding import Pads
 from graphc.passes.pipeline import Pass
-
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,31 @@ class MaterializePadding(Pass):
 
 
 def _frame(node: Node) -> tuple[int, Pads] | None:
-    """Which operand of a convolution is read outside of its image, and how far."""
-    if not isinstance(node.op, ConvOp):
+    """Which operand of a convolution is read outside of its image, and how far; None where none is, or where that comes
+    with the call."""
+    if not isinstance(node.op, ConvOp) or node.op.images is None:
         return None
     is_gradient = isinstance(node.op, ConvInputGrad)
-    frame = tuple(_reach(*along) for along in _axes(node)) if is_gradient else node.op.padding
-    return (node.op.images.operands[0], frame) if any(map(any, frame)) else None
+    frame = tuple(_reach(*along) for along in _axes(node.op, node)) if is_gradient else node.op.padding
+    return (node.op.images.operands[0], frame) if _is_known(frame) and any(map(any, frame)) else None
 
 
-def _axes(node: Node) -> Iterator[tuple[int, int, int, int, int, int]]:
+def _is_known(frame: tuple[tuple[Dim, Dim], ...]) -> TypeGuard[Pads]:
+    return all(isinstance(n, int) for along in frame for n in along)
+
+
+def _axes(op: ConvOp, node: Node) -> Iterator[tuple[Dim, Dim, Dim, int, int, int]]:
     """Of an input gradient, for each axis: sizes of x, w and dy, stride, dilation, padding before."""
-    op, (x, w, dy) = node.op, (v.type.shape for v in node.op.parts(node))
+    x, w, dy = (v.type.shape for v in op.parts(node))
     for i, axis in enumerate(spatial_axes(len(x))):
         yield x[axis], w[axis], dy[axis], op.stride[i], op.dilation[i], op.padding[i][0]
 
 
-def _reach(x: int, kernel: int, dy: int, stride: int, dilation: int, before: int) -> tuple[int, int]:
+def _reach(x: Dim, kernel: Dim, dy: Dim, stride: int, dilation: int, before: int) -> tuple[Dim, Dim]:
     """How far dx[i] = sum over k of dy[(i + before - k * dilation) / stride] * w[k] reads outside of dy, at either end.
     """
     first, last = -((dilation * (kernel - 1) - before) // stride), (x - 1 + before) // stride
-    return max(0, -first), max(0, last - (dy - 1))
+    return largest(0, -first), largest(0, last - (dy - 1))
 
 
 def _padding_left(node: Node, frame: Pads) -> Pads:

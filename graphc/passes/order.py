@@ -132,7 +132,7 @@ def _ready_positions(graph: Graph, writers: Mapping[Node, None], others: list[No
         last_read.update((storage_root(v), i) for v in node.inputs)
     replaced: dict[Node, list[Value]] = {}
     for state, new in zip(graph.state, graph.updates):
-        if new is not None and new.node in writers:
+        if new is not None and new.node is not None and new.node in writers:
             replaced.setdefault(new.node, []).append(state)
     return {node: max([made.get(v, -1) for v in node.inputs] + [last_read.get(s, -1) for s in replaced[node]])
             for node in writers}

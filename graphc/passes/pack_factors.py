@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import Dims, exact_quotient, static_dim
@@ -30,7 +30,7 @@ PAIRED_ALONG: Mapping[type[ConvOp], tuple[int, int]] = {
 LEAST_CHANNELS = 3                  # that convolutions pack: of three, a quarter of each element is wasted
 # operators with bodies -> the first operand that stays the same throughout, and how many of the first operands are no
 # arguments of a body
-CAPTURED: dict[type[Op], Callable[[Op], tuple[int, int]]] = {
+CAPTURED: dict[type[Op], Callable[[Any], tuple[int, int]]] = {
     Scan: lambda op: (op.carries + op.xs, 0), WhileLoop: lambda op: (op.carries, 0), Cond: lambda op: (1, 1)}
 
 
@@ -50,20 +50,22 @@ class PackFactors(Pass):
     target: Target
 
     def run(self, graph: Graph) -> Graph:
-        labels = {node: label for node in graph.nodes if (label := _summed(node, self.target)) is not None}
-        convs = {node for node in graph.nodes if _is_packable_conv(node, self.target)}
-        pairs = {node for node in graph.nodes if is_conv_of_pairs(node, self.target)}
-        if not labels and not convs and not pairs and not any(type(node.op) in CAPTURED for node in graph.nodes):
+        products = {node: found for node in graph.nodes if (found := _summed(node, self.target)) is not None}
+        convs = {node: node.op for node in graph.nodes
+                 if isinstance(node.op, Conv) and _is_packable_conv(node, node.op, self.target)}
+        pairs = {node: node.op for node in graph.nodes
+                 if isinstance(node.op, ConvOp) and is_conv_of_pairs(node, self.target)}
+        if not products and not convs and not pairs and not any(type(node.op) in CAPTURED for node in graph.nodes):
             return graph
         w, kinds = Rewriter(graph), value_kinds(graph)
         for node in graph.nodes:
             with w.at(node.loc, node.scope):
-                if node in labels:
-                    w.replace(node, [_packed_product(w, node, labels[node], kinds, self.target)])
+                if node in products:
+                    w.replace(node, [_packed_product(w, node, *products[node], kinds, self.target)])
                 elif node in convs:
-                    w.replace(node, [_packed_conv(w, node, kinds, self.target)])
+                    w.replace(node, [_packed_conv(w, node, convs[node], kinds, self.target)])
                 elif node in pairs:
-                    w.replace(node, [_conv_of_pairs(w, node, kinds)])
+                    w.replace(node, [_conv_of_pairs(w, node, pairs[node], kinds)])
                 elif type(node.op) in CAPTURED:
                     w.replace(node, _packing_before(w, node, kinds))
                 else:
@@ -71,8 +73,8 @@ class PackFactors(Pass):
         return w.done()
 
 
-def _summed(node: Node, target: Target) -> str | None:
-    """The label of the axis along which elements are made, of a product of bf16 in f32 or of bytes in i32; None for
+def _summed(node: Node, target: Target) -> tuple[LabelledProduct, str] | None:
+    """A product of bf16 in f32 or of bytes in i32, and the label of the axis along which elements are made; None for
     other nodes, and where it is not known whether the axis is a multiple. Of several axes that are summed, as in the
     gradient of weights that many steps read, one along which nothing must be moved."""
     op = node.op
@@ -84,7 +86,7 @@ def _summed(node: Node, target: Target) -> str | None:
         return None
     if len(summed) > 1 and node.outputs[0].type.dtype is i32 or not all(0 not in v.type.shape for v in node.inputs):
         return None
-    return next((label for label in sorted(summed, key=lambda label: _moved(node, label, (x, y)))
+    return next(((op, label) for label in sorted(summed, key=lambda label: _moved(node, label, (x, y)))
                  if _is_known(node, label, (x, y))), None)
 
 
@@ -131,8 +133,9 @@ def _is_packable(node: Node, target: Target) -> bool:
         types <= {i8, u8} and sums is i32 and target.vector_bytes > 1)
 
 
-def _packed_product(w: Rewriter, node: Node, label: str, kinds: Mapping[Value, Kind], target: Target) -> Value:
-    labels = node.op.labels(*(v.type.rank for v in node.inputs))
+def _packed_product(w: Rewriter, node: Node, op: LabelledProduct, label: str, kinds: Mapping[Value, Kind],
+                    target: Target) -> Value:
+    labels = op.labels(*(v.type.rank for v in node.inputs))
     factors, correction = [w[v] for v in node.inputs], None
     place = _turned_place(node, kinds, target)
     if place is not None:
@@ -146,13 +149,13 @@ def _packed_product(w: Rewriter, node: Node, label: str, kinds: Mapping[Value, K
     else:
         packed = [_packed(w, v, own.index(label), kinds[old] is Kind.LASTING)
                   for v, own, old in zip(factors, labels, node.inputs)]
-    product, = w.apply(node.op.replace(dtype=node.outputs[0].type.dtype), packed)
+    product, = w.apply(op.replace(dtype=node.outputs[0].type.dtype), packed)
     return product if correction is None else w.add(product, correction)
 
 
-def _is_packable_conv(node: Node, target: Target) -> bool:
+def _is_packable_conv(node: Node, op: Conv, target: Target) -> bool:
     """Whether it is a convolution of bytes in i32 along channels that nearly fill elements: others stay as they are."""
-    if not isinstance(node.op, Conv) or not _is_packable(node, target) or node.op.groups != 1:
+    if not _is_packable(node, target) or op.groups != 1:
         return False
     place = _turned_place(node, {}, target)
     channels = node.inputs[1].type.shape[FIRST_SPATIAL_AXIS - 1]
@@ -160,9 +163,9 @@ def _is_packable_conv(node: Node, target: Target) -> bool:
         0 not in v.type.shape for v in node.inputs)
 
 
-def _packed_conv(w: Rewriter, node: Node, kinds: Mapping[Value, Kind], target: Target) -> Value:
+def _packed_conv(w: Rewriter, node: Node, op: Conv, kinds: Mapping[Value, Kind], target: Target) -> Value:
     """Along channels. Around an image that is turned stands what 0 became."""
-    (x, kernels), op, correction = (w[v] for v in node.inputs), node.op, None
+    (x, kernels), correction = (w[v] for v in node.inputs), None
     if _turned_place(node, {}, target) is not None:
         x, by = _turned(w, x)
         low, high = ((0, 0, *(pair[end] for pair in op.padding)) for end in (0, 1))
@@ -183,13 +186,13 @@ def is_conv_of_pairs(node: Node, target: Target) -> bool:
     sources = [found[0] for v in node.inputs if (found := converted(v)) is not None]
     if len(sources) < 2 or {v.type.dtype for v in sources} != {bf16}:
         return False
-    return conv_terms_pair(node) and all(0 not in v.type.shape for v in (*node.inputs, *node.outputs))
+    return conv_terms_pair(node, node.op) and all(0 not in v.type.shape for v in (*node.inputs, *node.outputs))
 
 
-def conv_terms_pair(node: NodeOf[ConvOp]) -> bool:
+def conv_terms_pair(node: Node, op: ConvOp) -> bool:
     """Whether there is more than one term along the axis of a convolution that pairs of its factors are made along."""
-    along = node.inputs[0].type.shape[_summed_axes(node.op)[0]]
-    return node.op.groups == 1 and isinstance(along, int) and along > 1
+    along = node.inputs[0].type.shape[_summed_axes(op)[0]]
+    return op.groups == 1 and isinstance(along, int) and along > 1
 
 
 def _summed_axes(op: ConvOp) -> tuple[int, int]:
@@ -197,15 +200,15 @@ def _summed_axes(op: ConvOp) -> tuple[int, int]:
     return next(axes for kind, axes in PAIRED_ALONG.items() if isinstance(op, kind))
 
 
-def _conv_of_pairs(w: Rewriter, node: NodeOf[ConvOp], kinds: Mapping[Value, Kind]) -> Value:
+def _conv_of_pairs(w: Rewriter, node: Node, op: ConvOp, kinds: Mapping[Value, Kind]) -> Value:
     """Zeros fill up an odd number of terms."""
     factors = [v for old in node.inputs if (v := stored(w, old)) is not None]
-    if isinstance(node.op, ConvWeightGrad):
+    if isinstance(op, ConvWeightGrad):
         packed = [_halves_in_pairs(w, v, BATCH_AXIS) for v in factors]
     else:
         packed = [_packed(w, v, axis, kinds[old] is Kind.LASTING)
-                  for v, axis, old in zip(factors, _summed_axes(node.op), node.inputs)]
-    return w.apply(node.op.replace(dtype=f32), packed)[0]
+                  for v, axis, old in zip(factors, _summed_axes(op), node.inputs)]
+    return w.apply(op.replace(dtype=f32), packed)[0]
 
 
 def _halves_in_pairs(w: Rewriter, v: Value, axis: int) -> Value:
@@ -305,10 +308,10 @@ def _packs_of_arguments(body: Graph) -> list[tuple[Node, tuple[Op, ...], int]]:
     """What is made of an argument alone for products: packs of it, transposed, with zeros more, or as it is, and sums
     of its bytes; the node, the operators from the argument on, its number."""
     numbers = {v: i for i, v in enumerate(body.inputs)}
-    found = []
+    found: list[tuple[Node, tuple[Op, ...], int]] = []
     for node in body.nodes:
         if isinstance(node.op, Pack) or isinstance(node.op, Sum) and node.outputs[0].type.dtype is i32:
-            chain, v = [node.op], node.inputs[0]
+            chain, v = list[Op]([node.op]), node.inputs[0]
             while v.node is not None and isinstance(v.node.op, Transpose | Pad | Cast):
                 chain.insert(0, v.node.op)
                 v = v.node.inputs[0]

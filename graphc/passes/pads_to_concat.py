@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.elementwise import ADD
 from graphc.ir.ops.shape import Pad
@@ -18,8 +19,8 @@ class Piece:
     """`term` is `value` at start:stop of one axis of the sum, zeros around it."""
     term: Value
     value: Value
-    start: int
-    stop: int
+    start: Dim
+    stop: Dim
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,15 @@ def _disjoint(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _concat(w: Rewriter, out: Value, axis: int, pieces: Sequence[Piece]) -> Value:
-    parts, end = [], 0
+    parts: list[Value] = []
+    end: Dim = 0
     for p in pieces:
         parts += _zeros(w, out, axis, p.start - end) + [w[p.value]]
         end = p.stop
     return w.concat(*parts, *_zeros(w, out, axis, out.type.shape[axis] - end), axis=axis)
 
 
-def _zeros(w: Rewriter, out: Value, axis: int, length: int) -> list[Value]:
+def _zeros(w: Rewriter, out: Value, axis: int, length: Dim) -> list[Value]:
     if not length:
         return []
     shape = tuple(length if i == axis else d for i, d in enumerate(out.type.shape))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.winograd import WinogradWeights
@@ -16,7 +18,7 @@ from graphc.passes.dce import EliminateDeadCode
 
 # derived values may be at most this many times as large as the state and the constants from which they are computed
 GROWTH = 2
-GROWTHS = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
+GROWTHS: Mapping[type[Op], int] = {WinogradWeights: 8}      # 4 times, and a last panel that is not full
 FREE_BYTES = 4096                   # and may always have this size
 
 
@@ -71,7 +73,7 @@ def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kin
     """The kinds where these nodes give changing values, and lasting conversions that are too large to be kept."""
     kinds = {v: Kind.CHANGING for v in graph.inputs}
     kinds |= {v: Kind.LASTING if new is None else Kind.CHANGING for v, new in zip(graph.state, graph.updates)}
-    sources, large = {v: v.type.nbytes for v in graph.state}, []
+    sources, large = {v: v.type.nbytes for v in graph.state}, list[Node]()
     for node in graph.nodes:
         kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
         if kind is Kind.LASTING and not node.op.is_view:
@@ -86,12 +88,12 @@ def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kin
     return kinds, large
 
 
-def _is_large(node: Node, sources: Mapping[Value, int]) -> bool:
+def _is_large(node: Node, sources: Mapping[Value, Dim]) -> bool:
     most = GROWTHS.get(type(node.op), GROWTH) * sum(sources.get(v, 0) for v in node.inputs)
     return _size(node) > max(FREE_BYTES, most)
 
 
-def _size(node: Node) -> int:
+def _size(node: Node) -> Dim:
     return sum(v.type.nbytes for v in node.outputs)
 
 
@@ -124,7 +126,7 @@ def _prepare(graph: Graph, kinds: Mapping[Value, Kind], derived: list[Value]) ->
     nothing = replace(graph, name=f"prepare {graph.name}", inputs=(), outputs=(), output_names=(),
                       updates=(None,) * len(graph.state))
     w = Rewriter(nothing)
-    made = {}
+    made: dict[Value, Value] = {}
     for node in graph.nodes:
         if all(v in w.map for v in node.inputs) and kinds[node.outputs[0]] is not Kind.CHANGING:
             made.update(zip(node.outputs, w.keep(node)))

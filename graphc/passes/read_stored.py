@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
@@ -17,7 +17,7 @@ from graphc.ir.types import includes
 from graphc.passes.pipeline import Pass
 
 # operators with bodies -> the first operand that stays the same throughout, and which bodies read from there on
-CAPTURED: dict[type[Op], Callable[[Op], int]] = {
+CAPTURED: dict[type[Op], Callable[[Any], int]] = {
     Scan: lambda op: op.carries + op.xs, WhileLoop: lambda op: op.carries, Cond: lambda op: 1}
 
 
@@ -103,7 +103,7 @@ def _region(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
     found = {i: new for i, v in enumerate(node.inputs) if i >= first and (new := stored(w, v)) is not None}
     if not found:
         return None
-    start = {Cond: 1}.get(type(node.op), 0)             # the predicate is no argument of a body
+    start = int(isinstance(node.op, Cond))              # the predicate is no argument of a body
     changes = {i - start: v for i, v in found.items()}
     bodies = {name: ReadStored().run(_converting(getattr(node.op, name), changes)) for name in node.op.REGIONS}
     return w.apply(node.op.replace(**bodies), [found.get(i, w[v]) for i, v in enumerate(node.inputs)])

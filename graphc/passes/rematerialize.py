@@ -74,7 +74,7 @@ class _Repeat:
 
     def in_memory(self, v: Value, home: Cluster) -> bool:
         """Whether the value is stored, for other reasons than a reader of what is being repeated."""
-        if v.node not in self.of or v in self.fusion.results:
+        if v.node is None or v.node not in self.of or v in self.fusion.results:
             return True
         return (v.node not in self.found
                 and (self.of[v.node] is not home or any(self.of.get(u) is not home for u in self.users[v])))
@@ -84,7 +84,7 @@ class _Chain:
     """The nodes that make `v` from small arrays and at most one other in memory, operands first."""
 
     def __init__(self, repeat: _Repeat, v: Value):
-        self.repeat, self.v, self.home = repeat, v, repeat.of[v.node]
+        self.repeat, self.v, self.home = repeat, v, repeat.of[v.maker]
         self.nodes: list[Node] = []
         self.bases: set[Value] = set()
         self.flops = 0
@@ -94,7 +94,7 @@ class _Chain:
                                            and self.flops <= machine.recompute_ops)
 
     def _make(self, v: Value) -> bool:
-        node = v.node
+        node = v.maker
         if node in self.nodes:
             return True
         self.flops += node.op.element_flops
@@ -111,7 +111,7 @@ class _Chain:
             self.bases.add(v)
             is_view = v.node is not None and v.node.op.is_whole_view
             return not is_view and typical(v.type.nbytes) <= typical(self.v.type.nbytes)
-        return (self.repeat.of[v.node] is self.home and isinstance(v.node.op, (Elementwise, BroadcastTo))
+        return (self.repeat.of[v.maker] is self.home and isinstance(v.maker.op, (Elementwise, BroadcastTo))
                 and self._make(v))
 
 
@@ -122,7 +122,7 @@ def with_repeated(members: Iterable[Node], again: Callable[[Value], bool]) -> li
     def add(n: Node) -> None:
         for v in n.inputs:
             if v.node not in result and again(v):
-                add(v.node)
+                add(v.maker)
         result[n] = None
     for n in members:
         add(n)

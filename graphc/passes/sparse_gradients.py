@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.builder import Rewriter
 from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.match import Is, matches
@@ -70,14 +70,15 @@ class _Sum:
         return w.add_rows(w[self.state], checked, w.neg(rows) if self.negative else rows)
 
 
-def _as_sum(node: Node, state: Value, tables: Mapping[Value, Node], read: Mapping, results: set[Value]) -> _Sum | None:
+def _as_sum(node: Node, state: Value, tables: Mapping[Value, Node], read: Mapping[Value, list[Node]],
+            results: set[Value]) -> _Sum | None:
     """How the node is a sum of the state and a multiple of a table that nothing else reads."""
     found = next((m for m in matches(node.outputs[0], *CHANGED) if m["state"] is state), None)
     table, factor = _multiple(found["change"], tables, read, results) if found else (None, None)
     return None if table is None else _Sum(state, table, factor, node.op is SUB)
 
 
-def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping,
+def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping[Value, list[Node]],
               results: set[Value]) -> tuple[Node | None, Value | None]:
     """v as a table times one number (None: 1), with no other reader on the way."""
     if v in results or len(read[v]) != 1:
@@ -91,7 +92,7 @@ def _multiple(v: Value, tables: Mapping[Value, Node], read: Mapping,
     return None, None
 
 
-def _picked(w: Builder, node: Node) -> Value:
+def _picked(w: Rewriter, node: Node) -> Value:
     """The table as rows of a small one, whose last row is zero. Where rows stand first is checked: nothing after it can
     fail."""
     _, ids, rows = (w[v] for v in node.inputs)

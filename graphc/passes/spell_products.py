@@ -63,36 +63,37 @@ class SpellProducts(Pass):
     def _spelled(self, body: Graph) -> Graph:
         branches = {node: self._in_bodies(node.op) for node in body.nodes if isinstance(node.op, Cond)}
         changed = {node: op for node, op in branches.items() if op is not node.op}
-        products = {node for node in body.nodes if isinstance(node.op, LabelledProduct) and self._pays(node)}
+        products = {node: node.op for node in body.nodes
+                    if isinstance(node.op, LabelledProduct) and self._pays(node, node.op)}
         if not changed and not products:
             return body
         w = Rewriter(body)
         for node in body.nodes:
             with w.at(node.loc, node.scope):
                 if node in products:
-                    w.replace(node, [spelled(w, node.op, *(w[v] for v in node.inputs))])
+                    w.replace(node, [spelled(w, products[node], *(w[v] for v in node.inputs))])
                 elif node in changed:
                     w.replace(node, w.apply(changed[node], [w[v] for v in node.inputs]))
                 else:
                     w.keep(node)
         return w.done()
 
-    def _pays(self, node: Node) -> bool:
-        types = tuple(v.type for v in node.inputs)
-        key = node.op, types
+    def _pays(self, node: Node, op: LabelledProduct) -> bool:
+        x, y = (v.type for v in node.inputs)
+        key = op, (x, y)
         if key not in self.known:
-            self.known[key] = _is_small(node, types) and self._is_cheaper(node, types)
+            self.known[key] = _is_small(op, x, y, node.outputs[0].type) and self._is_cheaper(node, op, x, y)
         return self.known[key]
 
-    def _is_cheaper(self, node: Node, types: tuple[TensorType, ...]) -> bool:
+    def _is_cheaper(self, node: Node, op: LabelledProduct, x: TensorType, y: TensorType) -> bool:
         """By the cycles of both kernels for dense operands."""
-        dense = [ViewType(t.dtype, t.shape, contiguous_strides(t.shape)) for t in (*types, node.outputs[0].type)]
+        dense = [ViewType(t.dtype, t.shape, contiguous_strides(t.shape)) for t in (x, y, node.outputs[0].type)]
         whole = schedule_node(node, dense[:2], dense[2:], self.target)
-        left, right, order, kept = _axes(node.op, *types)
+        left, right, order, kept = _axes(op, x, y)
         ins = [_expanded(view, labels, order) for view, labels in zip(dense, (left, right))]
         b = Builder("body")
-        x, y = (b.input(f"x{k}", TensorType(v.dtype, v.shape)) for k, v in enumerate(ins))
-        cluster = Node(Fused(b.finish([_summed(b, x, y, kept)])), (x, y), (node.outputs[0].type,), None, "")
+        a, c = (b.input(f"x{k}", TensorType(v.dtype, v.shape)) for k, v in enumerate(ins))
+        cluster = Node(Fused(b.finish([_summed(b, a, c, kept)])), (a, c), (node.outputs[0].type,), None, "")
         nest = schedule_node(cluster, ins, dense[2:], self.target)
         return _cycles(nest) + _folding(nest, node) < _cycles(whole)
 
@@ -109,12 +110,12 @@ def _cycles(schedule: Schedule) -> float:
     return sum(ranking.best.total for ranking in schedule.rankings)
 
 
-def _is_small(node: Node, types: tuple[TensorType, ...]) -> bool:
+def _is_small(op: LabelledProduct, x: TensorType, y: TensorType, result: TensorType) -> bool:
     """Few products of sizes that are known, in one type in which is computed; each operand has every axis once."""
-    x, y, dtype = *types, node.outputs[0].type.dtype
+    dtype = result.dtype
     if not (x.dtype == y.dtype == dtype and dtype.is_float and not dtype.is_storage):
         return False
-    left, right, out = node.op.labels(x.rank, y.rank)
+    left, right, _ = op.labels(x.rank, y.rank)
     sizes: dict[str, Dim] = {}
     for label, n in (*zip(left, x.shape), *zip(right, y.shape)):
         sizes[label] = n if sizes.get(label, 1) == 1 else sizes[label]

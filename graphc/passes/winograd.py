@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Poly, lower, static_dim, typical
-from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
-from graphc.ir.ops.sliding import Pads
+from graphc.ir.graph import Graph, Node, NodeOf, Value
+from graphc.ir.op import Op
+from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import TensorType, f32
 from graphc.ir.winograd import TAPS
@@ -22,6 +22,7 @@ from graphc.schedule.target import Target
 from graphc.schedule.winograd_cost import KernelTraffic, convolution_forms, kernel_traffic, weight_gradient_forms
 
 TRANSFORMED_GROWTH = 4          # from kernels of 3 × 3 numbers to 6 × 6
+Frame = tuple[tuple[int, int], tuple[int, int]]         # zeros before and after rows and columns
 MIN_CHANNELS = 8                # of the image and of the result: fewer leave most lanes of a vector empty
 
 
@@ -33,7 +34,7 @@ class WinogradConvolution:
     image: Value
     second: Value
     result: TensorType
-    padding: Pads
+    padding: Frame
     turned: bool = False
     by_kernel: bool = False         # the gradient towards kernels
 
@@ -123,27 +124,31 @@ def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:
 
 def _fits(node: Node) -> bool:
     """3 × 3 kernels at stride 1. In f64 convolutions stay direct: who asks for it wants the smaller error."""
-    op, kernel = node.op, node.op.parts(node).w.type.shape
+    op = node.op
+    if not isinstance(op, ConvOp):
+        return False
+    kernel = op.parts(node).w.type.shape
     plain = op.stride == op.dilation == (1, 1) and op.groups == 1 and kernel[2:] == (TAPS, TAPS)
     sizes = [d for v in (*node.inputs, *node.outputs) for d in v.type.shape if isinstance(d, Poly)]
     return plain and all(d.is_open for d in sizes) and node.inputs[0].type.dtype == f32
 
 
-def _forward(node: Node) -> WinogradConvolution:
-    x, w = node.inputs
-    return WinogradConvolution(x, w, node.outputs[0].type, node.op.padding)
+def _forward(node: NodeOf[Conv]) -> WinogradConvolution:
+    (x, w), (rows, columns) = node.inputs, node.op.padding
+    return WinogradConvolution(x, w, node.outputs[0].type, (rows, columns))
 
 
-def _towards_image(node: Node) -> WinogradConvolution:
+def _towards_image(node: NodeOf[ConvInputGrad]) -> WinogradConvolution:
     w, dy = node.inputs
-    padding = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in node.op.padding)
-    return WinogradConvolution(dy, w, node.outputs[0].type, padding, turned=True)
+    rows, columns = ((TAPS - 1 - before, TAPS - 1 - after) for before, after in node.op.padding)
+    return WinogradConvolution(dy, w, node.outputs[0].type, (rows, columns), turned=True)
 
 
-def _towards_kernels(node: Node) -> WinogradConvolution:
-    x, dy = node.inputs
-    return WinogradConvolution(x, dy, dy.type, node.op.padding, by_kernel=True)
+def _towards_kernels(node: NodeOf[ConvWeightGrad]) -> WinogradConvolution:
+    (x, dy), (rows, columns) = node.inputs, node.op.padding
+    return WinogradConvolution(x, dy, dy.type, (rows, columns), by_kernel=True)
 
 
-FORMS: dict[type, Callable[[Node], WinogradConvolution]] = {
+# of nodes with the operator of its key (`NodeOf`), which the type of a table cannot say
+FORMS: dict[type[Op], Callable[[Any], WinogradConvolution]] = {
     Conv.at(2): _forward, ConvInputGrad.at(2): _towards_image, ConvWeightGrad.at(2): _towards_kernels}

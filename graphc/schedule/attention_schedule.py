@@ -39,7 +39,7 @@ class AttentionSchedule(Schedule):
     any_length: bool = False
     narrow: AttentionSchedule | None = None
     brief: bool = False
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shared_bytes(self) -> Dim:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from graphc.ir.dims import Dim, Dims, ceil_div, product_of
+from graphc.ir.dims import Dim, Dims, Size, ceil_div, product_of
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class Cut:
     split: int
     chunk: int
 
-    def inner(self, sizes: Dims) -> Dim:
+    def inner(self, sizes: tuple[Size, ...]) -> Size:
         return product_of(sizes[self.split + 1:])
 
-    def per_dim(self, sizes: Dims) -> Dim:
+    def per_dim(self, sizes: tuple[Size, ...]) -> Size:
         """Ranges along the split dim."""
         return ceil_div(sizes[self.split], self.chunk)
 
-    def count(self, sizes: Dims) -> Dim:
+    def count(self, sizes: tuple[Size, ...]) -> Size:
         return product_of(sizes[:self.split]) * self.per_dim(sizes)
 
-    def length(self, sizes: Dims) -> Dim:
+    def length(self, sizes: tuple[Size, ...]) -> Size:
         """Of the longest range; of a dim whose size is not known, of a whole one."""
         return at_most(self.chunk, sizes[self.split]) * self.inner(sizes)
 

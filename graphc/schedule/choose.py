@@ -5,8 +5,8 @@ codegen/lower/__init__.py has a table with the same rows, from the operator to i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
 from dataclasses import replace
+from typing import Any
 
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
@@ -26,7 +26,7 @@ from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
-Chooser = Callable[[KernelProblem], Schedule]
+Chooser = Callable[[KernelProblem[Any]], Schedule]
 
 
 def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType], target: Target,
@@ -35,7 +35,7 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
 
     InternalError if the operator has no row in `CHOOSERS`.
     """
-    problem = KernelProblem(node, tuple(ins), tuple(outs), target, tuple(invariant))
+    problem: KernelProblem[Op] = KernelProblem(node, tuple(ins), tuple(outs), target, tuple(invariant))
     op = problem.core.op
     choose = CHOOSERS.get(type(op))
     if choose is None:
@@ -44,14 +44,16 @@ def schedule_node(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType],
     return choose(problem)
 
 
-def _contraction(p: KernelProblem) -> ContractionSchedule:
+def _contraction(p: KernelProblem[Op]) -> ContractionSchedule:
     inner, (a, b) = p.core, p.ins[:2]
     # with gates, the result lies nowhere
     strides = contiguous_strides(inner.outputs[0].type.shape) if p.gates else p.outs[0].strides
-    contraction = inner.op.contraction(*(v.type for v in inner.inputs))
+    x, y = inner.inputs
+    contraction = inner.op.contraction(x.type, y.type)
+    fixed_a, fixed_b = p.invariant[:2] or (False, False)
     dtype = inner.outputs[0].type.dtype
     schedule = contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, dtype, p.target,
-                                    p.has_epilogue, p.invariant[:2] or (False, False), p.gates)
+                                    p.has_epilogue, (fixed_a, fixed_b), p.gates)
     packed = dtype if schedule.prepacked is None else (a, b)[schedule.prepacked].dtype
     return schedule if packed is dtype else _packed_as(schedule, packed)
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
-from graphc.ir.dims import Dim, Poly, typical, upper
+from graphc.ir.dims import Dim, Poly, static_dim, typical, upper
+from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked
@@ -23,17 +24,19 @@ LENGTHS = (1, 2, 4, 8)          # quarters of the typical number of columns, of 
 EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
 
-def attention_schedule(p: KernelProblem) -> AttentionSchedule:
+def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
-    return _placed(p, _forward(*p.ins[:3], p.node.op.causal, p.target))
+    q, k, v = p.ins[:3]
+    return _placed(p, _forward(q, k, v, p.core.op.causal, p.target))
 
 
-def attention_grad_schedule(p: KernelProblem) -> AttentionSchedule:
+def attention_grad_schedule(p: KernelProblem[AttentionGrad]) -> AttentionSchedule:
     """The same of the gradient."""
-    return _placed(p, _gradient(*p.ins[:3], p.node.op.causal, p.target))
+    q, k, v = p.ins[:3]
+    return _placed(p, _gradient(q, k, v, p.core.op.causal, p.target))
 
 
-def _placed(p: KernelProblem, s: AttentionSchedule) -> AttentionSchedule:
+def _placed(p: KernelProblem[Attention] | KernelProblem[AttentionGrad], s: AttentionSchedule) -> AttentionSchedule:
     """Little arithmetic stays on the caller; how little is asked at run time where sizes come with the call."""
     flops, small = p.node.op.cost(*(v.type for v in p.node.inputs)).flops, p.target.machine.small_product_flops
     return replace(s, serial=flops < small) if isinstance(flops, int) else replace(s, alone=small)
@@ -41,7 +44,7 @@ def _placed(p: KernelProblem, s: AttentionSchedule) -> AttentionSchedule:
 
 def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
-    lanes, values = target.lanes(q.dtype.itemsize), v.shape[-1]
+    lanes, values = target.lanes(q.dtype.itemsize), static_dim(v.shape[-1])
     keys = typical(k.shape[-2])
     ranking = _register_tiles(
         target,
@@ -50,7 +53,7 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
         typical(prod(k.shape[:-1])),
     )
     mr, vectors = ranking.best.schedule
-    far = keys * (k.shape[-1] + values) * q.dtype.itemsize > target.machine.l2_bytes
+    far = keys * (static_dim(k.shape[-1]) + values) * q.dtype.itemsize > target.machine.l2_bytes
     s = AttentionSchedule(
         *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], KEY_BLOCK, mr, vectors * lanes),
         mr,
@@ -81,12 +84,9 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided:
     each part of the keys has a gradient of all queries, which are added up afterwards. That is a sum whose bits would
     depend on sizes that come with the call, so then heads stay whole."""
-    lanes, itemsize, (*lead, queries, features), (keys, values) = (
-        target.lanes(q.dtype.itemsize),
-        q.dtype.itemsize,
-        q.shape,
-        v.shape[-2:],
-    )
+    lanes, itemsize = target.lanes(q.dtype.itemsize), q.dtype.itemsize
+    (*lead, queries, _), keys = q.shape, v.shape[-2]
+    features, values = static_dim(q.shape[-1]), static_dim(v.shape[-1])
     heads, tiles = prod(lead), target.machine.planned_tiles
     usual_heads, usual_keys, usual_queries = typical(heads), typical(keys), typical(queries)
     ranking = _register_tiles(

@@ -24,7 +24,7 @@ from graphc.schedule.contraction_schedule import (
     ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
     group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
-from graphc.schedule.open_phase import at_typical
+from graphc.schedule.open_phase import at_typical, is_closed
 from graphc.schedule.operand_roles import Tensor, turned_axes
 from graphc.schedule.target import Target
 
@@ -33,11 +33,11 @@ ALIGN = 16                      # elements: parts of the shared scratch start on
 
 def contraction_schedule(
     c: Contraction,
-    a_shape: Sequence[int],
-    a_strides: Sequence[int],
-    b_shape: Sequence[int],
-    b_strides: Sequence[int],
-    out_strides: Sequence[int],
+    a_shape: Sequence[Dim],
+    a_strides: Sequence[Dim],
+    b_shape: Sequence[Dim],
+    b_strides: Sequence[Dim],
+    out_strides: Sequence[Dim],
     dtype: DType,
     target: Target,
     fused: bool = False,
@@ -88,7 +88,7 @@ def _form_cycles(s: ContractionSchedule, target: Target) -> float | None:
     return copies / machine.planned_cores + handovers + sum(map(_cycles, s.phases))
 
 
-def _with_groups(p: Phase, s: PhaseSchedule, context: ContractionContext) -> tuple[Phase, PhaseSchedule]:
+def _with_groups(p: Phase[Dim], s: PhaseSchedule, context: ContractionContext) -> tuple[Phase[Dim], PhaseSchedule]:
     """The phase and its schedule, or with groups and features as one dim, if that is cheaper."""
     found = _mixed(p, context) if type(s) in (TileSchedule, RowsSchedule) else None
     if found is None:
@@ -113,7 +113,7 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
     return next((i for i in (1, 0) if phases and free[i] and sizes[i] != 0), None)
 
 
-def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> PhaseSchedule:
+def _phase_schedule(p: Phase[Dim], dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if dtype.bits < 32 or p.extent(p.k) == 0:
         return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * typical(p.extent(p.k)))))
     lane = lane_dim(p, context)
@@ -122,9 +122,9 @@ def _phase_schedule(p: Phase, dtype: DType, context: ContractionContext) -> Phas
     narrow = narrow_dim(p, context)
     if narrow is not None and fits_registers(p, context):
         return narrow_schedule(p, narrow, context)
-    if not p.is_open and is_dots(p, context):
+    if is_closed(p) and is_dots(p, context):
         return dot_schedule(p, context)
-    if not p.is_open and is_stream(p, context):
+    if is_closed(p) and is_stream(p, context):
         return stream_schedule(p, context)
     others: list[PhaseSchedule] = [] if lane is None else [lane_schedule(p, lane, context)]
     others += [] if narrow is None else [pieces_schedule(p, narrow, context)]
@@ -143,14 +143,14 @@ def _cycles(s: PhaseSchedule) -> float:
 
 # --- gates ------------------------------------------------------------------------------------------------------------
 
-def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
+def _interleaved(p: Phase[Dim], gates: int, lanes: int) -> Phase[Dim]:
     """The columns as vectors of units × gates × lanes: what an epilogue needs of all gates for some units is side by
     side."""
     (n,), first = p.n, len(p.sizes)
     width = p.sizes[n] // gates
     steps = (lanes, width, 1)
 
-    def linear(t: LinearMap) -> LinearMap:
+    def linear(t: LinearMap[Dim]) -> LinearMap[Dim]:
         return LinearMap(t.base, t.strides + tuple(t.strides[n] * step for step in steps))
     sizes = tuple(1 if d == n else size for d, size in enumerate(p.sizes)) + (width // lanes, gates, lanes)
     return replace(
@@ -164,20 +164,22 @@ def _interleaved(p: Phase, gates: int, lanes: int) -> Phase:
     )
 
 
-def _gate_schedule(p: Phase, context: ContractionContext, gates: int) -> PhaseSchedule:
-    if p.is_open:
-        return open_tile_schedule(p, context, gates)
-    return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, gates)
+def _gate_schedule(p: Phase[Dim], context: ContractionContext, gates: int) -> PhaseSchedule:
+    if is_closed(p):
+        return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, gates)
+    return open_tile_schedule(p, context, gates)
 
 
 # --- where the shared scratch lies ------------------------------------------------------------------------------------
 
 def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: int | None) -> ContractionSchedule:
-    copies, end, packed_size = [], 0, 0
-    for copy in form.copies:
-        copies.append(None if copy is None else end)
-        end = end if copy is None else end + round_up(copy.size + ALIGN, ALIGN)
-    top, packed_a, packed_b, partials = end, [], [], []
+    first, second = (0 if copy is None else round_up(copy.size + ALIGN, ALIGN) for copy in form.copies)
+    copies = None if form.copies[0] is None else 0, None if form.copies[1] is None else first
+    end = top = first + second
+    packed_size: Dim = 0
+    packed_a: list[Dim | None] = []
+    packed_b: list[Dim | None] = []
+    partials: list[Dim | None] = []
     for p, s in zip(form.phases, phases):
         sizes = _shared_sizes(p, s)
         if ready is not None:
@@ -187,12 +189,12 @@ def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: 
             target.append(None if size == 0 else offset)
         top = largest(top, end + sum(sizes))
     prepacked = None if ready is None else ready ^ form.swap
-    return ContractionSchedule(form, phases, tuple(copies), tuple(packed_a), tuple(packed_b), tuple(partials), top,
+    return ContractionSchedule(form, phases, copies, tuple(packed_a), tuple(packed_b), tuple(partials), top,
                                dtype,
                                prepacked, packed_size)
 
 
-def _shared_sizes(p: Phase, s: PhaseSchedule) -> list[Dim]:
+def _shared_sizes(p: Phase[Dim], s: PhaseSchedule) -> list[Dim]:
     """Elements of packed a, packed b and partial results."""
     if isinstance(s, RowsSchedule):
         return [largest(*sizes) for sizes in zip(*[_shared_sizes(p, regime) for regime in s.regimes])]

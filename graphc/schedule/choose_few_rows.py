@@ -2,6 +2,7 @@
 that are scaled and added."""
 from __future__ import annotations
 
+from graphc.ir.dims import Dim
 from graphc.schedule.blocking import Blocking, Cut, PackingMode
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even
 from graphc.schedule.contraction_form import Phase
@@ -12,14 +13,14 @@ STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 MAX_PARTIALS = 4 << 20          # elements of partial results
 
 
-def is_dots(p: Phase, context: ContractionContext) -> bool:
+def is_dots(p: Phase[Dim], context: ContractionContext) -> bool:
     """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
     return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
 
 
-def dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
+def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
     rows = min(p.extent(p.m), 2)
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
     vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
@@ -33,13 +34,13 @@ def dot_schedule(p: Phase, context: ContractionContext) -> DotSchedule:
     )
 
 
-def is_stream(p: Phase, context: ContractionContext) -> bool:
+def is_stream(p: Phase[int], context: ContractionContext) -> bool:
     """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
     return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * context.lanes and p.extent(p.k) >= 16
 
 
-def stream_schedule(p: Phase, context: ContractionContext) -> StreamSchedule:
+def stream_schedule(p: Phase[int], context: ContractionContext) -> StreamSchedule:
     """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
     m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
     columns = Cut(0, even(n, min(n, STREAM_BYTES // context.itemsize), context.lanes))

@@ -18,16 +18,18 @@ MIXED_CODE = 320                # terms of all positions that are summed at a ti
 MIXED_COLUMNS = 8               # positions at a time, at most: enough that none waits for the result of another
 
 
-def mixed_phase(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
+def mixed_phase(p: Phase[Dim], lanes: int) -> tuple[Phase[Dim], MixedChannels] | None:
     """The phase with groups and features as one dim, and which dim of the sum has the channels of a group; None where
     groups have other numbers of channels than of features, do not divide a vector, or do not lie side by side.
 
     A vector of the image has the channels of some groups; shuffled, it has one channel of each for all of its features.
     """
-    if len(p.n) != 1 or not known(p, p.n, p.k):
+    if len(p.n) != 1 or not known(p, p.k):
         return None
     feature, = p.n
     width = p.sizes[feature]
+    if not isinstance(width, int):
+        return None
     for group, channel in product([d for d in p.batch if known(p, (d,))], p.k):
         beside = (p.out.strides[feature], p.out.strides[group], p.a.strides[feature]) == (1, width, 0)
         apart = (p.a.strides[channel], p.a.strides[group]) == (1, width)
@@ -39,7 +41,7 @@ def mixed_phase(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
     return None
 
 
-def mixed_gradient(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
+def mixed_gradient(p: Phase[Dim], lanes: int) -> tuple[Phase[Dim], MixedChannels] | None:
     """The same of the weights' gradient, whose rows are the features of a group: a vector of `a` has the features of
     some groups, and of `b` their channels; shuffled, one channel for all features of each group."""
     if len(p.m) != 1 or len(p.k) < 2 or not known(p, p.m, p.n):
@@ -55,12 +57,12 @@ def mixed_gradient(p: Phase, lanes: int) -> tuple[Phase, MixedChannels] | None:
     return None
 
 
-def _merged(p: Phase, group: int, feature: int, steps: tuple[Dim, Dim, Dim]) -> Phase:
+def _merged(p: Phase[Dim], group: int, feature: int, steps: tuple[Dim, Dim, Dim]) -> Phase[Dim]:
     """The phase with the features of a group in the dim of the groups, which counts the channels of the result. steps:
     of a, b and the result along it."""
     count, (_, original, _, start) = p.sizes[group] * p.sizes[feature], p.parts[feature][-1]
 
-    def linear(t: LinearMap, step: Dim) -> LinearMap:
+    def linear(t: LinearMap[Dim], step: Dim) -> LinearMap[Dim]:
         merged = {group: step, feature: 0}
         return LinearMap(t.base, tuple([merged.get(d, s) for d, s in enumerate(t.strides)]))
     return replace(
@@ -71,17 +73,17 @@ def _merged(p: Phase, group: int, feature: int, steps: tuple[Dim, Dim, Dim]) -> 
                      for d, own in enumerate(p.parts)]))
 
 
-def mixed_schedule(p: Phase, mixed: MixedChannels, context: ContractionContext) -> LaneSchedule | None:
+def mixed_schedule(p: Phase[Dim], mixed: MixedChannels, context: ContractionContext) -> LaneSchedule | None:
     """The cheapest number of positions at a time; None where the terms of one are too many to be unrolled."""
     lane = next(d for d in p.batch if p.out.strides[d] == 1)
-    p = at_typical(p)
-    if p.extent(p.k) > MIXED_CODE or p.extent(p.batch + p.m) == p.sizes[lane]:
+    usual = at_typical(p)
+    if usual.extent(p.k) > MIXED_CODE or usual.extent(p.batch + p.m) == usual.sizes[lane]:
         return None
-    ranking = ranked(_candidates(p, replace(lane_frame(p, lane, context), mixed=mixed), context), 1.0)
+    ranking = ranked(_candidates(usual, replace(lane_frame(p, lane, context), mixed=mixed), context), 1.0)
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def _candidates(p: Phase, one: LaneSchedule, context: ContractionContext) -> Iterator[Candidate[LaneSchedule]]:
+def _candidates(p: Phase[int], one: LaneSchedule, context: ContractionContext) -> Iterator[Candidate[LaneSchedule]]:
     machine, around, blocks = context.machine, p.extent(one.outer(p)), -(-p.sizes[one.dim] // one.block)
     vectors = around * -(-p.sizes[one.dim] // one.lanes) / min(machine.planned_cores, -(-around // one.tile) * blocks)
     most = min(MIXED_COLUMNS, p.sizes[one.inner], MIXED_CODE // p.extent(p.k))
@@ -93,13 +95,13 @@ def _candidates(p: Phase, one: LaneSchedule, context: ContractionContext) -> Ite
             for cause, a, b in zip(("loads", "sums and shuffles", "latency", "control"), each, last)]))
 
 
-def _costs(p: Phase, one: LaneSchedule, columns: int, context: ContractionContext) -> tuple[float, ...]:
+def _costs(p: Phase[int], one: LaneSchedule, columns: int, context: ContractionContext) -> tuple[float, ...]:
     """Cycles of one vector's sums at so many positions: shuffles take the place of multiply-adds."""
     machine, mixed = context.machine, one.mixed or MixedChannels(p.k[-1], 1, 0)
     steps = list(product(*[range(p.sizes[d]) for d in p.k]))
     at = p.k.index(mixed.channel)
 
-    def distances(t: LinearMap, apart: bool) -> int:
+    def distances(t: LinearMap[int], apart: bool) -> int:
         return len({(sum(i * t.strides[d] for d, i in zip((*p.k, one.inner), (*k, j)) if apart or d != mixed.channel),
                      k[at] if not apart else 0) for k in steps for j in range(columns)})
     shuffles = distances(p.a, False)

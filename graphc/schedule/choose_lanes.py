@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
+from graphc.ir.dims import Dim
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule
@@ -22,7 +23,7 @@ LANE_RUN = 4096                 # terms that one register adds up, at most: more
 LANE_TERMS = 16                 # of a long sum that are unrolled, at most
 
 
-def lane_dim(p: Phase, context: ContractionContext) -> int | None:
+def lane_dim(p: Phase[Dim], context: ContractionContext) -> int | None:
     """The dim for vectors when rows, or columns, are single: the one along which the output is contiguous. Where sums
     are too long to be unrolled, both operands have to be vectors along it too, or the same for all of them. How long
     sums are has to be known."""
@@ -35,22 +36,22 @@ def lane_dim(p: Phase, context: ContractionContext) -> int | None:
     return lane if is_short(p) or _may_loop(p, lane) else None
 
 
-def is_short(p: Phase) -> bool:
+def is_short(p: Phase[Dim]) -> bool:
     """Whether all terms of a sum may be unrolled."""
     return p.extent(p.k) <= MAX_TAPS
 
 
-def _may_loop(p: Phase, lane: int) -> bool:
+def _may_loop(p: Phase[Dim], lane: int) -> bool:
     """Whether loops over the terms read vectors, and one register adds up a line."""
     return p.sizes[p.k[-1]] <= LANE_RUN and all(_is_vector(p, t, lane) for t in (p.a, p.b))
 
 
-def _is_vector(p: Phase, t: LinearMap, lane: int) -> bool:
+def _is_vector(p: Phase[Dim], t: LinearMap[Dim], lane: int) -> bool:
     """Whether a vector of the operand is one load, or one after it has been packed."""
     return t.strides[lane] in (0, 1) or LaneSchedule(lane, lane, 1, 1, 1, 1).packs(p, t)
 
 
-def lane_frame(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
+def lane_frame(p: Phase[Dim], lane: int, context: ContractionContext) -> LaneSchedule:
     """The inner loop is along the dim with the next smallest step in the output. Tiles are small: what waits for the
     caches of other cores takes several times as long as its operations. Of long sums, L2 holds the factors that all
     positions of a tile share.
@@ -66,7 +67,7 @@ def lane_frame(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule
     return LaneSchedule(lane, inner, context.lanes, 1, block, tile)
 
 
-def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSchedule:
+def lane_schedule(p: Phase[Dim], lane: int, context: ContractionContext) -> LaneSchedule:
     """The cheapest number of positions and of terms at a time."""
     one, loops = lane_frame(p, lane, context), _may_loop(p, lane)
     p = at_typical(p)
@@ -78,13 +79,15 @@ def lane_schedule(p: Phase, lane: int, context: ContractionContext) -> LaneSched
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def _lane_candidates(p: Phase, context: ContractionContext, one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
+def _lane_candidates(p: Phase[int], context: ContractionContext,
+                     one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
     """By the positions of the inner dim that are summed at a time, all terms unrolled."""
     for columns in range(1, min(LANE_COLUMNS, p.sizes[one.inner]) + 1):
         yield _lane_candidate(p, context, replace(one, columns=columns))
 
 
-def _looped_candidates(p: Phase, context: ContractionContext, one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
+def _looped_candidates(p: Phase[int], context: ContractionContext,
+                       one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
     """By the positions and by the terms of the innermost dim that are unrolled, the least code first; registers hold
     the sums and as many vectors that positions share."""
     most = min((context.target.vector_registers - 2) // 2, p.sizes[one.inner])
@@ -94,7 +97,7 @@ def _looped_candidates(p: Phase, context: ContractionContext, one: LaneSchedule)
         yield _lane_candidate(p, context, replace(one, columns=columns, terms=terms))
 
 
-def _lane_candidate(p: Phase, context: ContractionContext, s: LaneSchedule) -> Candidate[LaneSchedule]:
+def _lane_candidate(p: Phase[int], context: ContractionContext, s: LaneSchedule) -> Candidate[LaneSchedule]:
     """Loads (each vector once where terms are unrolled), what sums take beyond them, what is waited for their results,
     and the control of loops."""
     around = p.extent(s.outer(p))
@@ -108,7 +111,7 @@ def _lane_candidate(p: Phase, context: ContractionContext, s: LaneSchedule) -> C
         for cause, a, b in zip(("loads", "sums", "latency", "control"), each, last)]))
 
 
-def _run_costs(p: Phase, context: ContractionContext, s: LaneSchedule, columns: int) -> tuple[float, ...]:
+def _run_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule, columns: int) -> tuple[float, ...]:
     """Cycles of one vector's sums at so many positions, by cause."""
     if not s.terms:
         return _unrolled_costs(p, context, s.inner, [p.sizes[d] for d in p.k], columns)
@@ -119,7 +122,7 @@ def _run_costs(p: Phase, context: ContractionContext, s: LaneSchedule, columns: 
     return tuple([rows * (chunks * a + b) for a, b in zip(each, last)])
 
 
-def _unrolled_costs(p: Phase, context: ContractionContext, inner: int, sizes: Sequence[int],
+def _unrolled_costs(p: Phase[int], context: ContractionContext, inner: int, sizes: Sequence[int],
                     columns: int) -> tuple[float, float, float, float]:
     """The same of terms that are unrolled, `sizes` of each dim of the sum."""
     machine, steps = context.machine, list(product(*map(range, sizes)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from math import prod
 
-from graphc.ir.dims import typical
+from graphc.ir.dims import Dim, typical
 from graphc.schedule.choose_lanes import LANE_BLOCK
 from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.contraction_form import LinearMap, Phase
@@ -18,7 +18,7 @@ from graphc.schedule.open_phase import at_typical, known
 NARROW_COLUMNS = 7              # columns at a time of a narrow schedule, at most
 
 
-def narrow_dim(p: Phase, context: ContractionContext) -> int | None:
+def narrow_dim(p: Phase[Dim], context: ContractionContext) -> int | None:
     """The dim for vectors where a batch entry has one row or column of outputs: a batch dim along which both operands
     are contiguous, or the innermost k dim. How many outputs an entry has needs to be known, and which of the innermost
     k dim are unrolled."""
@@ -32,7 +32,7 @@ def narrow_dim(p: Phase, context: ContractionContext) -> int | None:
     return None
 
 
-def fits_registers(p: Phase, context: ContractionContext) -> bool:
+def fits_registers(p: Phase[Dim], context: ContractionContext) -> bool:
     """Whether all outputs of a batch entry stay in registers."""
     return p.extent(p.m) * p.extent(p.n) <= _most(context)
 
@@ -41,14 +41,14 @@ def _most(context: ContractionContext) -> int:
     return context.target.vector_registers - 4
 
 
-def narrow_schedule(p: Phase, dim: int, context: ContractionContext) -> NarrowSchedule:
+def narrow_schedule(p: Phase[Dim], dim: int, context: ContractionContext) -> NarrowSchedule:
     """Tiles of runs of vectors, long enough to be read as streams, and as many parts of the sum as are useful then."""
     p = at_typical(p)
     ranking = ranked([_candidate(p, context, _narrow(p, dim, context, None))])
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def pieces_schedule(p: Phase, dim: int, context: ContractionContext,
+def pieces_schedule(p: Phase[Dim], dim: int, context: ContractionContext,
                     mixed: MixedChannels | None = None) -> NarrowSchedule:
     """The same where registers hold a piece of the outputs, for each of which both operands are read again."""
     p = at_typical(p)
@@ -57,7 +57,7 @@ def pieces_schedule(p: Phase, dim: int, context: ContractionContext,
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def _narrow(p: Phase, dim: int, context: ContractionContext, piece: tuple[int, int] | None) -> NarrowSchedule:
+def _narrow(p: Phase[int], dim: int, context: ContractionContext, piece: tuple[int, int] | None) -> NarrowSchedule:
     one = NarrowSchedule(dim, dim == p.k[-1], context.lanes, 1, piece=piece)
     groups, steps = one.groups(p), p.extent(p.k[:-1])
     block = even(groups, min(groups, LANE_BLOCK), 1)
@@ -72,7 +72,7 @@ def _narrow(p: Phase, dim: int, context: ContractionContext, piece: tuple[int, i
 
 # --- pieces of the outputs --------------------------------------------------------------------------------------------
 
-def _pieces(p: Phase, context: ContractionContext) -> Iterator[tuple[int, int]]:
+def _pieces(p: Phase[int], context: ContractionContext) -> Iterator[tuple[int, int]]:
     """Even parts of one output dim, with all of the dims after it."""
     dims = p.m + p.n
     for i, d in enumerate(dims):
@@ -81,7 +81,7 @@ def _pieces(p: Phase, context: ContractionContext) -> Iterator[tuple[int, int]]:
                     sorted({-(-p.sizes[d] // -(-p.sizes[d] // n)) for n in range(1, min(room, p.sizes[d]) + 1)}))
 
 
-def _passes(p: Phase, piece: tuple[int, int] | None) -> int:
+def _passes(p: Phase[int], piece: tuple[int, int] | None) -> int:
     """How many pieces the outputs of an entry have."""
     if piece is None:
         return 1
@@ -89,7 +89,7 @@ def _passes(p: Phase, piece: tuple[int, int] | None) -> int:
     return prod(p.sizes[e] for e in dims[:dims.index(d)]) * -(-p.sizes[d] // length)
 
 
-def _candidate(p: Phase, context: ContractionContext, s: NarrowSchedule) -> Candidate[NarrowSchedule]:
+def _candidate(p: Phase[int], context: ContractionContext, s: NarrowSchedule) -> Candidate[NarrowSchedule]:
     """What arithmetic and loads take, the sums that are added up in L1 after each run of terms, and both operands from
     L2 for each piece."""
     machine, dims, last = context.machine, p.m + p.n, p.k[-1]

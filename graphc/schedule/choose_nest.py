@@ -1,11 +1,12 @@
 """Chooses the schedule of a loop nest: a pure function of its shape, the strides of its operands and the target."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from graphc.ir.dims import evaluate, typical, upper
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.schedule.cost import Ranking
 from graphc.schedule.iteration_space import CROSS_LIMIT
@@ -16,6 +17,7 @@ from graphc.schedule.nest_facts import NestFacts, flops_of, view_bytes
 from graphc.schedule.nest_grid import Grid, Loops, grid_ranking
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.open_sizes import alone, busy_sizes
+from graphc.schedule.schedule import InplacePairs
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
@@ -24,7 +26,7 @@ MIN_ACROSS = 32                 # elements of a row, and rows, from which sums a
 COLUMN_STEP_CYCLES = 2          # of one row in a loop that reads columns
 
 
-def nest_schedule(p: KernelProblem) -> NestSchedule:
+def nest_schedule(p: KernelProblem[Op]) -> NestSchedule:
     """The schedule of a `fused` node of kind "nest", or of a single operator that runs as a nest."""
     return _schedule(cluster_of(p.node), p.ins, p.outs, p.target)
 
@@ -105,7 +107,8 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
     return MIN_ACROSS <= size <= CROSS_LIMIT and rows >= MIN_ACROSS and traffic > facts.target.machine.l2_bytes // 2
 
 
-def _fetch(facts: NestFacts, stages: Stages, outer, inner, vector: int, stream: bool) -> Fetch | None:
+def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequence[int], vector: int,
+           stream: bool) -> Fetch | None:
     """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in
     the stage with the most arithmetic. Columns that lie far apart: some rows down, in every stage. """
     if facts.nest.running >= 0:
@@ -121,7 +124,7 @@ def _fetch(facts: NestFacts, stages: Stages, outer, inner, vector: int, stream: 
     return Fetch(outer[-1], 1, level=1, stage=work.index(max(work)))
 
 
-def _far_columns(facts: NestFacts, inner, vector: int) -> bool:
+def _far_columns(facts: NestFacts, inner: Sequence[int], vector: int) -> bool:
     """Whether loops over inner dims read columns, of inputs larger than half of L2, whose elements lie far apart."""
     if not inner or vector in inner or vector < 0:
         return False
@@ -173,7 +176,8 @@ def _used_later(nest: Nest, stages: Stages) -> set[Value]:
     return found
 
 
-def _inplace(nest: Nest, stages: Stages, inner, ins, outs) -> tuple[tuple[int, int], ...]:
+def _inplace(nest: Nest, stages: Stages, inner: Sequence[int], ins: Sequence[ViewType],
+             outs: Sequence[ViewType]) -> InplacePairs:
     """All pairs (output, input) with equal strides over all dims, where no element of the input is read once the output
     is stored in its place: neither in a stage after that, nor in another trip of a loop around the store. """
     last = _last_reads(nest, stages)
@@ -191,14 +195,14 @@ def _inplace(nest: Nest, stages: Stages, inner, ins, outs) -> tuple[tuple[int, i
     return tuple(pairs)
 
 
-def _loops_around(nest: Nest, inner, stage: int, o: int) -> Iterable[int]:
+def _loops_around(nest: Nest, inner: Sequence[int], stage: int, o: int) -> Iterable[int]:
     """The dims of the loops in which output `o` is stored."""
     if stage == AFTER:
         return inner if nest.spans[o] else ()
     return set(range(len(nest.extents))) - set(inner) if stage == ROW_END else range(len(nest.extents))
 
 
-def _read_after(nest: Nest, stages: Stages, inner, o: int) -> bool:
+def _read_after(nest: Nest, stages: Stages, inner: Sequence[int], o: int) -> bool:
     """Whether a number that is stored after all rows is followed by rows of sums, which may read what lay in its
     place."""
     ends = [nest.spans[k] for k in range(len(nest.outputs)) if written_in(nest, stages, inner, k) == AFTER]

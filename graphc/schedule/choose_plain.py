@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.ir.dims import Poly, evaluate
+from graphc.ir.op import Op
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.in_place import UPDATES
 from graphc.schedule.kernel_problem import KernelProblem
@@ -14,7 +15,7 @@ from graphc.schedule.parallel_rows import Rows, rows_of, rows_of_update
 from graphc.schedule.plain_schedule import PlainSchedule
 
 
-def plain_schedule(p: KernelProblem) -> PlainSchedule:
+def plain_schedule(p: KernelProblem[Op]) -> PlainSchedule:
     """A pure function of shapes, strides and target."""
     whole = _of_rows(p, rows_of(p.node, p.ins, p.outs))
     if type(p.node.op) not in UPDATES or p.ins[0] != p.outs[0]:
@@ -22,7 +23,7 @@ def plain_schedule(p: KernelProblem) -> PlainSchedule:
     return replace(whole, in_place=replace(_of_rows(p, rows_of_update(p.node, p.ins, p.outs)), aliased=True))
 
 
-def _of_rows(p: KernelProblem, rows: Rows) -> PlainSchedule:
+def _of_rows(p: KernelProblem[Op], rows: Rows) -> PlainSchedule:
     itemsize = max(v.dtype.itemsize for v in (p.ins[0], *p.outs))
     ranking = ranked(_candidates(rows, p.target.lanes(itemsize) if rows.vector else 1, p.target.machine))
     return replace(ranking.best.schedule, ranking=ranking)

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.ir.dims import lower, typical
+from graphc.ir.dims import Dim, lower, typical
+from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_tiles import tile_ranking
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import PackingMode, PhaseSchedule, RowsSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import PhaseSchedule, RowsSchedule, TileSchedule
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.tile_cost import Agreement, TiledProblem, schedule_cycles
 
@@ -17,7 +18,7 @@ REGIMES = ((96, 48), (0, 1024))
 WORTH = 1.05                    # how much faster a regime must be
 
 
-def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> PhaseSchedule:
+def open_tile_schedule(p: Phase[Dim], context: ContractionContext, gates: int = 0) -> PhaseSchedule:
     """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes, and so are the columns
     of a micro-tile, of which each kind is code of its own. Sums of a length that is not known either have one schedule
     for all numbers of rows: parts of such sums are several blocks long.
@@ -41,7 +42,7 @@ def open_tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) ->
     return RowsSchedule(tuple(most for most, _ in kept[:-1]), tuple(s for _, s in kept))
 
 
-def _saves(p: Phase, context: ContractionContext, gates: int, rows: int, schedule: TileSchedule,
+def _saves(p: Phase[Dim], context: ContractionContext, gates: int, rows: int, schedule: TileSchedule,
            other: TileSchedule) -> bool:
     """Whether a schedule costs so much less than another for so many rows that it is worth its code: loops of its own,
     and often micro-kernels."""
@@ -49,18 +50,18 @@ def _saves(p: Phase, context: ContractionContext, gates: int, rows: int, schedul
     return others > WORTH * own + context.machine.handover_cycles / 2
 
 
-def _cycles(p: Phase, context: ContractionContext, gates: int, rows: int, s: TileSchedule) -> float:
+def _cycles(p: Phase[Dim], context: ContractionContext, gates: int, rows: int, s: TileSchedule) -> float:
     """What the schedule costs with so many rows."""
     agreed = Agreement(s.blocking.kc, s.vectors, s.blocking.mr)
     return schedule_cycles(TiledProblem(at_typical(p, rows), context, gates, p, agreed), s)
 
 
-def _few_rows(p: Phase, context: ContractionContext, gates: int, agreed: Agreement) -> TileSchedule:
+def _few_rows(p: Phase[Dim], context: ContractionContext, gates: int, agreed: Agreement) -> TileSchedule:
     """Of as many rows as the registers have room for."""
     most = min(FEW_ROWS, context.target.tile_rows(agreed.vectors), context.machine.address_rows)
     return _tiles(p, context, gates, most, replace(agreed, mr=most))
 
 
-def _tiles(p: Phase, context: ContractionContext, gates: int, rows: int, agreed: Agreement) -> TileSchedule:
+def _tiles(p: Phase[Dim], context: ContractionContext, gates: int, rows: int, agreed: Agreement) -> TileSchedule:
     ranking = tile_ranking(TiledProblem(at_typical(p, rows), context, gates, p, agreed))
     return replace(ranking.best.schedule, ranking=ranking)

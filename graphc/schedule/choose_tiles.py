@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from graphc.ir.dims import ceil_div
+from graphc.ir.dims import Dim, ceil_div
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
@@ -61,7 +61,7 @@ class TileDraft:
 
 
 @lru_cache(maxsize=1024)
-def tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> TileSchedule:
+def tile_schedule(p: Phase[int], context: ContractionContext, gates: int = 0) -> TileSchedule:
     """gates: columns are interleaved, and those of the same units stay in one tile."""
     ranking = tile_ranking(TiledProblem(p, context, gates))
     return replace(ranking.best.schedule, ranking=ranking)
@@ -69,7 +69,7 @@ def tile_schedule(p: Phase, context: ContractionContext, gates: int = 0) -> Tile
 
 def tile_ranking(problem: TiledProblem) -> Ranking[TileSchedule]:
     drafts = ranked([c for family in _families(problem) for c in _members(problem, family)])
-    return Ranking(tuple(replace(c, schedule=_finished(problem, c.schedule)) for c in drafts.candidates))
+    return Ranking(tuple(Candidate(c.name, _finished(problem, c.schedule), c.terms) for c in drafts.candidates))
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -206,11 +206,12 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         and (context.free[1] or not problem.holds_columns)
         and problem.packing is not ColumnPacking.RUNS
     )
-    p, splits = problem.form, tiling.splits
+    p = problem.form
+    splits: Dim = tiling.splits
     ragged = p.extent(p.m) % problem.mr != 0 and not isinstance(p.extent(p.m), int)
     blocks, part = draft.kc.count(group_sizes(p, p.k)), 0
-    if not isinstance(blocks, int) and splits > 1:
-        part = -(-draft.kc.count(problem.k_sizes) // splits)
+    if not isinstance(blocks, int) and tiling.splits > 1:
+        part = -(-draft.kc.count(problem.k_sizes) // tiling.splits)
         splits = ceil_div(blocks, part)
     return TileSchedule(
         Blocking(problem.mr, problem.nr, tiling.mc, tiling.nc, draft.kc),

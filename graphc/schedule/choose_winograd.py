@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
-from graphc.ir.dims import Dim, ceil_div, product_of, typical
-from graphc.ir.ops.winograd import grid
+from graphc.ir.dims import Dim, ceil_div, product_of, static_dim, static_shape, typical
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights, grid
 from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS
 from graphc.schedule.contraction_context import ContractionContext, even
@@ -62,27 +62,27 @@ def _register_rows(tiles: int, vectors: int, target: Target) -> int:
     return -(-tiles // -(-tiles // most))
 
 
-def winograd_schedule(p: KernelProblem) -> WinogradSchedule:
+def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
     """A pure function of operator, shapes and target."""
     (x, u), y, target = p.ins[:2], p.outs[0].shape, p.target
-    n, features, *_ = y
-    count = product_of((n, *grid(y, p.core.op.tile)))
-    tiles, channels, points = typical(count), x.shape[1], u.shape[0]
-    lanes = _lanes(u.shape[3], x.dtype, target)
-    vectors = u.shape[3] // lanes
+    count = product_of((y[0], *grid(y, p.core.op.tile)))
+    points, pieces, _, width = static_shape(u.shape)
+    tiles, channels, features = typical(count), static_dim(x.shape[1]), static_dim(y[1])
+    lanes = _lanes(width, x.dtype, target)
+    vectors = width // lanes
     mr = _register_rows(tiles, vectors, target)
     flops = 2 * points * tiles * channels * features
     most, small = target.machine.planned_tiles, target.machine.small_product_flops
     tasks = max(1, min(most, flops // small))
-    block = even(tiles, min(tiles, ROWS, max(mr, tiles * u.shape[1] / tasks)), mr)
+    block = even(tiles, min(tiles, ROWS, max(mr, tiles * pieces / tasks)), mr)
     blocks = -(-tiles // block)
     local = blocks >= most and (_bytes(x.dtype, points, block, channels + features) <= target.machine.l2_bytes
                                 or _bytes(x.dtype, points, tiles, channels) > target.machine.l3_bytes)
     groups = 1 if local else max(1, min(2 * most, flops // small) // blocks)
-    panels = even(u.shape[1], max(1, u.shape[1] / groups), 1)
+    panels = even(pieces, max(1, pieces / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
-    return WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-u.shape[1] // panels),
-                            points, channels, panels < u.shape[1], x.dtype)
+    return WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
+                            points, channels, panels < pieces, x.dtype)
 
 
 def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:
@@ -92,11 +92,12 @@ def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:
     return points * tiles * channels * dtype.itemsize
 
 
-def weights_schedule(p: KernelProblem) -> WeightsSchedule:
+def weights_schedule(p: KernelProblem[WinogradWeights]) -> WeightsSchedule:
     """A pure function of shapes and target."""
     u, machine = p.outs[0], p.target.machine
-    lanes, nbytes = _lanes(u.shape[3], u.dtype, p.target), prod(u.shape) * u.dtype.itemsize
-    total, cores = machine.transform_point_cycles * prod(u.shape) / lanes, machine.planned_cores
+    shape = static_shape(u.shape)
+    lanes, nbytes = _lanes(shape[3], u.dtype, p.target), prod(shape) * u.dtype.itemsize
+    total, cores = machine.transform_point_cycles * prod(shape) / lanes, machine.planned_cores
     alone = WeightsSchedule(serial=True, lanes=lanes, stream=nbytes > machine.l3_bytes // 2)
     ranking = ranked((
         Candidate("one thread", alone, (("work", total),)),
@@ -105,24 +106,25 @@ def weights_schedule(p: KernelProblem) -> WeightsSchedule:
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def gradient_schedule(p: KernelProblem) -> WinogradGradSchedule:
+def gradient_schedule(p: KernelProblem[WinogradWeightGrad]) -> WinogradGradSchedule:
     """A pure function of operator, shapes and target."""
     (x, dy), outs, op, target = p.ins[:2], p.outs, p.core.op, p.target
     lanes = target.lanes(x.dtype.itemsize)
     count, points = product_of((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
-    c = ConvolutionSizes(x.shape[1], dy.shape[1], *map(typical, (dy.shape[0], *dy.shape[2:])), x.dtype)
+    images, height, width = typical(dy.shape[0]), typical(dy.shape[2]), typical(dy.shape[3])
+    c = ConvolutionSizes(static_dim(x.shape[1]), static_dim(dy.shape[1]), images, height, width, x.dtype)
     tiles, known = typical(count), isinstance(count, int)
     mr, vectors = gradient_tile(x.dtype, target)
     rows = -(-tiles // -(-tiles // GRADIENT_TILES)) if known else GRADIENT_TILES
     ranking = _gradient_block(c, op.tile, -(-tiles // rows), target)
     most = ranking.best.schedule
-    channels = even(x.shape[1], min(x.shape[1], most), lanes)
-    features = even(dy.shape[1], min(dy.shape[1], most), vectors * lanes)
-    tasks = -(-x.shape[1] // channels) * -(-dy.shape[1] // features)
+    channels = even(c.channels, min(c.channels, most), lanes)
+    features = even(c.features, min(c.features, most), vectors * lanes)
+    tasks = -(-c.channels // channels) * -(-c.features // features)
     blocks = ceil_div(count, rows)
     share = _share(blocks, max(1, target.machine.planned_tiles // tasks))
     return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points,
-                                prod(outs[0].shape), x.dtype, ranking)
+                                prod(static_shape(outs[0].shape)), x.dtype, ranking)
 
 
 def _share(blocks: Dim, parts: int) -> Dim:

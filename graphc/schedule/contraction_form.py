@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
+from typing import Generic
 
 from graphc.errors import InternalError, Unsized
 from graphc.ir.contraction import AxisMap, Contraction, Maps
-from graphc.ir.dims import Dim, Dims, ceil_div, largest, lower, product_of, typical
+from graphc.ir.dims import Dim, Dims, Poly, Size, ceil_div, largest, lower, product_of, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
@@ -40,12 +41,17 @@ class PaddedCopy:
 
 
 @dataclass(frozen=True)
-class LinearMap:
+class LinearMap(Generic[Size]):
     """Element offset of an operand: base + sum of strides[d] * dim d."""
-    base: Dim
-    strides: Dims
+    base: Size
+    strides: tuple[Size, ...]
 
-    def span(self, sizes: Sequence[Dim]) -> tuple[Dim, Dim]:
+    @property
+    def numbers(self) -> tuple[Size, ...]:
+        """All that the offset is computed with."""
+        return (self.base,) + self.strides
+
+    def span(self, sizes: Sequence[Size]) -> tuple[Size, Size]:
         """Smallest and largest offset."""
         steps = [s * (n - 1) for s, n in zip(self.strides, sizes)]
         above = [largest(0, s) for s in steps]
@@ -56,33 +62,33 @@ Part = tuple[Dim, int, int, int]
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Generic[Size]):
     """A contraction whose operands are linear. Dim ids in each group run from the outermost loop to the innermost.
 
     parts[d] says which original dims dim d is made of, outer to inner: (size, original dim, step, start), where the
     original dim walks start, start + step, …
     """
-    sizes: Dims
+    sizes: tuple[Size, ...]
     batch: tuple[int, ...]
     m: tuple[int, ...]
     n: tuple[int, ...]
     k: tuple[int, ...]
-    a: LinearMap
-    b: LinearMap
-    out: LinearMap
+    a: LinearMap[Size]
+    b: LinearMap[Size]
+    out: LinearMap[Size]
     parts: tuple[tuple[Part, ...], ...]
 
-    def extent(self, dims: Sequence[int]) -> Dim:
+    def extent(self, dims: Sequence[int]) -> Size:
         return product_of(self.sizes[d] for d in dims)
 
     @property
-    def flops(self) -> Dim:
+    def flops(self) -> Size:
         return 2 * product_of(self.sizes)
 
     @property
     def is_open(self) -> bool:
-        """Whether some sizes are known only when the program runs."""
-        return not all(isinstance(n, int) for n in self.sizes)
+        """Whether some sizes, or steps in memory (of a part of an array), are known only when the program runs."""
+        return any(isinstance(n, Poly) for n in (*self.sizes, *self.a.numbers, *self.b.numbers, *self.out.numbers))
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Form:
     c: Contraction
     swap: bool
     copies: tuple[PaddedCopy | None, PaddedCopy | None]
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase[Dim], ...]
 
 
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
@@ -234,10 +240,10 @@ def spread(size: Dim, lanes: int) -> Dim:
 
 # ---- linear form
 
-def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
+def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase[Dim]:
     c = part.c
 
-    def operand(maps: Maps, source: _Source) -> LinearMap:
+    def operand(maps: Maps, source: _Source) -> LinearMap[Dim]:
         strides: list[Dim] = [0] * len(c.sizes)
         base: Dim = 0
         for m, stride, low in zip(maps, source.strides, source.low):
@@ -249,18 +255,19 @@ def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase:
     return Phase(c.sizes, c.batch, c.m, c.n, c.k, operand(c.a, a), operand(c.b, b), operand(c.out, out), parts)
 
 
-def _tidy(p: Phase, lanes: int, fused: bool) -> Phase:
+def _tidy(p: Phase[Dim], lanes: int, fused: bool) -> Phase[Dim]:
     p = _drop_units(_shared_batch_to_m(_forward_sums(p)))
     p = replace(p, batch=_ordered(p, p.batch, p.out, p.a), m=_ordered(p, p.m, p.out, p.a), n=_ordered_n(p),
                 k=_ordered(p, p.k, p.a, p.b))
     whole = lanes if fused else 1
-    p = _merge(p, "batch", (p.a, p.b, p.out), whole)
-    p = _merge(p, "m", (p.a, p.out), whole if any(p.out.strides[d] == 1 for d in p.m) else 1)
-    p = _merge(p, "n", (p.b, p.out), whole)
-    return _merge(p, "k", (p.a, p.b), 1)
+    p, batch = _merge(p, p.batch, (p.a, p.b, p.out), whole)
+    p, m = _merge(p, p.m, (p.a, p.out), whole if any(p.out.strides[d] == 1 for d in p.m) else 1)
+    p, n = _merge(p, p.n, (p.b, p.out), whole)
+    p, k = _merge(p, p.k, (p.a, p.b), 1)
+    return replace(p, batch=batch, m=m, n=n, k=k)
 
 
-def _forward_sums(p: Phase) -> Phase:
+def _forward_sums(p: Phase[Dim]) -> Phase[Dim]:
     """Sums that walk `a` (or, where it stands still, `b`) backwards are walked forwards."""
     a, b = p.a, p.b
     for d in p.k:
@@ -269,38 +276,45 @@ def _forward_sums(p: Phase) -> Phase:
     return replace(p, a=a, b=b)
 
 
-def _reverse(t: LinearMap, d: int, size: Dim) -> LinearMap:
+def _reverse(t: LinearMap[Dim], d: int, size: Dim) -> LinearMap[Dim]:
     strides = tuple(-s if e == d else s for e, s in enumerate(t.strides))
     return LinearMap(t.base + t.strides[d] * (size - 1), strides)
 
 
-def _shared_batch_to_m(p: Phase) -> Phase:
+def _shared_batch_to_m(p: Phase[Dim]) -> Phase[Dim]:
     """Batch dims over which b stands still are rows of a larger product."""
     shared = tuple(d for d in p.batch if p.b.strides[d] == 0 and is_many(p.sizes[d]))
     return replace(p, batch=tuple(d for d in p.batch if d not in shared), m=shared + p.m)
 
 
-def _drop_units(p: Phase) -> Phase:
+def _drop_units(p: Phase[Dim]) -> Phase[Dim]:
     """Without dims of size 1, except that m, n and k keep one dim each: a fresh one that nothing depends on."""
-    def keep(dims: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(d for d in dims if p.sizes[d] != 1)
-    for group in ("m", "n", "k"):
-        if not keep(getattr(p, group)):
-            unit = len(p.sizes)
-            still = [LinearMap(t.base, t.strides + (0,)) for t in (p.a, p.b, p.out)]
-            p = replace(p, sizes=p.sizes + (1,), parts=p.parts + ((),), a=still[0], b=still[1], out=still[2],
-                        **{group: (unit,)})
-        else:
-            p = replace(p, **{group: keep(getattr(p, group))})
-    return replace(p, batch=keep(p.batch))
+    p, m = _longer_or_unit(p, p.m)
+    p, n = _longer_or_unit(p, p.n)
+    p, k = _longer_or_unit(p, p.k)
+    return replace(p, batch=_longer(p, p.batch), m=m, n=n, k=k)
 
 
-def _ordered(p: Phase, dims: Sequence[int], first: LinearMap, second: LinearMap) -> tuple[int, ...]:
+def _longer(p: Phase[Dim], dims: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the dims whose size is not 1."""
+    return tuple(d for d in dims if p.sizes[d] != 1)
+
+
+def _longer_or_unit(p: Phase[Dim], dims: tuple[int, ...]) -> tuple[Phase[Dim], tuple[int, ...]]:
+    """Those of the dims whose size is not 1; where there are none, a fresh one, and the phase that has it."""
+    longer = _longer(p, dims)
+    if longer:
+        return p, longer
+    a, b, out = (LinearMap(t.base, t.strides + (0,)) for t in (p.a, p.b, p.out))
+    return replace(p, sizes=p.sizes + (1,), parts=p.parts + ((),), a=a, b=b, out=out), (len(p.sizes),)
+
+
+def _ordered(p: Phase[Dim], dims: Sequence[int], first: LinearMap[Dim], second: LinearMap[Dim]) -> tuple[int, ...]:
     """Large steps outside; equal steps in the first operand: by the second."""
     return tuple(sorted(dims, key=lambda d: (-abs(typical(first.strides[d])), -abs(typical(second.strides[d])), d)))
 
 
-def _ordered_n(p: Phase) -> tuple[int, ...]:
+def _ordered_n(p: Phase[Dim]) -> tuple[int, ...]:
     """By steps in the output, but if sums are long enough to pack b, a dim that is contiguous in b comes innermost."""
     by_out = _ordered(p, p.n, p.out, p.b)
     if typical(p.extent(p.k)) <= typical(p.extent(p.m)) or not any(p.b.strides[d] == 1 for d in p.n):
@@ -308,9 +322,11 @@ def _ordered_n(p: Phase) -> tuple[int, ...]:
     return _ordered(p, p.n, p.b, p.out)
 
 
-def _merge(p: Phase, group: str, operands: Sequence[LinearMap], whole: int) -> Phase:
-    """Adjacent dims that step evenly in all operands become one (where the inner size is a multiple of `whole`)."""
-    dims = list(getattr(p, group))
+def _merge(p: Phase[Dim], group: Sequence[int], operands: Sequence[LinearMap[Dim]],
+           whole: int) -> tuple[Phase[Dim], tuple[int, ...]]:
+    """Adjacent dims of a group that step evenly in all operands become one (where the inner size is a multiple of
+    `whole`): the phase with their sizes, and the dims that are left."""
+    dims = list(group)
     position = len(dims) - 2
     while position >= 0:
         outer, inner = dims[position], dims[position + 1]
@@ -321,4 +337,4 @@ def _merge(p: Phase, group: str, operands: Sequence[LinearMap], whole: int) -> P
             p = replace(p, sizes=tuple(sizes), parts=tuple(parts))
             del dims[position]
         position -= 1
-    return replace(p, **{group: tuple(dims)})
+    return p, tuple(dims)

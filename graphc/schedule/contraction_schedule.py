@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
-from graphc.ir.dims import Dim, Dims, Poly, ceil_div, typical
+from graphc.ir.dims import Dim, Poly, Size, ceil_div, typical
 from graphc.ir.types import DType
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.cost import Ranking
@@ -16,8 +16,12 @@ STEPS = 4                       # of a sum that the micro-kernel takes at a time
 
 
 class PhaseSchedule:
-    """How one phase of a contraction runs. ranking: as in `Schedule`."""
-    ranking: Ranking | None = None
+    """How one phase of a contraction runs."""
+
+    @property
+    def ranking(self) -> Ranking[object] | None:
+        """As in `Schedule`."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class TileSchedule(PhaseSchedule):
     packed_in_runs: bool = False
     any_edge: bool = False
     part_blocks: int = 0
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def vectors(self) -> int:
@@ -67,7 +71,7 @@ class TileSchedule(PhaseSchedule):
         """Whether fewer last rows have micro-kernels of their own: then none past the end are read."""
         return self.any_edge or self.edge_mr > 0
 
-    def width(self, phase: Phase) -> Dim:
+    def width(self, phase: Phase[Dim]) -> Dim:
         """Columns of the widest tile, in whole micro-tiles."""
         return round_up(self.blocking.nc.length(group_sizes(phase, phase.n)), self.blocking.nr)
 
@@ -136,20 +140,20 @@ class LaneSchedule(PhaseSchedule):
     tile: int
     terms: int = 0
     mixed: MixedChannels | None = None
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
-    def outer(self, phase: Phase) -> tuple[int, ...]:
+    def outer(self, phase: Phase[Dim]) -> tuple[int, ...]:
         """The dims around, from the outermost loop to the innermost."""
         return tuple(d for d in phase.batch + phase.m + phase.n if d not in (self.dim, self.inner))
 
-    def packs(self, phase: Phase, operand: LinearMap) -> bool:
+    def packs(self, phase: Phase[Dim], operand: LinearMap[Dim]) -> bool:
         """Whether factors that are not contiguous along the vectors are copied: if they depend on no other dim."""
         others = (d for d in phase.batch + phase.m + phase.n if d != self.dim)
         step = operand.strides[self.dim]
         jumps = self.mixed is not None and operand is phase.b and self.mixed.apart != self.mixed.width * step
         return (jumps or step not in (0, 1)) and not any(operand.strides[d] for d in others)
 
-    def line(self, phase: Phase) -> Dim:
+    def line(self, phase: Phase[Dim]) -> Dim:
         """Distance of the copied factors of two terms of a sum."""
         return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
 
@@ -179,15 +183,15 @@ class NarrowSchedule(PhaseSchedule):
     columns: int = 0
     piece: tuple[int, int] | None = None
     mixed: MixedChannels | None = None
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
-    def entries(self, phase: Phase) -> Dim:
+    def entries(self, phase: Phase[Size]) -> Size:
         """Batch entries, or vectors of them."""
         batches = phase.extent(phase.batch)
         others = phase.extent([d for d in phase.batch if d != self.dim])
         return batches if self.along_k else others * self.groups(phase)
 
-    def groups(self, phase: Phase) -> Dim:
+    def groups(self, phase: Phase[Size]) -> Size:
         """Vectors along the dim."""
         return 1 if self.along_k else ceil_div(phase.sizes[self.dim], self.lanes)
 
@@ -241,7 +245,7 @@ class ContractionSchedule(ProductSchedule):
     packed_dtype: DType | None = None
 
     @property
-    def rankings(self) -> tuple[Ranking, ...]:
+    def rankings(self) -> tuple[Ranking[object], ...]:
         return tuple(phase.ranking for phase in self.phases if phase.ranking is not None)
 
     @property
@@ -265,7 +269,7 @@ class ContractionSchedule(ProductSchedule):
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
 
 
-def column_packing(p: Phase, lanes: int) -> ColumnPacking:
+def column_packing(p: Phase[Dim], lanes: int) -> ColumnPacking:
     """The packing that reads columns of b in the longest runs."""
     straight = p.b.strides[p.n[-1]] == 1
     if straight and len(p.n) == 1:
@@ -276,7 +280,7 @@ def column_packing(p: Phase, lanes: int) -> ColumnPacking:
     return ColumnPacking.TAPS if not straight and taps(p) else ColumnPacking.RUNS
 
 
-def taps(p: Phase) -> tuple[int, ...]:
+def taps(p: Phase[Dim]) -> tuple[int, ...]:
     """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel
     positions of stored weights.
     """
@@ -302,7 +306,7 @@ class RowsSchedule(PhaseSchedule):
     regimes: tuple[TileSchedule, ...]
 
     @property
-    def ranking(self) -> Ranking | None:
+    def ranking(self) -> Ranking[object] | None:
         return self.regimes[-1].ranking
 
     def __str__(self) -> str:
@@ -315,8 +319,16 @@ def packed_row_panels(m: Dim, s: TileSchedule) -> Dim:
     return ceil_div(m, s.blocking.mr)
 
 
-def group_sizes(phase: Phase, dims: tuple[int, ...]) -> Dims:
+def group_sizes(phase: Phase[Size], dims: tuple[int, ...]) -> tuple[Size, ...]:
     return tuple(phase.sizes[d] for d in dims)
+
+
+@overload
+def round_up(value: float, unit: int) -> int: ...
+
+
+@overload
+def round_up(value: float | Dim, unit: int) -> Dim: ...
 
 
 def round_up(value: float | Dim, unit: int) -> Dim:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 SHOWN = 5                       # candidates that a ranking keeps for `explain`
 TOLERANCE = 1.03                # differences of cycles below which the model cannot tell candidates apart
-S = TypeVar("S")
+S = TypeVar("S", covariant=True)
 
 
 @dataclass(frozen=True)

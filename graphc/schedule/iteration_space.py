@@ -10,18 +10,20 @@ steps, one after another, each with all that is not reduced in it.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
+from typing import Any, TypeVar
 
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, exact_quotient, typical
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, scan_ops, shape
 from graphc.ir.ops.packed import PackPair
 
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
+Place = TypeVar("Place", Value, Use)    # what has a map
 
 CROSS_LIMIT = 1 << 13           # elements of a row into which crossing reductions are accumulated
 
@@ -40,7 +42,7 @@ class Space:
     __slots__ = ("extents", "maps", "ghosts", "uses", "reduced", "reductions", "crossed", "crossing", "late", "read",
                  "running", "backward", "number")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.extents: dict[int, Dim] = {}
         self.maps: dict[Value, Map] = {}
         self.ghosts: dict[Value, Map] = {}      # dims that a size-1 axis had before its reduction
@@ -80,7 +82,7 @@ class Space:
         """The dims that are not reduced."""
         return tuple(d for d in self.extents if d not in (self.reduced or ()))
 
-    def size(self, dims: Sequence[int]) -> Dim:
+    def size(self, dims: Iterable[int]) -> Dim:
         return prod(self.extents[d] for d in dims)
 
     def dims_of(self, v: Value) -> frozenset[int]:
@@ -93,7 +95,7 @@ class Space:
         """
         dims = self.dims_of(v)
         if v in self.late:
-            return not dims or dims == set(self.reduced)
+            return not dims or dims == set(self.reduced or ())
         return len(dims) == len(self.extents) or self.reduced is not None and dims == set(self.kept)
 
     # ---- rules
@@ -115,7 +117,7 @@ class Space:
                 self.uses[node, k] = tuple(() if n == 1 else dims for n, dims in zip(v.type.shape, last))
         self.maps[node.outputs[0]] = done
 
-    def recur(self, node: Node) -> None:
+    def recur(self, node: NodeOf[scan_ops.LinearScan]) -> None:
         """A linear recurrence along an axis: otherwise elementwise in both operands."""
         if any(v in self.late for v in node.inputs):
             raise Misfit("a recurrence does not begin when all rows are done")
@@ -129,7 +131,7 @@ class Space:
             raise Misfit("two recurrences run along different axes or directions")
         self.running, self.backward = dims[0], node.op.reverse
 
-    def reduce(self, node: Node) -> None:
+    def reduce(self, node: NodeOf[reduce.Reduction] | NodeOf[reduce.ArgExtremum]) -> None:
         axes = node.op.reduced_axes
         source = self._operand(node)
         gone = tuple(d for a in axes for d in source[a])
@@ -138,31 +140,31 @@ class Space:
         mine = {d for dims in source for d in dims}
         if gone and mine != set(self.extents) and (set(gone) == set(self.reduced or gone) or mine != set(gone)):
             raise Misfit("it would be reduced again and again along the other axes")
-        if gone and self.reduced is None:
-            self.reduced = gone
-        if gone and set(gone) == set(self.reduced):
-            self.reductions |= {node}
-        elif gone:
-            self._cross(node, gone, mine)
+        if gone:
+            reduced = self.reduced = self.reduced or gone
+            if set(gone) == set(reduced):
+                self.reductions |= {node}
+            else:
+                self._cross(node, gone, mine, reduced)
         keep = node.op.keepdims
         self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep
                                            or i not in axes)
         if keep:
             self.ghosts[node.outputs[0]] = tuple(dims if i in axes else () for i, dims in enumerate(source))
 
-    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int]) -> None:
-        """A reduction over all the dims that are not reduced; or one that makes crossing those of which nobody has read
-        a result yet.
+    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int], reduced: tuple[int, ...]) -> None:
+        """A reduction over all the dims that are not `reduced`; or one that makes crossing those of which nobody has
+        read a result yet.
         """
         whole = set(self.extents)
         if self.running is not None:
             raise Misfit("the steps of a recurrence are not rows whose sums cross")
-        if set(gone) | set(self.reduced) != whole or set(gone) & set(self.reduced):
+        if set(gone) | set(reduced) != whole or set(gone) & set(reduced):
             raise Misfit("they reduce different axes")
         if self.crossed is None and not self.read and mine == whole and typical(self.size(gone)) <= CROSS_LIMIT:
-            self.crossed, self.crossing = self.reduced, self.reductions
+            self.crossed, self.crossing = reduced, self.reductions
             self.reduced, self.reductions = gone, frozenset((node,))
-        elif mine == whole and typical(self.size(self.reduced)) > CROSS_LIMIT:
+        elif mine == whole and typical(self.size(reduced)) > CROSS_LIMIT:
             raise Misfit(f"they reduce different axes, of which neither has at most {CROSS_LIMIT} elements")
         else:
             self.crossed = gone
@@ -177,7 +179,7 @@ class Space:
             raise Misfit("a sum across rows is not ready before all rows are done")
         self.late.update(node.outputs)
 
-    def transpose(self, node: Node) -> None:
+    def transpose(self, node: NodeOf[shape.Transpose]) -> None:
         source = self._operand(node)
         self.maps[node.outputs[0]] = tuple(source[p] for p in node.op.perm)
 
@@ -231,7 +233,7 @@ class Space:
             return self.uses[node, 0]
         return self.maps[v]
 
-    def _merge(self, axes: list, hints: list, v: Value, rank: int) -> None:
+    def _merge(self, axes: list[tuple[int, ...] | None], hints: list[tuple[int, ...]], v: Value, rank: int) -> None:
         """Takes over what the map of `v` says about the last axes of a result of `rank` axes."""
         offset = rank - v.type.rank
         for i, dims in enumerate(self.maps[v]):
@@ -244,17 +246,19 @@ class Space:
             elif axes[axis] != dims:
                 raise Misfit("they run over different dims")
 
-    def _complete(self, axes: list, hints: list, result: Sequence[Dim]) -> Map:
+    def _complete(self, axes: Sequence[tuple[int, ...] | None], hints: Sequence[tuple[int, ...]],
+                  result: Sequence[Dim]) -> Map:
         """Chooses dims for the axes that are still None."""
         fixed = [d for a in axes if a for d in a]
         used = set(fixed)
         if len(used) != len(fixed):
             raise Misfit("one dim would run along two axes")
-        for i, n in enumerate(result):
-            if axes[i] is None:
-                axes[i] = self._choose(n, used, hints[i])
-                used.update(axes[i])
-        return tuple(axes)
+        done: list[tuple[int, ...]] = []
+        for n, given, hint in zip(result, axes, hints, strict=True):
+            dims = self._choose(n, used, hint) if given is None else given
+            used.update(dims)
+            done.append(dims)
+        return tuple(done)
 
     def _choose(self, n: Dim, used: set[int], hint: tuple[int, ...]) -> tuple[int, ...]:
         if hint and self.size(hint) == n and not used.intersection(hint):
@@ -301,10 +305,9 @@ class Space:
         order = [(d, n) for d, n in self.extents.items()]
         at = [d for d, _ in order].index(dim)
         self.extents = dict(order[:at] + list(zip(new, sizes)) + order[at + 1:])
-        for table in (self.maps, self.ghosts, self.uses):
-            for key, m in table.items():
-                if any(dim in dims for dims in m):
-                    table[key] = tuple(_substitute(dims, dim, new) for dims in m)
+        _substitute_all(self.maps, dim, new)
+        _substitute_all(self.ghosts, dim, new)
+        _substitute_all(self.uses, dim, new)
         if self.reduced is not None:
             self.reduced = _substitute(self.reduced, dim, new)
         if self.crossed is not None:
@@ -331,7 +334,8 @@ def _cut(extents: list[Dim], result: Sequence[Dim]) -> list[list[tuple[int, Dim]
     if 0 in extents or 0 in result:
         return None
     groups: list[list[tuple[int, Dim]]] = []
-    i, rest = -1, 1
+    i = -1
+    rest: Dim = 1
     for n in result:
         group: list[tuple[int, Dim]] = []
         while n != 1:
@@ -339,12 +343,13 @@ def _cut(extents: list[Dim], result: Sequence[Dim]) -> list[list[tuple[int, Dim]
                 i += 1
                 rest = extents[i]
                 continue
-            take = n if exact_quotient(n, rest) is None else rest
+            inside = exact_quotient(n, rest)
+            take = n if inside is None else rest
             outside = exact_quotient(rest, take)
             if outside is None:
                 return None
             group.append((i, take))
-            n, rest = exact_quotient(n, take), outside
+            n, rest = 1 if inside is None else inside, outside
         groups.append(group)
     return groups
 
@@ -353,7 +358,14 @@ def _substitute(dims: tuple[int, ...], dim: int, new: tuple[int, ...]) -> tuple[
     return tuple(e for d in dims for e in (new if d == dim else (d,)))
 
 
-RULES: dict[type[Op], Callable[[Space, Node], None]] = {
+def _substitute_all(table: dict[Place, Map], dim: int, new: tuple[int, ...]) -> None:
+    for key, m in table.items():
+        if any(dim in dims for dims in m):
+            table[key] = tuple(_substitute(dims, dim, new) for dims in m)
+
+
+# each takes nodes of its operator (`NodeOf`), which the type of a table cannot say
+RULES: dict[type[Op], Callable[[Space, Any], None]] = {
     elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast,
     elementwise.StopGradient: Space.broadcast,
     elementwise.ShardSum: Space.broadcast,

@@ -70,7 +70,7 @@ class Nest:
 def nest_of(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]) -> Nest:
     """The nest of the cluster `body` when its inputs and outputs lie in memory as these views say."""
     space = space_of(body)
-    space.uses |= {(v.node, -1): space.maps[v] for v in body.outputs if v.node.op.is_leaf}
+    space.uses |= {(v.maker, -1): space.maps[v] for v in body.outputs if v.maker.op.is_leaf}
     dims = tuple(d for d, n in space.extents.items() if n != 1)
     views = dict(zip(body.inputs, ins, strict=True))
     leaves = {use: _strides(m, _leaf_strides(leaf_of(use), views), space, dims) for use, m in space.uses.items()}
@@ -100,7 +100,9 @@ def nest_of_epilogue(body: Graph, given: tuple[Value, ...], nodes: tuple[Node, .
                 {})
 
 
-def _build(body, space: Space, dims, groups, leaves, counters, outputs, spans) -> Nest:
+def _build(body: Graph, space: Space, dims: Sequence[int], groups: Sequence[Sequence[int]],
+           leaves: Mapping[Use, Strides], counters: Mapping[Node, Strides], outputs: Iterable[Strides],
+           spans: Iterable[frozenset[int]]) -> Nest:
     """`groups`: positions in `dims` merged into one dim each, outermost first."""
     last = [g[-1] for g in groups]
 
@@ -139,13 +141,13 @@ def leaf_of(use: Use) -> Value:
 def _leaf_strides(v: Value, views: Mapping[Value, ViewType]) -> Sequence[Dim]:
     if v in views:
         return views[v].strides
-    op = v.node.op
+    op = v.maker.op
     return [int(i == op.axis) for i in range(v.type.rank)] if isinstance(op, Iota) else [0] * v.type.rank
 
 
-def _counter(node: Node, space: Space, dims) -> Strides:
+def _counter(node: Node, space: Space, dims: Sequence[int]) -> Strides:
     """Element number (generators), or number along the reduced axis (argmax), as strides over dims."""
-    if node.op.is_generator:
+    if not isinstance(node.op, ArgExtremum):
         shape = node.outputs[0].type.shape
         return _strides(space.maps[node.outputs[0]], contiguous_strides(shape), space, dims)
     v = node.inputs[0]
@@ -153,7 +155,8 @@ def _counter(node: Node, space: Space, dims) -> Strides:
     return _strides(m, [int(i == node.op.axis) for i in range(len(m))], space, dims)
 
 
-def _merged(dims, space: Space, rows: list[Strides], spans) -> list[list[int]]:
+def _merged(dims: Sequence[int], space: Space, rows: Sequence[Strides],
+            spans: Sequence[frozenset[int]]) -> list[list[int]]:
     """Merges dims (positions) of one class that every row of strides walks through in one step."""
     reduced = set(space.reduced or ())
     classes = [(d in reduced, d == space.running, tuple(d in span for span in spans)) for d in dims]

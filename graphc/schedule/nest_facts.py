@@ -31,7 +31,7 @@ class NestFacts:
     outs: tuple[ViewType, ...]
     target: Target
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         body = self.nest.body
         self.extents = typical_sizes(self.nest.extents)
         self.flops = sum(flops_of(n) for n in body.nodes)
@@ -104,7 +104,7 @@ class NestFacts:
                     return found[0]
         return -1
 
-    def _reach(self, d: int) -> tuple:
+    def _reach(self, d: int) -> tuple[int, int]:
         """How far apart in memory neighbours along `d` are, outputs first."""
         outputs = self.rows[len(self.rows) - len(self.outs):]
         strides = [s[d] for s, _ in outputs if s[d]] or [s[d] for s, _ in self.rows if s[d]]

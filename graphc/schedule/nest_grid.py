@@ -7,7 +7,7 @@ What is decided is numbers, also where sizes come with the call: the order in wh
 them. It is decided with `Loops.values`; how many tiles there are is what the sizes give. """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, prod
@@ -288,7 +288,8 @@ def _crossing(loops: Loops, tile: int) -> Grid:
     )
 
 
-def _accumulators(nest: Nest, reductions, dims, size: Callable[[Node], Dim]) -> tuple[Partial, ...]:
+def _accumulators(nest: Nest, reductions: Collection[Node], dims: Iterable[int],
+                  size: Callable[[Node], Dim]) -> tuple[Partial, ...]:
     """Buffers of so many elements for the accumulators of reductions over `dims`, in order of the body."""
     result: list[Partial] = []
     for node in nest.body.nodes:

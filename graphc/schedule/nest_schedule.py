@@ -56,7 +56,7 @@ class NestSchedule(Schedule):
     crosswise: bool = False
     fetch: Fetch | None = None
     alone: int = 0
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shared_bytes(self) -> Dim:

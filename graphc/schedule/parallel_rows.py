@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Dims, ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
+from graphc.ir.op import Op
 from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
 from graphc.schedule.view import ViewType
 
+Views = Sequence[ViewType]
+
 ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multiplied at the same time
+CHANGING = index.ScatterAdd, scatter.Scatter, index.ScatterAddAlongAxis, scatter.ScatterAlongAxis
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
 
@@ -52,6 +57,8 @@ def rows_of_update(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]
     if isinstance(node.op, shape.DynamicUpdateSlice):
         return _copying(node.op, ins[1:2], ins[1:2])
     rows = rows_of(node, ins, outs)
+    if not isinstance(node.op, CHANGING):
+        raise InternalError(f"{node.op.name} does not change elements of its operand", "schedule")
     return replace(rows, repeat=rows.repeat - outs[0].shape[node.op.axis])
 
 
@@ -80,36 +87,36 @@ def _last_axis(out: ViewType, vector: bool, repeat: Dim = 1) -> Rows:
     return Rows(out.shape[:-1], out.shape[-1], vector, repeat)
 
 
-def _take(op, ins, outs) -> Rows:
+def _take(op: index.Take, ins: Views, outs: Views) -> Rows:
     x, idx = ins
     has_tail = op.axis % len(x.shape) < len(x.shape) - 1
     return _last_axis(outs[0], has_tail and unit_stride(-1, x, outs[0]))
 
 
-def _elementwise(op, ins, outs) -> Rows:
+def _elementwise(op: Op, ins: Views, outs: Views) -> Rows:
     return _last_axis(outs[0], False)
 
 
-def _copying(op, ins, outs) -> Rows:
+def _copying(op: Op, ins: Views, outs: Views) -> Rows:
     return _last_axis(outs[0], bool(outs[0].shape) and all(unit_stride(-1, v) for v in (*ins, *outs) if v.shape))
 
 
-def _pad(op, ins, outs) -> Rows:
+def _pad(op: Op, ins: Views, outs: Views) -> Rows:
     order = memory_order(outs[0])
     return _copying(op, *([permuted(v, order) for v in views] for views in (ins, outs)))
 
 
-def _concat(op, ins, outs) -> Rows:
+def _concat(op: Op, ins: Views, outs: Views) -> Rows:
     largest = max(ins, key=lambda v: typical(prod(v.shape)))
     return _last_axis(largest, unit_stride(-1, *ins, *outs))
 
 
-def _flip(op, ins, outs) -> Rows:
+def _flip(op: shape.Flip, ins: Views, outs: Views) -> Rows:
     last = len(outs[0].shape) - 1
     return _last_axis(outs[0], last not in op.axes and last >= 0 and unit_stride(-1, ins[0], outs[0]))
 
 
-def _scatter(op, ins, outs) -> Rows:
+def _scatter(op: index.ScatterAdd | scatter.Scatter, ins: Views, outs: Views) -> Rows:
     """Rows own disjoint columns of the result, so repeated positions add up in order."""
     out, idx, updates = outs[0], ins[1], ins[2]
     rank, axis = len(out.shape), op.axis % len(out.shape)
@@ -120,18 +127,18 @@ def _scatter(op, ins, outs) -> Rows:
                 prod(idx.shape) + out.shape[axis])
 
 
-def _one(op, ins, outs) -> Rows:
+def _one(op: Op, ins: Views, outs: Views) -> Rows:
     """A single row: what comes later may overwrite what came before."""
     return Rows((), 1, False, prod(ins[0].shape) + typical(prod(outs[0].shape)) // 8)
 
 
-def _along(op, ins, outs) -> Rows:
+def _along(op: index.ScatterAddAlongAxis | scatter.ScatterAlongAxis, ins: Views, outs: Views) -> Rows:
     """All positions along the axis belong to one row."""
     axis = op.axis % len(ins[0].shape)
     return Rows(without(outs[0].shape, axis), 1, False, ins[0].shape[axis] + ins[-1].shape[axis])
 
 
-def _running(op, ins, outs) -> Rows:
+def _running(op: scan_ops.Cumulative, ins: Views, outs: Views) -> Rows:
     out = outs[0]
     rank, axis = len(out.shape), op.axis % len(out.shape)
     if axis == rank - 1 or not unit_stride(-1, *ins, out):
@@ -147,7 +154,7 @@ def is_selected(count: Dim, size: Dim) -> bool:
     return 4 * typical(count) < typical(size)
 
 
-def _sort(op, ins, outs) -> Rows:
+def _sort(op: sort.Sorting | sort.TopK, ins: Views, outs: Views) -> Rows:
     """Each pass of a sort merges all keys of a row; a selection looks at each once, and sorts twice as many as it finds
     now and then.
     """
@@ -162,7 +169,7 @@ def _sort(op, ins, outs) -> Rows:
     return Rows(without(ins[0].shape, axis), 1, False, steps)
 
 
-def _matrix(op, ins, outs) -> Rows:
+def _matrix(op: Op, ins: Views, outs: Views) -> Rows:
     """One row a matrix."""
     largest = max((*ins, *outs), key=lambda v: len(v.shape))
     m, n = map(typical, largest.shape[-2:])
@@ -171,27 +178,27 @@ def _matrix(op, ins, outs) -> Rows:
     return Rows(largest.shape[:-2], largest.shape[-1], vector, m * max(n // 3, 1) * times)
 
 
-def _right_hand_sides(op, ins, outs) -> Rows:
+def _right_hand_sides(op: Op, ins: Views, outs: Views) -> Rows:
     """Some columns of one matrix."""
     *batch, n, k = outs[0].shape
     lane = min(k, CHUNK) if isinstance(k, int) else CHUNK
     return Rows((*batch, ceil_div(k, CHUNK)), lane, unit_stride(-1, ins[1], outs[0]), typical(n)**2 // 2)
 
 
-def _block_product(op, ins, outs) -> Rows:
+def _block_product(op: blocks.BlockProduct, ins: Views, outs: Views) -> Rows:
     """Some rows of the matrix by all of the other operand."""
     x, codes = ins[:2]
     return Rows((ceil_div(codes.shape[0], ROWS_TOGETHER),), x.shape[-1], True, ROWS_TOGETHER * prod(x.shape[:-1]))
 
 
-def _pool(op, ins, outs) -> Rows:
+def _pool(op: window.Pooling, ins: Views, outs: Views) -> Rows:
     n, c, *size = outs[0].shape
     if unit_stride(CHANNEL_AXIS, *ins, *outs):
         return Rows((n, *size), c, True, prod(op.kernel))
     return Rows((n, c, *size[:-1]), size[-1], False, prod(op.kernel))
 
 
-def _pool_gradient(op, ins, outs) -> Rows:
+def _pool_gradient(op: window.Pooling, ins: Views, outs: Views) -> Rows:
     """A line of windows side by side; where they overlap, or channels are not neighbours, all windows of one image and
     some channels.
     """
@@ -204,7 +211,7 @@ def _pool_gradient(op, ins, outs) -> Rows:
     return Rows((n, ceil_div(c, CHUNK)), CHUNK, True, prod(lines) * line)
 
 
-RULES: dict[type, Callable[..., Rows]] = {
+RULES: dict[type[Op], Callable[[Any, Views, Views], Rows]] = {
     blocks.BlockProduct: _block_product,
     index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
     scatter.Scatter: _scatter, scatter.ScatterAlongAxis: _along,

@@ -22,7 +22,7 @@ class PlainSchedule(Schedule):
     aliased: bool = False
     alone: int = 0
     in_place: "PlainSchedule | None" = field(default=None, repr=False)
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
         return ((0, 0),) if self.in_place or self.aliased else ()

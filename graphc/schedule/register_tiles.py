@@ -24,7 +24,7 @@ def register_tile(
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of
     equals it is one without a rest of rows or columns, with more sums, nearest to LIKELY_ROWS. """
-    def rank(shape: tuple[int, int]):
+    def rank(shape: tuple[int, int]) -> tuple[float, ...]:
         mr, v = shape
         left = not padded and m % mr > 0, -n % (v * context.lanes)
         return register_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)

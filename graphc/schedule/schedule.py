@@ -23,7 +23,7 @@ class Schedule(ABC):
     """
     prepacked: int | None = None
     aliased: bool = False
-    ranking: Ranking | None = None
+    ranking: Ranking[object] | None = None
 
     @property
     def shared_bytes(self) -> Dim:
@@ -38,7 +38,7 @@ class Schedule(ABC):
         return 0
 
     @property
-    def rankings(self) -> tuple[Ranking, ...]:
+    def rankings(self) -> tuple[Ranking[object], ...]:
         """All that was chosen among candidates, for a kernel of several parts that of each."""
         return () if self.ranking is None else (self.ranking,)
 

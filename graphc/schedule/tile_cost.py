@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import sub
 
-from graphc.ir.dims import content, typical
+from graphc.ir.dims import Dim, content, typical
 from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
@@ -65,10 +65,11 @@ class TiledProblem:
     best, while what is possible is asked of `form`. agreed: what is settled already.
     """
 
-    def __init__(self, p: Phase, context: ContractionContext, gates: int = 0, form: Phase | None = None,
+    def __init__(self, p: Phase[int], context: ContractionContext, gates: int = 0, form: Phase[Dim] | None = None,
                  agreed: Agreement | None = None):
         self.p, self.context, self.gates, self.machine = p, context, gates, context.machine
-        self.form, self.agreed = form or p, agreed
+        self.form: Phase[Dim] = form or p
+        self.agreed = agreed
         self.m_split, self.n_split, self.k_split = (last_open(self.form, dims) for dims in (p.m, p.n, p.k))
         self.m, self.n, self.k, self.batch = p.extent(p.m), p.extent(p.n), p.extent(p.k), p.extent(p.batch)
         self.m_sizes, self.n_sizes, self.k_sizes = (group_sizes(p, dims) for dims in (p.m, p.n, p.k))
@@ -265,12 +266,12 @@ def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
     return sum(cycles for _, cycles in (*cost.shared_terms(), *cost.a_terms(s.a), *cost.b_terms(s.b)))
 
 
-def _span(p: Phase, operand: LinearMap, dims: Sequence[int]) -> int:
+def _span(p: Phase[int], operand: LinearMap[int], dims: Sequence[int]) -> int:
     """Elements of memory that an operand spans along some dims."""
     low, high = LinearMap(0, operand.strides).span([size if d in dims else 1 for d, size in enumerate(p.sizes)])
     return high - low + 1
 
 
-def _step(p: Phase, dims: Sequence[int]) -> int:
+def _step(p: Phase[int], dims: Sequence[int]) -> int:
     """Of the output."""
     return min((abs(p.out.strides[d]) for d in dims if p.sizes[d] > 1), default=1 << 62)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod, sqrt
 
+from graphc.ir.dims import Dim
 from graphc.schedule.blocking import Cut, PackingMode
 from graphc.schedule.contraction_context import even
 from graphc.schedule.contraction_form import LinearMap, Phase
@@ -27,7 +28,7 @@ MAX_PARTIALS = 4 << 20          # elements of partial results
 SPLIT_STEPS = 128               # of a sum, the least of a part
 
 
-def linear_from(t: LinearMap, p: Phase, dims: tuple[int, ...]) -> int:
+def linear_from(t: LinearMap[Dim], p: Phase[Dim], dims: tuple[int, ...]) -> int:
     """The first of the dims such that the operand steps evenly through it and all that are inside it."""
     position = len(dims) - 1
     while position > 0 and t.strides[dims[position - 1]] == t.strides[dims[position]] * p.sizes[dims[position]]:

@@ -108,7 +108,7 @@ class WinogradGradSchedule(ProductSchedule):
     points: int
     kernels: int
     dtype: DType
-    ranking: Ranking | None = field(default=None, compare=False, repr=False)
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def nr(self) -> int:

@@ -11,17 +11,22 @@ import pytest
 from codegen.loop_run import ForSizes
 from open_kernels import Guarded
 
+import graphc as gc
 from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.contraction.lowering import lower_contraction, lower_packing
 from graphc.errors import InternalError
 from graphc.ir import contraction as C
+from graphc.ir.builder import bind_graph
 from graphc.ir.contraction import Contraction, Window
 from graphc.ir.dims import Dim, Dims, evaluate, size_name
+from graphc.ir.interp import evaluate as evaluate_graph
+from graphc.ir.open import Bounds
 from graphc.ir.types import DType, TensorType, f32, f64
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.contraction_schedule import RowsSchedule
 from graphc.schedule.target import AVX2, Target
 from graphc.schedule.view import ViewType, contiguous_strides
+from graphc.sized import SizedGraph
 
 SIZES = (1, 2, 3, 7, 16, 17, 64, 100, 1000)
 Make = Callable[..., tuple[Contraction, Dims, Dims, Dims]]     # (*sizes) -> contraction, shapes of a, b and the result
@@ -254,3 +259,67 @@ def test_small_products_have_one_regime():
     """Loops of their own for few rows would be more code than they save time."""
     schedule, = OpenProduct(Case("small", lambda b: product((b, 24), (24, 24)), "B")).schedule.phases
     assert isinstance(schedule, RowsSchedule) and len(schedule.regimes) == 1
+
+
+# ---- parts of an array whose rows are as long as the call says
+
+def rows_times(x: gc.Array, w: gc.Array) -> gc.Array:
+    return x[:, :40] @ w
+
+
+def first_times(x: gc.Array, w: gc.Array) -> gc.Array:
+    return gc.transpose(w) @ gc.transpose(x[:, 0])
+
+
+def scores(x: gc.Array, w: gc.Array) -> gc.Array:
+    return (x[:, :40] @ w) @ gc.transpose(x[:, :40] @ w, (0, 2, 1))
+
+
+def columns_times(x: gc.Array, w: gc.Array) -> gc.Array:
+    return x[0, :64, :50] @ w[:50]
+
+
+def depthwise(x: gc.Array, w: gc.Array) -> gc.Array:
+    return gc.conv1d(x[:, :16], w[:16, None, :3], groups=16, padding=1)
+
+
+@pytest.mark.parametrize("function", [rows_times, first_times, scores, columns_times, depthwise])
+def test_of_a_part_of_an_array_of_any_size_one_program_serves_all(function: Callable[[gc.Array, gc.Array], gc.Array]):
+    """Sizes of the products are numbers, steps in memory are not."""
+    @gc.graph
+    def part(x: gc.f32[5, "S", 64], w: gc.f32[64, 32]):
+        return function(x, w)
+    program = SizedGraph(part.graph, {"S": Bounds(64, 300)})
+    rng = np.random.default_rng(0)
+    for size in (64, 65, 130):
+        x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, size, 64), (64, 32)))
+        want, = evaluate_graph(bind_graph(part.graph, {"S": size}), (x, w))
+        np.testing.assert_allclose(program.at(S=size)(x, w), want, rtol=1e-4, atol=1e-4)
+
+
+# ---- what passes leave alone where it comes with the call
+
+@gc.graph
+def gated(x: gc.f32[5, 16], w: gc.f32[16, "2*h"]):
+    """Gates of a product whose width is open stay slices of it."""
+    y, h = x @ w, w.shape[1] // 2
+    return gc.sigmoid(y[:, :h]) * y[:, h:]
+
+
+@gc.graph
+def strided(x: gc.f32[2, 8, "h"], w: gc.f32[8, 8, 3]):
+    """The gradient's image is copied: how far it is read outside of what there is depends on the length."""
+    y = gc.conv1d(gc.relu(x), w, padding=1, stride=2)
+    return gc.sum(y * y)
+
+
+@pytest.mark.parametrize("function", [gated, gc.grad(strided, wrt=("x", "w"))], ids=["gates", "a strided gradient"])
+def test_one_program_serves_all_where_a_pass_cannot_decide(function: gc.GraphFunction):
+    program = SizedGraph(function.graph, {"h": Bounds(16, 300)})
+    rng = np.random.default_rng(0)
+    for h in (16, 17, 80):
+        graph = bind_graph(function.graph, {"h": h})
+        ins = [rng.standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs]
+        got = program.at(h=h)(*ins)
+        for result, want in zip(got if isinstance(got, tuple) else (got,), evaluate_graph(graph, ins), strict=True):
+            np.testing.assert_allclose(result, want, rtol=1e-4, atol=1e-3)

@@ -12,11 +12,12 @@ from graphc.codegen.lower import elementwise
 from graphc.codegen.lower.random import random_value
 from graphc.codegen.lower.recurrence import Recurrences
 from graphc.codegen.lower.rows import clamped
-from graphc.ir.dims import Poly, largest
-from graphc.ir.graph import Node, NodeOf, Value
+from graphc.ir.dims import largest
+from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import Constant, Dimension
 from graphc.ir.ops.elementwise import ADD, MUL, Cast
 from graphc.ir.ops.embedding_gradients import PickRows
+from graphc.ir.ops.random import RandomBits
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import DType, f16, f32, i8, i16, i64, u8, u16
@@ -61,7 +62,7 @@ class NestBody:
         self.inputs = dict(zip(nest.body.inputs, xs))
         self.kept = {nest.body.nodes[k].outputs[0] for k in schedule.stored}
         self.scratch: dict[Value, View] = {}
-        self.row: Env | None = None
+        self.row: Env                           # of the row at hand (`start_row`)
         self.recurrences = Recurrences(self, fused) if nest.running >= 0 else None
         extents = nest.extents
         self.order = [d
@@ -149,12 +150,11 @@ class NestBody:
         for d, step in enumerate(strides):
             total = total + at.index.get(d, Ix()) * step
         base = f.cast(f.value(total), dtype)
-        step = strides[self.s.vector] if self.s.vector >= 0 else 0
-        if at.lanes == 1 or step == 0:
+        apart = strides[self.s.vector] if self.s.vector >= 0 else 0
+        if at.lanes == 1 or apart == 0:
             return base
-        if isinstance(step, Poly):
-            step = f.splat(f.cast(f.value(Ix(step)), dtype), at.lanes)
-        return f.add(base, f.mul(f.iota(at.lanes, dtype), step))
+        factor = apart if isinstance(apart, int) else f.splat(f.cast(f.value(Ix(apart)), dtype), at.lanes)
+        return f.add(base, f.mul(f.iota(at.lanes, dtype), factor))
 
 
 def exact_product(node: Node) -> int:
@@ -189,7 +189,7 @@ class Env:
         """The value of a node's output."""
         found = self._find(v)
         if found is None:
-            found = self.values[v] = self._made(v.node)
+            found = self.values[v] = self._made(v.maker)
         return found
 
     def operand(self, node: Node, k: int) -> Val:
@@ -205,7 +205,7 @@ class Env:
             found = self.values[key] = self._leaf(v, strides)
         return found
 
-    def _find(self, key) -> Val | None:
+    def _find(self, key: object) -> Val | None:
         found = self.values.get(key)
         return found if found is not None or self.outer is None else self.outer.values.get(key)
 
@@ -213,7 +213,7 @@ class Env:
         body = self.body
         if v in body.inputs:
             return body.load(body.inputs[v], strides, self.at)
-        op = v.node.op
+        op = v.maker.op
         if isinstance(op, Constant):
             return body.f.const(op.value.array.reshape(())[()].item(), v.type.dtype)
         if isinstance(op, Dimension):
@@ -227,30 +227,30 @@ class Env:
             return self.operand(node, 0)
         if node.op.is_reduction:         # over axes of size 1; others are set by the loops
             return self.body.f.const(0, i64) if isinstance(node.op, ArgExtremum) else self.operand(node, 0)
-        if node.op.is_generator:
-            return random_value(self.body, node, self)
+        if isinstance(node.op, RandomBits):
+            return random_value(self.body, node, node.op, self)
         if isinstance(node.op, PickRows):
             return self._picked(node)
         if isinstance(node.op, LinearScan):
-            return self._recurrence(node)
+            return self._recurrence(node, node.op)
         product = exact_product(node) if self.body.fused else -1
         if product >= 0:
             factors = [self.operand(node.inputs[product].node, k) for k in range(2)]
             return self.body.f.fma(*factors, self.operand(node, 1 - product))
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])
 
-    def _recurrence(self, node: NodeOf[LinearScan]) -> Val:
+    def _recurrence(self, node: Node, op: LinearScan) -> Val:
         """The next value of a recurrence, or the one before. Recurrences of equal operands are one."""
         f, recurrences = self.body.f, self.body.recurrences
         a, x = (f.splat(self.operand(node, k), self.at.lanes) for k in range(2))
         if recurrences is None:                         # of one step
-            return f.const(0, x.dtype, x.lanes) if node.op.exclusive else x
+            return f.const(0, x.dtype, x.lanes) if op.exclusive else x
         old = self._find(node.inputs)
         if old is None:
             old = self.values[node.inputs] = recurrences.load(node, self.at)
         new = recurrences.next(a, old, x)
         recurrences.store(node, new, self.at)
-        return f.select(recurrences.begins, f.const(0, x.dtype, x.lanes), old) if node.op.exclusive else new
+        return f.select(recurrences.begins, f.const(0, x.dtype, x.lanes), old) if op.exclusive else new
 
     def _picked(self, node: Node) -> Val:
         """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions.

@@ -11,7 +11,7 @@ from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.body import Env, Point
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.codegen.lower.rows import at_most
-from graphc.ir.dims import ceil_div, typical
+from graphc.ir.dims import Dim, ceil_div, static_dim, typical
 from graphc.ir.graph import Node
 from graphc.schedule.loop_nest import AFTER
 from graphc.schedule.view import contiguous_strides
@@ -36,10 +36,10 @@ class ColumnReduction:
         self.wide = [n for n in self.nodes if n in nest.nest.wide]
         self.narrow = [n for n in self.nodes if n not in self.wide]
         self.views = dict(zip(self.nodes, map(list, regroup(nest.partials, self.nodes))))
-        self.tile: Ix | None = None
+        self.tile: Ix                           # the number of the tile at hand (`start`)
 
     # ---- in a tile
-    def start(self, row_range) -> None:
+    def start(self, row_range: tuple[Ix | Dim, Ix | Dim]) -> None:
         """Fills the tile's accumulators."""
         self.tile, _ = self.f.divmod(row_range[0], self.s.tile)
         for node in self.narrow:
@@ -106,7 +106,7 @@ class ColumnReduction:
             self._merge(self.wide, env)
             self._store(wide, env)
             return carried
-        with f.parallel(1 if whole else ceil_div(extent, block), "combine", serial=serial) as t:
+        with f.parallel(1 if whole else ceil_div(extent, static_dim(block)), "combine", serial=serial) as t:
             self.n.ranges = {} if whole else {first: (t * block, t * block + block)}
             self.n.sweep(s.inner, Point(), (), finish)
         self.n.ranges = {}

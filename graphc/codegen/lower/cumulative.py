@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import function, over_lanes, put, rows
+from graphc.ir.op import Op
 from graphc.ir.ops import scan_ops
 from graphc.ir.types import DType, i64
 from graphc.schedule.parallel_rows import CHUNK, rows_of
@@ -28,12 +29,12 @@ class Running:
 def _running(r: KernelRequest[PlainSchedule], running: Running, reverse: bool = False) -> LoopFunction:
     f, (x,), (y,) = function(r)
     rank = len(y.shape)
-    axis, n = r.node.op.axis % rank, y.shape[r.node.op.axis]
+    axis, n = r.op.axis % rank, y.shape[r.op.axis]
     if 0 in y.shape:
         return f
     row = rows_of(r.node, r.ins, r.outs)
 
-    def along(place: Callable[[Ix | int], list[Ix]], lanes: int, mask: Val | None) -> None:
+    def along(place: Callable[[Ix], list[Ix | int]], lanes: int, mask: Val | None) -> None:
         """One pass over the axis for some lanes; `place` gives the full index of a position."""
         with f.loop(0, n, carry=running.start(f, x.dtype, lanes)) as loop:
             index = place(loop.index * -1 + (n - 1) if reverse else loop.index)

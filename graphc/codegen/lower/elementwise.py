@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.loops.ops import SPECIAL
 from graphc.errors import InternalError
 from graphc.ir.graph import Node
+from graphc.ir.op import Op
 from graphc.ir.ops import elementwise
 from graphc.ir.ops.packed import PackPair
 from graphc.ir.types import bool_, i32
@@ -99,7 +101,8 @@ ROWS: dict[str, Callable[..., Val]] = {
     "shift_right": _shift_right,
 }
 
-RULES: dict[type, Callable[[LoopFunction, object, list[Val]], Val]] = {
+# of the operator of its key, which the type of a table cannot say
+RULES: dict[type[Op], Callable[[LoopFunction, Any, list[Val]], Val]] = {
     elementwise.Elementwise: _row,
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
     elementwise.StopGradient: lambda f, op, args: args[0],

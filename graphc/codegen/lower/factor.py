@@ -9,8 +9,10 @@ import numpy as np
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import function, over_lanes, rows
+from graphc.ir.dims import Dim
+from graphc.ir.op import Op
 from graphc.ir.ops import factor
 from graphc.ir.types import i64
 from graphc.schedule.parallel_rows import CHUNK, rows_of
@@ -20,7 +22,7 @@ At = list[Ix]
 Place = Callable[[Ix], At]
 
 
-def _dot(f: LoopFunction, x: View, x_row: At, y: View, y_row: At, n: Ix | int, lanes: int) -> Val:
+def _dot(f: LoopFunction, x: View, x_row: At, y: View, y_row: At, n: Ix | Dim, lanes: int) -> Val:
     """The sum of the products of the first n elements of two rows."""
     n = n if isinstance(n, Ix) else Ix(n)
     if lanes == 1:
@@ -39,7 +41,7 @@ def _dot(f: LoopFunction, x: View, x_row: At, y: View, y_row: At, n: Ix | int, l
     return f.reduce(tail.results[0], "add")
 
 
-def _cholesky(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _cholesky(r: KernelRequest[PlainSchedule, factor.Cholesky]) -> LoopFunction:
     """Row by row: an element is what is left of x's after the product of the rows before it."""
     f, (x,), (y,) = function(r)
     n, lanes = y.shape[-1], r.schedule.lanes
@@ -58,10 +60,10 @@ def _cholesky(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _triangular_solve(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _triangular_solve(r: KernelRequest[PlainSchedule, factor.TriangularSolve]) -> LoopFunction:
     """Some columns at a time, each row of the result after those that it needs."""
     f, (a, y), (x,) = function(r)
-    op, n = r.node.op, a.shape[-1]
+    op, n = r.op, a.shape[-1]
     if 0 in x.shape:
         return f
     forward = op.lower != op.transpose
@@ -71,8 +73,8 @@ def _triangular_solve(r: KernelRequest[PlainSchedule]) -> LoopFunction:
         def columns(k: Ix, lanes: int, mask: Val | None) -> None:
             with f.loop(0, n, name="i") as step:
                 i = step.index if forward else step.index * -1 + (n - 1)
-                known = (0, i) if forward else (i + 1, n)
-                with f.loop(*known, carry=(f.load(y, [*batch, i, k], lanes, mask),), name="j") as j:
+                first, end = (0, i) if forward else (i + 1, n)
+                with f.loop(first, end, carry=(f.load(y, [*batch, i, k], lanes, mask),), name="j") as j:
                     place = [j.index, i] if op.transpose else [i, j.index]
                     factor_ = f.splat(f.neg(f.load(a, [*batch, *place])), lanes)
                     j.next(f.fma(factor_, f.load(x, [*batch, j.index, k], lanes, mask), j.carried[0]))
@@ -84,7 +86,7 @@ def _triangular_solve(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _lu(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _lu(r: KernelRequest[PlainSchedule, factor.LU]) -> LoopFunction:
     f, (x,), (y, order, sign) = function(r)
     n, lanes = y.shape[-1], r.schedule.lanes
     if 0 in order.shape:
@@ -134,7 +136,7 @@ def _bring_pivot(f: LoopFunction, y: View, order: View, sign: View, at: At, k: I
         f.store(sign, at, f.neg(f.load(sign, at)))
 
 
-def _symmetric_eigen(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _symmetric_eigen(r: KernelRequest[PlainSchedule, factor.SymmetricEigen]) -> LoopFunction:
     """Jacobi's sweeps over a copy in scratch, until one turns nothing."""
     f, (x,), (w, v) = function(r)
     n, dtype = v.shape[-1], v.dtype
@@ -189,7 +191,7 @@ def _rotate(f: LoopFunction, a: View, v: View, at: At, pair: tuple[Ix, Ix], betw
         over_lanes(f, 0, v.shape[-1], width, turn)
 
 
-def _lq(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _lq(r: KernelRequest[PlainSchedule, factor.LQ]) -> LoopFunction:
     f, (x,), (low, q) = function(r)
     m, n = q.shape[-2:]
     lanes = r.schedule.lanes
@@ -215,6 +217,6 @@ def _lq(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-LOWERINGS = {
+LOWERINGS: dict[type[Op], Lowering] = {
     factor.Cholesky: _cholesky, factor.TriangularSolve: _triangular_solve, factor.LU: _lu,
     factor.SymmetricEigen: _symmetric_eigen, factor.LQ: _lq}

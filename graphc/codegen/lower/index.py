@@ -8,9 +8,10 @@ from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.dims import Dim
+from graphc.ir.op import Op
 from graphc.ir.ops import embedding_gradients as row_ops
 from graphc.ir.ops import index, scatter
 from graphc.schedule.parallel_rows import CHUNK, rows_of, without
@@ -21,9 +22,9 @@ def _node_param(f: LoopFunction) -> Ix:
     return f.param("node", 0, 1 << 20)
 
 
-def _take(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _take(r: KernelRequest[PlainSchedule, index.Take]) -> LoopFunction:
     f, (x, idx), (y,) = function(r)
-    s, number, axis, positions = r.schedule, _node_param(f), r.node.op.axis % len(x.shape), len(idx.shape)
+    s, number, axis, positions = r.schedule, _node_param(f), r.op.axis % len(x.shape), len(idx.shape)
     size = x.shape[axis]
     if 0 in y.shape:
         return f
@@ -44,13 +45,13 @@ def _take(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _take_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _take_along(r: KernelRequest[PlainSchedule, index.TakeAlongAxis]) -> LoopFunction:
     f, (x, idx), (y,) = function(r)
-    number, axis = _node_param(f), r.node.op.axis % len(x.shape)
+    number, axis = _node_param(f), r.op.axis % len(x.shape)
     if 0 in y.shape:
         return f
     with rows(f, y.shape[:-1], r.schedule) as at:
-        def element(i: Ix, lanes, mask) -> None:
+        def element(i: Ix, lanes: int, mask: Val | None) -> None:
             full = [*at, i]
             position = f.check_index(f.load(idx, full), _some(x.shape[axis]), number)
             f.store(y, full, f.load(x, full[:axis] + [position] + full[axis + 1:]))
@@ -58,10 +59,10 @@ def _take_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _scatter(r: KernelRequest[PlainSchedule, index.ScatterAdd | scatter.Scatter]) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(r)
-    number, rank = None if isinstance(r.node.op, row_ops.AddRows) else _node_param(f), len(y.shape)
-    s, axis, met = r.schedule, r.node.op.axis % rank, _meeting(f, r.node.op)
+    number, rank = None if isinstance(r.op, row_ops.AddRows) else _node_param(f), len(y.shape)
+    s, axis, met = r.schedule, r.op.axis % rank, _meeting(f, r.op)
     if 0 in y.shape:
         return f
     with rows(f, rows_of(r.node, r.ins, r.outs).extents, s, "columns") as at:
@@ -79,7 +80,7 @@ def _scatter(r: KernelRequest[PlainSchedule]) -> LoopFunction:
         def add_row(n: list[Ix]) -> None:
             j = [_row(f, f.load(idx, n), y.shape[axis], number)]
 
-            def add(i: Ix, lanes: int, mask) -> None:
+            def add(i: Ix, lanes: int, mask: Val | None) -> None:
                 place = column(y, j, i)
                 total = met(lambda: f.load(y, place, lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
                 f.store(y, place, total, mask)
@@ -96,7 +97,7 @@ def _some(size: Dim) -> Dim:
     return max(size, 1) if isinstance(size, int) else size
 
 
-def _row(f: LoopFunction, position, size: Dim, number: Ix | None) -> Ix:
+def _row(f: LoopFunction, position: Val, size: Dim, number: Ix | None) -> Ix:
     """A position as an index: checked on behalf of node `number`; where there is none it was checked before, and is
     only kept inside.
     """
@@ -116,9 +117,12 @@ def _meeting(f: LoopFunction, op: index.Indexing) -> Callable[[Callable[[], Val]
     return lambda old, update: combine(old(), update)
 
 
-def _scatter_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+AlongAxis = index.ScatterAddAlongAxis | scatter.ScatterAlongAxis
+
+
+def _scatter_along(r: KernelRequest[PlainSchedule, AlongAxis]) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(r)
-    number, axis, met = _node_param(f), r.node.op.axis % len(y.shape), _meeting(f, r.node.op)
+    number, axis, met = _node_param(f), r.op.axis % len(y.shape), _meeting(f, r.op)
     if 0 in y.shape:
         return f
     with rows(f, without(y.shape, axis), r.schedule) as at:
@@ -133,10 +137,10 @@ def _scatter_along(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _row_places(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _row_places(r: KernelRequest[PlainSchedule, row_ops.RowPlaces]) -> LoopFunction:
     """Ids from the last to the first: of equal ones the first is written last."""
     f, (ids,), (y,) = function(r)
-    number, count = None if r.node.op.checked else _node_param(f), prod(ids.shape)
+    number, count = None if r.op.checked else _node_param(f), prod(ids.shape)
     if 0 in y.shape:
         return f
     none = f.const(count, y.dtype) if isinstance(count, int) else f.cast(f.value(Ix(count)), y.dtype)
@@ -149,19 +153,19 @@ def _row_places(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _check_rows(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _check_rows(r: KernelRequest[PlainSchedule, row_ops.CheckRows]) -> LoopFunction:
     f, (ids,), (y,) = function(r)
     number = _node_param(f)
 
     def one(at: list[Ix]) -> None:
         row = f.load(ids, at)
-        f.check_index(row, r.node.op.size, number)
+        f.check_index(row, r.op.size, number)
         f.store(y, at, row)
     nested(f, ids.shape, one)
     return f
 
 
-LOWERINGS = {
+LOWERINGS: dict[type[Op], Lowering] = {
     row_ops.RowPlaces: _row_places, row_ops.CheckRows: _check_rows, row_ops.AddRows: _scatter,
     index.Take: _take, index.TakeAlongAxis: _take_along,
     index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _scatter_along,

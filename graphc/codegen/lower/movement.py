@@ -5,18 +5,20 @@ from collections.abc import Sequence
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import clamped, function, number, over_lanes, permuted, rows
 from graphc.ir.dims import Dim
+from graphc.ir.op import Op
 from graphc.ir.ops import shape
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.parallel_rows import memory_order
 from graphc.schedule.plain_schedule import PlainSchedule
 
 
-def _concat(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _concat(r: KernelRequest[PlainSchedule, shape.Concat]) -> LoopFunction:
     f, xs, (y,) = function(r)
-    axis, start = r.node.op.axis % len(y.shape), 0
+    axis = r.op.axis % len(y.shape)
+    start: Dim = 0
     for x in xs:
         if 0 not in x.shape:
             part = y.view_at([start if i == axis else 0 for i in range(len(y.shape))], x.shape, y.strides)
@@ -31,7 +33,7 @@ def _copy(f: LoopFunction, x: View, y: View, s: PlainSchedule) -> None:
                    lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
 
 
-def _pad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _pad(r: KernelRequest[PlainSchedule, shape.Pad]) -> LoopFunction:
     """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest
     step.
     """
@@ -43,7 +45,7 @@ def _pad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
         return f
     order = memory_order(r.outs[0])
     x, y = permuted(f, x, order), permuted(f, y, order)
-    low, value = [r.node.op.low[axis] for axis in order], f.const(r.node.op.value, y.dtype)
+    low, value = [r.op.low[axis] for axis in order], f.const(r.op.value, y.dtype)
     _pad_rows(f, x, y, low, value, r.schedule)
     return f
 
@@ -90,7 +92,7 @@ def _within(f: LoopFunction, i: Ix, size: Dim) -> Ix:
     return f.max_(f.min_(i, size - 1), 0)
 
 
-def _flip(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _flip(r: KernelRequest[PlainSchedule, shape.Flip]) -> LoopFunction:
     f, (x,), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))
@@ -99,7 +101,7 @@ def _flip(r: KernelRequest[PlainSchedule]) -> LoopFunction:
         return f
 
     def source(at: list[Ix]) -> list[Ix]:
-        return [i * -1 + (x.shape[axis] - 1) if axis in r.node.op.axes else i for axis, i in enumerate(at)]
+        return [i * -1 + (x.shape[axis] - 1) if axis in r.op.axes else i for axis, i in enumerate(at)]
 
     with rows(f, y.shape[:-1], r.schedule) as at:
         over_lanes(f, 0, y.shape[-1], r.schedule.lanes,
@@ -107,7 +109,7 @@ def _flip(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _dynamic_slice(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _dynamic_slice(r: KernelRequest[PlainSchedule, shape.DynamicSlice]) -> LoopFunction:
     f, (x, *starts), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))
@@ -119,7 +121,7 @@ def _dynamic_slice(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-def _dynamic_update_slice(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _dynamic_update_slice(r: KernelRequest[PlainSchedule, shape.DynamicUpdateSlice]) -> LoopFunction:
     f, (x, update, *starts), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(update, []))
@@ -142,5 +144,6 @@ def _corner(f: LoopFunction, starts: Sequence[View], sizes: Sequence[Dim], part:
     return corner
 
 
-LOWERINGS = {shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _dynamic_slice,
-        shape.DynamicUpdateSlice: _dynamic_update_slice}
+LOWERINGS: dict[type[Op], Lowering] = {
+    shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _dynamic_slice,
+    shape.DynamicUpdateSlice: _dynamic_update_slice}

@@ -4,19 +4,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
-from graphc.codegen.lower.body import NestBody, Point
+from graphc.codegen.lower.body import Env, NestBody, Point
 from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
+from graphc.codegen.lower.recurrence import Recurrences
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import at_most, function
-from graphc.ir.dims import Dim, Poly, ceil_div, upper
+from graphc.ir.dims import Dim, Poly, ceil_div, static_dim, upper
 from graphc.ir.graph import Node
+from graphc.ir.op import Op
 from graphc.ir.ops.reduce import Sum
+from graphc.ir.types import bool_
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.single_op import cluster_of
@@ -24,10 +27,13 @@ from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import contiguous_strides
 
 Trip = Callable[[Ix, Accumulator], Accumulator]         # index, carried -> carried
+Work = Callable[[Point, Accumulator], Accumulator]      # the same at a point
+Finish = Callable[[Point], None]                        # what is done for a row, or for a vector of rows
+Ends = tuple[Ix | Dim, Ix | Dim]                        # the first index, and one past the last
 BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
-def lower_nest(r: KernelRequest[NestSchedule]) -> LoopFunction:
+def lower_nest(r: KernelRequest[NestSchedule, Op]) -> LoopFunction:
     """The loop function of a cluster: parameters are the inputs, the outputs, and the schedule's partial buffers."""
     f, xs, ys = function(r)
     nest = nest_of(cluster_of(r.node), r.ins, r.outs)
@@ -83,7 +89,8 @@ class NestLowering:
         suits = [f.is_aligned(self.ys[k], self.s.lanes * self.ys[k].dtype.itemsize) for k in self.s.stream]
         if self.nest.is_open:
             views = *self.body.inputs.values(), *self.ys
-            suits.append(f.not_(at_most(f, sum(prod(v.shape) * v.dtype.itemsize for v in views), cache)))
+            fits = at_most(f, sum(prod(v.shape) * v.dtype.itemsize for v in views), cache)
+            suits.append(f.not_(fits) if isinstance(fits, Val) else f.const(not fits, bool_))
         with f.if_(reduce(f.and_, suits)):
             self.streams = self.s.stream
             self._all_tiles()
@@ -102,11 +109,12 @@ class NestLowering:
             self.body.allocate()
             if self.sums:
                 self.sums.start(row_range)
-            finish = (lambda point: self._partial_row(point, chunk)) if s.chunk and s.partials else self._row
-            if self.body.recurrences and not s.inner:
-                self._rows(row_range, column_range, self._chain)
+            finish: Finish = partial(self._partial_row, chunk) if s.chunk and s.partials else self._row
+            recurrences = self.body.recurrences
+            if recurrences and not s.inner:
+                self._rows(row_range, column_range, partial(self._chain, recurrences))
             else:
-                with self.body.recurrences.steps(column_range[0]) if self.body.recurrences else nullcontext():
+                with recurrences.steps(column_range[0]) if recurrences else nullcontext():
                     self._rows(row_range, column_range, finish)
         self.ranges = {}
         if self.sums:
@@ -115,19 +123,20 @@ class NestLowering:
             self._combine(rows)
 
     @contextmanager
-    def _tiles(self, rows: Dim, tile: Dim, columns: int, chunks: Dim, label: str, serial: bool | Val) -> Iterator:
+    def _tiles(self, rows: Dim, tile: Dim, columns: int, chunks: Dim, label: str,
+               serial: bool | Val) -> Iterator[tuple[Ends, Ends, Ix]]:
         """A parallel loop over blocks of rows × blocks of columns × chunks."""
         f = self.f
         extent = self.nest.extents[self.s.vector] if self.by_column else 1
         blocks = ceil_div(extent, columns) if columns else 1
-        count = (1 if tile == rows else ceil_div(rows, tile)) * blocks * chunks
+        count = (1 if tile == rows else ceil_div(rows, static_dim(tile))) * blocks * chunks
         with f.parallel(count, label, serial=serial) as t:
             t, chunk = _divided(f, t, count, chunks)
             t, block = _divided(f, t, count, blocks)
             first = block * columns
             yield ((t * tile, f.min_(t * tile + tile, rows)), (first, first + columns if columns else extent), chunk)
 
-    def _rows(self, row_range, column_range, finish) -> None:
+    def _rows(self, row_range: Ends, column_range: Ends, finish: Finish) -> None:
         """Calls `finish(point)` in loops over rows and, when the vector runs over a kept dim, over its columns."""
         f = self.f
         lo, hi = row_range
@@ -139,9 +148,8 @@ class NestLowering:
         else:
             self._columns(Point(self._step() | {d: Ix() for d in self.s.outer}), column_range, finish)
 
-    def _chain(self, point: Point) -> None:
+    def _chain(self, recurrences: Recurrences, point: Point) -> None:
         """All steps of one row, or of one vector of columns."""
-        recurrences = self.body.recurrences
         with recurrences.chain(point.lanes):
             self._row(point.at(self.nest.running, recurrences.now))
 
@@ -156,14 +164,18 @@ class NestLowering:
         index[self.s.outer[0]] = row
         return Point(index)
 
-    def _columns(self, point: Point, column_range, finish) -> None:
+    def _columns(self, point: Point, column_range: Ends, finish: Finish) -> None:
         if not self.by_column:
             finish(point)
             return
-        self._vector_loop(point, column_range, (), lambda p, _: finish(p) or ())
+
+        def work(at: Point, carried: Accumulator) -> Accumulator:
+            finish(at)
+            return ()
+        self._vector_loop(point, column_range, (), work)
 
     # ---- loops
-    def sweep(self, dims: tuple[int, ...], point: Point, carried: Accumulator, work) -> Accumulator:
+    def sweep(self, dims: tuple[int, ...], point: Point, carried: Accumulator, work: Work) -> Accumulator:
         """`work(point, carried) -> carried` in loops over `dims`."""
         if not dims:
             return tuple(work(point, carried))
@@ -198,7 +210,7 @@ class NestLowering:
     def _starts(self) -> Accumulator:
         return tuple(a for node in self.summing for a in self._start(node))
 
-    def _vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
+    def _vector_loop(self, point: Point, bounds: Ends, carried: Accumulator, work: Work) -> Accumulator:
         """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the
         extent.
         """
@@ -220,7 +232,7 @@ class NestLowering:
             L.next(*work(point.at(d, L.index, lanes, f.tail_mask(extent - main, lanes)), L.carried))
         return L.results
 
-    def _open_vector_loop(self, point: Point, bounds, carried: Accumulator, work) -> Accumulator:
+    def _open_vector_loop(self, point: Point, bounds: Ends, carried: Accumulator, work: Work) -> Accumulator:
         """The same for an extent that comes with the call. In a long sum the rest belongs to the last block, so that a
         row gives the same bits where zeros follow its end."""
         f, d, lanes = self.f, self.s.vector, self.s.lanes
@@ -280,7 +292,7 @@ class NestLowering:
             env = body.evaluate(plan, at)
             ends = [(k, env.value(self.nest.body.outputs[k])) for k in outs]
             carried = self._steps(nodes, env, at, carried)
-            if crossing:
+            if self.sums and crossing:
                 self.sums.take(crossing, env, at)
             for k, value in ends:           # after every load: an output may lie where an input lies
                 self.store(k, value, at)
@@ -307,8 +319,8 @@ class NestLowering:
         return tuple(self.f.const(c, t, self.s.lanes)
                      for c, t in zip(r.start(element), r.dtypes(element, self.counter)))
 
-    def _steps(self, nodes: list[Node], env, at: Point, carried: Accumulator) -> Accumulator:
-        f, result = self.f, []
+    def _steps(self, nodes: list[Node], env: Env, at: Point, carried: Accumulator) -> Accumulator:
+        f, result = self.f, list[Val]()
         for node in nodes:
             r = reducer(node)
             width = len(r.start(node.inputs[0].type.dtype))
@@ -343,7 +355,7 @@ class NestLowering:
         shape = self.chunks, *(self.nest.extents[d] for d in self.order)
         return [self.f.reinterpret(view, shape, contiguous_strides(shape)) for view in partials]
 
-    def _partial_row(self, point: Point, chunk: Ix) -> None:
+    def _partial_row(self, chunk: Ix, point: Point) -> None:
         self.body.start_row(point)
         found = self._stage(point, 0)
         flat = [a for n in self.reductions for a in found[n]]

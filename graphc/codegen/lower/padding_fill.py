@@ -61,6 +61,6 @@ def _fill_share(f: LoopFunction, slab: View, tile: Ix, tiles: Dim, value: Val, l
     first = f.product(tile, share)
     with f.loop(first, f.min_(first + share, pieces)) as loop:
         row, piece = f.divmod(loop.index, in_run) if rows else (Ix(), loop.index)
-        at, start = unflattened(f, row, rows), piece * PIECE
+        at, start = unflattened(f, row, tuple(rows)), piece * PIECE
         width = Ix(PIECE) if run % PIECE == 0 else f.min_(PIECE, run - start) if in_run != 1 else Ix(run)
         vector_run(f, width, lanes, lambda i, count, mask: f.store(slab, [*at, start + i], f.splat(value, count), mask))

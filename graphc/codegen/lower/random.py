@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.ir.graph import Node
-from graphc.ir.ops.random import MULTIPLIERS, ROUNDS, WEYL
+from graphc.ir.ops.random import MULTIPLIERS, ROUNDS, WEYL, RandomBits
 from graphc.ir.types import i32, i64
 
 if TYPE_CHECKING:
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 WORDS = 4                       # of one Philox block, for four neighbouring elements
 
 
-def random_value(body: "NestBody", node: Node, env: "Env") -> Val:
+def random_value(body: "NestBody", node: Node, op: RandomBits, env: "Env") -> Val:
     """The i32 word of each element. Where lanes are neighbours and start at a block, each block is computed once."""
     f, at, strides = body.f, env.at, body.nest.counters[node]
     vector = body.s.vector
     key = body.inputs[node.inputs[0]]
     seed, step = f.load(key, [0]), f.load(key, [1])
-    rest = (f.const(node.op.lane, i32), f.const(_signed(node.op.stream), i32), f.cast(step, i32))
+    rest = (f.const(op.lane, i32), f.const(_signed(op.stream), i32), f.cast(step, i32))
     keys = f.cast(seed, i32), f.cast(f.lshr(seed, 32), i32)
     whole_words = all(s % WORDS == 0 for d, s in enumerate(strides) if d != vector)
     if at.lanes % WORDS == 0 and strides[vector] == 1 and whole_words:

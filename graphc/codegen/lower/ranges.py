@@ -3,19 +3,21 @@ range.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
+from graphc.ir.dims import Dim, Dims, product_of, static_dim
 from graphc.schedule.blocking import Cut
 from graphc.schedule.contraction_form import LinearMap
 
 Index = dict[int, Ix]
 
 
-def unflatten(f: LoopFunction, flat: Ix | int, dims: Sequence[int], sizes: Sequence[int]) -> Index:
+def unflatten(f: LoopFunction, flat: Ix | int, dims: Sequence[int],
+              sizes: Sequence[Dim] | Mapping[int, Dim]) -> Index:
     """The index of each dim at a position of the flattened group; `sizes` by dim id."""
     index: Index = {}
     rest = as_ix(flat)
@@ -24,7 +26,7 @@ def unflatten(f: LoopFunction, flat: Ix | int, dims: Sequence[int], sizes: Seque
     return {dims[0]: rest} | index if dims else {}
 
 
-def offset(t: LinearMap, index: Index) -> Ix:
+def offset(t: LinearMap[Dim], index: Index) -> Ix:
     """Where the operand has the element at `index`; dims that are missing are at 0."""
     total = Ix(t.base)
     for d, ix in index.items():
@@ -32,7 +34,7 @@ def offset(t: LinearMap, index: Index) -> Ix:
     return total
 
 
-def steps_evenly(t: LinearMap, dims: Sequence[int], sizes: Sequence[int]) -> bool:
+def steps_evenly(t: LinearMap[Dim], dims: Sequence[int], sizes: Sequence[Dim]) -> bool:
     """Whether the operand's elements along the dims, flattened, lie at equal distances."""
     return all(t.strides[x] == t.strides[y] * sizes[y] for x, y in zip(dims, dims[1:]))
 
@@ -43,13 +45,13 @@ class Range:
     outer ones.
     """
     dims: tuple[int, ...]
-    sizes: tuple[int, ...]          # of the dims of the group
+    sizes: Dims                     # of the dims of the group
     split: int
     outer: Index                    # dims outside the split
     start: Ix
     count: Ix
     flat: Ix                        # position of the first element in the flattened group
-    inner: int
+    inner: Dim
 
     @property
     def length(self) -> Ix:
@@ -61,7 +63,7 @@ class Range:
         return self.outer | {self.dims[self.split]: self.start}
 
 
-def open_range(f: LoopFunction, dims: tuple[int, ...], sizes: tuple[int, ...], cut: Cut, number: Ix) -> Range:
+def open_range(f: LoopFunction, dims: tuple[int, ...], sizes: Dims, cut: Cut, number: Ix) -> Range:
     """Range `number` of those into which `cut` parts the group."""
     by_dim = dict(zip(dims, sizes))
     ranges = cut.per_dim(sizes)
@@ -79,7 +81,7 @@ def part_of(f: LoopFunction, r: Range, at: Ix, length: int) -> Range:
     starts. Both are whole elements of the split dim.
     """
     start, _ = f.divmod(at, r.inner)
-    return replace(r, start=r.start + start, count=_count_of_part(f, r.count, start, length // r.inner),
+    return replace(r, start=r.start + start, count=_count_of_part(f, r.count, start, length // static_dim(r.inner)),
                    flat=r.flat + at)
 
 
@@ -106,11 +108,8 @@ def walk(f: LoopFunction, r: Range, upto: int | None = None) -> Iterator[tuple[I
         yield index, at
 
 
-def _inside(r: Range, position: int) -> int:
-    size = 1
-    for n in r.sizes[position + 1:]:
-        size *= n
-    return size
+def _inside(r: Range, position: int) -> Dim:
+    return product_of(r.sizes[position + 1:])
 
 
 @contextmanager
@@ -139,7 +138,7 @@ def vector_run(f: LoopFunction, count: Ix, lanes: int, body: Callable[[Ix, int, 
         body(whole * lanes, lanes, f.tail_mask(rest, lanes))
 
 
-def load_spaced(f: LoopFunction, memory: View, start: Ix, step: int, lanes: int, mask: Val | None) -> Val:
+def load_spaced(f: LoopFunction, memory: View, start: Ix, step: Dim, lanes: int, mask: Val | None) -> Val:
     """Elements start, start + step, … of a flat view. Every other element: two vectors (the second ends at the last
     one), one shuffle.
     """

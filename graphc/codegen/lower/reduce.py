@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from graphc.ir.ops import reduce
 from graphc.ir.types import DType, bool_, i64
 
 Accumulator = tuple[Val, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,10 @@ def reducer(node: Node) -> Reducer:
     return found(node.inputs[0].type.dtype)
 
 
-def regroup(flat: Sequence[Val], nodes: Sequence[Node]) -> list[Accumulator]:
-    """A flat sequence of accumulators as one tuple per reduction."""
-    result, at = [], 0
+def regroup(flat: Sequence[T], nodes: Sequence[Node]) -> list[tuple[T, ...]]:
+    """A flat sequence of accumulators, or of where they are kept, as one tuple per reduction."""
+    result: list[tuple[T, ...]] = []
+    at = 0
     for node in nodes:
         width = len(reducer(node).start(node.inputs[0].type.dtype))
         result.append(tuple(flat[at:at + width]))
@@ -83,6 +86,8 @@ def _arg(beats: str, extreme: str, start: Callable[[DType], float | int]) -> Red
         return wins if not value.dtype.is_float else f.or_(wins, f.and_(f.isnan(value), f.not_(f.isnan(best))))
 
     def step(f: LoopFunction, acc: Accumulator, value: Val, number: Val | None) -> Accumulator:
+        if number is None:
+            raise InternalError("the position of an extreme element needs the elements' numbers", "lower")
         take = better(f, value, acc[0])
         return f.select(take, value, acc[0]), f.select(take, number, acc[1])
 

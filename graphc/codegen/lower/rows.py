@@ -9,13 +9,15 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.dims import Dim, Dims, ceil_div
+from graphc.ir.op import Op
 from graphc.ir.types import i64, u64
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.schedule import Schedule
 
 Lanes = Callable[[Ix, int, Val | None], None]       # index of the first lane, lanes, mask
 
 
-def function(r: KernelRequest) -> tuple[LoopFunction, list[View], list[View]]:
+def function(r: KernelRequest[Schedule, Op]) -> tuple[LoopFunction, list[View], list[View]]:
     """A function with one view per operand and result."""
     f = LoopFunction(r.function_name)
     xs = [f.view(f"x{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]

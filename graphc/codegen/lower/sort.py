@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import function, number, put, rows
 from graphc.codegen.lower.sort_network import LAST, all_merged, padded, sort_kernel
-from graphc.ir.dims import Dim, Poly, ceil_div, round_up
+from graphc.ir.dims import Dim, Poly, ceil_div, round_up, static_dim
+from graphc.ir.op import Op
 from graphc.ir.ops import sort
 from graphc.ir.types import i32, i64, u32
 from graphc.schedule.parallel_rows import is_selected, rows_of
@@ -86,10 +87,11 @@ class KeyedRow:
         return at
 
 
-def _lower(r: KernelRequest[PlainSchedule], descending: bool, kinds: Sequence[int]) -> LoopFunction:
+def _lower(r: KernelRequest[PlainSchedule, sort.Sorting | sort.TopK], descending: bool,
+           kinds: Sequence[int]) -> LoopFunction:
     """Results of one kind each: 0 the elements, 1 their positions; as many of each as the result's axis has."""
     f, (x,), ys = function(r)
-    axis = r.node.op.axis % len(x.shape)
+    axis = r.op.axis % len(x.shape)
     count = ys[0].shape[axis]
     if 0 in x.shape or 0 in ys[0].shape:
         return f
@@ -111,7 +113,7 @@ def _sorted(row: KeyedRow, count: Dim) -> Result:
     with row.vectors(size // row.lanes if isinstance(size, Poly) else None) as (at, vector):
         f.store(keys, [at], vector)
     if not isinstance(size, Poly):
-        _fill(row, keys, round_up(row.size, row.lanes))
+        _fill(row, keys, static_dim(round_up(row.size, row.lanes)))
     f.call(sort_kernel(size, row.lanes), [keys, spare])
     return row.result(keys)
 
@@ -210,16 +212,16 @@ def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
     return f.or_(f.lt(b, a), f.and_(f.isnan(a), f.not_(f.isnan(b))))
 
 
-def _sort(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    return _lower(r, r.node.op.descending, (0,))
+def _sort(r: KernelRequest[PlainSchedule, sort.Sort]) -> LoopFunction:
+    return _lower(r, r.op.descending, (0,))
 
 
-def _argsort(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-    return _lower(r, r.node.op.descending, (1,))
+def _argsort(r: KernelRequest[PlainSchedule, sort.ArgSort]) -> LoopFunction:
+    return _lower(r, r.op.descending, (1,))
 
 
-def _topk(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _topk(r: KernelRequest[PlainSchedule, sort.TopK]) -> LoopFunction:
     return _lower(r, True, (0, 1))
 
 
-LOWERINGS = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}
+LOWERINGS: dict[type[Op], Lowering] = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}

@@ -11,10 +11,11 @@ from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
 from graphc.ir.dims import Dim
 from graphc.ir.image import FIRST_SPATIAL_AXIS, channels_last
+from graphc.ir.op import Op
 from graphc.ir.ops import window
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import DType, i32
@@ -143,7 +144,7 @@ Add = Callable[[Place, Val], None]                                      # where,
 Send = Callable[[PoolLanes, Sequence[View], Place, Add], None]
 
 
-def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunction:
+def _over_windows(r: KernelRequest[PlainSchedule, window.Pooling], element: Element) -> LoopFunction:
     """`element` gives the value of each window."""
     f, xs, (y,) = function(r)
     if 0 in y.shape:
@@ -158,7 +159,7 @@ def _over_windows(r: KernelRequest[PlainSchedule], element: Element) -> LoopFunc
             def one(window: PoolWindow) -> None:
                 here = PoolLanes(f, window, n, c, lanes, mask)
                 here.store(result, place, element(here, xs))
-            _for_window(f, r.node.op, size, windows, place, one)
+            _for_window(f, r.op, size, windows, place, one)
         over_lanes(f, 0, row.lane, r.schedule.lanes, body)
     return f
 
@@ -174,7 +175,7 @@ def _lowest(dtype: DType) -> float:
 def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...]:
     """Maximum of the window, the number of its position (the first; NaN wins), and there the element of `extra`."""
     f = at.f
-    start = (at.fill(_lowest(x.dtype), x.dtype), at.fill(-1, i32))
+    start: tuple[Val, ...] = at.fill(_lowest(x.dtype), x.dtype), at.fill(-1, i32)
     start += (at.fill(0, extra.dtype),) if extra is not None else ()
 
     def visit(place: Place, number: Val, carried: tuple[Val, ...]) -> list[Val]:
@@ -188,7 +189,7 @@ def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...
     return at.window.reduce(start, visit)
 
 
-def _max_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _max_pool(r: KernelRequest[PlainSchedule, window.MaxPool]) -> LoopFunction:
     def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
         lowest = at.fill(_lowest(x.dtype), x.dtype)
@@ -196,15 +197,15 @@ def _max_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return _over_windows(r, element)
 
 
-def _max_pool_pick(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _max_pool_pick(r: KernelRequest[PlainSchedule, window.MaxPoolPick]) -> LoopFunction:
     return _over_windows(r, lambda at, xs: _chosen(at, *xs)[2])
 
 
-def _avg_pool(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _avg_pool(r: KernelRequest[PlainSchedule, window.AvgPool]) -> LoopFunction:
     def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
         total, = at.window.reduce((at.fill(0, x.dtype),), lambda place, k, sums: [at.f.add(sums[0], at.load(x, place))])
-        return at.f.div(total, at.splat(_divisor(at, r.node.op, x.dtype)))
+        return at.f.div(total, at.splat(_divisor(at, r.op, x.dtype)))
     return _over_windows(r, element)
 
 
@@ -216,7 +217,7 @@ def _divisor(at: PoolLanes, op: window.AvgPooling, dtype: DType) -> Val:
     return f.cast(at.window.count(op.padding if op.count_include_pad else ((0, 0),) * op.axes), dtype)
 
 
-def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
+def _spread(r: KernelRequest[PlainSchedule, window.Pooling], send: Send) -> LoopFunction:
     """Gradients: `send` adds to dx what one window sends there. Channels are the inner loop, so that the rows of the
     image that a window meets stay in the cache. Windows that do not overlap are taken line by line.
     """
@@ -226,7 +227,7 @@ def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
     row = rows_of(r.node, r.ins, r.outs)
     size, out = (v.shape[FIRST_SPATIAL_AXIS:] for v in (y, r.ins[-1]))
     xs, dx = [_channels_last(f, x) for x in xs], _channels_last(f, y)
-    once = r.node.op.covers_once(size)
+    once = r.op.covers_once(size)
     by_lines = once and row.vector
     with rows(f, row.extents, r.schedule) as at:
         n, first = at[0], Ix() if by_lines else at[1] * CHUNK
@@ -250,7 +251,7 @@ def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
             channels(body)
 
         def send_from(place: Place) -> None:
-            _for_window(f, r.node.op, size, out, place, lambda w: window_at(place, w))
+            _for_window(f, r.op, size, out, place, lambda w: window_at(place, w))
 
         if not once:
             nested(f, size, clear)
@@ -261,7 +262,7 @@ def _spread(r: KernelRequest[PlainSchedule], send: Send) -> LoopFunction:
     return f
 
 
-def _max_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _max_pool_grad(r: KernelRequest[PlainSchedule, window.MaxPoolGrad]) -> LoopFunction:
     def send(at: PoolLanes, xs: Sequence[View], place: Place, add: Add) -> None:
         f, (x, dy) = at.f, xs
         _, chosen = _chosen(at, x)
@@ -274,10 +275,10 @@ def _max_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return _spread(r, send)
 
 
-def _avg_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _avg_pool_grad(r: KernelRequest[PlainSchedule, window.AvgPoolGrad]) -> LoopFunction:
     def send(at: PoolLanes, xs: Sequence[View], place: Place, add: Add) -> None:
         dy, = xs
-        share = at.f.div(at.load(dy, place), at.splat(_divisor(at, r.node.op, dy.dtype)))
+        share = at.f.div(at.load(dy, place), at.splat(_divisor(at, r.op, dy.dtype)))
 
         def visit(to: Place, number: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
             add(to, share)
@@ -286,7 +287,7 @@ def _avg_pool_grad(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return _spread(r, send)
 
 
-LOWERINGS = {
+LOWERINGS: dict[type[Op], Lowering] = {
     **dict.fromkeys(window.MaxPool.every(), _max_pool), **dict.fromkeys(window.MaxPoolPick.every(), _max_pool_pick),
     **dict.fromkeys(window.AvgPool.every(), _avg_pool), **dict.fromkeys(window.MaxPoolGrad.every(), _max_pool_grad),
     **dict.fromkeys(window.AvgPoolGrad.every(), _avg_pool_grad),

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from graphc.errors import InternalError
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.op import Arrays, Cost, Gradients, Op, OpBuilder, Values, require
 from graphc.ir.ops.shape import Slice
@@ -34,9 +34,9 @@ def core_of(node: Node) -> Node:
     return inner
 
 
-def slices_in(body: Graph) -> tuple[Node, ...]:
+def slices_in(body: Graph) -> tuple[NodeOf[Slice], ...]:
     """The gates of a contraction: the slices by which its epilogue reads the columns, all equally wide."""
-    return tuple(n for n in body.nodes if isinstance(n.op, Slice))
+    return tuple(cast(NodeOf[Slice], n) for n in body.nodes if isinstance(n.op, Slice))
 
 
 class Fused(Op):

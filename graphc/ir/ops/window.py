@@ -57,7 +57,7 @@ class Pooling(Sliding):
                 for o, step, span, (low, _), n in zip(out, self.stride, self.spans, self.padding, size)]
         return tuple([(low, max(high, end)) for (low, high), end in zip(self.padding, ends)])
 
-    def reaches_outside(self, size: Sizes, out: Sizes) -> bool:
+    def reaches_outside(self, size: Dims, out: Dims) -> bool:
         """Whether some window has a position outside of the image."""
         return any(low > 0 or (o - 1) * step + span - low > n
                    for o, step, span, (low, _), n in zip(out, self.stride, self.spans, self.padding, size))
@@ -67,7 +67,7 @@ class Pooling(Sliding):
         out = static_shape(self.output_shape(x.shape))
         return padded(x, self.frame(x.shape[FIRST_SPATIAL_AXIS:], out[FIRST_SPATIAL_AXIS:]), value)
 
-    def covers_once(self, size: Sizes) -> bool:
+    def covers_once(self, size: Sequence[Dim]) -> bool:
         """Whether every element of an image of this size belongs to one window."""
         return (self.kernel == self.stride == self.spans and not any(map(any, self.padding))
                 and all(n % k == 0 for n, k in zip(size, self.kernel)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from graphc.codegen.lower.attention.forward import lower_attention
 from graphc.codegen.lower.attention.gradient import lower_attention_grad
+from graphc.codegen.lower.request import Lowering
+from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
 
-LOWERINGS = {Attention: lower_attention, AttentionGrad: lower_attention_grad}
+LOWERINGS: dict[type[Op], Lowering] = {Attention: lower_attention, AttentionGrad: lower_attention_grad}

@@ -16,6 +16,7 @@ from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import at_most, unflattened
 from graphc.codegen.lower.transpose import transposed
+from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.dims import Dim, Dims, ceil_div
 from graphc.ir.types import DType
 from graphc.schedule.attention_schedule import AttentionSchedule
@@ -84,9 +85,9 @@ class Blocks:
         return self.f.scratch(name, self.dtype, (self.s.columns, round_up(features, self.s.nr)))
 
 
-def blocks_of(r: KernelRequest[AttentionSchedule], f: LoopFunction, columns: Dim, rows: Dim) -> Blocks:
+def blocks_of(r: KernelRequest[AttentionSchedule, AttentionOp], f: LoopFunction, columns: Dim, rows: Dim) -> Blocks:
     """For the function of a request."""
-    s, op = r.schedule, r.node.op
+    s, op = r.schedule, r.op
     serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
     return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, op.factors is not None)
 

@@ -20,12 +20,12 @@ from graphc.codegen.lower.attention.mask import Mask, lowest
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
-from graphc.ir.ops.attention import MASKED
-from graphc.ir.dims import Dim, Dims
+from graphc.ir.ops.attention import MASKED, Attention
+from graphc.ir.dims import Dim, Dims, static_dim
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
 
-def lower_attention(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
+def lower_attention(r: KernelRequest[AttentionSchedule, Attention]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
     f, ins, outs = function(r)
     b = blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2])
@@ -40,7 +40,8 @@ def lower_attention(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
     return f
 
 
-def _attention(r: KernelRequest[AttentionSchedule], b: Blocks, ins: Sequence[View], outs: Sequence[View]) -> None:
+def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: Sequence[View],
+               outs: Sequence[View]) -> None:
     """All blocks of queries."""
     f, s, q, (out, lse) = b.f, b.s, ins[0], outs
     lead = out.shape[:-2]
@@ -48,7 +49,7 @@ def _attention(r: KernelRequest[AttentionSchedule], b: Blocks, ins: Sequence[Vie
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
         head = _head(b, number, lead, ins, (out, lse))
-        _ForwardBlock(b, r.node.op.factor(q.shape) / LN2, head, block * s.columns).run()
+        _ForwardBlock(b, r.op.factor(q.shape) / LN2, head, block * s.columns).run()
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _ForwardBlock:
         # the first maximum; the score of a later key
         self.least, self.unseen = (MASKED, MASKED) if hides else (lowest(b.dtype), -inf)
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
-        self.features, self.values = self.q.shape[1], self.v.shape[1]
+        self.features, self.values = static_dim(self.q.shape[1]), static_dim(self.v.shape[1])
         self.queries = b.panel_scratch("queries", self.features)
         self.sums = b.panel_scratch("sums", self.values)
         self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
@@ -101,11 +102,12 @@ class _ForwardBlock:
     def run(self) -> None:
         b, f = self.b, self.f
         in_place = whole_rows(b, self.q), whole_rows(b, self.out)
-        rows = b.matrix_scratch("rows", max(self.features, self.values)) if not all(in_place) else None
-        if not in_place[0]:
+        rows = None if all(in_place) else b.matrix_scratch("rows", max(self.features, self.values))
+        queries = self.q, self.first
+        if rows is not None and not in_place[0]:
             copy_rows(b, self.q, self.first, rows)
-        turn(b, *((self.q, self.first) if in_place[0] else (rows, Ix())), self.features, self.queries, self.factor,
-             b.panels_made(self.first))
+            queries = rows, Ix()
+        turn(b, *queries, self.features, self.queries, self.factor, b.panels_made(self.first))
         self.factors.of_queries(b.panels_made(self.first))
         self._start()
         limit = f.min_(b.rows, self.first + b.s.columns) if b.causal else as_ix(b.rows)
@@ -116,9 +118,10 @@ class _ForwardBlock:
                 if b.s.far:
                     fetch_ahead(b, (self.k, self.v), blocks.index, loop.index)
                 self._panel(blocks.index, loop.index)
+        results = (self.out, self.first) if rows is None or in_place[1] else (rows, Ix())
         with f.loop(0, panels) as loop:
-            self._finish(loop.index, *((self.out, self.first) if in_place[1] else (rows, Ix())))
-        if not in_place[1]:
+            self._finish(loop.index, *results)
+        if rows is not None and not in_place[1]:
             store_rows(b, rows, self.first, self.out)
 
     def _start(self) -> None:
@@ -178,7 +181,7 @@ class _ForwardBlock:
         it.
         """
         f, s = self.f, self.b.s
-        tops = [*before, *before]
+        tops: Sequence[Val] = [*before, *before]
         for start, stop, step in in_groups(f, Ix(), count, 2):
             with f.loop(start, stop, step, carry=tops) as loop:
                 scores = [f.load(self.scores, [loop.index + i, u], s.lanes) for i in range(step)
@@ -190,16 +193,17 @@ class _ForwardBlock:
     def _powers(self, u: int, top: Val, count: Ix) -> Val:
         """Those of the queries from `u` on; their sum."""
         f, lanes = self.f, self.b.s.lanes
-        totals = [f.const(0, self.b.dtype, lanes)] * 2          # two, as an addition waits for the one before it
+        # two, as an addition waits for the one before it
+        totals: Sequence[Val] = [f.const(0, self.b.dtype, lanes)] * 2
         for start, stop, step in in_groups(f, Ix(), count, TOGETHER):
             with f.loop(start, stop, step, carry=totals) as loop:
                 keys = [loop.index + i for i in range(step)]
                 powers = exp2(self.b, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])
-                totals = list(loop.carried)
+                sums = list(loop.carried)
                 for i, (key, power) in enumerate(zip(keys, powers)):
                     f.store(self.scores, [key, u], power)
-                    totals[i % 2] = f.add(totals[i % 2], power)
-                loop.next(*totals)
+                    sums[i % 2] = f.add(sums[i % 2], power)
+                loop.next(*sums)
             totals = loop.results
         return f.add(*totals)
 

@@ -9,7 +9,7 @@ one block at a time.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
@@ -17,14 +17,15 @@ from math import prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, store_rows, turn, turn_back)
+    Blocks, Steps, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, store_rows, turn, turn_back)
 from graphc.codegen.lower.attention.gradient_factors import (
     GradientFactors, GradientPairs, GradientScratch, QueryBlock)
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
-from graphc.ir.dims import Dims, ceil_div
+from graphc.ir.ops.attention import AttentionGrad
+from graphc.ir.dims import Dims, ceil_div, static_dim
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
@@ -33,12 +34,12 @@ QUERY_ROWS = 64                     # rows whose deltas, or parts of dq, one thr
 TOGETHER = 4                        # vectors whose exponentials are computed together
 
 
-def lower_attention_grad(r: KernelRequest[AttentionSchedule]) -> LoopFunction:
+def lower_attention_grad(r: KernelRequest[AttentionSchedule, AttentionGrad]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, output, logsumexp, dout, then dq, dk, dv, and one of
     shared scratch.
     """
     f, inputs, (dq, dk, dv) = function(r)
-    s, op = r.schedule, r.node.op
+    s, op = r.schedule, r.op
     b = blocks_of(r, f, dk.shape[-2], dq.shape[-2])
     lead = dq.shape[:-2]
     shared = f.view("shared", dq.dtype, (s.deltas + s.partials,))
@@ -59,7 +60,7 @@ def _gradients(b: Blocks, factor: float, inputs: Sequence[View], outs: Sequence[
                partials: View) -> None:
     """All blocks of keys, then what they give for the queries."""
     f, s, (dq, dk, dv), lead = b.f, b.s, outs, outs[0].shape[:-2]
-    share, heads, sums = ceil_div(b.column_blocks, s.parts), prod(lead), _Sums(b, dq.shape[-1], partials)
+    share, heads, sums = ceil_div(b.column_blocks, s.parts), prod(lead), _Sums(b, static_dim(dq.shape[-1]), partials)
     with f.parallel(heads * s.parts, "keys", serial=b.serial) as t:
         # large heads one by one: threads share their queries in L3
         number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)
@@ -152,7 +153,7 @@ class _GradientBlock:
 
     def __init__(self, b: Blocks, factor: float, of: _GradientHead, dq: View, first: Ix, add: Ix):
         self.b, self.f, self.factor, self.of, self.dq, self.first, self.add = b, b.f, factor, of, dq, first, add
-        self.features, self.width = of.k.shape[1], of.v.shape[1]
+        self.features, self.width = static_dim(of.k.shape[1]), static_dim(of.v.shape[1])
         self.k_rows, self.rows = b.matrix_scratch("k_rows", self.features), b.matrix_scratch("rows", max(self.features,
                                                                                                          self.width))
         self.keys, self.values = b.panel_scratch("keys", self.features), b.panel_scratch("values", self.width)
@@ -173,9 +174,10 @@ class _GradientBlock:
         self._clear(self.dv)
         with f.loop(self.first if b.causal else 0, b.rows, b.s.rows) as blocks:
             self._queries(blocks.index, f.min_(b.s.rows, b.rows - blocks.index))
-        for panels, factor, target in ((self.dk, self.factor, of.dk), (self.dv, 1.0, of.dv)):
+        for panels, factor, width, target in ((self.dk, self.factor, self.features, of.dk),
+                                              (self.dv, 1.0, self.width, of.dv)):
             with f.loop(0, b.panels_made(self.first)) as loop:
-                turn_back(b, panels, loop.index, target.shape[1], self.rows, Ix(),
+                turn_back(b, panels, loop.index, width, self.rows, Ix(),
                           lambda _: f.const(factor, b.dtype, b.s.lanes))
             store_rows(b, self.rows, self.first, target)
 
@@ -189,7 +191,7 @@ class _GradientBlock:
         """The block of `count` queries from `query` on."""
         b, f, s = self.b, self.f, self.b.s
         panels, keys = b.panels_from(self.first), f.min_(s.columns, b.columns - self.first)
-        steps: Ix | Callable[[Ix], Ix] = keys
+        steps: Steps = keys
         if b.causal:
             panels = f.min_(panels, f.divmod(query + count - 1 - self.first, s.nr)[0] + 1)
             steps = lambda row: f.min_(keys, query - self.first + f.min_(row + s.mr, count))

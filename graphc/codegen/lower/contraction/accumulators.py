@@ -151,7 +151,7 @@ class TransposedAccumulators(TileAccumulators):
     """The same where sums are transposed before they are stored: with room for whole vectors of rows."""
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, Dim]:
         rows, columns = super().shape
         return round_up(rows, self.c.schedule.lanes), columns
 

@@ -12,6 +12,7 @@ from graphc.codegen.lower.contraction.pack_columns import ColumnPacker, ColumnPa
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
+from graphc.ir.dims import static_dim
 from graphc.schedule.blocking import Cut, PackingMode, at_most
 
 
@@ -105,7 +106,7 @@ class ColumnsPackedOnce(PackedColumns):
         """Some steps of k for the columns of one tile after the other; packed_in_runs: a few for those of all tiles."""
         c, f, p, s, memory = self.c, self.c.f, self.c.phase, self.c.schedule, self._memory
         steps = self.packer.steps
-        cut = Cut(0, c.n) if s.packed_in_runs else s.blocking.nc
+        cut = Cut(0, static_dim(c.n)) if s.packed_in_runs else s.blocking.nc
         tiles, blocks = 1 if s.packed_in_runs else self.c.grid.across, steps.count(c.k_sizes)
         with f.parallel(c.batches * tiles * blocks, "pack_b") as t:
             number, block = f.divmod(t, blocks)

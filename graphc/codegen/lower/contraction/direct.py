@@ -125,7 +125,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
                 f, copy, [term.index * line + j], load_spaced(f, operand.memory, start + j * step, step, lanes, mask),
                 mask))
 
-    def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: int) -> None:
+    def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: Dim) -> None:
         """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The
         last ones overlap those before.
         """
@@ -160,7 +160,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         if s.terms:
             totals = self._looped(run, index, p.k, zeros)
         else:
-            sources, totals = self._unrolled(run, index, [p.sizes[d] for d in p.k], zeros)
+            sources, totals = self._unrolled(run, index, [static_dim(p.sizes[d]) for d in p.k], zeros)
             for dim in s.outer(p)[-1:]:
                 for source in sources:
                     source.prefetch_next(dim)
@@ -178,7 +178,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
                 line = self._looped(run, index | {dim: loop.index}, tuple(inner), run.zeros(f, self.dtype, len(totals)))
                 loop.next(*map(f.add, loop.carried, line))
             return loop.results
-        ones, (whole, rest) = [1] * len(p.k[:-1]), divmod(p.sizes[dim], terms)
+        ones, (whole, rest) = [1] * len(p.k[:-1]), divmod(static_dim(p.sizes[dim]), terms)
         with f.loop(0, whole * terms, terms, carry=totals) as loop:
             loop.next(*self._unrolled(run, index | {dim: loop.index}, [*ones, terms], loop.carried)[1])
         if not rest:

@@ -38,7 +38,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
         inner = prod(sizes[split + 1:])
         return Cut(split, _even_tile(typical(sizes[split]), max(1, s.tile // inner), 1 if gates else s.columns))
 
-    def _dot_tile(self, tile: OutputTile, apart: int, sums: View) -> None:
+    def _dot_tile(self, tile: OutputTile, apart: Dim, sums: View) -> None:
         """Columns that are taken together are `apart` columns from each other: each is then one long stream through
         memory, which the CPU prefetches. Neighbours would be short streams in the same pages, at half the speed where
         columns have some hundred elements.
@@ -54,7 +54,7 @@ class DotContraction(PhaseLowering[DotSchedule]):
                 for j in range(s.columns):
                     f.store(sums, [down.index + i, across.index + j * apart], dots[i * s.columns + j])
 
-    def _start(self, t: LinearMap, dims: tuple[int, ...], flat: Ix, size: Dim) -> Ix:
+    def _start(self, t: LinearMap[Dim], dims: tuple[int, ...], flat: Ix, size: Dim) -> Ix:
         """Distance of a row or column from the first; past the end the last is repeated."""
         return offset(t, unflatten(self.f, self.f.min_(flat, size - 1), dims, self.sizes)) - t.base
 

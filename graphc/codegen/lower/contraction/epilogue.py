@@ -10,20 +10,31 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.body import Env, NestBody, Point
 from graphc.codegen.lower.request import KernelRequest
+from graphc.errors import InternalError
+from graphc.ir.dims import static_dim
 from graphc.ir.graph import Graph, Node, leading_to
-from graphc.ir.ops.fused import core_of, slices_in
+from graphc.ir.op import Op
+from graphc.ir.ops.fused import Fused, core_of, slices_in
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
 from graphc.schedule.nest_schedule import NestSchedule
+from graphc.schedule.schedule import Schedule
 from graphc.schedule.view import ViewType
 
 
-def epilogue_of(r: KernelRequest) -> "Epilogue | GateEpilogue | None":
+def epilogue_of(r: KernelRequest[Schedule, Op]) -> "Epilogue | GateEpilogue | None":
     """What follows the contraction of a cluster; None of a contraction alone."""
-    inner = core_of(r.node)
-    if inner is r.node:
+    if not isinstance(r.node.op, Fused):
         return None
-    body = r.node.op.body
+    inner, body = core_of(r.node), r.node.op.body
     return (GateEpilogue if slices_in(body) else Epilogue)(body, inner, r.ins)
+
+
+def plain_epilogue_of(r: KernelRequest[Schedule, Op]) -> "Epilogue | None":
+    """The same for kernels whose sums have no gates."""
+    found = epilogue_of(r)
+    if isinstance(found, GateEpilogue):
+        raise InternalError(f"{r.function_name} has gates, which its kernel does not know", "lower")
+    return found
 
 
 class Epilogue:
@@ -88,9 +99,9 @@ class GateEpilogue:
                  axis: int) -> list[Val]:
         env = _environment(f, self.part, index, lanes, mask, axis)
         for s in self.slices:
-            start = s.op.start[axis]
+            start = static_dim(s.op.start[axis])
             at = [ix + start if k == axis else ix for k, ix in enumerate(index)]
             of_gate = _environment(f, self.whole, at, lanes, mask, axis)
-            of_gate.values[self.inner.outputs[0]] = sums[start // self.part.extents[axis]]
+            of_gate.values[self.inner.outputs[0]] = sums[start // static_dim(self.part.extents[axis])]
             env.values[s.outputs[0]] = of_gate.value(s.inputs[0])
         return [f.splat(env.value(v), lanes) for v in self.body.outputs]

@@ -47,7 +47,7 @@ class RowLayout:
     """
     step: Dim
     scattered: bool = False
-    taps: tuple[int, ...] = ()
+    taps: tuple[Dim, ...] = ()
     packs: int = 0
     even: bool = False
 

@@ -13,8 +13,8 @@ from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_ad
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
-from graphc.ir.dims import Dim, ceil_div, exact_quotient
-from graphc.schedule.contraction_form import spread
+from graphc.ir.dims import Dim, ceil_div, exact_quotient, static_dim
+from graphc.schedule.contraction_form import LinearMap, spread
 from graphc.schedule.contraction_schedule import NarrowSchedule
 
 
@@ -54,19 +54,19 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         """The outputs of an entry by pieces of equal size: how many such pieces, and what each of them is."""
         f, s, p = self.f, self.schedule, self.phase
         dims = p.m + p.n
-        cut, length = s.piece or (dims[0], p.sizes[dims[0]])
-        at = dims.index(cut)
+        cut, length = s.piece or (dims[0], static_dim(p.sizes[dims[0]]))
+        at, size = dims.index(cut), static_dim(p.sizes[cut])
         before, unrolled = dims[:at], dims[at:]
-        whole = p.sizes[cut] // length
+        around, whole = static_dim(p.extent(before)), size // length
 
-        def piece(start: int, size: int, count: int, which: Ix) -> OutputPass:
+        def piece(start: int, wide: int, count: int, which: Ix) -> OutputPass:
             outer, number = f.divmod(which, count)
-            offsets = product(range(size), *[range(p.sizes[d]) for d in unrolled[1:]])
-            return OutputPass(unflatten(f, outer, before, p.sizes) | {cut: number * size + start},
+            offsets = product(range(wide), *[range(p.sizes[d]) for d in unrolled[1:]])
+            return OutputPass(unflatten(f, outer, before, p.sizes) | {cut: number * wide + start},
                               tuple([dict(zip(unrolled, own)) for own in offsets]))
-        yield p.extent(before) * whole, partial(piece, 0, length, whole)
-        if p.sizes[cut] % length:
-            yield p.extent(before), partial(piece, whole * length, p.sizes[cut] % length, 1)
+        yield around * whole, partial(piece, 0, length, whole)
+        if size % length:
+            yield around, partial(piece, whole * length, size % length, 1)
 
     def _tile(self, rest: Ix, block: tuple[Ix, Ix | int], part: Ix, out: OutputPass) -> None:
         """Sums of a block of vectors (the number of the first, how many); `rest` counts the batch entries around."""
@@ -86,7 +86,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
                     index, mask = self._entry(rest, first + loop.index)
                     index = index | around | out.first
                     totals = self._line(index, mask, out) if s.along_k else self._terms(
-                        index | {p.k[-1]: start}, columns, mask, out)
+                        index | {p.k[-1]: start}, static_dim(columns), mask, out)
                     for position, total in enumerate(totals):
                         where = (position, loop.index * s.lanes)
                         f.store(sums, where, f.add(f.load(sums, where, s.lanes), total))
@@ -171,9 +171,12 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         dims = p.m + p.n
         steps = [{last: j} | own for j in range(columns) for own in out.offsets]
         totals = list(sums) or [f.const(0, self.dtype, s.lanes)] * len(out.offsets)
-        moving = max((p.a, p.b), key=lambda t: sum(t.strides[d] != 0 for d in dims))
 
-        def place(item: tuple[int, dict[int, int]]) -> int:
+        def moves(t: LinearMap[Dim]) -> int:
+            return sum(t.strides[d] != 0 for d in dims)
+        moving = p.a if moves(p.a) >= moves(p.b) else p.b
+
+        def place(item: tuple[int, dict[int, int]]) -> Dim:
             return sum(moving.strides[d] * item[1].get(d, 0) for d in (*dims[-1:], last))
         for number, step in sorted(enumerate(steps), key=place):
             a, b = (as_factor(f, o.term(step), self.dtype) for o in operands)

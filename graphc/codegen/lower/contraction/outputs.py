@@ -8,6 +8,7 @@ from typing import Protocol
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import Index, offset, unflatten
+from graphc.ir.dims import Dim
 from graphc.schedule.contraction_form import Form, Phase
 
 
@@ -37,7 +38,7 @@ class Outputs:
     views: tuple[View, ...]
     epilogue: EpilogueFunction | None
     form: Form
-    phase: Phase
+    phase: Phase[Dim]
 
     @property
     def flat(self) -> View:

@@ -102,7 +102,7 @@ class CopiedRuns(ColumnPacker):
 
     @property
     def width(self) -> int:
-        return self.c.schedule.width(self.c.phase)
+        return static_dim(self.c.schedule.width(self.c.phase))
 
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
         """In thread scratch whole vectors are stored: what they write past a run is overwritten by the next one (masked
@@ -169,7 +169,7 @@ class TransposedTaps(ColumnPacker):
                     for tap, row in zip(order[first:], rows):
                         store_as(f, target.memory, [place + (at + tap) * target.width], row)
 
-    def _tap_order(self, together: tuple[int, ...], distances: dict[int, int]) -> list[int]:
+    def _tap_order(self, together: tuple[int, ...], distances: dict[int, Dim]) -> list[Dim]:
         """The steps of k of the taps in the order in which these lie in memory."""
         p = self.c.phase
         walks = [range(p.sizes[d]) if p.b.strides[d] > 0 else range(p.sizes[d] - 1, -1, -1) for d in together]

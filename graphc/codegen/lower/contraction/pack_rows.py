@@ -12,7 +12,7 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, walk, walk_runs
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.schedule.blocking import Cut, fine_cut
 from graphc.schedule.contraction_schedule import STEPS
 
@@ -92,7 +92,7 @@ class GatheredRows(RowPacker):
 
     @property
     def steps(self) -> Cut:
-        return fine_cut(self.c.k_sizes, PACK_STEPS) if self.c.phase.is_open else Cut(0, self.c.k_sizes[0])
+        return fine_cut(self.c.k_sizes, PACK_STEPS) if self.c.phase.is_open else Cut(0, static_dim(self.c.k_sizes[0]))
 
     def pack(self, batch: Index, first: Ix, rows: Ix, k: Range, target: RowPanels) -> None:
         c, f, mr = self.c, self.c.f, self.mr

@@ -89,7 +89,7 @@ class _PadCopy:
         if not isinstance(count, int) and lower(count) < 1:
             raise Unsized(f"a padded copy may have no element of a row of {source.shape[x]}")
         if count > 0:
-            begin: list[Ix | int] = list(origin)
+            begin: list[Ix | Dim] = list(origin)
             begin[x] = first
             counts = [count, *[copy.shape[y] for y in row[1:]]]
             self._copy_axes(source.view_at(begin), row, counts, start + before * inner)
@@ -116,7 +116,7 @@ class _PadCopy:
         with f.loop(0, ceil_div(rows, lanes)) as loop:
             i = f.min_(loop.index * lanes, rows - lanes)
 
-            def block(j: Ix | int, count: int) -> None:
+            def block(j: Ix, count: int) -> None:
                 for step, column in enumerate(transposed(f, source, i, j, lanes, count)):
                     store_as(f, self.target, [start + (j + step) * rows + i], column)
             with f.loop(0, columns // lanes * lanes, lanes) as inner:
@@ -126,7 +126,7 @@ class _PadCopy:
                 with f.loop(columns // lanes * lanes, columns) as inner:
                     block(inner.index, 1)
             elif rest:
-                block(columns // lanes * lanes, rest)
+                block(Ix(columns // lanes * lanes), rest)
 
     def _fill(self, start: Ix, count: Dim) -> None:
         f, target, lanes = self.f, self.target, self.lanes

@@ -50,7 +50,7 @@ class PhaseLowering(ABC, Generic[S]):
         raise InternalError(f"{type(self).__name__} packs nothing", "lower")
 
     @cached_property
-    def phase(self) -> Phase:
+    def phase(self) -> Phase[Dim]:
         return self.contraction.form.phases[self.number]
 
     @cached_property

@@ -7,6 +7,7 @@ from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.tile import MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Index, offset
+from graphc.ir.dims import Dim
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.target import LINE_BYTES
 
@@ -17,7 +18,7 @@ class PackedRun:
     are `advance` after these.
     """
     memory: View
-    linear: LinearMap
+    linear: LinearMap[Dim]
     batch: Index
     start: Ix
     length: int

@@ -143,12 +143,12 @@ class RowsPackedPerTile(PackedRows):
     """Those of a tile in a KC block, in scratch of the thread."""
 
     @property
-    def _longest(self) -> int:
+    def _longest(self) -> Dim:
         """Steps of the longest block."""
         return self.c.schedule.blocking.kc.length(self.c.k_sizes)
 
     @property
-    def panel_step(self) -> int:
+    def panel_step(self) -> Dim:
         return self.mr * self._longest
 
     def _scratch(self) -> View:

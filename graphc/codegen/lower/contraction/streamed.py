@@ -7,6 +7,7 @@ from graphc.codegen.lower.contraction.micro_kernel import ProductTypes
 from graphc.codegen.lower.contraction.stream_kernel import StreamKernelSpec, stream_kernel
 from graphc.codegen.lower.contraction.tile import MicroTile, SumBlock
 from graphc.codegen.lower.contraction.tiled import TiledContraction
+from graphc.ir.dims import static_dim
 
 
 class StreamedContraction(TiledContraction):
@@ -17,7 +18,8 @@ class StreamedContraction(TiledContraction):
         a, = self.rows.panels(block, MicroTile(Ix(), Ix(), tile.row, s.blocking.mr))
         b = self.columns.panel(block, Ix())
         types = ProductTypes(a.memory.dtype, b.memory.dtype, sums.sums.dtype)
-        spec = StreamKernelSpec(types, s.blocking.mr, s.lanes, a.layout.step, b.layout.step, s.width(p), self.fused)
+        spec = StreamKernelSpec(types, s.blocking.mr, s.lanes, static_dim(a.layout.step),
+                                static_dim(b.layout.step), static_dim(s.width(p)), self.fused)
         views = [a.memory, b.memory, f.reinterpret(sums.sums, (1,), (1,))]
         f.call(stream_kernel(spec), [*views, block.k.length, tile.columns.length, block.accumulate, *a.offsets])
 

@@ -10,6 +10,7 @@ from graphc.codegen.lower.contraction.outputs import GateEpilogueFunction, Outpu
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import transposed
 from graphc.errors import InternalError
+from graphc.ir.dims import Dim
 from graphc.schedule.contraction_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums
@@ -64,7 +65,7 @@ class Sweep:
         return self.outputs.f
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> Phase[Dim]:
         return self.outputs.phase
 
     def store(self, tile: OutputTile, part: TilePart, source: Source) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.ranges import load_spaced
+from graphc.ir.dims import Dim
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import MixedChannels
 
@@ -14,7 +15,7 @@ from graphc.schedule.contraction_schedule import MixedChannels
 @dataclass(frozen=True)
 class StridedOperand:
     memory: View
-    linear: LinearMap
+    linear: LinearMap[Dim]
 
 
 class Factors(Protocol):
@@ -33,16 +34,16 @@ class Terms:
     f: LoopFunction
     operand: StridedOperand
     start: Ix
-    step: int
+    step: Dim
     lanes: int
     mask: Val | None
-    loaded: dict[int, Val] = field(default_factory=dict)
+    loaded: dict[Dim, Val] = field(default_factory=dict)
 
     def term(self, index: dict[int, int]) -> Val:
         """The vector at an index relative to the first."""
         return self.at(sum(self.operand.linear.strides[d] * i for d, i in index.items()))
 
-    def at(self, distance: int) -> Val:
+    def at(self, distance: Dim) -> Val:
         if distance not in self.loaded:
             memory, start = self.operand.memory, self.start + distance
             self.loaded[distance] = load_spaced(self.f, memory, start, self.step, self.lanes, self.mask)
@@ -62,7 +63,7 @@ class MixedTerms:
     """Vectors of the channels of several groups, shuffled: of each group one channel, for all lanes of the group."""
     vectors: Terms
     mixed: MixedChannels
-    shuffled: dict[tuple[int, int], Val] = field(default_factory=dict)
+    shuffled: dict[tuple[Dim, int], Val] = field(default_factory=dict)
 
     def term(self, index: dict[int, int]) -> Val:
         vectors, dim, width = self.vectors, self.mixed.channel, self.mixed.width

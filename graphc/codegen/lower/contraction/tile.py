@@ -9,7 +9,7 @@ from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
-from graphc.ir.dims import Dim, ceil_div
+from graphc.ir.dims import Dim, ceil_div, static_dim
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up
@@ -63,7 +63,7 @@ class RowPanelCount:
 class TileGrid:
     """The tiles of a phase."""
     f: LoopFunction
-    phase: Phase
+    phase: Phase[Dim]
     schedule: TileSchedule
 
     @property
@@ -158,7 +158,7 @@ class TiledPhase(PhaseLowering[TileSchedule]):
         """Blocks of the sum in each part of it."""
         s = self.schedule
         blocks = s.blocking.kc.count(self.k_sizes)
-        return s.part_blocks or (ceil_div(blocks, s.splits) if s.is_split else blocks)
+        return s.part_blocks or (ceil_div(blocks, static_dim(s.splits)) if s.is_split else blocks)
 
     @cached_property
     def sweep(self) -> Sweep:

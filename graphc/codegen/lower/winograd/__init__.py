@@ -11,7 +11,9 @@ from __future__ import annotations
 from graphc.codegen.lower.winograd.convolution import lower_convolution
 from graphc.codegen.lower.winograd.gradient import lower_weight_gradient
 from graphc.codegen.lower.winograd.weights import lower_weights
+from graphc.codegen.lower.request import Lowering
+from graphc.ir.op import Op
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 
-LOWERINGS = {WinogradConv2d: lower_convolution, WinogradWeightGrad: lower_weight_gradient,
+LOWERINGS: dict[type[Op], Lowering] = {WinogradConv2d: lower_convolution, WinogradWeightGrad: lower_weight_gradient,
              WinogradWeights: lower_weights}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.any_rows import call_for_rows
-from graphc.codegen.lower.contraction.epilogue import Epilogue, epilogue_of
+from graphc.codegen.lower.contraction.epilogue import Epilogue, plain_epilogue_of
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.contraction.outputs import along
@@ -22,12 +22,11 @@ from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
-from graphc.ir.ops.fused import core_of
 from graphc.ir.ops.winograd import WinogradConv2d, grid
 from graphc.schedule.winograd_schedule import WinogradSchedule
 
 
-def lower_convolution(r: KernelRequest[WinogradSchedule]) -> LoopFunction:
+def lower_convolution(r: KernelRequest[WinogradSchedule, WinogradConv2d]) -> LoopFunction:
     """A function of the views ins = [x, transformed weights, *extra], outs, and (if shared) one 1-D view of shared
     scratch.
     """
@@ -35,7 +34,7 @@ def lower_convolution(r: KernelRequest[WinogradSchedule]) -> LoopFunction:
     x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
     shared = f.view("shared", s.dtype, (s.blocks * s.block,)) if s.shared else None
-    _Winograd(f, core_of(r.node).op, s, x, u, outputs, shared, epilogue_of(r), r.target.has_fma).run()
+    _Winograd(f, r.op, s, x, u, outputs, shared, plain_epilogue_of(r), r.target.has_fma).run()
     return f
 
 
@@ -53,8 +52,8 @@ class _Winograd:
 
     @property
     def image(self) -> Tiles:
-        before = tuple(pair[0] for pair in self.op.padding)
-        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), before,
+        (above, _), (left, _) = self.op.padding
+        return Tiles(self.f, self.x, grid(self.outs[0].shape, self.op.tile), (above, left),
                      TransformSpec(self.s.dtype, self.op.tile, "bt", self.s.lanes, fused=self.fused))
 
     def run(self) -> None:

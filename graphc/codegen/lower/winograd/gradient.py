@@ -8,12 +8,12 @@
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.epilogue import Epilogue, epilogue_of
+from graphc.codegen.lower.contraction.epilogue import Epilogue, plain_epilogue_of
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
@@ -21,7 +21,7 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.transpose import transposed
 from graphc.codegen.lower.winograd.tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
-from graphc.ir.ops.fused import core_of
+from graphc.ir.dims import Sizes, static_shape
 from graphc.ir.ops.winograd import WinogradWeightGrad, grid
 from graphc.ir.winograd import TAPS
 from graphc.schedule.contraction_schedule import round_up
@@ -31,7 +31,7 @@ KERNEL = TAPS * TAPS
 DENSE = (KERNEL, TAPS, 1)           # strides of the kernels of a feature
 
 
-def lower_weight_gradient(r: KernelRequest[WinogradGradSchedule]) -> LoopFunction:
+def lower_weight_gradient(r: KernelRequest[WinogradGradSchedule, WinogradWeightGrad]) -> LoopFunction:
     """A function of the views ins = [x, dy, *extra], outs, and (if the tiles are split) one 1-D view of shared
     scratch.
     """
@@ -39,7 +39,7 @@ def lower_weight_gradient(r: KernelRequest[WinogradGradSchedule]) -> LoopFunctio
     x, dy, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
     partials = f.view("shared", s.dtype, (s.splits * s.kernels,)) if s.splits != 1 else None
-    _WeightGrad(f, core_of(r.node).op, s, x, dy, outputs, partials, epilogue_of(r), r.target.has_fma).run()
+    _WeightGrad(f, r.op, s, x, dy, outputs, partials, plain_epilogue_of(r), r.target.has_fma).run()
     return f
 
 
@@ -68,16 +68,16 @@ class _WeightGrad:
 
     @property
     def image(self) -> Tiles:
-        return Tiles(self.f, self.x, grid(self.dy.shape, self.op.tile), tuple(pair[0] for pair in self.op.padding),
-                     self.spec("bt"))
+        (above, _), (left, _) = self.op.padding
+        return Tiles(self.f, self.x, grid(self.dy.shape, self.op.tile), (above, left), self.spec("bt"))
 
     @property
     def result(self) -> Tiles:
         return Tiles(self.f, self.dy, grid(self.dy.shape, self.op.tile), (0, 0), self.spec("a"))
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.outs[0].shape
+    def shape(self) -> Sizes:
+        return static_shape(self.outs[0].shape)
 
     def run(self) -> None:
         f, s = self.f, self.s
@@ -88,10 +88,11 @@ class _WeightGrad:
             i, j = f.divmod(rest, across)
             task = _Task(self._block(i, s.channels, channels), self._block(j, s.features, features), part)
             self.finish(task, self.kernels(task, self.sums(task)))
-        if self.partials is not None:
+        partials = self.partials
+        if partials is not None:
             with f.parallel(features, "add") as feature:
-                self.store(feature, Ix(), Ix(channels),
-                           lambda at, lanes, mask: self.added(feature * (channels * KERNEL) + at, lanes, mask))
+                self.store(feature, Ix(), Ix(channels), lambda at, lanes, mask: self.added(
+                    partials, feature * (channels * KERNEL) + at, lanes, mask))
 
     def _block(self, number: Ix, size: int, total: int) -> Channels:
         first = number * size
@@ -147,26 +148,26 @@ class _WeightGrad:
         return turned
 
     def finish(self, task: _Task, turned: View) -> None:
-        f, channels, features = self.f, task.channels, task.features
+        f, channels, features, partials = self.f, task.channels, task.features, self.partials
         with f.loop(0, features.count) as loop:
             feature = features.first + loop.index
-            if self.partials is None:
+            if partials is None:
                 self.store(feature, channels.first, channels.count,
                            lambda at, lanes, mask: f.load(turned, [loop.index, at], lanes, mask))
             else:
                 start = task.part * self.s.kernels + (feature * self.shape[1] + channels.first) * KERNEL
                 vector_run(f, channels.count * KERNEL, self.s.lanes, lambda at, lanes, mask: f.store(
-                    self.partials, [start + at], f.load(turned, [loop.index, at], lanes, mask), mask))
+                    partials, [start + at], f.load(turned, [loop.index, at], lanes, mask), mask))
 
-    def added(self, at: Ix, lanes: int, mask: Val | None) -> Val:
+    def added(self, partials: View, at: Ix, lanes: int, mask: Val | None) -> Val:
         """The parts of some numbers, added in order."""
         f = self.f
-        total = f.load(self.partials, [at], lanes, mask)
+        total = f.load(partials, [at], lanes, mask)
         with f.loop(1, self.s.splits, carry=[total]) as loop:
-            loop.next(f.add(loop.carried[0], f.load(self.partials, [at + loop.index * self.s.kernels], lanes, mask)))
+            loop.next(f.add(loop.carried[0], f.load(partials, [at + loop.index * self.s.kernels], lanes, mask)))
         return loop.results[0]
 
-    def store(self, feature: Ix, channel: Ix, count: Ix, source) -> None:
+    def store(self, feature: Ix, channel: Ix, count: Ix, source: Callable[[Ix, int, Val | None], Val]) -> None:
         """The numbers of a feature, from a channel on. Vectors run on from kernel to kernel where all operands lie
         like the kernels.
         """

@@ -65,9 +65,9 @@ class Tiles:
             return self._transform_copy(n, corner, channels, target, plane)
         with f.if_(inside):
             ragged = self.image.shape[CHANNEL] % self.spec.lanes != 0
-            steps = self.image.strides[2:]
-            self._call(self.image.view_at([n, channels.first, *corner], (1,), (1,)), steps, channels, target, plane,
-                       ragged)
+            down, across = self.image.strides[2:]
+            self._call(self.image.view_at([n, channels.first, *corner], (1,), (1,)), (down, across), channels,
+                       target, plane, ragged)
         with f.else_():
             self._transform_copy(n, corner, channels, target, plane)
 

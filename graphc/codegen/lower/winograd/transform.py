@@ -78,9 +78,9 @@ def linear_map(f: LoopFunction, matrix: Matrix, x: Sequence[Val], fused: bool) -
     columns = list(zip(*matrix))
     for i, j in _pairs(columns):
         x = [*x[:i], f.add(x[i], x[j]), *x[i + 1:j], f.sub(x[i], x[j]), *x[j + 1:]]
-        same = tuple(a if a == b else 0.0 for a, b in zip(columns[i], columns[j]))
+        equal = tuple(a if a == b else 0.0 for a, b in zip(columns[i], columns[j]))
         columns[j] = tuple(a if a != b else 0.0 for a, b in zip(columns[i], columns[j]))
-        columns[i] = same
+        columns[i] = equal
     rows = list(zip(*columns))
     results: list[Val | None] = [None] * len(rows)
     for i, j in _pairs(rows):

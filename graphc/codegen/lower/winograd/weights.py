@@ -11,6 +11,7 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, rows
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.codegen.lower.winograd.transform import linear_map
+from graphc.ir.dims import static_shape
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.winograd import TAPS, transforms
 from graphc.schedule.winograd_schedule import WeightsSchedule
@@ -19,12 +20,12 @@ KERNEL = TAPS * TAPS
 CHANNELS = 8                        # of a row: the run of each point is some cache lines long
 
 
-def lower_weights(r: KernelRequest[WeightsSchedule]) -> LoopFunction:
+def lower_weights(r: KernelRequest[WeightsSchedule, WinogradWeights]) -> LoopFunction:
     """A row is a few channels of one panel, collected in scratch first: the points are far apart in memory, on the
     same cache sets.
     """
     f, (w,), (u,) = function(r)
-    s, op, (points, panels, channels, width) = r.schedule, r.node.op, u.shape
+    s, op, (points, panels, channels, width) = r.schedule, r.op, static_shape(u.shape)
     features, _ = op.roles(w.shape)
     flat = f.reinterpret(w, (1 + sum(step * (n - 1) for n, step in zip(w.shape, w.strides)),), (1,))
     with rows(f, (panels, -(-channels // CHANNELS)), s) as (panel, part):
@@ -35,7 +36,7 @@ def lower_weights(r: KernelRequest[WeightsSchedule]) -> LoopFunction:
             own = [f.min_(panel * width + across.index + lane, features - 1) for lane in range(s.lanes)]
             places = [feature * w.strides[op.turned] + (first + loop.index) * w.strides[1 - op.turned]
                       for feature in own]
-            taps = _taps(f, flat, places, w.strides[2:], s.lanes)
+            taps = _taps(f, flat, places, static_shape(w.strides[2:]), s.lanes)
             _transform(f, op, taps[::-1] if op.turned else taps, made, loop.index * width + across.index,
                        r.target.has_fma)
         part_of_u = u.view_at([0, panel, first, 0])
