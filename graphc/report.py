@@ -15,7 +15,7 @@ from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, Poly, evaluate, size_names
 from graphc.ir.shown import Pictured
-from graphc.memory.plan import Plan
+from graphc.memory.plan import Plan, ProgramPlan
 from graphc.memory.usage import Memory, formula, human
 from graphc.nn.network import entries
 
@@ -26,13 +26,14 @@ UNITS = ("", " k", " M", " G", " T", " P")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One call of a layer: its path, what it is, the types of its results, and its trainable numbers and flops with
-    those of its inner layers."""
+    """One call of a layer: its path, what it is, the types of its results, and, with those of its inner layers, its
+    trainable numbers, its flops, and the bytes of it that are computed again to keep within `memory=`."""
     path: str
     kind: str
     results: tuple[str, ...]
     parameters: int
     flops: Dim
+    again: int = 0
 
     @property
     def depth(self) -> int:
@@ -53,7 +54,7 @@ class _Tree:
     def content(self) -> tuple[object, ...]:
         """All that it says besides its own name: repeated layers agree in it."""
         r = self.row
-        return r.kind, r.results, r.parameters, r.flops, tuple((t.row.name, t.content) for t in self.inner)
+        return r.kind, r.results, r.parameters, r.flops, r.again, tuple((t.row.name, t.content) for t in self.inner)
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,9 +85,13 @@ class PlanReport(Pictured):
         """The report on `function`, whose graph with these sizes of its named dimensions is that of `compilation`."""
         trainable = [(e.name, cast(int, e.type.size)) for e in entries(function) if getattr(e.key, "trainable", False)]
         flops = [(n.scope, n.op.cost(*(v.type for v in n.inputs)).flops) for n in compilation.simplified.nodes]
+        recomputed = compilation.stage(ProgramPlan).recomputed
+        again = _by_layer((scope, nbytes) for _, _, scope, _, _, nbytes in (recomputed.rows if recomputed else ()))
+
         def rows_at(more: Mapping[str, int]) -> tuple[LayerRow, ...]:
             amounts = _by_layer((scope, evaluate(n, more) if more else n) for scope, n in flops)
-            return tuple(_rows(function, {**sizes, **more}, _by_layer(trainable), amounts))
+            rows = _rows(function, {**sizes, **more}, _by_layer(trainable), amounts)
+            return tuple(replace(row, again=again[row.path]) for row in rows)
         parameters, total = sum(n for _, n in trainable), sum([n for _, n in flops])
         return PlanReport(parameters, total, compilation.memory, len(compilation.plan.schedules), rows_at({}),
                           compilation.text("planned"), compilation.explain, lambda: compilation.plan, dict(largest),
@@ -106,10 +111,13 @@ class PlanReport(Pictured):
         return frozenset(map(str, size_names(self.flops) | size_names(self.memory.total)))
 
     def table(self, depth: int = DEPTH) -> str:
-        """Layers down to `depth` levels; equal neighbours share a row."""
+        """Layers down to `depth` levels; equal neighbours share a row. What is computed again has a column where there
+        is any."""
         trees = _trees([row for row in self.layers if row.depth <= depth])
-        total = ("total", "", "", f"{self.parameters:,}", scaled(self.flops))
-        return aligned([("layer", "kind", "result", "parameters", "flops"), *_lines(trees), total])
+        again = sum(row.again for row in self.layers if row.depth == 1)
+        total = ("total", "", "", f"{self.parameters:,}", scaled(self.flops), human(again))
+        lines = [("layer", "kind", "result", "parameters", "flops", "again"), *_lines(trees), total]
+        return aligned(lines if again else [line[:-1] for line in lines])
 
     def __repr__(self) -> str:
         return str(self)
@@ -180,7 +188,8 @@ def _cells(rows: Sequence[LayerRow], indent: str) -> tuple[str, ...]:
     name = indent + first.path + (f" … {rows[-1].path}" if times else "")
     result = first.results[0] + (" …" if len(first.results) > 1 else "") if first.results else ""
     parameters = f"{times}{first.parameters:,}" if first.parameters else ""
-    return name, first.kind, result, parameters, f"{times}{scaled(first.flops)}" if first.flops != 0 else ""
+    flops = f"{times}{scaled(first.flops)}" if first.flops != 0 else ""
+    return name, first.kind, result, parameters, flops, f"{times}{human(first.again)}" if first.again else ""
 
 
 def aligned(lines: Sequence[tuple[str, ...]], left: int = 3) -> str:

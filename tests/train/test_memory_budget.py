@@ -135,6 +135,14 @@ def test_with_shards(network):
     assert all(np.array_equal(held.state[name], free.state[name]) for name in free.state)
 
 
+def test_the_plan_says_of_which_layers_values_are_made_again():
+    net, x, y, loss = chain()
+    report = gc.plan(net, loss=loss, optimizer=optim.AdamW(1e-3), x=x, y=y, memory=middle(made(chain)))
+    again = {row.path: row.again for row in report.layers}
+    assert sum(again.values()) > 0 and all(int(path) % 2 for path, nbytes in again.items() if nbytes)      # of the activations
+    assert "again" in report.table().splitlines()[0] and "again" not in gc.plan(net, x=x).table()
+
+
 def test_shards_that_do_not_fit():
     step = made(chain, shards=4)
     with pytest.raises(GraphError, match="the update and the sums of the shards") as error:
