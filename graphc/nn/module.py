@@ -147,6 +147,10 @@ class Module(Pictured):
         most layers."""
         return {}
 
+    def stands_alone(self) -> bool:
+        """Whether it takes no arrays at all, as an imported model may that only makes some."""
+        return False
+
     @property
     def kind(self) -> str:
         """What the layer is called in a summary."""

@@ -14,7 +14,7 @@ from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
 from graphc.once import loaded as loaded_module
-from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
+from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PYTHON_OBJECTS, PyArray_Type
 from graphc.schedule.target import NEON, SSE2, Target
 
 EXPORTS = (
@@ -102,7 +102,7 @@ def runtime_target() -> Target:
 
 def _imports() -> dict[str, int]:
     table = _numpy_api()
-    names = [thing.name for thing in (*PYTHON_FUNCTIONS, PyTuple_Type)]
+    names = [thing.name for thing in (*PYTHON_FUNCTIONS, *PYTHON_OBJECTS)]
     symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value for name in names}
     return symbols | {name: table[row] for name, row in NUMPY_ROWS.items()}
 

@@ -103,6 +103,9 @@ class OnnxNetwork(Module):
         """The types of the inputs, by their names in the file."""
         return {name: type for name, type in self._types.items() if type is not None}
 
+    def stands_alone(self) -> bool:
+        return not self._types
+
     def takes(self) -> frozenset[str]:
         return frozenset(self._types)
 

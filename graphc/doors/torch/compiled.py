@@ -20,10 +20,12 @@ from graphc.ir.dims import evaluate
 from graphc.ir.types import TensorType, bf16
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
+from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.memory import address
 from graphc.state import State
 
 ALIGNMENT = 64
+READS_TENSORS = "__dlpack_c_exchange_api__" in vars(torch.Tensor)       # PyTorch 2.10 or later
 
 
 class CompiledPart:
@@ -186,10 +188,12 @@ def _known_type(program: TorchProgram, node: Node) -> TensorType:
     return found
 
 
-def numbers(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a tensor, where they lie."""
-    if tensor.dtype is torch.bfloat16:
-        return array_of(tensor)
+def numbers(tensor: torch.Tensor) -> np.ndarray | torch.Tensor:
+    """The numbers of a tensor, where they lie: what native code reads at once."""
+    if READS_TENSORS:
+        return tensor if type(tensor) is torch.Tensor and not tensor.requires_grad else tensor.detach()
+    if tensor.dtype is torch.bfloat16 or tensor.is_neg():
+        return from_dlpack(tensor.detach())
     return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
 
 

@@ -46,6 +46,9 @@ class TorchNetwork(Module):
     def declared_inputs(self) -> Mapping[str, TensorType]:
         return self._inputs
 
+    def stands_alone(self) -> bool:
+        return not self._inputs
+
     def takes(self) -> frozenset[str]:
         return frozenset(list(self._inputs)[1:])
 

@@ -28,8 +28,10 @@ TYPES: dict[torch.dtype, DType] = {
 # arguments that say where and how an array lies, which is graphc's business
 PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
 # what reads a tensor by its place in memory
-BY_PLACE = frozenset({"as_strided.default", "as_strided_scatter.default", "sym_stride.int",
+BY_PLACE = frozenset({"as_strided.default", "as_strided_copy.default", "as_strided_scatter.default", "sym_stride.int",
                       "sym_storage_offset.default", "_reshape_alias.default"})
+# operators of which one part of the result is taken, but not all: (name, numbers of what is read) -> name of the rule
+PARTLY = {("_linalg_svd.default", (1,)): "_linalg_svd.values"}
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
@@ -110,6 +112,7 @@ class FxReader:
             type, target = self.tensor_type(node.meta.get("val")), target_name(node.target)
             if target in BY_PLACE:
                 _check_place(node)
+            target = PARTLY.get((target, _parts_read(node)), target)
         except GraphError as error:
             type, target = None, f"{target_name(node.target)} ({error.text})"
         return Step(node.name, target, tuple(map(self.argument, node.args)),
@@ -152,6 +155,8 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
         ref = spec.arg.name
         if isinstance(spec.arg, ConstantArgument):
             given[ref] = spec.arg.value
+        elif spec.kind is InputKind.TOKEN:          # keeps checks in their order, which are not made here
+            given[ref] = None
         elif spec.kind is InputKind.USER_INPUT:
             if not isinstance(values[ref], torch.Tensor):
                 raise GraphError(f"{name}: {ref} is a number that may change from call to call; give an array, or fix "
@@ -166,6 +171,14 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
     outputs, updates = _outputs(exported, reader)
     steps = _used(tuple(reader.steps()), [*outputs.values(), *(v for _, v in updates)])
     return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates)
+
+
+def _parts_read(node: Node) -> tuple[int, ...] | None:
+    """Which parts of a result are read; None of one that is read as a whole."""
+    users = list(node.users)
+    if not all(user.target is operator.getitem for user in users):
+        return None
+    return tuple(sorted({user.args[1] for user in users}))
 
 
 def _check_place(node: Node) -> None:
