@@ -37,6 +37,7 @@ class Module(Pictured):
     """
 
     hands_on = False                    # to others whatever it is called with, arrays or not
+    stands_alone = False                # takes no arrays: an imported model that only makes some
     maps_last_axis = False              # by a matrix
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -146,10 +147,6 @@ class Module(Pictured):
         """The inputs that the layer says itself, by name, so that nobody else need: those of an imported model. None of
         most layers."""
         return {}
-
-    def stands_alone(self) -> bool:
-        """Whether it takes no arrays at all, as an imported model may that only makes some."""
-        return False
 
     @property
     def kind(self) -> str:

@@ -15,7 +15,8 @@ CAPSULE, EXCHANGE = b"dltensor", b"dlpack_exchange_api"
 CODE, BITS = 20, 21                 # bytes of a DLTensor behind data, device and number of axes: what an element is
 SIGNED, UNSIGNED, FLOAT, BFLOAT, BOOL = 0, 1, 2, 4, 6       # codes (dlpack.h: DLDataTypeCode)
 MAJOR = 1                           # version of dlpack.h whose exchange functions are known
-PREVIOUS, EXPORT = 1, 5             # words of a DLPackExchangeAPI: that of an older version; dltensor_from_py_object_no_sync
+# Words of a DLPackExchangeAPI: the one of an older version, and dltensor_from_py_object_no_sync.
+PREVIOUS, EXPORT = 1, 5
 GRADIENT, NEGATED = sys.intern("requires_grad"), sys.intern("is_neg")       # as PyTorch calls what DLPack does not tell
 
 

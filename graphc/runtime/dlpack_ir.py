@@ -41,8 +41,8 @@ def type_of(f: RoutineBody, type: Ptr, types: ForeignTypes) -> ForeignType:
 
 @routine
 def lies_well(f: RoutineBody, tensor: DLTensor, spec: SpecRecord) -> I1:
-    """Whether it has the spec's type and shape, and lies in the CPU's memory, aligned, one row after the other. A library
-    may know an array that has no memory."""
+    """Whether it has the spec's type and shape, and lies in the CPU's memory, aligned, one row after the other. (A
+    library may know an array that has no memory.)"""
     is_right = (tensor.device_type.value == CPU) & (tensor.element.value == spec.element.value)
     rank = tensor.rank.value.sext(I64)
     f.return_if(~is_right | (rank != spec.rank.value) | tensor.data.value.is_null(), False)

@@ -28,6 +28,12 @@ def softmax(x, axis):
 POSITIVE = X @ X.T + 2 * np.eye(3, dtype=np.float32)
 GAPS = np.where(X > 1, np.nan, X).astype(np.float32)
 ROWS = [
+    ("dist.default", (X, Y[:1], 3), {}, np.float32((np.abs(X - Y[:1]) ** 3).sum() ** (1 / 3))),
+    ("_cdist_forward.default", (X, np.where(B, X, Y)[:2], 0.0, None), {}, (X[:, None] != np.where(B, X, Y)[:2]).sum(-1).astype(np.float32)),
+    ("index_reduce.default", (X, 1, np.array([3, 0, 3]), Y[:, :3], "mean"), {"include_self": False}, np.stack(
+        [Y[:, 1], X[:, 1], X[:, 2], (Y[:, 0] + Y[:, 2]) / 2], 1)),
+    ("index_reduce.default", (X, 0, np.array([1, 1]), Y[:2], "amax"), {}, np.stack([X[0], np.maximum(X[1], np.maximum(Y[0], Y[1])), X[2]])),
+    ("transpose_copy.int", (X, 0, 1), {}, X.T), ("unbind_copy.int", (X[:2],), {}, (X[0], X[1])),
     ("linalg_cholesky_ex.default", (np.tril(POSITIVE),), {}, (np.linalg.cholesky(POSITIVE), np.zeros((), np.int32))),
     ("cholesky_inverse.default", (np.linalg.cholesky(POSITIVE),), {}, np.linalg.inv(POSITIVE)),
     ("median.dim", (Y, 1), {}, (np.sort(Y, 1)[:, 1], np.argsort(Y, 1)[:, 1])),

@@ -36,7 +36,7 @@ def test_the_native_entry_reads_tensors(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool"])
 def test_every_type(dtype):
-    type = TYPES[getattr(torch, dtype)]
+    type = TYPES[getattr(torch, dtype)]     # noqa: F841  the annotation reads it
 
     @gc.graph
     def kept(x: type[4]):

@@ -89,6 +89,7 @@ class OnnxNetwork(Module):
         self._inputs = [each for each in model_inputs(model, sizes or {})
                         if outputs is None or each.name in self._graph.inputs]
         self._types = {name: type for each in self._inputs for name, type in each.types.items()}
+        self.stands_alone = not self._types
 
     @property
     def __name__(self) -> str:
@@ -102,9 +103,6 @@ class OnnxNetwork(Module):
     def declared_inputs(self) -> Mapping[str, TensorType]:
         """The types of the inputs, by their names in the file."""
         return {name: type for name, type in self._types.items() if type is not None}
-
-    def stands_alone(self) -> bool:
-        return not self._types
 
     def takes(self) -> frozenset[str]:
         return frozenset(self._types)

@@ -35,6 +35,7 @@ class TorchNetwork(Module):
         self.program = program
         self._keys: dict[int, Parameter] = {}
         self._inputs = dict(program(training).inputs)
+        self.stands_alone = not self._inputs
 
     @property
     def kind(self) -> str:
@@ -45,9 +46,6 @@ class TorchNetwork(Module):
 
     def declared_inputs(self) -> Mapping[str, TensorType]:
         return self._inputs
-
-    def stands_alone(self) -> bool:
-        return not self._inputs
 
     def takes(self) -> frozenset[str]:
         return frozenset(list(self._inputs)[1:])

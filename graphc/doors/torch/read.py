@@ -31,7 +31,8 @@ PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_bloc
 BY_PLACE = frozenset({"as_strided.default", "as_strided_copy.default", "as_strided_scatter.default", "sym_stride.int",
                       "sym_storage_offset.default", "_reshape_alias.default"})
 # operators of which one part of the result is taken, but not all: (name, numbers of what is read) -> name of the rule
-PARTLY = {("_linalg_svd.default", (1,)): "_linalg_svd.values"}
+PARTLY: Mapping[tuple[str, tuple[int, ...] | None], str] = {
+    ("_linalg_svd.default", (1,)): "_linalg_svd.values"}
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 

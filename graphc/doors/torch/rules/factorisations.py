@@ -172,7 +172,12 @@ def _parts(packed: Array, order: Array) -> tuple[Array, Array, Array]:
     m, n = packed.shape[-2:]
     count = min(m, n)
     low = gc.tril(cut(packed, packed.ndim - 1, 0, count), -1) + _ones(m, count, packed.dtype)
-    return gc.one_hot(order, m, packed.dtype).mT, low, gc.triu(cut(packed, packed.ndim - 2, 0, count))
+    return _ones_at(order, m, packed.dtype).mT, low, gc.triu(cut(packed, packed.ndim - 2, 0, count))
+
+
+def _ones_at(order: Array, rows: Any, dtype: DType) -> Array:
+    """The matrix that puts rows in this order."""
+    return gc.one_hot(order, rows, dtype)
 
 
 def _lu_unpack(packed: Array, pivots: Array, unpack_data: bool = True,
@@ -187,7 +192,7 @@ def _lu_solve(packed: Array, pivots: Array, y: Array, *, left: bool = True, adjo
     if not left:
         return _lu_solve(packed, pivots, y.mT, adjoint=not adjoint).mT
     shape = gc.matmul(gc.stop_gradient(packed), gc.stop_gradient(y)).shape
-    p = gc.one_hot(_order(pivots, packed.shape[-1]), packed.shape[-1], packed.dtype)
+    p = _ones_at(_order(pivots, packed.shape[-1]), packed.shape[-1], packed.dtype)
     packed, y = gc.broadcast_to(packed, (*shape[:-2], *packed.shape[-2:])), gc.broadcast_to(y, shape)
     if adjoint:
         z = gc.solve_triangular(packed, y, transpose=True)
@@ -220,10 +225,17 @@ def _singular_values(x: Array, *_: Any, **__: Any) -> tuple[None, Array, None]:
     return None, gc.maximum(cut(values, x.ndim - 2, 0, count), 0), None
 
 
+def _sizes(x: Array) -> tuple[int, int]:
+    m, n = x.shape[-2:]
+    if not isinstance(m, int) or not isinstance(n, int):
+        raise GraphError(f"pinv takes matrices of known size, got {x.type}")
+    return m, n
+
+
 def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Array:
     """The pseudoinverse: of what is at most the larger of `atol` and `rtol` times the largest singular value, none.
     rtol None: the number of rows or columns times the spacing at 1, or 0 with `atol`."""
-    m, n = x.shape[-2:]
+    m, n = _sizes(x)
     if min(m, n) == 0:
         return gc.zeros((*x.shape[:-2], n, m), x.dtype)
     values, vectors = gc.eigh(x if hermitian else _both_ways(x))
@@ -243,7 +255,8 @@ def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
 RULES: dict[str, Rule] = {
     "geqrf.default": geqrf, "linalg_householder_product.default": householder_product,
     "orgqr.default": householder_product, "ormqr.default": _ormqr, "linalg_qr.default": _qr,
-    "linalg_lu_factor_ex.default": _lu_factor, "linalg_lu_factor.default": lambda x, **named: _lu_factor(x, **named)[:2],
+    "linalg_lu_factor_ex.default": _lu_factor,
+    "linalg_lu_factor.default": lambda x, **named: _lu_factor(x, **named)[:2],
     "linalg_lu.default": lambda x, *, pivot=True: _parts(*_lu(x, pivot)), "lu_unpack.default": _lu_unpack,
     "linalg_lu_solve.default": _lu_solve, "lu_solve.default": lambda y, packed, pivots: _lu_solve(packed, pivots, y),
     "_linalg_svd.default": _svd,

@@ -295,9 +295,9 @@ RULES: dict[str, Rule] = {
     "resolve_neg.default": lambda x: x, "_conj_physical.default": lambda x: x, "real.default": lambda x: x,
     "prims.convert_element_type.default": _cast,
     **{name: (lambda x, *_, **__: x) for name in (
-        "clone.default", "alias.default", "alias_copy.default", "contiguous.default", "lift_fresh_copy.default", "lift_fresh.default",
-        "prims.view_of.default", "lift.default")},
-    "detach.default": gc.stop_gradient, "detach_copy.default": gc.stop_gradient, "detach_.default": gc.stop_gradient,
+        "clone.default", "alias.default", "alias_copy.default", "contiguous.default", "lift_fresh_copy.default",
+        "lift_fresh.default", "prims.view_of.default", "lift.default")},
+    **{f"{name}.default": gc.stop_gradient for name in ("detach", "detach_copy", "detach_")},
     "fill.Scalar": lambda x, value: filled(x.shape, value, x.dtype),
     "fill.Tensor": lambda x, value: gc.broadcast_to(value.astype(x.dtype), x.shape),
     "copy.default": lambda x, y, *_: gc.broadcast_to(y.astype(x.dtype), x.shape),

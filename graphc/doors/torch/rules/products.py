@@ -279,6 +279,8 @@ def _cross(x: Array, y: Array, *, dim: int = -1) -> Array:
 
 
 def _cdist(x: Array, y: Array, p: float = 2.0, compute_mode: int | None = None) -> Array:
+    if p == 0:                          # how many differ
+        return gc.sum(gc.not_equal(gc.expand_dims(x, x.ndim - 1), gc.expand_dims(y, y.ndim - 2)).astype(x.dtype), -1)
     return gc.cdist(x, y, p)
 
 

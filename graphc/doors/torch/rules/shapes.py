@@ -347,6 +347,6 @@ RULES: dict[str, Rule] = {
 # copies of what are views otherwise: arrays here are both
 RULES |= {f"{name}_copy.{form}": RULES[f"{name}.{form}"] for name, form in (
     ("as_strided", "default"), ("diagonal", "default"), ("expand", "default"), ("narrow", "default"),
-    ("permute", "default"), ("select", "int"), ("slice", "Tensor"), ("split", "Tensor"), ("split_with_sizes", "default"),
-    ("squeeze", "default"), ("squeeze", "dim"), ("squeeze", "dims"), ("t", "default"), ("transpose", "int"),
-    ("unbind", "int"), ("unfold", "default"), ("unsqueeze", "default"))}
+    ("permute", "default"), ("select", "int"), ("slice", "Tensor"), ("split", "Tensor"),
+    ("split_with_sizes", "default"), ("squeeze", "default"), ("squeeze", "dim"), ("squeeze", "dims"), ("t", "default"),
+    ("transpose", "int"), ("unbind", "int"), ("unfold", "default"), ("unsqueeze", "default"))}
