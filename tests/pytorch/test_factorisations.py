@@ -96,7 +96,7 @@ def test_a_matrix_that_is_not_square_has_no_lu():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_singular_values_and_pseudoinverse(shape):
     x = drawn(shape)
-    close(applied("_linalg_svd.values", x), np.linalg.svd(x, compute_uv=False))
+    close(applied("_linalg_svd.default", x, compute_uv=False)[1], np.linalg.svd(x, compute_uv=False))
     close(applied("linalg_pinv.atol_rtol_tensor", x), np.linalg.pinv(x))
 
 

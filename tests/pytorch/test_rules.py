@@ -4,6 +4,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import mpmath as mp
 import numpy as np
 import pytest
 from torch_programs import applied
@@ -20,6 +21,9 @@ B = X > 0
 IMAGE = R.standard_normal((2, 3, 6, 5)).astype(np.float32)
 
 
+LARGE = np.array([-3., 0, 0.5, 4.9, 5.1, 20, 49, 51, 300, 1e6])
+
+
 def softmax(x, axis):
     e = np.exp(x - x.max(axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
@@ -28,6 +32,9 @@ def softmax(x, axis):
 POSITIVE = X @ X.T + 2 * np.eye(3, dtype=np.float32)
 GAPS = np.where(X > 1, np.nan, X).astype(np.float32)
 ROWS = [
+    ("special_erfcx.default", (LARGE,), {}, np.array([float(mp.exp(mp.mpf(x) ** 2) * mp.erfc(x)) for x in LARGE])),
+    ("special_i0e.default", (LARGE,), {}, np.array([float(mp.besseli(0, x) * mp.exp(-abs(x))) for x in LARGE])),
+    ("special_i1e.default", (-LARGE,), {}, np.array([float(mp.besseli(1, -x) * mp.exp(-abs(x))) for x in LARGE])),
     ("dist.default", (X, Y[:1], 3), {}, np.float32((np.abs(X - Y[:1]) ** 3).sum() ** (1 / 3))),
     ("_cdist_forward.default", (X, np.where(B, X, Y)[:2], 0.0, None), {}, (X[:, None] != np.where(B, X, Y)[:2]).sum(-1).astype(np.float32)),
     ("index_reduce.default", (X, 1, np.array([3, 0, 3]), Y[:, :3], "mean"), {"include_self": False}, np.stack(

@@ -30,9 +30,8 @@ PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_bloc
 # what reads a tensor by its place in memory
 BY_PLACE = frozenset({"as_strided.default", "as_strided_copy.default", "as_strided_scatter.default", "sym_stride.int",
                       "sym_storage_offset.default", "_reshape_alias.default"})
-# operators of which one part of the result is taken, but not all: (name, numbers of what is read) -> name of the rule
-PARTLY: Mapping[tuple[str, tuple[int, ...] | None], str] = {
-    ("_linalg_svd.default", (1,)): "_linalg_svd.values"}
+# operators that can be asked for the one part of the result that is read: (name, its number) -> arguments for that
+PARTLY: Mapping[tuple[str, int | None], Mapping[str, Any]] = {("_linalg_svd.default", 1): {"compute_uv": False}}
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
@@ -113,12 +112,13 @@ class FxReader:
             type, target = self.tensor_type(node.meta.get("val")), target_name(node.target)
             if target in BY_PLACE:
                 _check_place(node)
-            target = PARTLY.get((target, _parts_read(node)), target)
         except GraphError as error:
             type, target = None, f"{target_name(node.target)} ({error.text})"
-        return Step(node.name, target, tuple(map(self.argument, node.args)),
-                    {k: self.argument(v) for k, v in node.kwargs.items() if k not in PLACES}, type,
-                    place(node), scope, kind)
+        args = tuple(map(self.argument, node.args))
+        kwargs = {k: self.argument(v) for k, v in node.kwargs.items() if k not in PLACES}
+        if (narrowed := PARTLY.get((target, _part_read(node)))) is not None:
+            args, kwargs, type = args[:1], {**narrowed}, None
+        return Step(node.name, target, args, kwargs, type, place(node), scope, kind)
 
     def argument(self, value: Any) -> Any:
         """An argument as plain data."""
@@ -174,12 +174,10 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
     return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates)
 
 
-def _parts_read(node: Node) -> tuple[int, ...] | None:
-    """Which parts of a result are read; None of one that is read as a whole."""
-    users = list(node.users)
-    if not all(user.target is operator.getitem for user in users):
-        return None
-    return tuple(sorted({user.args[1] for user in users}))
+def _part_read(node: Node) -> int | None:
+    """The one part of a result that is read; None where several are, or all."""
+    parts = {user.args[1] if user.target is operator.getitem else None for user in node.users}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _check_place(node: Node) -> None:

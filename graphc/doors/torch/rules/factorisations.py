@@ -203,6 +203,13 @@ def _lu_solve(packed: Array, pivots: Array, y: Array, *, left: bool = True, adjo
 # eigenvalues
 
 
+def symmetric(x: Array, upper: bool = False) -> Array:
+    """The symmetric matrix of which x has a triangle. Its gradient is shared by both triangles, as PyTorch's is."""
+    triangle = gc.triu(x).mT if upper else gc.tril(x)
+    evenly = (x + x.mT) / 2
+    return evenly + gc.stop_gradient(triangle + gc.tril(triangle, -1).mT - evenly)
+
+
 def _both_ways(x: Array) -> Array:
     """The symmetric matrix 0 x, xᵀ 0: its eigenvalues are the singular values of x with both signs, and zeros
     (C. Jordan; H. Wielandt)."""
@@ -213,16 +220,14 @@ def _both_ways(x: Array) -> Array:
     return gc.concat([above, below], x.ndim - 2)
 
 
-def _svd(*_: Any, **__: Any) -> Any:
-    raise GraphError("singular vectors have no counterpart; singular values, pinv and eigh have")
-
-
-def _singular_values(x: Array, *_: Any, **__: Any) -> tuple[None, Array, None]:
-    count = min(x.shape[-2:])
+def _svd(x: Array, full_matrices: bool = False, compute_uv: bool = True, **_: Any) -> tuple[Array, Array, Array]:
+    if compute_uv:
+        raise GraphError("singular vectors have no counterpart; singular values, pinv and eigh have")
+    none, count = gc.zeros((0,), x.dtype), min(x.shape[-2:])
     if count == 0:
-        return None, gc.zeros((*x.shape[:-2], 0), x.dtype), None
+        return none, gc.zeros((*x.shape[:-2], 0), x.dtype), none
     values = gc.flip(gc.eigh(_both_ways(x))[0], x.ndim - 2)
-    return None, gc.maximum(cut(values, x.ndim - 2, 0, count), 0), None
+    return none, gc.maximum(cut(values, x.ndim - 2, 0, count), 0), none
 
 
 def _sizes(x: Array) -> tuple[int, int]:
@@ -238,7 +243,7 @@ def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
     m, n = _sizes(x)
     if min(m, n) == 0:
         return gc.zeros((*x.shape[:-2], n, m), x.dtype)
-    values, vectors = gc.eigh(x if hermitian else _both_ways(x))
+    values, vectors = gc.eigh(symmetric(x) if hermitian else _both_ways(x))
     size = gc.abs(values)
     spacing = 2.0 ** -x.dtype.mantissa * max(m, n) if atol is None else 0.0
     relative = as_type(spacing if rtol is None else rtol, x.dtype)
@@ -259,7 +264,6 @@ RULES: dict[str, Rule] = {
     "linalg_lu_factor.default": lambda x, **named: _lu_factor(x, **named)[:2],
     "linalg_lu.default": lambda x, *, pivot=True: _parts(*_lu(x, pivot)), "lu_unpack.default": _lu_unpack,
     "linalg_lu_solve.default": _lu_solve, "lu_solve.default": lambda y, packed, pivots: _lu_solve(packed, pivots, y),
-    "_linalg_svd.default": _svd,
-    "_linalg_svd.values": _singular_values, "linalg_pinv.atol_rtol_tensor": _pinv,
+    "_linalg_svd.default": _svd, "linalg_pinv.atol_rtol_tensor": _pinv,
     "linalg_pinv.atol_rtol_float": _pinv,
 }

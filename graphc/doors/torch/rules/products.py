@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn
-from graphc.doors.torch.rules.factorisations import information
+from graphc.doors.torch.rules.factorisations import information, symmetric
 from graphc.doors.torch.rules.promotion import as_type, promoted
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.errors import GraphError
@@ -229,10 +229,7 @@ def _static(size: Any) -> int:
 
 
 def _cholesky(x: Array, *, upper: bool = False, check_errors: bool = False) -> tuple[Array, Array]:
-    triangle = gc.triu(x).mT if upper else gc.tril(x)
-    symmetric, evenly = triangle + gc.tril(triangle, -1).mT, (x + x.mT) / 2
-    # one triangle is read, and the gradient is shared by both
-    factor = gc.cholesky(evenly + gc.stop_gradient(symmetric - evenly))
+    factor = gc.cholesky(symmetric(x, upper))
     return factor.mT if upper else factor, information(x)
 
 
@@ -270,8 +267,7 @@ def _slogdet(x: Array) -> tuple[Array, Array, Array, Array]:
 
 
 def _eigh(x: Array, uplo: str = "L", compute_v: bool = True) -> tuple[Array, Array]:
-    lower = gc.tril(x) if uplo.upper() == "L" else gc.triu(x).mT
-    return gc.eigh(lower + gc.tril(lower, -1).mT)
+    return gc.eigh(symmetric(x, uplo.upper() == "U"))
 
 
 def _cross(x: Array, y: Array, *, dim: int = -1) -> Array:

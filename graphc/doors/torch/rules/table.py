@@ -9,7 +9,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules import (
-    creation, factorisations, gradients, indexing, layers, losses, pointwise, products, reductions, shapes)
+    creation, factorisations, gradients, indexing, layers, losses, pointwise, products, reductions, shapes, special)
 from graphc.doors.torch.rules.promotion import size_array
 
 Rule = Callable[..., Any]
@@ -24,7 +24,8 @@ def _tables(*tables: dict[str, Rule]) -> dict[str, Rule]:
 
 
 RULES = _tables(pointwise.RULES, shapes.RULES, creation.RULES, reductions.RULES, products.RULES,
-                factorisations.RULES, layers.RULES, indexing.RULES, losses.RULES, gradients.RULES)
+                factorisations.RULES, layers.RULES, indexing.RULES, losses.RULES, gradients.RULES,
+                special.RULES)
 
 
 def _number(x: Any) -> Any:
