@@ -45,7 +45,8 @@ SECONDS, MEMORY, AT_ONCE = 30, 12 << 30, 128        # of a sample; bytes of addr
 
 class Called(torch.nn.Module):
     """One operator with its arguments, of which the float and integer tensors are inputs. `told`: what PyTorch's own
-    tests make of its result, where only that is defined (an eigenvector has a sign of its own)."""
+    tests make of its result, where only that is defined (an eigenvector has a sign of its own). Complex
+    results are compared as pairs."""
 
     def __init__(self, function: Any, leaves: list[Any], spec: Any, told: Callable[[Any], Any]):
         super().__init__()
@@ -56,7 +57,8 @@ class Called(torch.nn.Module):
         leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         result = self.told(self.function(*args, **kwargs))
-        return tuple(t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor))
+        found = [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+        return tuple(torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in found)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor.config
 from torch import nn as tnn
 
 import graphc as gc
@@ -224,6 +225,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=15, help="no new model after so long")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    torch._inductor.config.compile_threads = 1          # no workers, which would outlive what they are measured beside
     end, found, said = time.perf_counter() + 60 * options.minutes, list[Line](), set[str]()
     for model in models():
         if options.only and not any(text in model.name for text in options.only):

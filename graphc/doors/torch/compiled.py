@@ -14,6 +14,7 @@ from graphc.doors.torch.interpret import Problem, interpret
 from graphc.doors.torch.partition import NotCompiled
 from graphc.doors.torch.program import TorchProgram, Ref
 from graphc.doors.torch.read import FxReader, array_of
+from graphc.doors.torch.rules.complex_numbers import Complex
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.ir.dims import evaluate
@@ -63,6 +64,8 @@ class CompiledPart:
             made: list[tuple[Any, Any]] = []
             for value in program.outputs.values():
                 found = env[value.name] if isinstance(value, Ref) else value
+                if isinstance(found, Complex):
+                    raise NotCompiled([Problem("output", "complex numbers that leave the program", None)])
                 if isinstance(found, gc.Array):
                     made.append((tensor_of if found.dtype is bf16 else torch.from_numpy, len(outputs)))
                     outputs.append(found)
