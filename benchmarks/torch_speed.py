@@ -9,6 +9,7 @@ import importlib.util
 import math
 import statistics
 import time
+import timeit
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -203,6 +204,19 @@ def lines(model: Model, without: Sequence[str], threads: int, said: set[str]) ->
     yield Line(model.name, f"training step, batch {BATCHES[-1]}", alternated(calls), took)
 
 
+def call() -> str:
+    """What tensors cost as arguments, over numpy's arrays."""
+    @gc.graph
+    def total(a: gc.f32[4], b: gc.f32[4], c: gc.f32[4], d: gc.f32[4], e: gc.f32[4], f: gc.f32[4], g: gc.f32[4],
+              h: gc.f32[4], i: gc.f32[4], j: gc.f32[4]) -> Any:
+        return a + b + c + d + e + f + g + h + i + j
+    run, tensors = gc.compile(total, threads=1), [torch.randn(4) for _ in range(10)]
+    arrays = [t.numpy() for t in tensors]
+    least = {name: 1e6 / 1000 * min(timeit.repeat(lambda given=given: run(*given), number=1000, repeat=15))
+             for name, given in (("arrays", arrays), ("tensors", tensors))}
+    return f"a call with ten arrays {least['arrays']:.2f} us, with ten tensors {least['tensors']:.2f} us"
+
+
 def summary(found: Sequence[Line]) -> Iterator[str]:
     """The means, and what is slower than it should be."""
     for text, of in (("inference", [x for x in found if "training" not in x.mode]),
@@ -227,6 +241,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(options.threads)
     torch._inductor.config.compile_threads = 1          # no workers, which would outlive what they are measured beside
     end, found, said = time.perf_counter() + 60 * options.minutes, list[Line](), set[str]()
+    print(call(), flush=True)
     for model in models():
         if options.only and not any(text in model.name for text in options.only):
             continue

@@ -39,6 +39,7 @@ ROWS = [
     ("special_erfcx.default", (LARGE,), {}, np.array([float(mp.exp(mp.mpf(x) ** 2) * mp.erfc(x)) for x in LARGE])),
     ("special_i0e.default", (LARGE,), {}, np.array([float(mp.besseli(0, x) * mp.exp(-abs(x))) for x in LARGE])),
     ("special_i1e.default", (-LARGE,), {}, np.array([float(mp.besseli(1, -x) * mp.exp(-abs(x))) for x in LARGE])),
+    ("angle.default", (GAPS,), {}, np.where(np.isnan(GAPS), np.nan, np.angle(np.nan_to_num(GAPS))).astype(np.float32)),
     ("dist.default", (X, Y[:1], 3), {}, np.float32((np.abs(X - Y[:1]) ** 3).sum() ** (1 / 3))),
     ("_cdist_forward.default", (X, np.where(B, X, Y)[:2], 0.0, None), {}, (X[:, None] != np.where(B, X, Y)[:2]).sum(-1).astype(np.float32)),
     ("index_reduce.default", (X, 1, np.array([3, 0, 3]), Y[:, :3], "mean"), {"include_self": False}, np.stack(
@@ -182,7 +183,7 @@ COMPLEX_ROWS = [
     ("add.Tensor", (Z, W), {"alpha": 2}, Z + 2 * W), ("sub.Tensor", (Z.real, W), {}, Z.real - W), ("abs.default", (Z * 1e300,), {}, np.abs(Z) * 1e300),
     ("angle.default", (Z,), {}, np.angle(Z)), ("_conj.default", (Z,), {}, Z.conj()), ("imag.default", (Z,), {}, Z.imag),
     ("exp.default", (Z,), {}, np.exp(Z)), ("view_as_real.default", (Z,), {}, np.stack([Z.real, Z.imag], -1)),
-    ("polar.default", (np.abs(Z), np.angle(Z)), {}, Z), ("complex.default", (Z.real, Z.imag), {}, Z),
+    ("polar.default", (np.abs(Z), np.angle(Z)), {}, Z), ("complex.default", (Z.real, Z.imag), {}, Z), ("complex.default", (Z.real, Z.imag[0]), {}, Z.real + 1j * Z.imag[0]),
     ("permute.default", (Z, (2, 0, 1)), {}, Z.transpose(2, 0, 1)), ("cat.default", ((Z, W), 1), {}, np.concatenate([Z, W], 1)),
     ("where.self", (Z.real > 0, Z, W), {}, np.where(Z.real > 0, Z, W)), ("bmm.default", (Z, W.swapaxes(1, 2)), {}, Z @ W.swapaxes(1, 2)),
     ("sum.dim_IntList", (Z, (1,)), {}, Z.sum(1)), ("_fft_c2c.default", (Z, (1, 2), 2, True), {}, np.fft.fftn(Z, axes=(1, 2), norm="forward")),

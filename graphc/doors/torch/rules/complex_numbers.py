@@ -123,6 +123,13 @@ def _polar(size: Array, angle: Array) -> Complex:
     return Complex(size * gc.cos(angle), size * gc.sin(angle))
 
 
+def _broadcast(x: Array, y: Array) -> list[Array]:
+    """Both in their common type and shape."""
+    x, y = floating(x, y)
+    shape = (gc.stop_gradient(x) + gc.stop_gradient(y)).shape
+    return [gc.broadcast_to(part, shape) for part in (x, y)]
+
+
 def _power(x: Complex, n: Any) -> Complex:
     if n != 2:
         raise GraphError(f"a power of complex numbers: only the second, got {n}")
@@ -176,7 +183,7 @@ LINEAR = (
 RULES: dict[str, Rule] = {
     **{name: _by_parts(rule) for name, rule in REAL_RULES.items() if name.split(".")[0] in LINEAR},
     "view_as_complex.default": Complex.of_pairs, "view_as_real.default": lambda x: Complex.of(x).pairs(),
-    "complex.default": lambda x, y: Complex(*floating(x, y)), "polar.default": lambda x, y: _polar(*floating(x, y)),
+    "complex.default": lambda x, y: Complex(*_broadcast(x, y)), "polar.default": lambda x, y: _polar(*floating(x, y)),
     "real.default": lambda x: x.real, "imag.default": lambda x: x.imag, "abs.default": _size,
     "angle.default": lambda x: gc.atan2(x.imag, x.real), "_to_copy.default": lambda x, **_: Complex.of(x),
     **{f"{name}.default": lambda x: Complex(x.real, -x.imag) for name in ("_conj", "conj", "_conj_physical")},

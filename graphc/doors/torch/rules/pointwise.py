@@ -7,7 +7,6 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type, filled, floating, of_common, of_floats, promoted, result_type
-from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_
 
 Array = gc.Array
@@ -208,10 +207,10 @@ def _mvlgamma(x: Array, p: int) -> Array:
     return sum((gc.lgamma(x - j / 2) for j in range(p)), gc.full((), p * (p - 1) / 4 * 1.1447298858494002, x.dtype))
 
 
-def _refused(name: str, advice: str) -> Rule:
-    def rule(*_: Any, **__: Any) -> Any:
-        raise GraphError(f"{name}: {advice}")
-    return rule
+def _angle(x: Array) -> Array:
+    """Of a real number: pi of a negative one, else 0."""
+    x, = floating(x)
+    return gc.where(gc.isnan(x), x, gc.where(x < 0, as_type(pi, x.dtype), as_type(0, x.dtype)))
 
 
 _FLOATS = {
@@ -282,7 +281,8 @@ RULES: dict[str, Rule] = {
     "isfinite.default": lambda x: gc.isfinite(*floating(x)),
     "isposinf.default": lambda x: gc.equal(*floating(x, inf)),
     "isneginf.default": lambda x: gc.equal(*floating(x, -inf)),
-    "isin.Tensor_Tensor": _isin, "isin.Tensor_Scalar": _isin, "nan_to_num.default": _nan_to_num,
+    "angle.default": _angle, "isin.Tensor_Tensor": _isin, "isin.Tensor_Scalar": _isin,
+    "nan_to_num.default": _nan_to_num,
     **{f"where.{form}": _where for form in ("self", "ScalarOther", "ScalarSelf", "Scalar")},
     "clamp.default": _clamp, "clamp.Tensor": _clamp, "clamp_min.default": _clamp, "clamp_min.Tensor": _clamp,
     "clamp_max.default": lambda x, high: _clamp(x, None, high),
