@@ -14,13 +14,11 @@ import json
 import os
 import resource
 import selectors
-import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +28,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 import graphc as gc
+from benchmarks.deadline import deadline
 from graphc.doors.torch.compiled import tensor_of
 from graphc.errors import GraphError
 from graphc.ir.interp import evaluate
@@ -45,18 +44,21 @@ SECONDS, MEMORY, AT_ONCE = 30, 12 << 30, 128        # of a sample; bytes of addr
 
 
 class Called(torch.nn.Module):
-    """One operator with its arguments, of which the float and integer tensors are inputs."""
+    """One operator with its arguments, of which the float and integer tensors are inputs. `told`: what PyTorch's own
+    tests make of its result, where only that is defined (an eigenvector has a sign of its own). Complex
+    results are compared as pairs."""
 
-    def __init__(self, function: Any, leaves: list[Any], spec: Any):
+    def __init__(self, function: Any, leaves: list[Any], spec: Any, told: Callable[[Any], Any]):
         super().__init__()
-        self.function, self.leaves, self.spec = function, leaves, spec
+        self.function, self.leaves, self.spec, self.told = function, leaves, spec, told
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         given = iter(tensors)
         leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        result = self.function(*args, **kwargs)
-        return tuple(t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor))
+        result = self.told(self.function(*args, **kwargs))
+        found = [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+        return tuple(torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in found)
 
 
 @dataclass
@@ -79,7 +81,7 @@ def modules(op: Any, dtype: torch.dtype, gradient: bool, most: int) -> Iterator[
         wanted = [leaf.requires_grad for leaf in leaves if isinstance(leaf, torch.Tensor)]
         for tensor, wants in zip(tensors, wanted):
             tensor.requires_grad_(wants and gradient)
-        yield Called(op.op, leaves, spec), tensors
+        yield Called(op.op, leaves, spec, sample.output_process_fn_grad), tensors
 
 
 class Unanswered(Exception):
@@ -137,34 +139,19 @@ def agree(found: Any, wanted: Any, dtype: torch.dtype) -> None:
         torch.testing.assert_close(made, b.detach(), equal_nan=True, **TOLERANCE[dtype])
 
 
-class TooLong(Exception):
-    """A sample takes more than its time."""
-
-
-@contextmanager
-def limited(seconds: int) -> Iterator[None]:
-    """TooLong after some seconds of computing, as soon as Python runs again."""
-    def stop(*_: object) -> None:
-        raise TooLong
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[str, str]:
-    """How a sample ends, and why. What PyTorch cannot run on tensors of their own memory, or gives no tensor for, is no
-    sample."""
+    """How a sample ends, and why. What PyTorch cannot run on tensors of their own memory, gives no tensor for, or
+    draws at random, is no sample."""
     try:
-        if not module(*tensors):
+        first, again = module(*tensors), module(*tensors)
+        if not first:
             return "no sample", "its result is no tensor"
+        if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, again)):
+            return "no sample", "it is drawn at random"
     except Exception as error:
         return "no sample", str(error)
     try:
-        with warnings.catch_warnings(), limited(SECONDS):
+        with warnings.catch_warnings(), deadline(SECONDS):
             warnings.simplefilter("ignore")
             compare(kind, module, tensors)
         return "agrees", ""
@@ -174,7 +161,7 @@ def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[
         return "differs", str(error)
     except Unanswered as error:
         return "no sample", str(error)
-    except TooLong:
+    except TimeoutError:
         return "too long", f"more than {SECONDS} s"
     except Exception as error:
         return "crashes", f"{type(error).__name__}: {error}"
@@ -221,10 +208,11 @@ def work(kind: str, names: Sequence[str], most: int) -> None:
         print(json.dumps([name, counts.outcome, counts.reasons]), flush=True)
 
 
-def worked(kind: str, names: Sequence[str], most: int) -> Iterator[tuple[str, Counts]]:
-    """The counts of operators, from processes that are begun anew after one that ended or hung."""
+def worked(kind: str, names: Sequence[str], most: int, end: float) -> Iterator[tuple[str, Counts]]:
+    """The counts of operators, from processes that are begun anew after one that ended or hung. `end`: when the last
+    operator may begin."""
     left = list(names)
-    while left:
+    while left and time.perf_counter() < end:
         command = [sys.executable, "-m", "benchmarks.torch_opinfo", "--kind", kind, "--samples", str(most), "--work",
                    json.dumps(left[:AT_ONCE])]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -236,6 +224,10 @@ def worked(kind: str, names: Sequence[str], most: int) -> Iterator[tuple[str, Co
             else:
                 done += 1
                 yield found[0], Counts(collections.Counter(found[1]), found[2])
+                if time.perf_counter() > end:
+                    process.kill()
+                    process.wait()
+                    return
         process.wait()
         if done < len(left[:AT_ONCE]):
             reason = f"the process ended with {process.returncode} at sample {at}"
@@ -266,27 +258,42 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", action="append", help="operators whose name contains it")
     parser.add_argument("--samples", type=int, default=6, help="of each operator, at most")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
+    parser.add_argument("--out", help="a file of counts: operators that are in it are not tried again, others added")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new operators after so long")
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work is not None:
         work(options.kind[0], options.work, options.samples)
         return
     part, parts = map(int, options.part.split("/"))
+    end = time.perf_counter() + 60 * options.minutes
     for kind in options.kind or KINDS:
         names = [title(op) for op in chosen(kind)][part::parts]
         names = [n for n in names if not options.only or any(word in n for word in options.only)]
-        total: collections.Counter[str] = collections.Counter()
-        start = time.perf_counter()
-        for name, counts in worked(kind, names, options.samples):
-            total += counts.outcome
+        done = _kept(options.out, kind)
+        for name, counts in worked(kind, [n for n in names if n not in done], options.samples, end):
+            done[name] = counts
+            if options.out:
+                with open(options.out, "a") as file:
+                    file.write(json.dumps([kind, name, counts.outcome, counts.reasons]) + "\n")
             if bad := {k: n for k, n in counts.outcome.items() if k != "agrees"}:
                 print(f"{kind} {name}: {bad}")
                 for reason in counts.reasons:
                     print("    ", reason)
                 sys.stdout.flush()
+        total = sum((done[n].outcome for n in names if n in done), collections.Counter[str]())
         tried = sum(total.values()) - total["no sample"]
         print(f"{kind}: {total['agrees']} of {tried} samples agree ({100 * total['agrees'] / max(tried, 1):.1f} %), "
-              f"{dict(total)}, {time.perf_counter() - start:.0f} s", flush=True)
+              f"{dict(total)}, of {sum(n in done for n in names)} of {len(names)} operators", flush=True)
+
+
+def _kept(path: str | None, kind: str) -> dict[str, Counts]:
+    """What a file of an earlier run says of a kind."""
+    if path is None or not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        rows = [json.loads(line) for line in file]
+    return {name: Counts(collections.Counter(outcome), reasons) for of, name, outcome, reasons in rows if of == kind}
 
 
 if __name__ == "__main__":

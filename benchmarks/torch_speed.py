@@ -1,100 +1,257 @@
-"""Models of PyTorch through graphc against PyTorch eager, in alternating turns: inference and the training step, with
-the times of the first calls."""
+"""Models of PyTorch through graphc against PyTorch eager, Inductor, ONNX Runtime and OpenVINO, as far as these are
+there, in alternating turns: inference of one sample and of eight, and the training step, with the times of the first
+calls. What cannot be built is said once."""
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib.util
+import math
 import statistics
 import time
-from collections.abc import Callable
+import timeit
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+import torch._inductor.config
 from torch import nn as tnn
 
 import graphc as gc
-from benchmarks.torch_zoo import Tagger
+from benchmarks.torch_zoo import IMAGES, TIMM, VISION, Model, Tagger, of_images, of_text, of_timm, of_vision
 from graphc import nn, optim
 from graphc.doors.torch.backend import graphc
 
-TURN, TURNS = 0.2, 7
+SECONDS, TURNS, LEAST_CALLS = 0.15, 7, 1            # of a turn; turns; calls in it
+BATCHES = (1, 8)
+RATE = 1e-4
+PEERS = ("eager", "inductor", "onnxruntime", "openvino")
+OURS = ("from_torch", "torch.compile")
+SLOWER = 1.1
+
+Call = Callable[[], Any]
 
 
-def models() -> dict[str, tuple[tnn.Module, torch.Tensor]]:
-    """Small ones of each kind, dropout off."""
+def models() -> Iterator[Model]:
+    """Small ones of each kind, dropout off; then some of the zoo."""
     layer = tnn.TransformerEncoderLayer(128, 4, 256, dropout=0.0, batch_first=True)
-    return {
-        "MLP 784-512-512-10, batch 64": (tnn.Sequential(tnn.Linear(784, 512), tnn.ReLU(), tnn.Linear(512, 512),
-                                                        tnn.ReLU(), tnn.Linear(512, 10)), torch.randn(64, 784)),
-        "CNN 28x28, batch 16": (tnn.Sequential(
+    rows: dict[str, tuple[Callable[[], tnn.Module], Callable[[], torch.Tensor]]] = {
+        "MLP 784-512-512-10": (lambda: tnn.Sequential(tnn.Linear(784, 512), tnn.ReLU(), tnn.Linear(512, 512),
+                                                      tnn.ReLU(), tnn.Linear(512, 10)), lambda: torch.randn(8, 784)),
+        "CNN 28x28": (lambda: tnn.Sequential(
             tnn.Conv2d(1, 32, 3), tnn.BatchNorm2d(32), tnn.ReLU(), tnn.Conv2d(32, 64, 3), tnn.ReLU(), tnn.MaxPool2d(2),
-            tnn.Flatten(), tnn.Linear(9216, 10)), torch.randn(16, 1, 28, 28)),
-        "Transformer 2x128, T = 64, batch 8": (tnn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
-                                               torch.randn(8, 64, 128)),
-        "LSTM 128, T = 64, batch 16": (Tagger(tnn.LSTM(16, 128, batch_first=True), 128),
-                                       torch.randint(0, 50, (16, 64)))}
+            tnn.Flatten(), tnn.Linear(9216, 10)), lambda: torch.randn(8, 1, 28, 28)),
+        "Transformer 2x128, T = 64": (lambda: tnn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+                                      lambda: torch.randn(8, 64, 128)),
+        "LSTM 128, T = 64": (lambda: Tagger(tnn.LSTM(16, 128, batch_first=True), 128),
+                             lambda: torch.randint(0, 50, (8, 64)))}
+    for name, (make, x) in rows.items():
+        yield Model(name, lambda make=make, x=x: (make(), [x()]))
+    if importlib.util.find_spec("transformers"):
+        yield from (of_text(family, False) for family in ("Bert", "GPT2", "Llama"))
+        yield from (of_images(family, IMAGES[family]) for family in ("ViT", "ConvNext"))
+    if importlib.util.find_spec("torchvision"):
+        yield from (of_vision(name, VISION[name]) for name in ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"))
+    if importlib.util.find_spec("timm"):
+        yield from (of_timm(name, TIMM[name]) for name in ("mixer_s32_224", "deit_tiny_patch16_224"))
 
 
-def alternated(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+@dataclass
+class Line:
+    """Of one model in one mode: milliseconds of a call, seconds of the first one."""
+    model: str
+    mode: str
+    times: dict[str, float]
+    first: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Our time (from_torch's) as a share of the best peer's."""
+        return self.times[OURS[0]] / min(t for name, t in self.times.items() if name in PEERS)
+
+    def __str__(self) -> str:
+        return (f"{self.model}, {self.mode}: " + ", ".join(f"{k} {v:.3f}" for k, v in self.times.items())
+                + f" ms; {self.ratio:.2f} of the best peer; first call: "
+                + ", ".join(f"{k} {v:.1f} s" for k, v in self.first.items()))
+
+
+def alternated(calls: dict[str, Call]) -> dict[str, float]:
     """The median milliseconds of a call of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(TURNS):
         for name, call in calls.items():
-            end = time.perf_counter() + TURN
-            while time.perf_counter() < end:
+            end, count = time.perf_counter() + SECONDS, 0
+            while count < LEAST_CALLS or time.perf_counter() < end:
                 start = time.perf_counter()
                 call()
                 times[name].append(time.perf_counter() - start)
+                count += 1
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
 
-def first(call: Callable[[], Any]) -> float:
-    """Seconds of the first call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def built(makers: dict[str, Callable[[], Call]], said: set[str]) -> tuple[dict[str, Call], dict[str, float]]:
+    """The calls that could be made and made once, and the seconds of that."""
+    calls: dict[str, Call] = {}
+    took: dict[str, float] = {}
+    for name, make in makers.items():
+        start = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                call = make()
+                call()
+        except Exception as error:
+            if name in OURS:
+                raise
+            reason = f"without {name}: {type(error).__name__}: {str(error)[:200]}".replace("\n", " ")
+            if reason not in said:
+                print(reason, flush=True)
+            said.add(reason)
+            continue
+        took[name] = time.perf_counter() - start
+        calls[name] = call
+    return calls, took
+
+
+def inference(module: tnn.Module, inputs: Sequence[torch.Tensor], threads: int) -> dict[str, Callable[[], Call]]:
+    """How each answers."""
+    arrays = [t.numpy() for t in inputs]
+
+    def ours() -> Call:
+        run = gc.compile(gc.from_torch(module, *inputs), threads=threads)
+        return lambda: run(*arrays)
+
+    def compiled(backend: Any) -> Callable[[], Call]:
+        def make() -> Call:
+            torch._dynamo.reset()
+            function = torch.compile(module, backend=backend)
+            return lambda: function(*inputs)
+        return make
+    return {"eager": lambda: lambda: module(*inputs), OURS[0]: ours, OURS[1]: compiled(graphc),
+            "inductor": compiled("inductor"), "onnxruntime": lambda: _onnxruntime(module, inputs, threads),
+            "openvino": lambda: _openvino(module, inputs, threads)}
+
+
+def _onnxruntime(module: tnn.Module, inputs: Sequence[torch.Tensor], threads: int) -> Call:
+    """The same network in ONNX Runtime, by way of `gc.to_onnx`."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    model = gc.to_onnx(gc.from_torch(module, *inputs), seed=0)         # its own values
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {given.name: t.numpy() for given, t in zip(session.get_inputs(), inputs)}
+    return lambda: session.run(None, feed)
+
+
+def _openvino(module: tnn.Module, inputs: Sequence[torch.Tensor], threads: int) -> Call:
+    import openvino
+    model = openvino.convert_model(module, example_input=tuple(inputs))
+    request = openvino.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads,
+                                                           "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    arrays = [t.numpy() for t in inputs]
+    return lambda: request.infer(arrays)
+
+
+def training(module: tnn.Module, inputs: Sequence[torch.Tensor], threads: int) -> dict[str, Callable[[], Call]]:
+    """How each does a step of AdamW on the squared error."""
+    with torch.no_grad():
+        target = torch.randn(module(*inputs).shape)
+    arrays, y = [t.numpy() for t in inputs], target.numpy()
+
+    def stepped(backend: Any = None) -> Callable[[], Call]:
+        def make() -> Call:
+            trained = copy.deepcopy(module).train()
+            optimizer = torch.optim.AdamW(trained.parameters(), RATE)
+            if backend is not None:
+                torch._dynamo.reset()
+            answer = trained if backend is None else torch.compile(trained, backend=backend)
+
+            def step() -> None:
+                loss = tnn.functional.mse_loss(answer(*inputs), target)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            return step
+        return make
+
+    def ours() -> Call:
+        step = gc.train_step(gc.from_torch(copy.deepcopy(module).train(), *inputs), loss=nn.mse,
+                             optimizer=optim.AdamW(RATE), threads=threads, y=gc.f32[tuple(target.shape)])
+        return lambda: step(*arrays, y)
+    return {"eager": stepped(), OURS[0]: ours, OURS[1]: stepped(graphc), "inductor": stepped("inductor")}
+
+
+def sized(inputs: Sequence[torch.Tensor], batch: int) -> list[torch.Tensor]:
+    """The inputs with so many samples."""
+    return [torch.cat([t] * -(-batch // len(t)))[:batch].contiguous() for t in inputs]
+
+
+def lines(model: Model, without: Sequence[str], threads: int, said: set[str]) -> Iterator[Line]:
+    """All modes of a model."""
+    torch.manual_seed(0)
+    module, inputs = model.make()
+    module.eval()
+    for batch in BATCHES:
+        makers = {k: v for k, v in inference(module, sized(inputs, batch), threads).items() if k not in without}
+        with torch.inference_mode():
+            calls, took = built(makers, said)
+            yield Line(model.name, f"batch {batch}", alternated(calls), took)
+    makers = {k: v for k, v in training(module, sized(inputs, BATCHES[-1]), threads).items() if k not in without}
+    calls, took = built(makers, said)
+    yield Line(model.name, f"training step, batch {BATCHES[-1]}", alternated(calls), took)
+
+
+def call() -> str:
+    """What tensors cost as arguments, over numpy's arrays."""
+    @gc.graph
+    def total(a: gc.f32[4], b: gc.f32[4], c: gc.f32[4], d: gc.f32[4], e: gc.f32[4], f: gc.f32[4], g: gc.f32[4],
+              h: gc.f32[4], i: gc.f32[4], j: gc.f32[4]) -> Any:
+        return a + b + c + d + e + f + g + h + i + j
+    run, tensors = gc.compile(total, threads=1), [torch.randn(4) for _ in range(10)]
+    arrays = [t.numpy() for t in tensors]
+    least = {name: 1e6 / 1000 * min(timeit.repeat(lambda given=given: run(*given), number=1000, repeat=15))
+             for name, given in (("arrays", arrays), ("tensors", tensors))}
+    return f"a call with ten arrays {least['arrays']:.2f} us, with ten tensors {least['tensors']:.2f} us"
+
+
+def summary(found: Sequence[Line]) -> Iterator[str]:
+    """The means, and what is slower than it should be."""
+    for text, of in (("inference", [x for x in found if "training" not in x.mode]),
+                     ("training step", [x for x in found if "training" in x.mode])):
+        if of:
+            mean = math.exp(float(np.mean([math.log(x.ratio) for x in of])))
+            yield f"{text}: geometric mean {mean:.2f} of the best peer's time, {len(of)} lines"
+    yield from (f"slower: {x.model}, {x.mode}: {x.ratio:.2f}" for x in found if x.ratio > SLOWER)
+    firsts = [x.first[OURS[0]] / x.first["inductor"] for x in found if "inductor" in x.first]
+    if firsts:
+        yield f"first call: geometric mean {math.exp(float(np.mean(np.log(firsts)))):.2f} of Inductor's"
 
 
 def main(arguments: list[str]) -> None:
-    """Prints a line for each model and mode."""
+    """Prints a line for each model and mode, then the means."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks torch speed")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", action="append", help="models whose name contains it")
+    parser.add_argument("--without", action="append", default=[], choices=[*PEERS[1:], OURS[1]])
+    parser.add_argument("--minutes", type=float, default=15, help="no new model after so long")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    for name, (module, x) in models().items():
-        array = x.numpy()
-        made: dict[str, Any] = {}
-
-        def read(module: tnn.Module = module, x: torch.Tensor = x, made: dict[str, Any] = made) -> None:
-            made["run"] = gc.compile(gc.from_torch(module.eval(), x), threads=options.threads)
-        took = first(read)
-        compiled = torch.compile(module.eval(), backend=graphc)
-        with torch.inference_mode():
-            began = first(lambda: compiled(x))
-            found = alternated({"eager": lambda: module(x), "from_torch": lambda: made["run"](array),
-                                "torch.compile": lambda: compiled(x)})
-        print(f"{name}, inference: " + ", ".join(f"{k} {v:.3f} ms" for k, v in found.items())
-              + f"; first call: from_torch {took:.1f} s, torch.compile {began:.1f} s", flush=True)
-        with torch.no_grad():
-            target = torch.randn(module(x).shape)
-        module.train()
-        optimizer = torch.optim.AdamW(module.parameters(), 1e-4)
-
-        def eager(module: tnn.Module = module, x: torch.Tensor = x, target: torch.Tensor = target,
-                  optimizer: torch.optim.Optimizer = optimizer) -> None:
-            loss = tnn.functional.mse_loss(module(x), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        def stepped(module: tnn.Module = module, x: torch.Tensor = x, target: torch.Tensor = target,
-                    made: dict[str, Any] = made) -> None:
-            made["step"] = gc.train_step(gc.from_torch(module, x), loss=nn.mse, optimizer=optim.AdamW(1e-4),
-                                         threads=options.threads, y=gc.f32[tuple(target.shape)])
-        took = first(stepped)
-        y = target.numpy()
-        found = alternated({"eager": eager, "from_torch": lambda: made["step"](array, y)})
-        print(f"{name}, training step: " + ", ".join(f"{k} {v:.3f} ms" for k, v in found.items())
-              + f"; first call: from_torch {took:.1f} s", flush=True)
+    torch._inductor.config.compile_threads = 1          # no workers, which would outlive what they are measured beside
+    end, found, said = time.perf_counter() + 60 * options.minutes, list[Line](), set[str]()
+    print(call(), flush=True)
+    for model in models():
+        if options.only and not any(text in model.name for text in options.only):
+            continue
+        if time.perf_counter() > end:
+            print(f"no time for {model.name}")
+            continue
+        for line in lines(model, options.without, options.threads, said):
+            found.append(line)
+            print(line, flush=True)
+    print("\n".join(summary(found)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Module(Pictured):
     """
 
     hands_on = False                    # to others whatever it is called with, arrays or not
+    stands_alone = False                # takes no arrays: an imported model that only makes some
     maps_last_axis = False              # by a matrix
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -24,7 +24,7 @@ def trace_network(net: Callable[..., Any], training: bool = False, /, **types: T
     """
     root = as_module(net)
     with Trace(network_name(net), training) as trace, rooted(root):
-        arrays = inputs(trace, types)
+        arrays = {} if not types and root.stands_alone else inputs(trace, types)
         return finish(trace, call(root, arrays), user_loc())
 
 

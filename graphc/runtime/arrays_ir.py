@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
 from graphc.codegen.routines.values import I1, I32, I64, Elements, Ptr, Records
+from graphc.runtime.dlpack_ir import foreign_data
 from graphc.runtime.entry_layout import (
     CONTIGUOUS_AND_ALIGNED,
     OWNED,
@@ -60,6 +61,21 @@ def fits(f: RoutineBody, array: ArrayObject, spec: SpecRecord) -> I1:
 
 
 @routine
+def input_pointers(f: RoutineBody, d: EntryRecord, args: Objects, count: I64, table: Pointers) -> I1:
+    """Whether each argument fits its spec; then the table has where their data start."""
+    specs = d.input_specs.value
+    with f.for_(count) as i:
+        array, spec = args[i].value, specs[i]
+        with f.if_(fits(f, array, spec)):
+            table[i].value = array.data.value
+        with f.else_():
+            data = foreign_data(f, array, spec, d.foreign.value)
+            f.return_if(data.is_null(), False)
+            table[i].value = data
+    return f.given(True, I1)
+
+
+@routine
 def data_pointers(f: RoutineBody, arrays: Objects, count: I64, table: Pointers) -> None:
     """Where their data starts."""
     with f.for_(count) as i:
@@ -68,11 +84,13 @@ def data_pointers(f: RoutineBody, arrays: Objects, count: I64, table: Pointers) 
 
 # ---- out=
 @routine
-def given_outputs(f: RoutineBody, d: EntryRecord, args: Objects, names: Ptr, outs: Objects) -> I1:
-    """Whether the only keyword is out= with arrays that can be written as they are; then they are put into `outs`."""
+def given_outputs(f: RoutineBody, d: EntryRecord, out: ArrayObject, names: Ptr, outs: Objects, inputs: Pointers,
+                  outputs: Pointers) -> I1:
+    """Whether the only keyword is out=, and `out` arrays that can be written as they are; then they are put into `outs`
+    and where their data start into `outputs`. `inputs`: where the arguments' data start."""
     f.return_if(PyTuple_Size(f, names) != 1, False)
     f.return_if(~PyTuple_GetItem(f, names, 0).same_as(d.out_word.value), False)
-    nargs, count, out = d.n_inputs.value, d.n_outputs.value, args[d.n_inputs.value].value
+    nargs, count = d.n_inputs.value, d.n_outputs.value
     with f.if_(d.result.value == RESULT_KINDS["array"]):
         outs[0].value = out
     with f.else_():
@@ -83,21 +101,22 @@ def given_outputs(f: RoutineBody, d: EntryRecord, args: Objects, names: Ptr, out
             outs[i].value = ArrayObject.of(PyTuple_GetItem(f, out, i))
     specs = d.output_specs.value
     f.return_if(~all_fit(f, outs, count, specs), False)
+    data_pointers(f, outs, count, outputs)
     with f.for_(count) as j:
-        this, spec = outs[j].value, specs[j]
-        f.return_if(this.flags.value & WRITEABLE == 0, False)
-        f.return_if(~are_apart(f, this, spec, args, d.input_specs.value, nargs), False)
-        f.return_if(~are_apart(f, this, spec, outs, specs, j), False)
+        start, spec = outputs[j].value, specs[j]
+        f.return_if(outs[j].value.flags.value & WRITEABLE == 0, False)
+        f.return_if(~are_apart(f, start, spec, inputs, d.input_specs.value, nargs), False)
+        f.return_if(~are_apart(f, start, spec, outputs, specs, j), False)
     return f.given(True, I1)
 
 
 @routine
-def are_apart(f: RoutineBody, array: ArrayObject, spec: SpecRecord, arrays: Objects, specs: Specs, count: I64) -> I1:
-    """Whether the memory of `array` meets that of none of the `count` arrays."""
-    start = array.data.value.to_int()
+def are_apart(f: RoutineBody, data: Ptr, spec: SpecRecord, others: Pointers, specs: Specs, count: I64) -> I1:
+    """Whether the memory of the array at `data` meets that of none of the `count` others."""
+    start = data.to_int()
     end = start + spec.nbytes.value
     with f.for_(count) as i:
-        other = arrays[i].value.data.value.to_int()
+        other = others[i].value.to_int()
         is_apart = (end <= other) | (other + specs[i].nbytes.value <= start)
         f.return_if(~is_apart, False)
     return f.given(True, I1)

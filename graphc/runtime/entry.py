@@ -11,7 +11,8 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from graphc.codegen.routines.values import Field
-from graphc.runtime.entry_layout import RESULT_KINDS, EntryRecord
+from graphc.runtime.dlpack import FOREIGN, element_code
+from graphc.runtime.entry_layout import RESULT_KINDS, EntryRecord, SpecRecord
 from graphc.runtime.memory import address
 from graphc.runtime.native import native
 from graphc.runtime.result_memory import handler
@@ -42,6 +43,7 @@ class Descriptor:
         self._set(EntryRecord.main, main)
         self._set(EntryRecord.input_specs, address(input_specs[0]))
         self._set(EntryRecord.output_specs, address(output_specs[0]))
+        self._set(EntryRecord.foreign, address(FOREIGN.words))
         self._set(EntryRecord.keys, address(keys))
         self._set(EntryRecord.lock, lock)
         self._set(EntryRecord.out_word, id(OUT))
@@ -121,6 +123,8 @@ def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list[object]]:
     """`SpecRecord`s, and what they point to."""
     dims = [np.array(spec.type.shape or (0,), np.int64) for spec in specs]
     dtypes = [spec.type.dtype.np for spec in specs]
-    rows = [(id(dtype), len(spec.type.shape), address(d), spec.type.nbytes)
-            for dtype, spec, d in zip(dtypes, specs, dims)]
-    return np.array(rows, np.int64).reshape(-1), [dims, dtypes]
+    rows = np.zeros((len(specs), SpecRecord.size // 8), np.int64)
+    for row, dtype, spec, d in zip(rows, dtypes, specs, dims):
+        row[:4] = id(dtype), len(spec.type.shape), address(d), spec.type.nbytes
+        row[4:].view(np.int32)[:] = element_code(spec.type.dtype), dtype.itemsize
+    return rows.reshape(-1), [dims, dtypes]

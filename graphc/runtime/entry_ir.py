@@ -1,16 +1,18 @@
 """The Python entry: a METH_FASTCALL function that serves every executable by reading its record.
 
 `self` is a tuple whose first item is the record's address. Each argument is checked against its spec through the public
-layout of PyArrayObject; whatever is not exactly as expected goes to the Python callable `slow` with the same arguments,
-which converts or complains. Frames (context, arena, scratch) are taken and given back while the GIL is held, so that
-their free list needs no atomics.
+layout of PyArrayObject, or, of other libraries' arrays, through the C functions that DLPack lets their types offer;
+whatever is not exactly as expected goes to the Python callable `slow` with the same arguments, which converts or
+complains. Frames (context, arena, scratch) are taken and given back while the GIL is held, so that their free list
+needs no atomics.
 """
 from __future__ import annotations
 
 from graphc.codegen.abi import RETURN_OK, STATUS_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Global, Ptr
-from graphc.runtime.arrays_ir import Objects, all_fit, data_pointers, drop, given_outputs, make_outputs, result
+from graphc.runtime.arrays_ir import (
+    Objects, data_pointers, drop, given_outputs, input_pointers, make_outputs, result)
 from graphc.runtime.entry_layout import BUSY, EntryRecord, FrameMemory, FreeFrames, LockMemory
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import FREE, HELD, gc_unlock
@@ -34,15 +36,14 @@ def gc_entry(f: RoutineBody, self: Ptr, args: Objects, nargs: I64, names: Ptr) -
     d = EntryRecord.of(PyLong_AsVoidPtr(f, PyTuple_GetItem(f, self, 0)))
     is_usual = (nargs == d.n_inputs.value) & (d.enabled.value != 0)
     with f.if_(is_usual):
-        with f.if_(all_fit(f, args, nargs, d.input_specs.value)):
-            _fast(f, d, args, nargs, names)
+        inputs = f.array(Ptr, nargs)
+        with f.if_(input_pointers(f, d, args, nargs, inputs)):
+            _fast(f, d, args, inputs, names)
     return PyObject_Vectorcall(f, d.slow.value, args, nargs, names)
 
 
-def _fast(f: RoutineBody, d: EntryRecord, args: Objects, nargs: I64, names: Ptr) -> None:
+def _fast(f: RoutineBody, d: EntryRecord, args: Objects, inputs: Pointers, names: Ptr) -> None:
     """Returns, unless the outputs are given in an unusual way or the call would have to wait."""
-    inputs = f.array(Ptr, nargs)
-    data_pointers(f, args, nargs, inputs)
     count = d.n_outputs.value
     outs, tables, status = Objects.of(f.array(Ptr, count)), (inputs, f.array(Ptr, count)), f.array(I64, 1)
     with f.if_(names.is_null()):
@@ -57,9 +58,8 @@ def _fast(f: RoutineBody, d: EntryRecord, args: Objects, nargs: I64, names: Ptr)
         drop(f, outs, count)
         _raise(f, d, code, status)
     with f.else_():
-        out = args[nargs].value
-        with f.if_(given_outputs(f, d, args, names, outs)):
-            data_pointers(f, outs, count, tables[1])
+        out = args[d.n_inputs.value].value
+        with f.if_(given_outputs(f, d, out, names, outs, *tables)):
             code = gc_call(f, d, *tables, status)
             with f.if_(code == RETURN_OK):
                 Py_IncRef(f, out)

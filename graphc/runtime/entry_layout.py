@@ -55,6 +55,40 @@ class SpecRecord(Struct):
     rank = Field(I64)
     dims = Field(Elements[I64])
     nbytes = Field(I64)
+    element = Field(I32)        # what DLPack calls the type of an element: code, bits and lanes
+    itemsize = Field(I32)
+
+
+class DLTensor(Struct):
+    """dlpack.h's, on 64-bit systems."""
+    data = Field(Ptr)
+    device_type = Field(I32)
+    device = Field(I32)
+    rank = Field(I32)
+    element = Field(I32)        # code, bits and lanes
+    dims = Field(Elements[I64])
+    strides = Field(Elements[I64])      # of elements; null: rows lie one after the other
+    byte_offset = Field(I64)    # of the first element, behind `data`
+
+
+ExportFunction = FunctionPointer[I32, Ptr, DLTensor]
+
+
+class ForeignType(Struct):
+    """Arrays of another library that are read in place: exactly of `type`."""
+    type = Field(Ptr)
+    export = Field(ExportFunction)
+    gradient = Field(Ptr)       # name of the attribute that says whether a gradient is wanted, or null
+    negated = Field(Ptr)        # takes one and says whether its numbers have the other sign in memory, or null
+
+
+MOST_TYPES = 8
+
+
+class ForeignTypes(Struct):
+    """Those that have been met in this process."""
+    count = Field(I64)
+    rows = Field(ForeignType, count=MOST_TYPES)
 
 
 class LockMemory(Struct):
@@ -85,6 +119,7 @@ class EntryRecord(Struct):
     scratch_bytes = Field(I64)  # for each thread
     sizes = Field(Ptr)          # what the code needs of the sizes of this call, or null
     input_specs = Field(Records[SpecRecord])
+    foreign = Field(ForeignTypes)
     output_specs = Field(Records[SpecRecord])
     keys = Field(Elements[Ptr])         # names of the outputs
     lock = Field(LockMemory)    # null: no state

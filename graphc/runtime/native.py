@@ -16,7 +16,7 @@ from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
 from graphc.once import loaded as loaded_module
-from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PyArray_Type, PyTuple_Type
+from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PYTHON_OBJECTS, PyArray_Type
 from graphc.schedule.target import NEON, SSE2, Target
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def runtime_target() -> Target:
 
 def _imports() -> dict[str, int]:
     table = _numpy_api()
-    names = [thing.name for thing in (*PYTHON_FUNCTIONS, PyTuple_Type)]
+    names = [thing.name for thing in (*PYTHON_FUNCTIONS, *PYTHON_OBJECTS)]
     return {name: _address_in_python(name) for name in names} | {name: table[row] for name, row in NUMPY_ROWS.items()}
 
 

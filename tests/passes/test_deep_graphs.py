@@ -4,14 +4,13 @@ their gradients.
 """
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import graphc as gc
+from benchmarks.deadline import deadline
 from graphc.ir.interp import evaluate
 
 FLIPPED = np.array([3, 2, 1, 0])
@@ -44,19 +43,6 @@ CHAINS: dict[str, Callable] = {                 # of x, f32[2, 6]: long ways wit
     "casts": lambda x, i: x.astype(gc.f64 if x.dtype == gc.f32 else gc.f32),
 }
 SECONDS = 60            # of this process: a walk that doubles with every link takes years
-
-
-@contextmanager
-def deadline(seconds: int) -> Iterator[None]:
-    def late(*_):
-        raise TimeoutError(f"not done after {seconds} s")
-    before = signal.signal(signal.SIGPROF, late)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def links(names: tuple[str, ...], count: int) -> Callable:

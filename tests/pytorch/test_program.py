@@ -116,3 +116,17 @@ def test_no_gradient_flows_out_of_no_grad():
     def total(x: gc.f32[3]):
         return net(x)
     np.testing.assert_array_equal(gc.grad(total)(X[0]), np.ones(3, np.float32))
+
+
+def test_maxima_that_share_a_place_have_its_gradient_each():
+    at = np.array([[0, 2, 2]])
+    step = Step("y", "max_unpool2d.default", (Ref("x"), Ref("at"), (1, 4)))
+    net = TorchNetwork(lambda training: TorchProgram("Unpool", {"x": gc.f32[1, 1, 3], "at": gc.i64[1, 1, 3]}, (step,),
+                                                     {"": Ref("y")}))
+
+    @gc.graph
+    def total(x: gc.f32[1, 1, 3], at: gc.i64[1, 1, 3], g: gc.f32[1, 1, 4]):
+        return gc.sum(net(x, at) * g)
+    x, g = np.array([[[5, 7, 7]]], np.float32), np.array([[[1, 2, 3, 4]]], np.float32)
+    assert total(x, at[None], g) == 5 + 21
+    np.testing.assert_array_equal(gc.grad(total, wrt="x")(x, at[None], g), [[[1, 3, 3]]])

@@ -4,11 +4,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import mpmath as mp
 import numpy as np
 import pytest
-from torch_programs import applied
+from torch_programs import Ref, Step, TorchProgram, applied
 
 import graphc as gc
+from graphc.doors.torch.network import TorchNetwork
+from graphc.doors.torch.program import ComplexType
+from graphc.doors.torch.rules.complex_numbers import RULES as COMPLEX_RULES
+from graphc.doors.torch.rules.complex_numbers import Complex
 from graphc.doors.torch.rules.table import RULES
 from graphc.errors import GraphError
 
@@ -20,6 +25,9 @@ B = X > 0
 IMAGE = R.standard_normal((2, 3, 6, 5)).astype(np.float32)
 
 
+LARGE = np.array([-3., 0, 0.5, 4.9, 5.1, 20, 49, 51, 300, 1e6])
+
+
 def softmax(x, axis):
     e = np.exp(x - x.max(axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
@@ -28,6 +36,16 @@ def softmax(x, axis):
 POSITIVE = X @ X.T + 2 * np.eye(3, dtype=np.float32)
 GAPS = np.where(X > 1, np.nan, X).astype(np.float32)
 ROWS = [
+    ("special_erfcx.default", (LARGE,), {}, np.array([float(mp.exp(mp.mpf(x) ** 2) * mp.erfc(x)) for x in LARGE])),
+    ("special_i0e.default", (LARGE,), {}, np.array([float(mp.besseli(0, x) * mp.exp(-abs(x))) for x in LARGE])),
+    ("special_i1e.default", (-LARGE,), {}, np.array([float(mp.besseli(1, -x) * mp.exp(-abs(x))) for x in LARGE])),
+    ("angle.default", (GAPS,), {}, np.where(np.isnan(GAPS), np.nan, np.angle(np.nan_to_num(GAPS))).astype(np.float32)),
+    ("dist.default", (X, Y[:1], 3), {}, np.float32((np.abs(X - Y[:1]) ** 3).sum() ** (1 / 3))),
+    ("_cdist_forward.default", (X, np.where(B, X, Y)[:2], 0.0, None), {}, (X[:, None] != np.where(B, X, Y)[:2]).sum(-1).astype(np.float32)),
+    ("index_reduce.default", (X, 1, np.array([3, 0, 3]), Y[:, :3], "mean"), {"include_self": False}, np.stack(
+        [Y[:, 1], X[:, 1], X[:, 2], (Y[:, 0] + Y[:, 2]) / 2], 1)),
+    ("index_reduce.default", (X, 0, np.array([1, 1]), Y[:2], "amax"), {}, np.stack([X[0], np.maximum(X[1], np.maximum(Y[0], Y[1])), X[2]])),
+    ("transpose_copy.int", (X, 0, 1), {}, X.T), ("unbind_copy.int", (X[:2],), {}, (X[0], X[1])),
     ("linalg_cholesky_ex.default", (np.tril(POSITIVE),), {}, (np.linalg.cholesky(POSITIVE), np.zeros((), np.int32))),
     ("cholesky_inverse.default", (np.linalg.cholesky(POSITIVE),), {}, np.linalg.inv(POSITIVE)),
     ("median.dim", (Y, 1), {}, (np.sort(Y, 1)[:, 1], np.argsort(Y, 1)[:, 1])),
@@ -153,3 +171,57 @@ def test_nothing_here_imports_pytorch():
     code = ("import sys, graphc, graphc.doors.torch.network, graphc.doors.torch.rules.table; "
             "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# complex numbers: a table of their own
+
+Z = (R.standard_normal((2, 3, 4)) + 1j * R.standard_normal((2, 3, 4)))
+W = (R.standard_normal((2, 3, 4)) + 1j * R.standard_normal((2, 3, 4)))
+COMPLEX_ROWS = [
+    ("mul.Tensor", (Z, W), {}, Z * W), ("mul.Tensor", (Z, Z.real), {}, Z * Z.real), ("mul.Tensor", (Z.real, W), {}, Z.real * W),
+    ("mul.Scalar", (Z, 2j), {}, Z * 2j), ("mul.Tensor", (Z[0], I), {}, Z[0] * I), ("div.Tensor", (Z[0], I), {}, Z[0] / I), ("div.Tensor", (Z, W), {}, Z / W), ("div.Tensor", (Z.real, W * 1e200), {}, Z.real / (W * 1e200)),
+    ("add.Tensor", (Z, W), {"alpha": 2}, Z + 2 * W), ("sub.Tensor", (Z.real, W), {}, Z.real - W), ("abs.default", (Z * 1e300,), {}, np.abs(Z) * 1e300),
+    ("angle.default", (Z,), {}, np.angle(Z)), ("_conj.default", (Z,), {}, Z.conj()), ("imag.default", (Z,), {}, Z.imag),
+    ("exp.default", (Z,), {}, np.exp(Z)), ("view_as_real.default", (Z,), {}, np.stack([Z.real, Z.imag], -1)),
+    ("polar.default", (np.abs(Z), np.angle(Z)), {}, Z), ("complex.default", (Z.real, Z.imag), {}, Z), ("complex.default", (Z.real, Z.imag[0]), {}, Z.real + 1j * Z.imag[0]),
+    ("permute.default", (Z, (2, 0, 1)), {}, Z.transpose(2, 0, 1)), ("cat.default", ((Z, W), 1), {}, np.concatenate([Z, W], 1)),
+    ("where.self", (Z.real > 0, Z, W), {}, np.where(Z.real > 0, Z, W)), ("bmm.default", (Z, W.swapaxes(1, 2)), {}, Z @ W.swapaxes(1, 2)),
+    ("sum.dim_IntList", (Z, (1,)), {}, Z.sum(1)), ("_fft_c2c.default", (Z, (1, 2), 2, True), {}, np.fft.fftn(Z, axes=(1, 2), norm="forward")),
+    ("_fft_c2c.default", (Z, (2,), 0, False), {}, np.fft.ifft(Z) * 4), ("_fft_r2c.default", (Z.real, (0, 2), 1, True), {}, np.fft.rfft2(Z.real, axes=(0, 2), norm="ortho")),
+    ("_fft_r2c.default", (Z.real, (1,), 0, False), {}, np.fft.fft(Z.real, axis=1)),
+    ("_fft_c2r.default", (Z, (1, 2), 2, 6), {}, np.fft.irfft2(Z, (3, 6), (1, 2))), ("_fft_c2r.default", (Z, (2,), 0, 7), {}, np.fft.irfft(Z, 7) * 7)]
+
+
+def given(value):
+    """Complex arrays as they stand in a program."""
+    if isinstance(value, tuple):
+        return tuple(map(given, value))
+    return Complex(value.real, value.imag) if isinstance(value, np.ndarray) and np.iscomplexobj(value) else value
+
+
+@pytest.mark.parametrize("target, args, kwargs, wanted", COMPLEX_ROWS, ids=[f"{n}-{row[0]}" for n, row in enumerate(COMPLEX_ROWS)])
+def test_rules_of_complex_numbers(target, args, kwargs, wanted):
+    found = applied(target, *map(given, args), rules=COMPLEX_RULES, **kwargs)
+    found = found[0] + 1j * found[1] if isinstance(found, tuple) else found
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_the_size_of_zero_has_the_gradient_zero():
+    body = (Step("z", "view_as_complex.default", (Ref("x"),), type=ComplexType(gc.f32[2])),
+            Step("y", "abs.default", (Ref("z"),), type=gc.f32[2]), Step("s", "sum.default", (Ref("y"),)))
+    net = TorchNetwork(lambda training: TorchProgram("Size", {"x": gc.f32[2, 2]}, body, {"": Ref("s")}))
+
+    @gc.graph
+    def size(x: gc.f32[2, 2]):
+        return net(x)
+    np.testing.assert_allclose(gc.grad(size)(np.array([[0, 0], [3, 4]], np.float32)), [[0, 0], [0.6, 0.8]], rtol=1e-6)
+
+
+def test_complex_numbers_do_not_leave_a_program():
+    body = (Step("z", "view_as_complex.default", (Ref("x"),), type=ComplexType(gc.f32[2])),)
+    net = TorchNetwork(lambda training: TorchProgram("Out", {"x": gc.f32[2, 2]}, body, {"": Ref("z")}))
+    with pytest.raises(GraphError, match="view_as_real"):
+        net.check()
+    body += (Step("y", "tan.default", (Ref("z"),), type=ComplexType(gc.f32[2])),)
+    with pytest.raises(GraphError, match="tan.default: no rule for it with complex numbers"):
+        TorchNetwork(lambda training: TorchProgram("Tan", {"x": gc.f32[2, 2]}, body, {"": Ref("y")})).check()

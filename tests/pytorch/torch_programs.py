@@ -5,6 +5,7 @@ import numpy as np
 
 from graphc.doors.torch.interpret import interpret
 from graphc.doors.torch.program import OwnTensor, TorchProgram, Ref, Step
+from graphc.doors.torch.rules.complex_numbers import Complex
 from graphc.doors.torch.rules.table import RULES
 from graphc.dsl.function import finish
 from graphc.dsl.trace import Trace
@@ -15,7 +16,7 @@ from graphc.ir.types import TensorType, dtype_of
 __all__ = ["TorchProgram", "Ref", "Step", "applied", "interpret", "own"]
 
 
-def applied(target, *args, **kwargs):
+def applied(target, *args, rules=RULES, **kwargs):
     """The results of a rule on numpy arrays, by numpy's reference of the graph that it builds."""
     inputs = []
     with Trace("rule") as trace:
@@ -23,10 +24,14 @@ def applied(target, *args, **kwargs):
             if isinstance(value, np.ndarray):
                 inputs.append(value)
                 return trace.input(f"x{len(inputs)}", TensorType(dtype_of(value), value.shape))
+            if isinstance(value, Complex):
+                return Complex(lifted(value.real), lifted(value.imag))
             return tuple(map(lifted, value)) if isinstance(value, tuple) else value
         args = [lifted(a) for a in args]
         kwargs = {name: lifted(a) for name, a in kwargs.items()}
-        results = [r for r in flatten(RULES[target](*args, **kwargs))[0] if r is not None]
+        found = rules[target](*args, **kwargs)
+        found = (found.real, found.imag) if isinstance(found, Complex) else found
+        results = [r for r in flatten(found)[0] if r is not None]
         function = finish(trace, tuple(results))
     found = evaluate(function.graph, inputs)
     return found[0] if len(found) == 1 else found

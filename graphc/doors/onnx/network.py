@@ -89,6 +89,7 @@ class OnnxNetwork(Module):
         self._inputs = [each for each in model_inputs(model, sizes or {})
                         if outputs is None or each.name in self._graph.inputs]
         self._types = {name: type for each in self._inputs for name, type in each.types.items()}
+        self.stands_alone = not self._types
 
     @property
     def __name__(self) -> str:

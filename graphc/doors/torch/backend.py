@@ -62,5 +62,7 @@ def _compiler(leftovers: Leftovers, phase: str) -> Compiled:
 
 
 register_backend(graphc, "graphc")
-# TorchDynamo leaves functions with recurrent layers out unless the backend can take them, silently and before it asks
+# TorchDynamo leaves functions with recurrent layers out, silently and before it asks a backend, unless this says that
+# they can be taken. It has no such setting for one backend: the context of a backend (`backend_ctx_ctor`) is not asked
+# for by torch.compile, and by the time that a backend is called the layer has been left out.
 torch._dynamo.config.allow_rnn = True

@@ -14,16 +14,19 @@ from graphc.doors.torch.interpret import Problem, interpret
 from graphc.doors.torch.partition import NotCompiled
 from graphc.doors.torch.program import TorchProgram, Ref
 from graphc.doors.torch.read import FxReader, array_of
+from graphc.doors.torch.rules.complex_numbers import Complex
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.ir.dims import evaluate
 from graphc.ir.types import TensorType, bf16
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
+from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.memory import address
 from graphc.state import State
 
 ALIGNMENT = 64
+READS_TENSORS = "__dlpack_c_exchange_api__" in vars(torch.Tensor)       # PyTorch 2.10 or later
 
 
 class CompiledPart:
@@ -61,6 +64,8 @@ class CompiledPart:
             made: list[tuple[Any, Any]] = []
             for value in program.outputs.values():
                 found = env[value.name] if isinstance(value, Ref) else value
+                if isinstance(found, Complex):
+                    raise NotCompiled([Problem("output", "complex numbers that leave the program", None)])
                 if isinstance(found, gc.Array):
                     made.append((tensor_of if found.dtype is bf16 else torch.from_numpy, len(outputs)))
                     outputs.append(found)
@@ -186,10 +191,12 @@ def _known_type(program: TorchProgram, node: Node) -> TensorType:
     return found
 
 
-def numbers(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a tensor, where they lie."""
-    if tensor.dtype is torch.bfloat16:
-        return array_of(tensor)
+def numbers(tensor: torch.Tensor) -> np.ndarray | torch.Tensor:
+    """The numbers of a tensor, where they lie: what native code reads at once."""
+    if READS_TENSORS:
+        return tensor if type(tensor) is torch.Tensor and not tensor.requires_grad else tensor.detach()
+    if tensor.dtype is torch.bfloat16 or tensor.is_neg():
+        return from_dlpack(tensor.detach())
     return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
 
 

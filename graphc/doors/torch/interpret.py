@@ -6,8 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import graphc as gc
-from graphc.doors.torch.program import TorchProgram, Ref, Step
+from graphc.doors.torch.program import ComplexType, TorchProgram, Ref, Step
+from graphc.doors.torch.rules.complex_numbers import RULES as COMPLEX_RULES
+from graphc.doors.torch.rules.complex_numbers import Complex, holds_complex
 from graphc.doors.torch.rules.table import RULES, SIZES
 from graphc.dsl.array import as_array
 from graphc.dsl.context import current_trace, declared_at, user_loc
@@ -28,7 +32,7 @@ def interpret(program: TorchProgram, values: Mapping[str, Any],
               problems: list[Problem] | None = None) -> dict[str, Any]:
     """All values of the program by name. `values`: inputs and parameters. With `problems`, a step that cannot be taken
     is noted there, and what follows goes on with inputs of the types that PyTorch states."""
-    env: dict[str, Any] = {**program.given, **{n: as_array(a) for n, a in program.constants.items()}, **values}
+    env: dict[str, Any] = {**program.given, **{n: _constant(a) for n, a in program.constants.items()}, **values}
     call: list[Step] = []
     for step in program.steps:
         if call and step.scope != call[-1].scope:
@@ -60,7 +64,7 @@ def updates(program: TorchProgram, env: Mapping[str, Any]) -> list[tuple[str, An
 
 def known(target: str) -> bool:
     """Whether there is a rule."""
-    return target in RULES or target in SIZES or target in REGIONS
+    return any(target in rules for rules in (RULES, SIZES, REGIONS, COMPLEX_RULES))
 
 
 def _taken(step: Step, env: Mapping[str, Any], problems: list[Problem] | None) -> Any:
@@ -72,9 +76,10 @@ def _taken(step: Step, env: Mapping[str, Any], problems: list[Problem] | None) -
             return SIZES[step.target](*args, **kwargs)
         if step.target in REGIONS:
             return REGIONS[step.target](problems, *args)
-        rule = RULES.get(step.target)
+        is_complex = isinstance(step.type, ComplexType) or holds_complex([*args, *kwargs.values()])
+        rule = (COMPLEX_RULES if is_complex else RULES).get(step.target)
         if rule is None:
-            raise GraphError("no rule for it")
+            raise GraphError("no rule for it" + " with complex numbers" * is_complex)
         return _fitted(rule(*args, **kwargs), step.type, step.target)
 
 
@@ -99,8 +104,14 @@ def _resolved(value: Any, env: Mapping[str, Any]) -> Any:
     return value
 
 
+def _constant(array: Any) -> Any:
+    return Complex.of(array) if np.iscomplexobj(array) else as_array(array)
+
+
 def _array(value: Any) -> Any:
     """A result as an array: sizes and numbers too."""
+    if isinstance(value, Complex):
+        raise GraphError("complex numbers stay inside of a program: return torch.view_as_real of them")
     return value if isinstance(value, gc.Array) else as_array(value) if isinstance(value, bool | int | float) else (
         RULES["scalar_tensor.default"](value))
 
@@ -111,6 +122,9 @@ def _fitted(result: Any, type: Any, target: str) -> Any:
         if not isinstance(result, tuple | list):
             raise InternalError(f"the rule of {target} gives one result, not {len(type)}", "from_torch")
         return tuple(_fitted(r, t, target) for r, t in zip(result, type))
+    if isinstance(type, ComplexType):
+        found = Complex.of(result)
+        return Complex(*(_fitted(part, type.part, target) for part in (found.real, found.imag)))
     if not isinstance(type, TensorType) or not isinstance(result, gc.Array):
         return result
     if len(result.shape) != len(type.shape) or any(
@@ -124,6 +138,8 @@ def _stand_in(step: Step) -> Any:
     def made(type: Any) -> Any:
         if isinstance(type, tuple):
             return tuple(made(t) for t in type)
+        if isinstance(type, ComplexType):
+            return Complex(made(type.part), made(type.part))
         return gc.zeros(type.shape, type.dtype) if isinstance(type, TensorType) else 0
     return made(step.type)
 

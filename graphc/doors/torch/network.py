@@ -35,6 +35,7 @@ class TorchNetwork(Module):
         self.program = program
         self._keys: dict[int, Parameter] = {}
         self._inputs = dict(program(training).inputs)
+        self.stands_alone = not self._inputs
 
     @property
     def kind(self) -> str:
@@ -67,7 +68,9 @@ class TorchNetwork(Module):
         with Trace("check") as trace, rooted(self):
             values = {name: trace.input(name, type) for name, type in program.inputs.items()}
             owned = {own.ref: trace.input(own.ref, own.type) for own in program.own if own.ref not in values}
-            interpret(program, {**values, **owned}, problems)
+            env = interpret(program, {**values, **owned}, problems)
+            if not problems:
+                results(program, env)
         if problems:
             raise explained(program.name, problems).at(user_loc())
 

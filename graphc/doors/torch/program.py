@@ -16,10 +16,17 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class ComplexType:
+    """Complex numbers, whose parts have this type each."""
+    part: TensorType
+
+
+@dataclass(frozen=True)
 class Step:
     """One call of an operator. `target`: its overload, as "add.Tensor"; of other libraries with the library's name.
     `args` and `kwargs` hold arrays as `Ref`, other programs as `TorchProgram`, types as graphc's. `type`: what PyTorch
-    says of the result: a type, None where it is no array, or a tuple of these. `scope`, `kind`: the module that called.
+    says of the result: a type (real or complex), None where it is no array, or a tuple of these. `scope`, `kind`: the
+    module that called.
     """
     name: str
     target: str

@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from graphc.doors.torch.program import OwnTensor, TorchProgram, Ref, Step, refs
+from graphc.doors.torch.program import ComplexType, OwnTensor, TorchProgram, Ref, Step, refs
 from graphc.doors.torch.rules.table import CHECKS, RULES
 from graphc.errors import GraphError, Loc
 from graphc.ir.dim_text import parse_dim
@@ -25,11 +25,14 @@ TYPES: dict[torch.dtype, DType] = {
     torch.float32: f32, torch.float64: f64, torch.float16: f16, torch.bfloat16: bf16, torch.bool: bool_,
     torch.int8: i8, torch.int16: i16, torch.int32: i32, torch.int64: i64, torch.uint8: u8, torch.uint16: u16,
     torch.uint32: u32, torch.uint64: u64}
+COMPLEX = {torch.complex64: f32, torch.complex128: f64}
 # arguments that say where and how an array lies, which is graphc's business
 PLACES = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
 # what reads a tensor by its place in memory
-BY_PLACE = frozenset({"as_strided.default", "as_strided_scatter.default", "sym_stride.int",
+BY_PLACE = frozenset({"as_strided.default", "as_strided_copy.default", "as_strided_scatter.default", "sym_stride.int",
                       "sym_storage_offset.default", "_reshape_alias.default"})
+# operators that can be asked for the one part of the result that is read: (name, its number) -> arguments for that
+PARTLY: Mapping[tuple[str, int | None], Mapping[str, Any]] = {("_linalg_svd.default", 1): {"compute_uv": False}}
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
@@ -83,10 +86,11 @@ class FxReader:
             return tuple(self.tensor_type(v) for v in value)
         if not isinstance(value, torch.Tensor):
             return None
-        if value.dtype not in TYPES:
+        if value.dtype not in TYPES and value.dtype not in COMPLEX:
             raise GraphError(f"an array of {value.dtype}, which graphc has not")
         try:
-            return TensorType(TYPES[value.dtype], tuple(self.dim(s) for s in value.shape))
+            part = TensorType((TYPES | COMPLEX)[value.dtype], tuple(self.dim(s) for s in value.shape))
+            return ComplexType(part) if value.dtype in COMPLEX else part
         except GraphError:
             return None
 
@@ -112,9 +116,11 @@ class FxReader:
                 _check_place(node)
         except GraphError as error:
             type, target = None, f"{target_name(node.target)} ({error.text})"
-        return Step(node.name, target, tuple(map(self.argument, node.args)),
-                    {k: self.argument(v) for k, v in node.kwargs.items() if k not in PLACES}, type,
-                    place(node), scope, kind)
+        args = tuple(map(self.argument, node.args))
+        kwargs = {k: self.argument(v) for k, v in node.kwargs.items() if k not in PLACES}
+        if (narrowed := PARTLY.get((target, _part_read(node)))) is not None:
+            args, kwargs, type = args[:1], {**narrowed}, None
+        return Step(node.name, target, args, kwargs, type, place(node), scope, kind)
 
     def argument(self, value: Any) -> Any:
         """An argument as plain data."""
@@ -152,11 +158,18 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
         ref = spec.arg.name
         if isinstance(spec.arg, ConstantArgument):
             given[ref] = spec.arg.value
+        elif spec.kind is InputKind.TOKEN:          # keeps checks in their order, which are not made here
+            given[ref] = None
         elif spec.kind is InputKind.USER_INPUT:
             if not isinstance(values[ref], torch.Tensor):
                 raise GraphError(f"{name}: {ref} is a number that may change from call to call; give an array, or fix "
                                  "it with functools.partial")
             inputs[ref] = reader.tensor_type(values[ref])
+            if isinstance(inputs[ref], ComplexType):
+                raise GraphError(f"{name}: {ref} has complex numbers; give real and imaginary parts as a last axis of "
+                                 "two, and read them with torch.view_as_complex")
+        elif spec.kind is InputKind.BUFFER and _buffer(exported, spec).dtype in COMPLEX:
+            constants[ref] = array_of(_buffer(exported, spec))
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             own.append(_owned(exported, spec))
         elif spec.kind is InputKind.CONSTANT_TENSOR:
@@ -168,6 +181,12 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
     return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates)
 
 
+def _part_read(node: Node) -> int | None:
+    """The one part of a result that is read; None where several are, or all."""
+    parts = {user.args[1] if user.target is operator.getitem else None for user in node.users}
+    return parts.pop() if len(parts) == 1 else None
+
+
 def _check_place(node: Node) -> None:
     """GraphError where a tensor that is read by its place in memory does not lie there row by row: arrays here do."""
     value = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], Node) else None
@@ -175,8 +194,16 @@ def _check_place(node: Node) -> None:
         raise GraphError("a view by places in memory of a tensor that does not lie row by row: call contiguous() first")
 
 
+def _buffer(exported: ExportedProgram, spec: Any) -> torch.Tensor:
+    """A parameter or buffer."""
+    own = exported.state_dict if spec.target in exported.state_dict else exported.constants
+    return own[spec.target]
+
+
 def _owned(exported: ExportedProgram, spec: Any) -> OwnTensor:
-    tensor = exported.state_dict[spec.target] if spec.target in exported.state_dict else exported.constants[spec.target]
+    tensor = _buffer(exported, spec)
+    if tensor.dtype not in TYPES:
+        raise GraphError(f"the parameter {spec.target} is an array of {tensor.dtype}, which graphc has not")
     array = array_of(tensor)
     type = TensorType(TYPES[tensor.dtype], tuple(tensor.shape))
     trained = spec.kind is InputKind.PARAMETER and tensor.requires_grad and tensor.dtype.is_floating_point
@@ -222,7 +249,7 @@ def _used(steps: tuple[Step, ...], wanted: list[Any]) -> tuple[Step, ...]:
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
     """The numbers of a tensor, on its own memory where that is contiguous."""
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach().cpu().resolve_conj().contiguous()
     return from_dlpack(plain)
 
 

@@ -130,6 +130,14 @@ def _index_write(reduction: str) -> Rule:
     return rule
 
 
+def _index_reduce(x: Array, dim: int, index: Array, source: Array, reduce: str, *,
+                  include_self: bool = True) -> Array:
+    x, source = _lifted(x), _lifted(source)
+    axis = axis_of(dim, x.ndim)
+    index = gc.broadcast_to(_lifted(index).reshape((-1, *(1,) * (x.ndim - 1 - axis))), source.shape)
+    return _scatter(x, axis, index, source, reduce=reduce, include_self=include_self)
+
+
 def _take(x: Array, index: Array) -> Array:
     return gc.take(x.flatten(), index, 0)
 
@@ -185,6 +193,7 @@ RULES: dict[str, Rule] = {
     "scatter_add.default": lambda x, dim, index, source: _scatter(x, dim, index, source, reduce="sum"),
     "scatter_reduce.two": _scatter_reduce, "index_select.default": _index_select,
     "index_add.default": _index_write("add"), "index_copy.default": _index_write("none"),
+    "index_reduce.default": lambda x, *args, **named: _index_reduce(x, *args, **named).reshape(x.shape),
     "index_fill.int_Scalar": _index_write("none"), "index_fill.int_Tensor": _index_write("none"),
     "take.default": _take, "put.default": _put, "embedding.default": _embedding,
     "_embedding_bag.default": _embedding_bag, "_embedding_bag_forward_only.default": _embedding_bag,

@@ -203,11 +203,17 @@ def _adaptive_pool(axes: int, kinds: dict[int, Callable[..., Any]], **options: A
 
 
 def _max_unpool(axes: int) -> Rule:
+    """Maxima at their places. The gradient of each is that of its place, also of several that share one, as
+    overlapping windows have them: PyTorch's."""
     def rule(x: Array, indices: Array, size: Sequence[int], *_: Any) -> Array:
         rest = x.ndim - axes
-        flat = gc.zeros((*x.shape[:rest], prod(size)), x.dtype)
         places = indices.reshape((*x.shape[:rest], prod(x.shape[rest:])))
-        y = gc.scatter_along_axis(flat, places, x.reshape(places.shape), rest)
+
+        def placed(values: Array, at: Array) -> Array:
+            flat = gc.zeros((*x.shape[:rest], prod(size)), x.dtype)
+            return gc.scatter_along_axis(flat, at, values, rest)
+        spread = gc.custom_vjp(placed, lambda inputs, output, g: gc.take_along_axis(g, inputs[1], rest))
+        y = (spread if x.dtype.is_float else placed)(x.reshape(places.shape), places)
         return y.reshape((*x.shape[:rest], *size))
     return rule
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type, filled, floating, of_common, of_floats, promoted, result_type
-from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_
 
 Array = gc.Array
@@ -208,10 +207,10 @@ def _mvlgamma(x: Array, p: int) -> Array:
     return sum((gc.lgamma(x - j / 2) for j in range(p)), gc.full((), p * (p - 1) / 4 * 1.1447298858494002, x.dtype))
 
 
-def _refused(name: str, advice: str) -> Rule:
-    def rule(*_: Any, **__: Any) -> Any:
-        raise GraphError(f"{name}: {advice}")
-    return rule
+def _angle(x: Array) -> Array:
+    """Of a real number: pi of a negative one, else 0."""
+    x, = floating(x)
+    return gc.where(gc.isnan(x), x, gc.where(x < 0, as_type(pi, x.dtype), as_type(0, x.dtype)))
 
 
 _FLOATS = {
@@ -220,10 +219,8 @@ _FLOATS = {
     "exp": gc.exp, "exp2": gc.exp2, "expm1": gc.expm1, "i0": gc.i0, "lgamma": gc.lgamma, "log": gc.log,
     "log10": gc.log10, "log1p": gc.log1p, "log2": gc.log2, "reciprocal": gc.reciprocal, "rsqrt": gc.rsqrt,
     "sigmoid": gc.sigmoid, "sin": gc.sin, "sinc": gc.sinc, "sinh": gc.sinh, "sqrt": gc.sqrt, "tan": gc.tan,
-    "tanh": gc.tanh, "special_i1": gc.i1, "special_i0e": lambda x: gc.i0(x) * gc.exp(-gc.abs(x)),
-    "special_i1e": lambda x: gc.i1(x) * gc.exp(-gc.abs(x)), "log_sigmoid": gc.logsigmoid, "celu": gc.celu,
+    "tanh": gc.tanh, "log_sigmoid": gc.logsigmoid, "celu": gc.celu,
     "special_ndtri": lambda x: gc.erfinv(2 * x - 1) * 2 ** 0.5, "deg2rad": lambda x: x * (pi / 180),
-    "special_erfcx": lambda x: gc.exp(x * x) * gc.erfc(x),
     "rad2deg": lambda x: x * (180 / pi), "special_entr": lambda x: gc.where(
         gc.equal(x, 0), 0.0 * x, gc.where(x < 0, -inf, -x * gc.log(gc.where(x > 0, x, 1.0)) + 0 * x))}
 
@@ -284,7 +281,8 @@ RULES: dict[str, Rule] = {
     "isfinite.default": lambda x: gc.isfinite(*floating(x)),
     "isposinf.default": lambda x: gc.equal(*floating(x, inf)),
     "isneginf.default": lambda x: gc.equal(*floating(x, -inf)),
-    "isin.Tensor_Tensor": _isin, "isin.Tensor_Scalar": _isin, "nan_to_num.default": _nan_to_num,
+    "angle.default": _angle, "isin.Tensor_Tensor": _isin, "isin.Tensor_Scalar": _isin,
+    "nan_to_num.default": _nan_to_num,
     **{f"where.{form}": _where for form in ("self", "ScalarOther", "ScalarSelf", "Scalar")},
     "clamp.default": _clamp, "clamp.Tensor": _clamp, "clamp_min.default": _clamp, "clamp_min.Tensor": _clamp,
     "clamp_max.default": lambda x, high: _clamp(x, None, high),
@@ -294,9 +292,9 @@ RULES: dict[str, Rule] = {
     "resolve_neg.default": lambda x: x, "_conj_physical.default": lambda x: x, "real.default": lambda x: x,
     "prims.convert_element_type.default": _cast,
     **{name: (lambda x, *_, **__: x) for name in (
-        "clone.default", "alias.default", "contiguous.default", "lift_fresh_copy.default", "lift_fresh.default",
-        "prims.view_of.default", "lift.default")},
-    "detach.default": gc.stop_gradient, "detach_.default": gc.stop_gradient,
+        "clone.default", "alias.default", "alias_copy.default", "contiguous.default", "lift_fresh_copy.default",
+        "lift_fresh.default", "prims.view_of.default", "lift.default")},
+    **{f"{name}.default": gc.stop_gradient for name in ("detach", "detach_copy", "detach_")},
     "fill.Scalar": lambda x, value: filled(x.shape, value, x.dtype),
     "fill.Tensor": lambda x, value: gc.broadcast_to(value.astype(x.dtype), x.shape),
     "copy.default": lambda x, y, *_: gc.broadcast_to(y.astype(x.dtype), x.shape),

@@ -7,6 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn
+from graphc.doors.torch.rules.factorisations import information, symmetric
 from graphc.doors.torch.rules.promotion import as_type, promoted
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.errors import GraphError
@@ -227,16 +228,9 @@ def _static(size: Any) -> int:
 # linear algebra
 
 
-def _information(x: Array) -> Array:
-    return gc.zeros(x.shape[:-2], i32)
-
-
 def _cholesky(x: Array, *, upper: bool = False, check_errors: bool = False) -> tuple[Array, Array]:
-    triangle = gc.triu(x).mT if upper else gc.tril(x)
-    symmetric, evenly = triangle + gc.tril(triangle, -1).mT, (x + x.mT) / 2
-    # one triangle is read, and the gradient is shared by both
-    factor = gc.cholesky(evenly + gc.stop_gradient(symmetric - evenly))
-    return factor.mT if upper else factor, _information(x)
+    factor = gc.cholesky(symmetric(x, upper))
+    return factor.mT if upper else factor, information(x)
 
 
 def _solve(a: Array, b: Array, *, left: bool = True) -> Array:
@@ -272,15 +266,8 @@ def _slogdet(x: Array) -> tuple[Array, Array, Array, Array]:
     return (*gc.slogdet(x), x, gc.zeros(x.shape[:-1], i32))
 
 
-def _qr(x: Array, mode: str = "reduced") -> tuple[Array, Array]:
-    if mode != "reduced":
-        raise GraphError(f'linalg.qr: only mode="reduced" has a counterpart, got "{mode}"')
-    return gc.qr(x)
-
-
 def _eigh(x: Array, uplo: str = "L", compute_v: bool = True) -> tuple[Array, Array]:
-    lower = gc.tril(x) if uplo.upper() == "L" else gc.triu(x).mT
-    return gc.eigh(lower + gc.tril(lower, -1).mT)
+    return gc.eigh(symmetric(x, uplo.upper() == "U"))
 
 
 def _cross(x: Array, y: Array, *, dim: int = -1) -> Array:
@@ -288,6 +275,8 @@ def _cross(x: Array, y: Array, *, dim: int = -1) -> Array:
 
 
 def _cdist(x: Array, y: Array, p: float = 2.0, compute_mode: int | None = None) -> Array:
+    if p == 0:                          # how many differ
+        return gc.sum(gc.not_equal(gc.expand_dims(x, x.ndim - 1), gc.expand_dims(y, y.ndim - 2)).astype(x.dtype), -1)
     return gc.cdist(x, y, p)
 
 
@@ -338,13 +327,13 @@ RULES: dict[str, Rule] = {
     "lstm_cell.default": _cell(nn.LSTM, 2), "gru_cell.default": _cell(nn.GRU, 1),
     "rnn_tanh_cell.default": _cell(_elman("tanh"), 1), "rnn_relu_cell.default": _cell(_elman("relu"), 1),
     "linalg_cholesky_ex.default": _cholesky, "cholesky.default": lambda x, upper=False: _cholesky(x, upper=upper)[0],
-    "linalg_inv_ex.default": lambda x, **_: (gc.inv(x), _information(x)), "inverse.default": gc.inv,
+    "linalg_inv_ex.default": lambda x, **_: (gc.inv(x), information(x)), "inverse.default": gc.inv,
     "_linalg_solve_ex.default": lambda a, b, *, left=True, **_: (
-        _solve(a, b, left=left), a, gc.zeros(a.shape[:-1], i32), _information(a)),
-    "linalg_solve_ex.default": lambda a, b, *, left=True, **_: (_solve(a, b, left=left), _information(a)),
+        _solve(a, b, left=left), a, gc.zeros(a.shape[:-1], i32), information(a)),
+    "linalg_solve_ex.default": lambda a, b, *, left=True, **_: (_solve(a, b, left=left), information(a)),
     "linalg_solve_triangular.default": _solve_triangular, "cholesky_solve.default": _cholesky_solve,
     "cholesky_inverse.default": _cholesky_inverse,
-    "_linalg_det.default": _det, "_linalg_slogdet.default": _slogdet, "linalg_qr.default": _qr,
+    "_linalg_det.default": _det, "_linalg_slogdet.default": _slogdet,
     "_linalg_eigh.default": _eigh, "linalg_cross.default": _cross, "_cdist_forward.default": _cdist,
     "cdist.default": _cdist, "_pdist_forward.default": gc.pdist, "pdist.default": gc.pdist,
     "linalg_matrix_power.default": _matrix_power, "matrix_power.default": _matrix_power,

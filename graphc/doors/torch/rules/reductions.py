@@ -223,6 +223,11 @@ def _norm(x: Array, p: float | None = 2, dim: Any = None, keepdim: bool = False,
     return vector_norm(x, 2 if p is None else p, dim, keepdim, dtype=dtype)
 
 
+def _distance(x: Array, y: Array, p: float = 2) -> Array:
+    x, y = floating(x, y)
+    return vector_norm(x - y, p)
+
+
 def _nan_sum(x: Array, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Array:
     x = _counted(x, dtype)
     x = gc.where(gc.isnan(x), as_type(0, x.dtype), x) if x.dtype.is_float else x
@@ -295,7 +300,8 @@ RULES: dict[str, Rule] = {
     "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median(False),
     "median.default": lambda x: _median(False)(x.reshape(-1), 0)[0], "logsumexp.default": _log_sum_exp,
     "linalg_vector_norm.default": vector_norm, "norm.ScalarOpt_dim": _norm, "norm.Scalar": _norm,
-    "norm.ScalarOpt_dim_dtype": _norm, "count_nonzero.default": _count_nonzero,
+    "norm.ScalarOpt_dim_dtype": _norm, "dist.default": _distance,
+    "count_nonzero.default": _count_nonzero,
     "count_nonzero.dim_IntList": _count_nonzero,
     "bincount.default": _bincount, "bucketize.Tensor": _bucketize, "bucketize.Scalar": _bucketize,
     "searchsorted.Tensor": _searchsorted, "searchsorted.Scalar": _searchsorted, "trapezoid.dx": _trapezoid,

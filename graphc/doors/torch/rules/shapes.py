@@ -344,3 +344,9 @@ RULES: dict[str, Rule] = {
     "sym_storage_offset.default": lambda x: 0, "sym_is_contiguous.default": lambda x, *_: True,
     "numel.default": lambda x: size_array(prod(x.shape)),
 }
+# copies of what are views otherwise: arrays here are both
+RULES |= {f"{name}_copy.{form}": RULES[f"{name}.{form}"] for name, form in (
+    ("as_strided", "default"), ("diagonal", "default"), ("expand", "default"), ("narrow", "default"),
+    ("permute", "default"), ("select", "int"), ("slice", "Tensor"), ("split", "Tensor"),
+    ("split_with_sizes", "default"), ("squeeze", "default"), ("squeeze", "dim"), ("squeeze", "dims"), ("t", "default"),
+    ("transpose", "int"), ("unbind", "int"), ("unfold", "default"), ("unsqueeze", "default"))}

@@ -9,7 +9,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules import (
-    creation, gradients, indexing, layers, losses, pointwise, products, reductions, shapes)
+    creation, factorisations, gradients, indexing, layers, losses, pointwise, products, reductions, shapes, special)
 from graphc.doors.torch.rules.promotion import size_array
 
 Rule = Callable[..., Any]
@@ -23,8 +23,9 @@ def _tables(*tables: dict[str, Rule]) -> dict[str, Rule]:
     return merged
 
 
-RULES = _tables(pointwise.RULES, shapes.RULES, creation.RULES, reductions.RULES, products.RULES, layers.RULES,
-                indexing.RULES, losses.RULES, gradients.RULES)
+RULES = _tables(pointwise.RULES, shapes.RULES, creation.RULES, reductions.RULES, products.RULES,
+                factorisations.RULES, layers.RULES, indexing.RULES, losses.RULES, gradients.RULES,
+                special.RULES)
 
 
 def _number(x: Any) -> Any:
