@@ -14,6 +14,8 @@ from graphc.ir.ops.shape import Concat
 from graphc.ir.types import f32
 
 TINY = 1e-30                        # a block of zeros has this scale
+# the code of 0, or of the minimum: by bits, and whether there are minima
+ZEROS = {(4, False): 8, (4, True): 0, (8, False): 0, (8, True): -128}
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,15 @@ def block_weight(w: Rewriter, weight: Value, block: int, bits: int, with_minimum
     code, or with minima the least and the largest number the least and the largest code."""
     rows, columns = weight.type.shape
     blocks = w.reshape(weight, shape=(rows, static_dim(columns) // block, block))
-    largest = (1 << bits) - 1 if with_minimum else (1 << bits - 1) - 1
     if with_minimum:
         low = w.min(blocks, axes=(2,), keepdims=True)
-        scale = w.maximum(w.div(w.sub(w.max(blocks, axes=(2,), keepdims=True), low), largest), TINY)
-        codes, zero = w.round(w.div(w.sub(blocks, low), scale)), 0
+        scale = w.maximum(w.div(w.sub(w.max(blocks, axes=(2,), keepdims=True), low), (1 << bits) - 1), TINY)
+        codes, parts = w.round(w.div(w.sub(blocks, low), scale)), [scale, low]
     else:
-        scale = w.maximum(w.div(w.max(w.abs(blocks), axes=(2,), keepdims=True), largest), TINY)
-        codes, zero = w.round(w.div(blocks, scale)), 0
-    first = -(1 << 7) if bits == 8 and with_minimum else 1 << 3 if bits == 4 and not with_minimum else 0
-    codes = w.add(codes, first) if first else codes
-    op = BlockProduct(block, bits, zero + first)
-    parts = [scale, low] if with_minimum else [scale]
+        scale = w.maximum(w.div(w.max(w.abs(blocks), axes=(2,), keepdims=True), (1 << bits - 1) - 1), TINY)
+        codes, parts = w.round(w.div(blocks, scale)), [scale]
+    zero = ZEROS[bits, with_minimum]
+    codes, op = w.add(codes, zero) if zero else codes, BlockProduct(block, bits, zero)
     flat = [w.reshape(part, shape=scale.type.shape[:2]) for part in parts]
     return BlockWeight(op, (_packed(w, w.cast(codes, dtype=CODES[bits][0]), bits), *flat))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from graphc.ir.builder import Rewriter
-from graphc.ir.dims import typical
+from graphc.ir.dims import Dim, typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.constant import splat
 from graphc.ir.ops.elementwise import ADD
@@ -56,7 +56,9 @@ def _pieces(made: Mapping[Value, Node], term: Value) -> list[tuple[Value, tuple[
     if node is None or not isinstance(node.op, Concat) or not any(splat(v) == 0 for v in node.inputs):
         return [(term, ())]
     axis, rank = normalize_axis(node.op.axis, term.type.rank), term.type.rank
-    pieces, start, size = [], 0, term.type.shape[axis]
+    pieces: list[tuple[Value, tuple[Node, ...]]] = []
+    start: Dim = 0
+    size = term.type.shape[axis]
     for v in node.inputs:
         end = start + v.type.shape[axis]
         if splat(v) != 0:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import Dims, exact_quotient, static_dim
-from graphc.ir.graph import Graph, Node, NodeOf, Value
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct

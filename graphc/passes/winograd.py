@@ -104,7 +104,7 @@ def _by_tiles(graph: Graph, target: Target,
     """Convolutions that tiles make faster, and the size of the tiles. in_pairs: which would else be computed of pairs
     of bf16."""
     kinds, found = value_kinds(graph), list(_convolutions(graph))
-    weights = sum(TRANSFORMED_GROWTH * c.second.type.nbytes for _, c in found if not c.by_kernel)
+    weights = sum(TRANSFORMED_GROWTH * typical(c.second.type.nbytes) for _, c in found if not c.by_kernel)
     for node, c in found:
         traffic = kernel_traffic(kinds[c.second] is Kind.LASTING, weights, target.machine)
         m = c.tile(target, traffic, in_pairs(node, target))

@@ -97,7 +97,7 @@ def _with_groups(p: Phase[Dim], s: PhaseSchedule, context: ContractionContext) -
     return found if _cycles(found[1]) < _cycles(tiles) else (p, s)
 
 
-def _mixed(p: Phase, context: ContractionContext) -> tuple[Phase, PhaseSchedule] | None:
+def _mixed(p: Phase[Dim], context: ContractionContext) -> tuple[Phase[Dim], PhaseSchedule] | None:
     if found := mixed_phase(p, context.lanes):
         mixed = mixed_schedule(*found, context)
         return (found[0], mixed) if mixed else None

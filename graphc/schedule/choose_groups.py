@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.schedule.choose_lanes import lane_frame
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
@@ -47,7 +47,7 @@ def mixed_gradient(p: Phase[Dim], lanes: int) -> tuple[Phase[Dim], MixedChannels
     if len(p.m) != 1 or len(p.k) < 2 or not known(p, p.m, p.n):
         return None
     feature, = p.m
-    width = p.sizes[feature]
+    width = static_dim(p.sizes[feature])
     for group, channel in product([d for d in p.batch if known(p, (d,))], p.n):
         beside = (p.a.strides[feature], p.a.strides[group], p.b.strides[channel], p.b.strides[group])
         whole = p.sizes[channel] == width and 1 < width < lanes and lanes % width == 0
@@ -65,10 +65,13 @@ def _merged(p: Phase[Dim], group: int, feature: int, steps: tuple[Dim, Dim, Dim]
     def linear(t: LinearMap[Dim], step: Dim) -> LinearMap[Dim]:
         merged = {group: step, feature: 0}
         return LinearMap(t.base, tuple([merged.get(d, s) for d, s in enumerate(t.strides)]))
+    a, b, out = (linear(t, step) for t, step in zip((p.a, p.b, p.out), steps))
     return replace(
         p,
         sizes=tuple([count if d == group else 1 if d == feature else n for d, n in enumerate(p.sizes)]),
-        **{name: linear(t, step) for name, t, step in zip(("a", "b", "out"), (p.a, p.b, p.out), steps)},
+        a=a,
+        b=b,
+        out=out,
         parts=tuple([((count, original, 1, start),) if d == group else () if d == feature else own
                      for d, own in enumerate(p.parts)]))
 

@@ -98,7 +98,7 @@ def _candidate(p: Phase[int], context: ContractionContext, s: NarrowSchedule) ->
     steps = list(product(range(length), *[range(p.sizes[e]) for e in unrolled[1:]]))
     columns, lane = 1 if s.along_k else s.columns, last if s.along_k else s.dim
 
-    def vectors(t: LinearMap, without: int | None = None) -> int:
+    def vectors(t: LinearMap[int], without: int | None = None) -> int:
         """Different ones."""
         return len({j * t.strides[last] + sum(i * t.strides[e] for e, i in zip(unrolled, step) if e != without)
                     for j in range(columns) for step in steps})

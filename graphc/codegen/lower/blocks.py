@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
-from graphc.codegen.lower.request import KernelRequest
+from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import function, nested, rows
+from graphc.ir.dims import static_dim
+from graphc.ir.op import Op
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.types import f32, i32
 from graphc.schedule.parallel_rows import ROWS_TOGETHER, rows_of
@@ -26,7 +28,7 @@ class _Dots:
 
     @property
     def blocks(self) -> int:
-        return self.scales[0].shape[1]
+        return static_dim(self.scales[0].shape[1])
 
     def of(self, x: View, at: list[Ix], columns: list[Ix]) -> list[Val]:
         """The products of the row of x at `at` with these rows of the matrix."""
@@ -35,7 +37,7 @@ class _Dots:
         with f.loop(0, self.blocks, carry=[zero] * len(columns), name="block") as loop:
             vectors = [f.load(x, [*at, loop.index * self.op.block + i], self.lanes)
                        for i in range(0, self.op.block, self.lanes)]
-            total = self._total(vectors) if self.op.zero or len(self.scales) > 1 else None
+            total = self._total(vectors)
             start = f.mul(total, -self.op.zero) if self.op.zero else zero
             loop.next(*(self._add_block(vectors, total, start, n, loop.index, acc)
                         for n, acc in zip(columns, loop.carried)))
@@ -47,7 +49,7 @@ class _Dots:
             total = self.f.add(total, v)
         return total
 
-    def _add_block(self, vectors: list[Val], total: Val | None, start: Val, n: Ix, g: Ix, acc: Val) -> Val:
+    def _add_block(self, vectors: list[Val], total: Val, start: Val, n: Ix, g: Ix, acc: Val) -> Val:
         f, sums = self.f, start
         for x, code in zip(vectors, self._codes(n, g)):
             sums = multiply_add(f, x, f.cast(code, f32), sums, self.fused)
@@ -62,11 +64,11 @@ class _Dots:
         return loaded if self.op.bits == 8 else [*(f.and_(v, 15) for v in loaded), *(f.lshr(v, 4) for v in loaded)]
 
 
-def _block_product(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _block_product(r: KernelRequest[PlainSchedule, BlockProduct]) -> LoopFunction:
     f, (x, codes, *scales), (y,) = function(r)
     if 0 in y.shape:
         return f
-    op, count = r.node.op, codes.shape[0]
+    op, count = r.op, static_dim(codes.shape[0])
     lanes = r.schedule.lanes
     while op.block * op.bits // 8 % lanes:
         lanes //= 2
@@ -83,4 +85,4 @@ def _block_product(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return f
 
 
-LOWERINGS = {BlockProduct: _block_product}
+LOWERINGS: dict[type[Op], Lowering] = {BlockProduct: _block_product}

@@ -157,15 +157,13 @@ class NestBody:
         return f.add(base, f.mul(f.iota(at.lanes, dtype), factor))
 
 
-def exact_product(node: Node) -> int:
-    """Which operand of an f32 sum is a product of numbers of so few bits that it is never rounded: one instruction then
-    gives what two give. -1: none, or no sum. """
+def exact_product(node: Node) -> Node | None:
+    """The product that is an operand of an f32 sum, of numbers of so few bits that it is never rounded: one instruction
+    then gives what two give. None: there is none, or it is no sum. """
     if node.op is not ADD or node.outputs[0].type.dtype is not f32:
-        return -1
-    for k, v in enumerate(node.inputs):
-        if v.node is not None and v.node.op is MUL and sum(map(_digits, v.node.inputs)) <= f32.mantissa + 1:
-            return k
-    return -1
+        return None
+    return next((v.node for v in node.inputs if v.node is not None and v.node.op is MUL
+                 and sum(map(_digits, v.node.inputs)) <= f32.mantissa + 1), None)
 
 
 def _digits(v: Value) -> int:
@@ -233,10 +231,10 @@ class Env:
             return self._picked(node)
         if isinstance(node.op, LinearScan):
             return self._recurrence(node, node.op)
-        product = exact_product(node) if self.body.fused else -1
-        if product >= 0:
-            factors = [self.operand(node.inputs[product].node, k) for k in range(2)]
-            return self.body.f.fma(*factors, self.operand(node, 1 - product))
+        product = exact_product(node) if self.body.fused else None
+        if product is not None:
+            x, y = (self.operand(product, k) for k in range(2))
+            return self.body.f.fma(x, y, self.operand(node, 1 - node.inputs.index(product.outputs[0])))
         return elementwise.emit(self.body.f, node, [self.operand(node, k) for k in range(len(node.inputs))])
 
     def _recurrence(self, node: Node, op: LinearScan) -> Val:

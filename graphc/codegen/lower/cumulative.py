@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
@@ -15,6 +16,7 @@ from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
 State = tuple[Val, ...]         # what is carried from one element to the next
+Along = TypeVar("Along", bound="scan_ops.Cumulative | scan_ops.RunningArgExtremum")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Running:
     result: Callable[[State, State], Val]
 
 
-def _running(r: KernelRequest[PlainSchedule], running: Running, reverse: bool = False) -> LoopFunction:
+def _running(r: KernelRequest[PlainSchedule, Along], running: Running, reverse: bool = False) -> LoopFunction:
     f, (x,), (y,) = function(r)
     rank = len(y.shape)
     axis, n = r.op.axis % rank, y.shape[r.op.axis]
@@ -52,19 +54,19 @@ def _running(r: KernelRequest[PlainSchedule], running: Running, reverse: bool = 
     return f
 
 
-def _total(combine: Callable[[LoopFunction, Val, Val], Val], neutral: int) -> Callable[..., LoopFunction]:
-    def lower(r: KernelRequest[PlainSchedule]) -> LoopFunction:
-        exclusive = r.node.op.exclusive
+def _total(combine: Callable[[LoopFunction, Val, Val], Val], neutral: int) -> Lowering:
+    def lower(r: KernelRequest[PlainSchedule, scan_ops.Cumulative]) -> LoopFunction:
+        exclusive = r.op.exclusive
         return _running(r, Running(lambda f, dtype, lanes: (f.const(neutral, dtype, lanes),),
                                    lambda f, state, x, number: (combine(f, state[0], x),),
-                                   lambda before, after: (before if exclusive else after)[0]), r.node.op.reverse)
+                                   lambda before, after: (before if exclusive else after)[0]), r.op.reverse)
     return lower
 
 
-def _place(r: KernelRequest[PlainSchedule]) -> LoopFunction:
+def _place(r: KernelRequest[PlainSchedule, scan_ops.RunningArgExtremum]) -> LoopFunction:
     """The state is the extreme and where it stands. It starts with the last number in order, to which every element is
     equal at least."""
-    least = r.node.op.least
+    least = r.op.least
 
     def start(f: LoopFunction, dtype: DType, lanes: int) -> State:
         first = dtype.range[1 if least else 0]
@@ -80,6 +82,6 @@ def _place(r: KernelRequest[PlainSchedule]) -> LoopFunction:
     return _running(r, Running(start, step, lambda before, after: after[1]))
 
 
-LOWERINGS = {
+LOWERINGS: dict[type[Op], Lowering] = {
     scan_ops.CumSum: _total(lambda f, total, x: f.add(total, x), 0),
     scan_ops.CumProd: _total(lambda f, total, x: f.mul(total, x), 1), scan_ops.RunningArgExtremum: _place}
