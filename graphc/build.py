@@ -20,7 +20,7 @@ from graphc.memory.usage import Memory
 from graphc.profile import CallSite
 from graphc.runtime.executable import Program
 from graphc.runtime.memory import aligned_empty
-from graphc.runtime.signature import ArraySpec, Signature
+from graphc.runtime.signature import ArraySpec, ResultKind, Signature
 from graphc.stages import Emitted, FusedGraphs, Lowered
 
 
@@ -57,7 +57,7 @@ class Build:
 def signature(graph: Graph) -> Signature:
     """How the graph is called."""
     names = graph.output_names or ("",) * len(graph.outputs)
-    result = "array" if graph.output_names is None else "dict" if any(graph.output_names) else "tuple"
+    result: ResultKind = "array" if graph.output_names is None else "dict" if any(graph.output_names) else "tuple"
     outputs = tuple(ArraySpec(n or f"output {i}", v.type) for i, (n, v) in enumerate(zip(names, graph.outputs)))
     return Signature(tuple(ArraySpec(v.name, v.type) for v in graph.inputs), outputs, result, graph.name)
 

@@ -11,6 +11,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
+from graphc.errors import InternalError
 from graphc.ir.dims import Dim, ceil_div, largest, named, typical
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
@@ -127,8 +128,10 @@ class Planner:
         """Memory of the operand that is packed before the kernel runs: in state, or before the loop around it."""
         schedule = stored.schedules[node]
         size = schedule.packed_bytes
-        if not size or schedule.prepacked is None:
+        if not size:
             return {}
+        if schedule.prepacked is None:
+            raise InternalError(f"a schedule packs nothing into {size} bytes: {schedule}", "plan memory", repr(node))
         operand = stored.places[node.inputs[schedule.prepacked]]
         return {node: self.packed.buffer(operand, schedule, size) if operand.lasts else Buffer("arena", size)}
 

@@ -219,7 +219,7 @@ def rounds_in(f: RoutineBody, pool: PoolMemory, nanoseconds: I64) -> I64:
 
 # ---- the workers
 @routine
-def worker(f: RoutineBody, pool: PoolMemory) -> Ptr:      # type: ignore[return]    # it has no end
+def worker(f: RoutineBody, pool: PoolMemory) -> Ptr:      # type: ignore[return]  # its loop has no end
     """The life of a worker."""
     mask = f.array(I64, MASK_WORDS)
     worn = f.variable(I64, wear(f, pool, mask))

@@ -37,7 +37,7 @@ def follow(f: RoutineBody, pool: PoolMemory) -> None:
 
 
 @routine
-def noted(f: RoutineBody, pool: PoolMemory, mask: I64s, version: I64s) -> I64:     # type: ignore[return]  # in its loop
+def noted(f: RoutineBody, pool: PoolMemory, mask: I64s, version: I64s) -> I64:     # type: ignore[return]  # loops till it does
     """Copies what the caller has noted to `mask`, and its version; returns its bytes."""
     with f.forever():
         before = pool.mask_version.load(ACQUIRE)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from graphc.errors import InternalError
 from graphc.ir.dims import evaluate
 from graphc.ir.types import TensorType
 
-RESULTS = ("array", "tuple", "dict")
+ResultKind = Literal["array", "tuple", "dict"]
+RESULTS: tuple[ResultKind, ...] = get_args(ResultKind)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Signature:
     """Arguments in order; results as one array ("array"), a tuple, or a dict by their names ("dict")."""
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
-    result: str = "tuple"
+    result: ResultKind = "tuple"
     name: str = "graph"
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from graphc.compiler import Compilation
 from graphc.errors import InternalError
 from graphc.ir.types import f32
 from graphc.runtime.native import runtime_target
+from graphc.runtime.signature import ArraySpec, Signature
 from tests.fuzz import cache as fuzz
 
 PACKAGE = Path(gc.__file__).parent
@@ -172,6 +173,14 @@ def test_programs_survive_packing(folder):
         found = unpack(Build, data)
         assert found == built and found.program.consts.obj is data.obj and type(found.program.object_code) is bytes
         assert found.program.signature.inputs[0].type.dtype is f32
+
+
+def test_a_word_of_none_of_the_declared_ones_is_refused():
+    signature = Signature((ArraySpec("x", f32[3]),), (ArraySpec("y", f32[3]),))
+    data = b"".join(pack(signature))
+    assert unpack(Signature, memoryview(data)) == signature
+    with pytest.raises(ValueError, match="'wrong' is no typing.Literal"):
+        unpack(Signature, memoryview(data.replace(b'"tuple"', b'"wrong"')))
 
 
 def test_a_large_captured_array_is_not_copied(folder):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache as once
 from types import NoneType, UnionType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from graphc.errors import GraphError, InternalError
 from graphc.ir.dim_rows import dim_of, rows_of
@@ -72,7 +72,7 @@ def _write(kind: Any, value: Any, blocks: list[Block]) -> object:
     if form in (bytes, memoryview) and isinstance(value, Block):
         blocks.append(value)
         return len(blocks) - 1
-    if form in SCALARS and type(value) is form:
+    if form in SCALARS and type(value) is form or form is Literal and value in parts:
         return value
     raise InternalError(f"{value!r} is declared as {kind}", "packing")
 
@@ -93,7 +93,7 @@ def _read(kind: Any, tree: Any, blocks: Sequence[memoryview]) -> Any:
         return BY_NAME[tree]
     if form in (bytes, memoryview) and type(tree) is int and 0 <= tree < len(blocks):
         return form(blocks[tree])
-    if form in SCALARS and type(tree) is form:
+    if form in SCALARS and type(tree) is form or form is Literal and type(tree) is str and tree in parts:
         return tree
     raise ValueError(f"{tree!r} is no {kind}")
 
