@@ -51,7 +51,7 @@ if _TYPE_CHECKING:
     from graphc import callbacks, metrics
     from graphc.api import compile, plan
     from graphc.data import batches, windows
-    from graphc.doors.mpi import distributed
+    from graphc.doors.mpi.distributed import distributed
     from graphc.doors.gguf.model import from_gguf
     from graphc.doors.library.export import export
     from graphc.doors.onnx import from_onnx
@@ -124,7 +124,8 @@ _LATER = {                                              # loaded at the first us
     }.items() for name in names.split()},
     "compile": "graphc.api", "plan": "graphc.api", "calibrate": "graphc.quantisation",
     "check_gradients": "graphc.gradient_check",
-    "train_step": "graphc.train", "distributed": "graphc.doors.mpi", "metrics": "graphc", "callbacks": "graphc",
+    "train_step": "graphc.train", "distributed": "graphc.doors.mpi.distributed", "metrics": "graphc",
+    "callbacks": "graphc",
     "batches": "graphc.data", "windows": "graphc.data", "remat": "graphc.nn.remat",
     "IntegerBlocks": "graphc.weight_storage",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",

@@ -53,7 +53,9 @@ class LiveStep(Protocol):
     made: Loc | None
     version: int
     own: bool
-    function: tuple[Module, Callable[..., object] | None]
+
+    @property
+    def function(self) -> tuple[Module, Callable[..., object] | None]: ...
 
 
 def started(step: LiveStep) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from graphc.given import integer
 from graphc.ir.builder import bind_graph
 from graphc.ir.convert import is_integer, is_sequence, items, shown
 from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph
 from graphc.ir.shown import Shown
@@ -46,12 +48,12 @@ from graphc.weight_storage import StoreOption, store_choice, storing
 
 
 @formed
-def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads: int | str = 0, training: bool = False,
-            seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-            outputs: Sequence[str] | None = None,
-            store: StoreOption = None,
+def compile(f: GraphFunction | Module | Model | Graph | Callable[..., Any], /, *, threads: int | str = 0,
+            training: bool = False, seed: int | None = None,
+            state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None,
+            outputs: Sequence[str] | None = None, store: StoreOption = None,
             compute: str | DType | Calibration | None = None, memory: str | int | None = None,
-            **bindings: TensorType | int):
+            **bindings: TensorType | int | tuple[int, int]) -> CompiledGraph | SpecialisedGraph:
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
     `f`: a graph, with sizes for its named dimensions (`B=64`; or bounds, `B=(1, 64)`; those left out are taken from
@@ -92,14 +94,14 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable, /, *, threads:
         >>> run(np.zeros((5, 8), np.float32)).shape
         (5, 3)
     """
-    options = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
-               "store": store_choice(store), "compute": compute_kind(compute), "memory": memory}
-    options, bindings = sorted_out(f, compile, options, bindings)
-    return _compiled(f, options | {"threads": thread_count(options["threads"], loc=user_loc())}, bindings)
+    given = {"threads": threads, "training": training, "seed": seed, "state": state, "outputs": outputs,
+             "store": store_choice(store), "compute": compute_kind(compute), "memory": memory}
+    options, inputs = sorted_out(f, compile, given, bindings)
+    return _compiled(f, {**options, "threads": thread_count(options["threads"], loc=user_loc())}, inputs)
 
 
 @contained
-def _compiled(f, options: Mapping, bindings: Mapping) -> CompiledGraph | SpecialisedGraph | PrintingGraph:
+def _compiled(f: object, options: Mapping[str, Any], bindings: Mapping[str, Any]) -> CompiledGraph | SpecialisedGraph | PrintingGraph:
     """What `compile` gives."""
     threads, training, seed, state, outputs, store, compute, memory = options.values()
     budget = budget_of(memory)
@@ -144,22 +146,23 @@ def _by_name(owner: State | None, needed: Sequence[Entry]) -> tuple[Entry, ...]:
 def _native(owner: State | None, needed: Sequence[Entry], threads: int, budget: Budget | None,
             bound: Graph) -> CompiledGraph:
     """Native code of a graph without named dimensions, on the live arrays of a state."""
-    return CompiledGraph(bound, threads, *((owner.arrays(needed), owner.lock) if owner else ()), budget=budget)
+    arrays, lock = (owner.arrays(needed), owner.lock) if owner else ((), None)
+    return CompiledGraph(bound, threads, arrays, lock, budget=budget)
 
 
 def _sized_native(owner: State | None, needed: Sequence[Entry], threads: int, budget: Budget | None, graph: Graph,
                   bounds: Mapping[str, Bounds]) -> SizedGraph:
     """One program for all sizes of the named dimensions, on the live arrays of a state."""
-    return sized_executable(graph, bounds, threads, *((owner.arrays(needed), owner.lock) if owner else ()),
-                            budget=budget)
+    arrays, lock = (owner.arrays(needed), owner.lock) if owner else ((), None)
+    return sized_executable(graph, bounds, threads, arrays, lock, budget=budget)
 
 
 @formed
-def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = False,
-         outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None, loss: Callable | None = None,
-         trainable=None, store: StoreOption = None,
+def plan(f: GraphFunction | Module | Graph | Callable[..., Any], /, *, training: bool = False,
+         outputs: Sequence[str] | None = None, optimizer: Optimizer | None = None,
+         loss: Callable[..., Any] | None = None, trainable: object = None, store: StoreOption = None,
          compute: str | DType | Calibration | None = None, memory: str | int | None = None,
-         **bindings: TensorType | int) -> PlanReport:
+         **bindings: TensorType | int | tuple[int, int]) -> PlanReport:
     """Everything up to the memory plan: no weight is allocated and no code is made. Of named dimensions that stay free
     it is the plan of the one program for all their sizes: arithmetic and memory are formulas in the names, `at(B=8)`
     gives the numbers, and bounds such as `B=(1, 64)` the most.
@@ -168,9 +171,13 @@ def plan(f: GraphFunction | Module | Graph | Callable, /, *, training: bool = Fa
     `compute`, `memory`: as of gc.compile. Printed, the report is a table of layers (kind, shape of the result,
     parameters, flops), the totals, and memory by purpose.
     """
-    options = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
-               "store": store_choice(store), "compute": compute_kind(compute), "memory": memory}
-    options, bindings = sorted_out(f, plan, options, bindings)
+    given = {"training": training, "outputs": outputs, "optimizer": optimizer, "loss": loss, "trainable": trainable,
+             "store": store_choice(store), "compute": compute_kind(compute), "memory": memory}
+    return _planned(f, *sorted_out(f, plan, given, bindings))
+
+
+def _planned(f: object, options: Mapping[str, Any], bindings: Mapping[str, Any]) -> PlanReport:
+    """What `plan` gives."""
     training, outputs, optimizer, loss, trainable, store, compute, memory = options.values()
     budget = budget_of(memory)
     if optimizer is not None and (training or outputs is not None or store is not None):
@@ -205,10 +212,10 @@ def _sized_plan(source: TracedFunction, graph: Graph, budget: Budget | None) -> 
 
 @dataclass(frozen=True)
 class TracedFunction:
-    """What was given to compile, as a traced function: with the sizes of named dimensions, and the state that it
-    brings."""
+    """What was given to compile, as a traced function: with the sizes of named dimensions (or other names for them),
+    and the state that it brings."""
     function: GraphFunction
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Dim] = field(default_factory=dict)
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None
 
@@ -218,7 +225,7 @@ class TracedFunction:
         return bind_graph(self.function.graph, self.sizes)
 
 
-def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> TracedFunction:
+def traced(f: object, training: bool, bindings: Mapping[str, Any]) -> TracedFunction:
     """A graph, a network, a function of arrays or a step's model as a traced function. GraphError for anything else."""
     if isinstance(f, Graph | GraphFunction):
         function = (GraphFunction(f) if isinstance(f, Graph) else f).in_mode(training)
@@ -233,7 +240,8 @@ def traced(f, training: bool, bindings: Mapping[str, TensorType | int]) -> Trace
     return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes), state)
 
 
-def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:
+def _declared(f: object, training: bool, outputs: Sequence[str] | None,
+              bindings: Mapping[str, Any]) -> TracedFunction:
     """The same with these outputs besides its own."""
     source = traced(f, training, bindings)
     try:
@@ -242,25 +250,26 @@ def _declared(f, training: bool, outputs, bindings: Mapping) -> TracedFunction:
         raise error.at(user_loc()) from None
 
 
-def _step(f: Callable, optimizer: Optimizer, loss: Callable | None, trainable, bindings: Mapping) -> TracedFunction:
+def _step(f: Any, optimizer: Optimizer, loss: Callable[..., Any] | None, trainable: object,
+          bindings: Mapping[str, Any]) -> TracedFunction:
     """The whole training step of `f`."""
     types, sizes = _parted(bindings)
     function, _ = Recipe(Objective(as_module(f), loss), types, optimizer, trainable).function()
     return TracedFunction(function, _sizes(function, sizes), _bounds(function, sizes))
 
 
-def _parted(bindings: Mapping[str, TensorType | int | tuple]) -> tuple[dict[str, TensorType], dict[str, int | tuple]]:
+def _parted(bindings: Mapping[str, Any]) -> tuple[dict[str, TensorType], dict[str, Any]]:
     """The types of inputs, and the sizes of named dimensions, or bounds of these."""
     sizes = {name: value for name, value in bindings.items() if is_integer(value) or is_sequence(value)}
     return {name: value for name, value in bindings.items() if name not in sizes}, sizes
 
 
-def _sizes(function: GraphFunction, bindings: Mapping) -> dict[str, int]:
+def _sizes(function: GraphFunction, bindings: Mapping[str, Any]) -> dict[str, Dim]:
     return {name: as_dim(value) for name, value in bindings.items()
             if not is_sequence(value) and _named(function.graph, name)}
 
 
-def _bounds(function: GraphFunction, bindings: Mapping) -> dict[str, Bounds]:
+def _bounds(function: GraphFunction, bindings: Mapping[str, Any]) -> dict[str, Bounds]:
     return {name: _bound(name, value) for name, value in bindings.items()
             if is_sequence(value) and _named(function.graph, name)}
 
@@ -272,16 +281,17 @@ def _named(graph: Graph, name: str) -> bool:
     return True
 
 
-def _bound(name: str, value) -> Bounds:
+def _bound(name: str, value: object) -> Bounds:
     """What the user says of a size that comes with each call."""
-    ends = [as_dim(end) for end in items(value, f"{name}: bounds")]
-    if len(ends) != 2 or ends[0] > ends[1]:
+    ends = [end for end in map(as_dim, items(value, f"{name}: bounds")) if isinstance(end, int)]
+    if len(ends) != 2 or len(items(value, name)) != 2 or ends[0] > ends[1]:
         raise GraphError(f"{name}= takes a size, or the least and the greatest size such as {name}=(1, 64), got "
                          f"{shown(value)}", user_loc())
-    return Bounds(*ends)
+    low, high = ends
+    return Bounds(low, high)
 
 
-def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> State | None:
+def state_for(name: str, needed: Sequence[Entry], seed: int | None, state: object) -> State | None:
     """The arrays for what the graph `name` needs: a state, or from a file, a mapping or a seed; None if that is
     nothing."""
     if not needed:
@@ -290,7 +300,7 @@ def state_for(name: str, needed: Sequence[Entry], seed: int | None, state) -> St
 
 
 def _origin(name: str, needed: Sequence[Entry], seed: int | None,
-            state) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
+            state: object) -> tuple[int | None, Mapping[str, np.ndarray] | None, str]:
     """A seed, or arrays and where they came from."""
     if seed is not None:
         seed = integer(seed, "seed", 0, MOST_I64, user_loc())
@@ -307,7 +317,7 @@ def _origin(name: str, needed: Sequence[Entry], seed: int | None,
     return None, load_arrays(state), str(state)
 
 
-def budget_of(memory) -> Budget | None:
+def budget_of(memory: object) -> Budget | None:
     """What memory= says, at the user's line."""
     try:
         return Budget.of(memory)

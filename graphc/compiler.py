@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from graphc.build import Build, constant_memory
 from graphc.codegen.llvm import cache
@@ -132,7 +132,7 @@ class Tools:
     passes: Pipeline
     verify: bool                # always of programs for all sizes: what holds for those that come is proved, not tried
     budget: Budget | None = None
-    made: dict[Callable, PipelineStage] = field(default_factory=dict)
+    made: dict[Callable[..., Any], Any] = field(default_factory=dict)     # what each step gave
 
     def once(self, step: Callable[..., S], *stages: object) -> S:
         """`step(*stages, self)`, made once and kept. Threads may ask at the same time, and exceptions come at any

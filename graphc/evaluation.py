@@ -2,7 +2,7 @@
 once."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -90,7 +90,7 @@ class Evaluation:
             assert isinstance(metric, Metric)
             found[name] = metric.result({key: joined(name, c) if metric.joins else c for key, c in counts.items()})
         if self._whole:
-            every = [found.pop(PREDICTION), joined("targets", self._targets)]
+            every = np.asarray(found.pop(PREDICTION)), joined("targets", self._targets)
             function = metrics_graph(self._whole, *every)
             values = on_state(function, state, threads, function.graph)(*every)
             found |= {name: float(v) if np.ndim(v) == 0 else v for name, v in values.items()}
@@ -122,7 +122,7 @@ class MetricTotals:
         return means | {name: joined(name, arrays) for name, arrays in self._arrays.items()}
 
 
-def weight(function: Callable | None, arrays: Sequence[np.ndarray]) -> int:
+def weight(function: Callable[..., Any] | None, arrays: Sequence[np.ndarray]) -> int:
     """How much a batch counts in the mean: by its targets for functions that are means over these, else by its
     length."""
     if function in MEANS:
@@ -141,7 +141,7 @@ def joined(name: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 @contained
 def evaluation_program(objective: Objective, state: State, seed: int, threads: int, types: Types,
-                       metrics: Metrics) -> Runnable:
+                       metrics: Metrics) -> Runnable | SpecialisedGraph:
     """Native code that gives loss and metrics of a batch of these types, in inference mode, and writes nothing.
     Parameters that only inference has get fresh values, by the seed."""
     with Trace("evaluate_" + network_name(objective.root)) as trace, rooted(objective.root):
@@ -151,12 +151,12 @@ def evaluation_program(objective: Objective, state: State, seed: int, threads: i
 
 
 @contained
-def prediction_program(net: Module, state: State, seed: int, threads: int, types: Types) -> Runnable:
+def prediction_program(net: Module, state: State, seed: int, threads: int, types: Types) -> Runnable | SpecialisedGraph:
     """Native code of the network for inputs of these types, in inference mode."""
     return reading(trace_network(net, False, **dict(types)), state, seed, threads)
 
 
-def reading(function: GraphFunction, state: State, seed: int, threads: int) -> Runnable:
+def reading(function: GraphFunction, state: State, seed: int, threads: int) -> Runnable | SpecialisedGraph:
     """`function` on the state, of which it writes nothing. Parameters that the state lacks get fresh values."""
     for entry in entries(function):
         if not state.holds(entry):
@@ -168,7 +168,7 @@ def reading(function: GraphFunction, state: State, seed: int, threads: int) -> R
                             make_sized=partial(sized_on_state, function, state, threads))
 
 
-def metrics_graph(metrics: Mapping[str, Callable], y: np.ndarray, target: np.ndarray) -> GraphFunction:
+def metrics_graph(metrics: Mapping[str, Callable[..., Any]], y: np.ndarray, target: np.ndarray) -> GraphFunction:
     """The metrics as one graph, of the predictions and targets of all batches."""
     with Trace("metrics") as trace:
         given = {"prediction": y, "target": target}
@@ -177,7 +177,7 @@ def metrics_graph(metrics: Mapping[str, Callable], y: np.ndarray, target: np.nda
         return finish(trace, values, user_loc())
 
 
-def _applied(name: str, metric: Callable, arrays):
+def _applied(name: str, metric: Callable[..., Any], arrays: Iterable[Array]) -> Any:
     try:
         return metric(*arrays)
     except GraphError:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,13 +25,15 @@ from graphc.state import State
 
 class Runnable(Protocol):
     """Takes the inputs, writes new state in place, returns the outputs as the graph declares them: an array, a tuple or
-    a dict."""
-    memory: Memory | None
+    a dict, which a type cannot say."""
+
+    @property
+    def memory(self) -> Memory | None: ...
 
     @property
     def compilation(self) -> Compilation: ...
 
-    def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple | Mapping[str, np.ndarray]: ...
+    def __call__(self, *arrays: np.ndarray) -> Any: ...
 
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
+from graphc.execute import Runnable
 from graphc.given import integer
 from graphc.ir.convert import is_sequence
 from graphc.ir.types import BY_NAME, DType, TensorType, dtype_of, of_numpy
+from graphc.memory.usage import Memory
 from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
@@ -38,11 +41,11 @@ KEPT_SESSIONS = 4                   # caches and programs for batches of differe
 
 
 @converted
-def generate(model: Callable | Model, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
-             top_p: float | None = None, stop: int | None = None, lengths=None, capacity: int | None = None,
-             seed: int | None = None, state: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
-             threads: int | str = 0, store: StoreOption = None,
-             **inputs) -> np.ndarray:
+def generate(model: Callable[..., Any] | Model, prompt: Any, steps: int, *, temperature: float = 0.0,
+             top_k: int | None = None, top_p: float | None = None, stop: int | None = None, lengths: Any = None,
+             capacity: int | None = None, seed: int | None = None,
+             state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None, threads: int | str = 0,
+             store: StoreOption = None, **inputs: Any) -> np.ndarray:
     """The tokens that follow `prompt`, up to `steps` of them: integers [B, n], or [n] for one prompt.
 
     `model`: a network, ids [B, T] -> scores of the next token [B, T, count] (or [B, count], of the last step), with its
@@ -66,33 +69,34 @@ class Generator:
     on."""
 
     @converted
-    def __init__(self, model: Callable | Model, *, state=None, seed: int | None = None, capacity: int | None = None,
-                 threads: int | str = 0, store: StoreOption = None):
-        bound, loc = isinstance(model, Model), user_loc()
+    def __init__(self, model: Callable[..., Any] | Model, *,
+                 state: State | str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None,
+                 seed: int | None = None, capacity: int | None = None, threads: int | str = 0,
+                 store: StoreOption = None):
+        net, loc = model.net if isinstance(model, Model) else model, user_loc()
         seed = None if seed is None else integer(seed, "seed", 0, MOST_I64, loc)
         capacity = None if capacity is None else integer(capacity, "capacity", 1, MOST_TOKENS, loc)
-        self.root = as_module(model.net if bound else model)
-        self.state: State | None = model.state if bound else None
+        self.root = as_module(net)
+        self.state: State | None = model.state if isinstance(model, Model) else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
         self._store = store_choice(store)
         self._sessions: Specialised[list[Session]] = Specialised(lambda plan: [], KEPT_SESSIONS)    # idle ones
         self._last: Session | None = None
 
-    def __call__(self, prompt, steps: int, **options) -> np.ndarray:
+    def __call__(self, prompt: Any, steps: int, **options: Any) -> np.ndarray:
         """As `gc.generate`."""
         single = is_sequence(prompt) and len(prompt) > 0 and not is_sequence(prompt[0])
         stop = options.get("stop")
-        tokens = []
+        tokens: list[np.ndarray] = []
         for token in self.stream(prompt, steps, **options):
-            done = stop is not None and tokens
-            tokens.append(np.where(tokens[-1] == stop, stop, token) if done else token)
+            tokens.append(token if stop is None or not tokens else np.where(tokens[-1] == stop, stop, token))
         made = np.stack(tokens, axis=1)
         return made[0] if single else made
 
     @converted
-    def stream(self, prompt, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
+    def stream(self, prompt: Any, steps: int, *, temperature: float = 0.0, top_k: int | None = None,
                top_p: float | None = None, stop: int | None = None,
-               lengths=None, seed: int = 0, **inputs) -> Iterator[np.ndarray]:
+               lengths: Any = None, seed: int = 0, **inputs: Any) -> Iterator[np.ndarray]:
         """The tokens [B] one after the other, as they are made; it ends when every sequence has had `stop`."""
         arrays = {name: array_of(a) for name, a in inputs.items()}
         ids, lengths = padded_prompts(prompt, lengths, arrays)
@@ -115,7 +119,7 @@ class Generator:
         finally:
             self._give_back(plan, session)
 
-    def check(self, prompt, steps: int = 8, **inputs) -> None:
+    def check(self, prompt: Any, steps: int = 8, **inputs: Any) -> None:
         """GraphError unless each of the likeliest tokens, made one by one, is the likeliest for the whole network on
         all tokens before it, up to rounding. Takes a network that gives scores [B, T, count], and prompts of one
         length."""
@@ -123,8 +127,8 @@ class Generator:
         tokens = self(ids, steps, **inputs)
         arrays = {prompt_name(self.root): np.concatenate([ids, tokens[:, :-1]], axis=1),
                   **{n: np.asarray(a) for n, a in inputs.items()}}
-        run = compile(self.root, state=self.state or {}, store=self._store,
-                      **{n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()})
+        types: dict[str, Any] = {n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()}
+        run = compile(self.root, state=self.state or {}, store=self._store, **types)
         scores = run(**arrays)[:, -steps:]
         chosen = np.take_along_axis(scores, tokens[..., None], axis=2)[..., 0]
         wrong = np.flatnonzero((chosen < scores.max(axis=2) - ROUNDING * np.abs(scores).max()).any(axis=0))
@@ -135,18 +139,22 @@ class Generator:
     def dump(self, stage: str = "graph", prompt: bool = False) -> str:
         """The program of one token (`prompt`: of the prompts), that used last, as text at a stage: graph, fused, loops,
         llvm or asm."""
-        session = self._used()
-        return (session.prompts.last if prompt else session.last).dump(stage)
+        return self._used(prompt).dump(stage)
 
     @property
-    def memory(self):
-        """Bytes of the program of one token, that used last; its caches count as state."""
-        return self._used().last.memory
+    def memory(self) -> Memory | None:
+        """Bytes of the program of one token, that used last; its caches count as state. The oracle knows none."""
+        return self._used().memory
 
-    def _used(self) -> Session:
-        if self._last is None or self._last.last is None:
-            raise GraphError("the program of a token is not known before the first call", user_loc())
-        return self._last
+    def _used(self, prompt: bool = False) -> Runnable:
+        """The program used last, of one token or of the prompts."""
+        session, used = self._last, None
+        if session is not None:
+            used = session.prompts.last if prompt else session.last
+        if used is None:
+            raise GraphError(f"the program of {'the prompts' if prompt else 'a token'} is not known before the first "
+                             "call", user_loc())
+        return used
 
     def _plan(self, ids: np.ndarray, lengths: np.ndarray, needed: int, inputs: Mapping[str, np.ndarray],
               choice: Sampling) -> SessionPlan:
@@ -180,16 +188,18 @@ class Generator:
 formed_methods(Generator)
 
 
-def _generator(model: Callable | Model, state, seed: int | None, capacity: int | None, threads: int,
-               store: StoreOption) -> Generator:
+def _generator(model: Callable[..., Any] | Model,
+               state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None, seed: int | None,
+               capacity: int | None, threads: int | str, store: StoreOption) -> Generator:
     """For a network on a `State` the one that was made before."""
     owner = model.state if isinstance(model, Model) else state
     if not isinstance(owner, State):
         return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads, store=store)
     programs = owner.programs
     key = "generate", model.net if isinstance(model, Model) else model, capacity, threads, store_choice(store)
-    return recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity, threads=threads, store=store),
-                  KEPT_GENERATORS)
+    # what is kept under "generate" are generators
+    return cast(Generator, recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity,
+                                                                   threads=threads, store=store), KEPT_GENERATORS))
 
 
 def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[np.ndarray]:

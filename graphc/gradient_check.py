@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder, bind_graph
 from graphc.ir.convert import items, shown
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Value
 from graphc.ir.ops.constant import full
 from graphc.ir.shown import Pictured
@@ -84,10 +86,11 @@ class GradientReport(Pictured):
 
 
 @formed
-def check_gradients(f: GraphFunction | Graph | Callable, /, *, samples: int = 20, directions: int = 3,
+def check_gradients(f: GraphFunction | Graph | Callable[..., Any], /, *, samples: int = 20, directions: int = 3,
                     step: float = 1e-5, rtol: float = 1e-5,
                     atol: float = 1e-8, wrt: Sequence[str] | None = None, training: bool = False, seed: int = 0,
-                    state: Mapping[str, np.ndarray] | None = None, raises: bool = False, **inputs) -> GradientReport:
+                    state: Mapping[str, np.ndarray] | None = None, raises: bool = False,
+                    **inputs: Any) -> GradientReport:
     """Compares the gradients of `f` with central differences, both computed natively in f64 whatever the dtypes of `f`.
 
     `f`: a graph, or a layer or network with the types of its inputs, `x=gc.f32[4, 8]`, or arrays. Float arrays that
@@ -105,10 +108,13 @@ def check_gradients(f: GraphFunction | Graph | Callable, /, *, samples: int = 20
         >>> bool(gc.check_gradients(nn.Linear(2) >> nn.tanh, x=gc.f32[4, 3]))
         True
     """
-    options = {"samples": samples, "directions": directions, "step": step, "rtol": rtol, "atol": atol, "wrt": wrt,
-               "training": training, "seed": seed,
-               "state": state, "raises": raises}
-    options, inputs = sorted_out(f, check_gradients, options, inputs, (TensorType, DType, np.ndarray))
+    given = {"samples": samples, "directions": directions, "step": step, "rtol": rtol, "atol": atol, "wrt": wrt,
+             "training": training, "seed": seed, "state": state, "raises": raises}
+    return _reported(f, *sorted_out(f, check_gradients, given, inputs, (TensorType, DType, np.ndarray)))
+
+
+def _reported(f: object, options: Mapping[str, Any], inputs: Mapping[str, Any]) -> GradientReport:
+    """What `check_gradients` gives."""
     samples, directions, step, rtol, atol, wrt, training, seed, state, raises = options.values()
     if min(samples, directions, seed) < 0 or not 0 < step < inf:
         raise GraphError(f"check_gradients takes samples, directions and a seed >= 0 and a step > 0, got {samples}, "
@@ -133,7 +139,7 @@ class _Problem:
     arrays: dict[str, np.ndarray]
     types: Mapping[str, TensorType]
     weights: tuple[np.ndarray, ...]
-    value: Callable
+    value: Callable[..., Any]
     gradients: dict[str, np.ndarray]
 
     def chosen(self, wrt: Sequence[str] | None) -> list[str]:
@@ -168,7 +174,8 @@ def _checked(problem: _Problem, name: str, random: np.random.Generator, samples:
     return ArgumentCheck(name, problem.types[name], tried, tuple(verdicts))
 
 
-def _problem(f, training: bool, seed: int, state, inputs: Mapping) -> _Problem:
+def _problem(f: object, training: bool, seed: int, state: Mapping[str, np.ndarray] | None,
+             inputs: Mapping[str, Any]) -> _Problem:
     function, sizes, given = _declared(f, training, inputs)
     state = f.state if isinstance(f, Model) and state is None else state
     graph = bind_graph(function.graph, sizes)
@@ -193,7 +200,8 @@ def _problem(f, training: bool, seed: int, state, inputs: Mapping) -> _Problem:
                     dict(zip(floats, gradients)))
 
 
-def _declared(f, training: bool, inputs: Mapping) -> tuple[GraphFunction, dict[str, int], dict[str, np.ndarray]]:
+def _declared(f: object, training: bool,
+              inputs: Mapping[str, Any]) -> tuple[GraphFunction, dict[str, Dim], dict[str, np.ndarray]]:
     """The traced function, the sizes of named dimensions, and the arrays among `inputs`."""
     given = {n: array_of(a) for n, a in inputs.items() if not isinstance(a, (TensorType, int))}
     if isinstance(f, (GraphFunction, Graph)):
@@ -209,7 +217,7 @@ def _declared(f, training: bool, inputs: Mapping) -> tuple[GraphFunction, dict[s
     return function, {**source.sizes, **_solved(known, given)}, given
 
 
-def _solved(known: Mapping[str, TensorType], given: Mapping[str, np.ndarray]) -> dict[str, int]:
+def _solved(known: Mapping[str, TensorType], given: Mapping[str, np.ndarray]) -> dict[str, Dim]:
     """Sizes of named dimensions from arrays; floats of either width will do."""
     try:
         types = {n: TensorType(known[n].dtype if known[n].dtype.is_float else dtype_of(a), a.shape)
@@ -228,7 +236,7 @@ def _input(graph: Graph, v: Value, given: Mapping[str, np.ndarray], random: np.r
     return random.standard_normal(v.type.shape)
 
 
-def _parameters(function: GraphFunction, graph: Graph, seed: int, state,
+def _parameters(function: GraphFunction, graph: Graph, seed: int, state: Mapping[str, np.ndarray] | None,
                 random: np.random.Generator) -> dict[str, np.ndarray]:
     """The state as arguments: given, or drawn and shaken."""
     found: dict[str, np.ndarray] = {}

@@ -70,7 +70,7 @@ def _calibrated(f: Any, batches: Iterable[Any], method: tuple[str, float], origi
                                   **source.bounds}
 
     def compiled(graph: Graph) -> Compiled:
-        return cast(Compiled, compile_function(replace(function, graph=graph, retrace=None), **options))
+        return compile_function(replace(function, graph=graph, retrace=None), **options)
     run = compiled(replace(function.graph, outputs=tuple(read), output_names=("",) * len(read)))
     observed, first = [_Observed() for _ in read], None
     for batch in batches:

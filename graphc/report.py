@@ -80,7 +80,7 @@ class PlanReport(Pictured):
                                                                            compare=False)
 
     @staticmethod
-    def of(function: GraphFunction, sizes: Mapping[str, int], compilation: Compilation,
+    def of(function: GraphFunction, sizes: Mapping[str, Dim], compilation: Compilation,
            largest: Mapping[str, int] = MappingProxyType({})) -> PlanReport:
         """The report on `function`, whose graph with these sizes of its named dimensions is that of `compilation`."""
         trainable = [(e.name, cast(int, e.type.size)) for e in entries(function) if getattr(e.key, "trainable", False)]
@@ -145,7 +145,7 @@ def scaled(number: Dim) -> str:
     return f"{value:.3g}{UNITS[unit]}"
 
 
-def _rows(function: GraphFunction, sizes: Mapping[str, int], parameters: Mapping[str, int],
+def _rows(function: GraphFunction, sizes: Mapping[str, Dim], parameters: Mapping[str, int],
           flops: Mapping[str, Dim]) -> Iterator[LayerRow]:
     for call in function.calls:
         if call.path:

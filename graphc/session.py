@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
+from graphc.dsl.tree import Structure
 from graphc.errors import GraphError
 from graphc.execute import Runnable, make_executable, sized_executable
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Node
+from graphc.ir.graph import Graph, Node
 from graphc.ir.open import Bounds
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.elementwise import Elementwise
@@ -30,6 +31,7 @@ from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
 from graphc.once import once_property
 from graphc.prompts import grown, padded_size, resized
+from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import round_up
 from graphc.sized import SizedGraph
 from graphc.specialised import Specialised
@@ -52,9 +54,9 @@ class Sampling:
     nucleus: bool
 
     def token(self, scores: Array, temperature: Array | None, top_p: Array | None) -> Array:
-        if not self.sampled:
+        if temperature is None:             # not sampled: it is no knob
             return scores.argmax(-1)
-        nucleus = top_p.astype(scores.dtype) if self.nucleus else None
+        nucleus = None if top_p is None else top_p.astype(scores.dtype)
         return sample(scores, temperature.astype(scores.dtype), self.top_k, nucleus)
 
     @property
@@ -74,18 +76,26 @@ class SessionPlan:
     store: Store | None = None
 
 
+class ProgramLoader(Protocol):
+    """What makes the native code of a function: of one without named dimensions, or for all sizes in bounds."""
+
+    def native(self, function: GraphFunction) -> Runnable: ...
+
+    def sized(self, function: GraphFunction, bounds: Mapping[str, Bounds]) -> SizedGraph: ...
+
+
 class Programs:
     """One program for all sizes of a dimension, where the network and the compiler can make it, else one for each size
     that is asked for."""
 
-    def __init__(self, trace: Callable[[Dim], GraphFunction], load: Callable[[GraphFunction, Mapping], Any], name: str,
+    def __init__(self, trace: Callable[[Dim], GraphFunction], loader: ProgramLoader, name: str,
                  capacity: int, most: int, single: bool = False):
-        """`trace(size)`: the graph for an int, or for the dimension `name`, of up to `capacity`; `load(function,
-        bounds)`: its code. `most`: programs kept. `single`: all sizes are rounded to the same one."""
+        """`trace(size)`: the graph for an int, or for the dimension `name`, of up to `capacity`; `loader` makes its
+        code. `most`: programs kept. `single`: all sizes are rounded to the same one."""
         self._single = single
-        self._trace, self._load, self._name, self._bounds = trace, load, name, {name: Bounds(1, capacity)}
-        self._apart: Specialised[Runnable] = Specialised(lambda size: load(trace(size), {}), most)
-        self._together: Specialised[Runnable] = Specialised(lambda size: self.sized.at(**{name: size}), KEPT_SIZES)
+        self._trace, self._loader, self._name, self._bounds = trace, loader, name, {name: Bounds(1, capacity)}
+        self._apart: Specialised[Runnable] = Specialised(lambda size: loader.native(trace(size)), most)
+        self._together: Specialised[Runnable] = Specialised(lambda size, sized: sized.at(**{name: size}), KEPT_SIZES)
         self.last: Runnable | None = None
 
     @once_property
@@ -94,7 +104,7 @@ class Programs:
         if self._single:
             return None
         try:
-            return self._load(self._trace(as_dim(self._name)), self._bounds)
+            return self._loader.sized(self._trace(as_dim(self._name)), self._bounds)
         except GraphError:          # should it be another mistake, the graph of one size has it too
             return None
 
@@ -102,10 +112,10 @@ class Programs:
         """The code for arrays of `size`, and it; of `rounded`, where sizes have programs of their own."""
         sized = self.sized
         if sized is not None and sized.serves({self._name: size}):
-            self.last = self._together.at(size=size)
-            return self.last, size
-        self.last = self._apart.at(size=rounded)
-        return self.last, rounded
+            run = self.last = self._together.at(size=size, sized=sized)
+            return run, size
+        run = self.last = self._apart.at(size=rounded)
+        return run, rounded
 
     @property
     def kept(self) -> tuple[Runnable, ...]:
@@ -119,10 +129,10 @@ class Session:
         """`owner` gives the state that has the parameters it is called with."""
         self.root, self.plan, self.owner, self.threads, self.own = root, plan, owner, threads, State()
         capacity = plan.batch.capacity
-        self.prompts = Programs(self._prompted, self._executable, "T", capacity, KEPT_PROMPTS)
-        self.steps = Programs(self._stepped, self._executable, "W", capacity, KEPT_STEPS, capacity <= WINDOW)
+        self.prompts = Programs(self._prompted, self, "T", capacity, KEPT_PROMPTS)
+        self.steps = Programs(self._stepped, self, "W", capacity, KEPT_STEPS, capacity <= WINDOW)
         self.slots = np.arange(capacity)
-        self.structures: dict = {}
+        self.structures: dict[Kept, tuple[Structure, tuple[TensorType, ...]]] = {}
         self.places: int | None = None
         self.last: Runnable | None = None
         self.lasting = False        # whether programs of a token derive values from what only those of prompts write
@@ -142,27 +152,36 @@ class Session:
         if self.lasting:
             for step in self.steps.kept:
                 step.renew()
-        window, seen = 0, ()
+        window, seen, run = 0, tuple[np.ndarray, ...](), self.last
         for slot in range(longest, needed):
-            if slot >= window:
+            if run is None or slot >= window:
                 most = [min(n, capacity) for n in (round_up(slot + 1, STRIDE), grown(slot + 1, WINDOW))]
-                self.last, window = self.steps.at(*most)
+                run, window = self.steps.at(*most)
+                self.last = run
                 seen = (self.slots[:window],) if self.steps.sized else ()
-            token = self.last(token, *seen, *knobs)
+            token = run(token, *seen, *knobs)
             yield token
 
-    def _executable(self, function: GraphFunction, bounds: Mapping[str, Bounds]) -> Runnable | SizedGraph:
+    def native(self, function: GraphFunction) -> Runnable:
+        """Of one size, on what is kept and the state of the network."""
+        graph, arrays, lock = self._on_arrays(function)
+        return make_executable(graph, arrays, lock, self.threads, quiet=True)
+
+    def sized(self, function: GraphFunction, bounds: Mapping[str, Bounds]) -> SizedGraph:
+        """The same for all sizes."""
+        graph, arrays, lock = self._on_arrays(function)
+        return sized_executable(graph, bounds, self.threads, arrays, lock, quiet=True)
+
+    def _on_arrays(self, function: GraphFunction) -> tuple[Graph, list[np.ndarray], StateLock]:
+        """The graph as weights are stored, the arrays of its state, and their lock."""
         function = storing(function, self.plan.store)
         needed = entries(function)
         owner = self.owner([e for e in needed if not _is_own(e)])
         for entry in needed:
             if _is_own(entry) and entry.name not in self.own:
                 self.own.add(entry, entry.initial(0))
-        arrays = [(self.own if _is_own(e) else owner).array(e) for e in needed]
-        lock = (owner or self.own).lock
-        if bounds:
-            return sized_executable(function.graph, bounds, self.threads, arrays, lock, quiet=True)
-        return make_executable(function.graph, arrays, lock, self.threads, quiet=True)
+        arrays = [(self.own if _is_own(e) or owner is None else owner).array(e) for e in needed]
+        return function.graph, arrays, (owner or self.own).lock
 
     @contained
     def _prompted(self, size: Dim) -> GraphFunction:
@@ -202,7 +221,7 @@ class Session:
         scores = _last_scores(now, scores, ids)
         knobs = {name: trace.input(name, type) for name, type in choice.knobs.items()}
         token = choice.token(scores, knobs.get("temperature"), knobs.get("top_p")).astype(ids.dtype)
-        if not now.first:
+        if now.slot is not None:
             trace.update_state(SLOT, now.slot + 1)
         self.places = now.places
         return finish(trace, token, user_loc())
@@ -230,7 +249,7 @@ def prompt_name(root: Module) -> str:
     return getattr(root, "generates", None) or next(argument_names(function))
 
 
-def _last_scores(now: Decoding, scores, ids: Array) -> Array:
+def _last_scores(now: Decoding, scores: object, ids: Array) -> Array:
     """The scores [B, count] of what follows the last token."""
     batch, steps = ids.shape
     fitting = ((batch,), (batch, 1), (batch, steps))
@@ -246,11 +265,12 @@ def _of_last(now: Decoding, scores: Array) -> Array:
     perhaps what follows elementwise: a bias, a cap."""
     after: list[tuple[Node, int]] = []
     while (place := _elementwise(scores)) is not None:
-        after.append((scores.value.node, place))
-        scores = Array(scores.value.node.inputs[place], scores.trace)
-    node = scores.value.node
-    operands = [Array(v, scores.trace) for v in node.inputs] if node else []
-    product = node and isinstance(node.op, Matmul) and operands[0].ndim == 3 and operands[1].ndim == 2
+        node = scores.value.maker
+        after.append((node, place))
+        scores = Array(node.inputs[place], scores.trace)
+    made = scores.value.node
+    operands = [Array(v, scores.trace) for v in made.inputs] if made is not None else []
+    product = made is not None and isinstance(made.op, Matmul) and operands[0].ndim == 3 and operands[1].ndim == 2
     last = now.last(operands[0]) @ operands[1] if product else now.last(scores)
     for node, place in reversed(after):
         values = [last.value if i == place else v for i, v in enumerate(node.inputs)]

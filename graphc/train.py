@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.debug import with_printed
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
-from graphc.errors import GraphError
+from graphc.errors import GraphError, InternalError
 from graphc.execute import Runnable
 from graphc.fitting.trainer import Trainer, check_shards
 from graphc.given import integer
@@ -28,11 +28,14 @@ from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
+from graphc.memory.budget import Budget
+from graphc.memory.usage import Memory
 from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.product_types import training_compute
+from graphc.profile import Profile
 from graphc.ranks import ALONE, Ranks
 from graphc.shards import ShardedProgram, step_program
 from graphc.state import Model, Own, State
@@ -43,8 +46,8 @@ FIT = "fit/"                        # begins the names of what a checkpoint keep
 
 
 @formed
-def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | None = None, trainable=None,
-               seed: int = 0, threads: int | str = 0, state: State | str | None = None,
+def train_step(f: Callable[..., Any], /, *, optimizer: optim.Optimizer, loss: Callable[..., Any] | None = None,
+               trainable: object = None, seed: int = 0, threads: int | str = 0, state: State | str | None = None,
                report: str | Sequence[str] = (), outputs: Sequence[str] = (), ema: float | None = None,
                compute: str | DType | None = None, memory: str | int | None = None, shards: int | None = None,
                comm: Any = None, **types: TensorType) -> "TrainStep":
@@ -86,15 +89,17 @@ def train_step(f: Callable, /, *, optimizer: optim.Optimizer, loss: Callable | N
     options = {"loss": loss, "trainable": trainable, "seed": seed, "threads": threads, "state": state,
                "report": report, "outputs": outputs, "ema": ema, "compute": training_compute(compute),
                "memory": memory, "shards": shards, "comm": comm}
-    options, types = sorted_out(f, train_step, options, types)
+    given, inputs = sorted_out(f, train_step, options, types)
+    options = dict(given)
     seed, threads, state, comm = (options.pop(name) for name in ("seed", "threads", "state", "comm"))
-    _check(optimizer, options["loss"], state, types)
-    step = TrainStep(_recipe(f, types, optimizer, options), integer(seed, "seed", 0, MOST_I64, user_loc()),
+    _check(optimizer, options["loss"], state, inputs)
+    step = TrainStep(_recipe(f, inputs, optimizer, options), integer(seed, "seed", 0, MOST_I64, user_loc()),
                      thread_count(threads, loc=user_loc()), state)
     return step if comm is None else gc.distributed(step, comm)
 
 
-def _recipe(f: Callable, types: Mapping[str, TensorType], optimizer: optim.Optimizer, options: Mapping) -> Recipe:
+def _recipe(f: Callable[..., Any], types: Mapping[str, TensorType], optimizer: optim.Optimizer,
+            options: Mapping[str, Any]) -> Recipe:
     loss, trainable, report, outputs, ema, compute, memory, shards = options.values()
     return Recipe(Objective(as_module(f), loss), types, optimizer, trainable, report=_reports(report),
                   outputs=_outputs(outputs), ema=_decay(ema), compute=compute, memory=budget_of(memory),
@@ -187,11 +192,11 @@ class TrainStep(Trainer, Shown):
         self._fixed: Runnable | ShardedProgram | None = None
         self._called = False
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         made = ("_programs", "_evaluations", "_predictions", "_variants", "_run", "_fixed", "_called", "_ranks")
         return {name: value for name, value in vars(self).items() if name not in made}
 
-    def __setstate__(self, values: dict) -> None:
+    def __setstate__(self, values: dict[str, Any]) -> None:
         vars(self).update(values)
         self._ranks = ALONE
         self._forget()
@@ -202,7 +207,7 @@ class TrainStep(Trainer, Shown):
         return f"<training step {self.graph.name}({inputs}), {len(self.state)} arrays of state>"
 
     @property
-    def function(self) -> tuple[Module, Callable | None]:
+    def function(self) -> tuple[Module, Callable[..., Any] | None]:
         """What is trained: the network and the loss, or the function that returns the loss."""
         return self._recipe.objective.root, self._recipe.objective.loss
 
@@ -249,7 +254,7 @@ class TrainStep(Trainer, Shown):
     def lr(self) -> float:
         """The learning rate: `hyper["lr"]`; that of the next update, if it is a schedule. `step.lr = 1e-4` writes a
         number."""
-        return self.hyper["lr"]
+        return cast(float, self.hyper["lr"])            # every optimizer declares it as one number
 
     @lr.setter
     def lr(self, value: float) -> None:
@@ -277,7 +282,7 @@ class TrainStep(Trainer, Shown):
         """Which rows of a batch of so many this rank gives: all, if there is one rank."""
         return self._ranks.part(rows, self._recipe.shards or 1)
 
-    def scatter(self, *arrays: Any) -> float | dict:
+    def scatter(self, *arrays: Any) -> float | dict[str, Any]:
         """One step on a batch that rank 0 gives, in the order of the inputs; the other ranks give nothing."""
         return self(*self._ranks.dealt(arrays, self._recipe.shards or 1))
 
@@ -301,7 +306,7 @@ class TrainStep(Trainer, Shown):
             raise GraphError("there is no average before the first step", user_loc())
         return Model(model.net, self.state.seen_as({p: Own(key, EMA, p) for p in self.share.trained}))
 
-    def __call__(self, *arrays, **named) -> float | dict:
+    def __call__(self, *arrays: Any, **named: Any) -> float | dict[str, Any]:
         """One step on one batch, in the order of the declared inputs or by name."""
         if named or len(arrays) != len(self._types):
             arrays = self._ordered(arrays, named)
@@ -312,14 +317,14 @@ class TrainStep(Trainer, Shown):
             result = result["loss"] if len(result) == 1 and not self._recipe.outputs else result
         return {name: _number(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """The whole state as safetensors; training resumes from it bit for bit. While `fit` runs, with the place where
         it is. All ranks of a distributed step call it, and rank 0 writes."""
         run = {} if self._run is None else {FIT + name: array for name, array in self._run.arrays().items()}
         arrays = run | self.state.saved()
         self._ranks.from_first(lambda: save_arrays(path, arrays), "step.save")
 
-    def load(self, path: str | os.PathLike, partial: bool = False) -> None:
+    def load(self, path: str | os.PathLike[str], partial: bool = False) -> None:
         """Takes the state from a file that `save` wrote; `partial`: what the file has (weights from elsewhere, say),
         the rest stays. GraphError, and nothing changed, if it does not fit. Of a distributed step rank 0 reads it."""
         arrays = self._ranks.from_first(lambda: load_arrays(path), "step.load")
@@ -328,8 +333,8 @@ class TrainStep(Trainer, Shown):
         self._kept = {name.removeprefix(FIT): a for name, a in arrays.items() if name.startswith(FIT)}
 
     @property
-    def memory(self):
-        """Bytes of arena, parameters, inputs and outputs; known before the first run."""
+    def memory(self) -> Memory | None:
+        """Bytes of arena, parameters, inputs and outputs; known before the first run. The oracle knows none."""
         return self._programs.memory
 
     def dump(self, stage: str = "graph") -> str:
@@ -343,15 +348,18 @@ class TrainStep(Trainer, Shown):
 
     @property
     def compilation(self) -> Compilation:
-        """The stages of the step, as far as they were needed."""
+        """The stages of the step, as far as they were needed. GraphError of a step with shards, which has several."""
+        if isinstance(self._programs, ShardedProgram):
+            self.as_one("step.compilation")
+            raise InternalError("a step with shards is no single function", "train")
         return self._programs.compilation
 
-    def profile(self, *arrays, runs: int = 5):
+    def profile(self, *arrays: Any, runs: int = 5) -> Profile:
         """Where the time of a step on one batch goes: print it, or `save("roofline.svg")`. Runs on a copy of the
         state."""
         return self._programs.profile(*self._ordered(arrays, {}), runs=runs)
 
-    def _ordered(self, arrays: Sequence, named: Mapping) -> tuple[np.ndarray, ...]:
+    def _ordered(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
         names = list(self._types)
         given = dict(zip(names, arrays)) | dict(named)
         wrong = [n for n in given if n not in names] or [n for n in names if n not in given]

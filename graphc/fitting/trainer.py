@@ -74,9 +74,9 @@ class Trainer:
         """Without native code: as made, and as copied or pickled. (By functions of what the step has, not by its
         methods: a step that nobody needs is gone at once.)"""
         objective = self._recipe.objective
-        self._evaluations: Specialised[Runnable] = Specialised(
+        self._evaluations: Specialised[Runnable | SpecialisedGraph] = Specialised(
             partial(evaluation_program, objective, self.state, self._seed, self._threads))
-        self._predictions: Specialised[Runnable] = Specialised(
+        self._predictions: Specialised[Runnable | SpecialisedGraph] = Specialised(
             partial(prediction_program, objective.root, self.state, self._seed, self._threads))
         self._variants: Specialised[SpecialisedGraph | ShardedProgram] = Specialised(
             partial(_variant, self._recipe, self.state, self._threads, self._ranks))
@@ -209,7 +209,7 @@ class Trainer:
         wanted = tuple(found.wanted.items())
         for arrays in data.batches(batch) if isinstance(data, Examples) else data.batches("evaluate"):
             values = self._evaluations.at(types=given_types(self._types, arrays), metrics=wanted)(*arrays)
-            found.add(arrays, values)           # type: ignore[arg-type]    # the program returns a dict
+            found.add(arrays, values)
         return found.results(self.state, self._threads)
 
     def predict(self, *inputs: Any, batch: int | None = None) -> Any:

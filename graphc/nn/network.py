@@ -46,7 +46,7 @@ def inputs(trace: Trace, types: Mapping[str, TensorType]) -> dict[str, Any]:
     return {name: trace.input(name, type) for name, type in types.items()}
 
 
-def sorted_out(f: Callable[..., Any], function: Callable[..., Any], options: Mapping[str, Any],
+def sorted_out(f: object, function: Callable[..., Any], options: Mapping[str, Any],
                inputs: Mapping[str, Any],
                kinds: tuple[type, ...] = (TensorType, DType)) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(options, inputs) of a call of `function`, an entry such as gc.compile, for `f`: an option whose value is an

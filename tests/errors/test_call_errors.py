@@ -79,3 +79,11 @@ def test_compiling(call, fragments):
     for fragment in fragments:
         assert fragment in info.value.text
     assert info.value.loc.file == __file__ and "# here" in info.value.loc.code
+
+
+@pytest.mark.parametrize("bounds", [("n", 64), (1, "n"), ("n", "n"), (1, 2, 3), (5, 2)])
+@pytest.mark.parametrize("entry", [gc.compile, gc.plan])
+def test_bounds_of_a_size_are_two_numbers(entry, bounds):
+    """Also where a name stands for one: what it would bound is not known."""
+    with pytest.raises(gc.GraphError, match=r"B= takes a size, or the least and the greatest size such as B=\(1, 64\)"):
+        entry(picked, B=bounds)

@@ -118,3 +118,17 @@ def test_mistakes_of_layers():
     for options, text in (({"temperature": -1.0}, "temperature must be 0"), ({"top_k": 0}, "top_k is an int"), ({"top_p": 0.0}, "top_p is a probability")):
         with pytest.raises(gc.GraphError, match=text):
             gc.graph(lambda x=1: nn.sample(gc.zeros((3,)), **options))
+
+
+def test_programs_are_shown_once_they_are_there():
+    """That of the prompts after any call, that of a token after one that made several."""
+    net, state = counting()
+    generate = gc.Generator(net, state=state)
+    with pytest.raises(gc.GraphError, match="the program of the prompts is not known before the first call"):
+        generate.dump(prompt=True)
+    generate([[0]], 1)
+    assert generate.dump(prompt=True).startswith("graph prompt_")
+    with pytest.raises(gc.GraphError, match="the program of a token is not known"):
+        generate.dump()
+    generate([[0]], 3)
+    assert generate.dump().startswith("graph token_") and generate.memory.total > 0

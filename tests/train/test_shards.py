@@ -218,3 +218,10 @@ def unequal(x):
 def test_mistakes(make, words):
     with pytest.raises(gc.GraphError, match=words):
         make()
+
+
+def test_the_stages_of_a_step_are_those_of_one_function():
+    """A step with shards is several, and says so."""
+    with pytest.raises(gc.GraphError, match="several functions.*make the step without shards="):
+        made(shards=2).compilation
+    assert made().compilation.text("graph").startswith("graph ")

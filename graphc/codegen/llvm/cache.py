@@ -67,7 +67,7 @@ class Cache:
             return found
         return None
 
-    def put(self, key: str, *payload: bytes | memoryview) -> None:
+    def put(self, key: str, *payload: bytes | bytearray | memoryview) -> None:
         """Store the parts of a payload: readers see the whole entry or none."""
         with suppress(OSError), _folder(self.folder) as folder:
             name, file = _new_file(folder)
@@ -208,7 +208,7 @@ def _new_file(folder: int) -> tuple[str, BinaryIO]:
                               "wb")
 
 
-def _sum(key: str, *payload: bytes | memoryview) -> bytes:
+def _sum(key: str, *payload: bytes | bytearray | memoryview) -> bytes:
     """Of the payload and of the name that it is stored under: an entry under another name is broken."""
     total = hashlib.sha256(key.encode())
     for part in payload:
