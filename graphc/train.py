@@ -179,7 +179,7 @@ class TrainStep(Trainer, Shown):
         """From now on the step is `function`, the graph of `recipe`, on the state that it has."""
         if recipe.shards is not None:
             check_shards(function)
-        function, self._printer = with_printed(function)
+        self._shown, self._printer = with_printed(function)
         self.state.join(entries(function), self._seed, self)
         self._recipe, self._function, self._types = recipe, function, function.inputs
         self._forget()
@@ -188,7 +188,7 @@ class TrainStep(Trainer, Shown):
         """Without native code: as made, and as copied or pickled."""
         super()._forget()
         # made by functions of what the step has, not by its methods: a step that nobody needs is gone at once
-        self._programs = step_program(self._recipe, self._function, self.state, self._threads, self._ranks)
+        self._programs = step_program(self._recipe, self._shown, self.state, self._threads, self._ranks)
         self._fixed: Runnable | ShardedProgram | None = None
         self._called = False
 

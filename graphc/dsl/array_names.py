@@ -96,7 +96,7 @@ ARRAY_NAMES: dict[str, str] = {
     # jax.lax's
     "associative_scan": "gc.linear_scan of a linear recurrence, gc.cumsum, gc.cummax and their like",
     "top_k": "gc.topk", "segment_sum": "gc.scatter_add(gc.zeros(…), segments, x)", "debug": "gc.debug_print",
-    "lax": "the same names in gc: gc.scan, gc.cond", "while": "gc.while_loop",
+    "print": "gc.debug_print", "lax": "the same names in gc: gc.scan, gc.cond", "while": "gc.while_loop",
     "pure_callback": "numpy before or after the call: compiled code does not call Python",
     "pmap": "shards= of gc.train_step",
 }

@@ -74,6 +74,7 @@ def test_a_training_step(capsys):
         wanted = quiet(x, y)
         result, lines = printed(capsys, loud, x, y)
         assert result == wanted and type(result) is float and len(lines) == 1 and lines[0].startswith("mean ")
+    assert len(loud.graph.outputs) == 1                     # that of exports, which print nothing
     again = pickle.loads(pickle.dumps(loud))
     assert printed(capsys, again, x, y) == printed(capsys, loud, x, y)
     loud.fit(x, y, epochs=2, batch=5, progress=False)
