@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd, prod
 from typing import TypeVar, cast, overload
 
@@ -21,6 +21,7 @@ from graphc.ir.size_atoms import NO_BOUND, Atom, Largest, Monomial, Named, Quoti
 from graphc.ir.size_proofs import is_nonnegative
 
 USUAL = 64                          # what a named dimension is taken to be where nothing is known of it
+CACHED = 1 << 14                    # sums, and quotients, that are kept
 TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
 
 
@@ -55,7 +56,7 @@ class Poly(NoNumber):
 
     def __add__(self, other: Dim) -> Dim:
         if isinstance(other, Poly):
-            return Poly.of((*self.terms, *other.terms))
+            return _sum(self, other)
         if not isinstance(other, SIZES):
             return NotImplemented
         return self._plus(int(other)) if other else self
@@ -310,6 +311,7 @@ def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
     return quotient if rest == 0 else None
 
 
+@lru_cache(maxsize=CACHED)
 def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     """dim = quotient * divisor + rest, by division of polynomials: no term of the rest is a multiple of the divisor's
     first. That does not say which of rest and divisor is greater."""
@@ -381,6 +383,12 @@ def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
     if isinstance(name, Quotient) and name.dividend.names & values.keys():
         return bind(name.dividend, values) // name.divisor
     return values[name] if name in values else Poly((((name,), 1),))
+
+
+@lru_cache(maxsize=CACHED)
+def _sum(a: Poly, b: Poly) -> Dim:
+    """a + b: proofs add the same ones again and again."""
+    return Poly.of((*a.terms, *b.terms))
 
 
 def _terms(dim: Dim) -> list[Term]:

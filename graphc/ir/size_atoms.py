@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from graphc.ir.dims import Dim, Poly            # whose quotients are atoms
@@ -43,7 +44,8 @@ class SizeName(Atom):
         return made
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SizeName) and str.__eq__(self, other) and self._facts == other._facts
+        return self is other or (isinstance(other, SizeName) and str.__eq__(self, other)
+                                 and self._facts == other._facts)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -65,9 +67,13 @@ class Quotient(Atom):
     """`dividend // divisor`, rounded down."""
 
     def __new__(cls, dividend: Poly, divisor: int) -> Quotient:
+        known = _QUOTIENTS.get((dividend, divisor))
+        if known is not None:
+            return known
         text = f"({dividend})" if len(dividend.terms) > 1 or "*" in str(dividend) else str(dividend)
         made = super().__new__(cls, f"({text}//{divisor})")
         made.dividend, made.divisor, made.parts, made.is_open = dividend, divisor, (dividend,), dividend.is_open
+        _QUOTIENTS[dividend, divisor] = made
         if not made.is_open:
             made.low, made.high, made.typical = 0, None, 0
             return made
@@ -80,7 +86,8 @@ class Quotient(Atom):
     divisor: int
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Quotient) and self.divisor == other.divisor and self.dividend == other.dividend)
+        return self is other or (isinstance(other, Quotient) and str.__eq__(self, other)
+                                 and self.divisor == other.divisor and self.dividend == other.dividend)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -92,6 +99,10 @@ class Quotient(Atom):
 
     def __reduce__(self) -> tuple[type[Quotient], tuple[Poly, int]]:
         return Quotient, (self.dividend, self.divisor)
+
+
+# those in use: polynomials are compared again and again, and the same quotient is so at a glance
+_QUOTIENTS: WeakValueDictionary[tuple[Poly, int], Quotient] = WeakValueDictionary()
 
 
 class Largest(Atom):
@@ -107,7 +118,7 @@ class Largest(Atom):
     items: tuple[Dim, ...]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Largest) and self.items == other.items
+        return self is other or (isinstance(other, Largest) and str.__eq__(self, other) and self.items == other.items)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
