@@ -54,8 +54,8 @@ if _TYPE_CHECKING:
     from graphc.doors.mpi.distributed import distributed
     from graphc.doors.gguf.model import from_gguf
     from graphc.doors.library.export import export
-    from graphc.doors.onnx import from_onnx
-    from graphc.doors.onnx_out.entry import to_onnx
+    from graphc.doors.onnx.public import from_onnx
+    from graphc.doors.onnx_out.public import to_onnx
     from graphc.doors.page import explore
     from graphc.doors.pretrained.folder import from_pretrained
     from graphc.doors.torch.public import from_torch, to_torch
@@ -130,7 +130,7 @@ _LATER = {                                              # loaded at the first us
     "IntegerBlocks": "graphc.weight_storage",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",
     "generate": "graphc.generation", "draw": "graphc.drawing.draw", "Generator": "graphc.generation",
-    "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx", "to_onnx": "graphc.doors.onnx_out.entry",
+    "explore": "graphc.doors.page", "from_onnx": "graphc.doors.onnx.public", "to_onnx": "graphc.doors.onnx_out.public",
     "export": "graphc.doors.library.export", "from_torch": "graphc.doors.torch.public",
     "to_torch": "graphc.doors.torch.public",
     "from_pretrained": "graphc.doors.pretrained.folder", "from_gguf": "graphc.doors.gguf.model"}

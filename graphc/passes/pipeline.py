@@ -97,6 +97,8 @@ class Pipeline:
             after = apply(each, graph)
         except (GraphError, InternalError):
             raise
+        except MemoryError as error:                    # as of a constant that the graph asks for
+            raise GraphError(f"there is too little memory to compile {graph.name} ({each.name}): {error}") from error
         except Exception as error:
             raise InternalError(f"{type(error).__name__}: {error}", each.name) from error
         self.timings.add(each.name, perf_counter() - start)

@@ -118,3 +118,24 @@ def test_equal_captures_share_a_slot_and_constants_none():
         f.store(y, [0], f.load(x, [0], lanes=8, mask=mask), mask=mask)
     text = emit_module([f], None, AVX2)
     assert "alloca [24 x i8]" in text                               # two pointers and the factor
+
+
+def test_outlined_bodies_of_one_text_are_one_function():
+    def copies(name: str, tiles: int) -> LoopFunction:
+        f = LoopFunction(name)
+        x, y = f.view("x", f32, (8 * tiles,)), f.view("y", f32, (8 * tiles,))
+        with f.parallel(tiles, "tiles") as t:
+            f.store(y, [t * 8], f.load(x, [t * 8], lanes=8) * (2.0 if tiles < 9 else 3.0))
+        return f
+    text = emit_module([copies("a", 4), copies("b", 6), copies("c", 9)], None, AVX2)
+    assert text.count("define internal void") == 2
+    assert [text.count(f'tiles.{n}"') for n in (1, 2)] == [2, 3]                # its head, and where it is named
+
+
+def test_only_innermost_loops_are_strength_reduced():
+    f = LoopFunction("nest")
+    x, y = f.view("x", f32, (6, 5, 4)), f.view("y", f32, (6, 5, 4))
+    with f.loop(0, 6) as i, f.loop(0, 5) as j, f.loop(0, 4) as k:
+        f.store(y, [i.index, j.index, k.index], f.load(x, [i.index, j.index, k.index]))
+    verify(f)
+    assert emit_module([f], None, AVX2).count("call i64 @llvm.expect.i64") == 2

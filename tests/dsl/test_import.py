@@ -32,8 +32,9 @@ def test_what_is_loaded_later_is_what_type_checkers_are_told(module):
     assert told == module._LATER and all(getattr(module, name).__module__ == file for name, file in told.items())
 
 
-@pytest.mark.parametrize("name", ["from_onnx", "to_onnx"])
-def test_a_missing_package_is_said_with_its_extra(name):
-    code = f"import sys; sys.modules['onnx'] = None; import graphc as gc\ntry: gc.{name}\nexcept gc.GraphError as e: print(e)"
+@pytest.mark.parametrize("call", ["from_onnx('net.onnx')", "to_onnx(lambda x: x, x=gc.f32[2])"])
+def test_a_missing_package_is_said_with_its_extra_when_it_is_needed(call):
+    code = ("import sys; sys.modules['onnx'] = None; import graphc as gc; from graphc import from_onnx, to_onnx\n"
+            f"try: gc.{call}\nexcept gc.GraphError as e: print(e)")
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.startswith("A file of ONNX needs the package onnx, 1.23 or later: pip install 'graphc[onnx]'")

@@ -83,6 +83,8 @@ MODELS = {
                          **{f"target_{n}": [0] for n in ("treeids", "nodeids", "ids")})],
                    [("x", [2, 3])], [("y", [2, None])], domains=["ai.onnx.ml"]),
     "dilation": window(dilations=[HUGE] * 2, pads=[HUGE] * 4), "stride": window(strides=[0, 0]),
+    "resized image": model([helper.make_node("Resize", ["x", "", "", "s"], ["y"], mode="linear")], [("x", [1, 1, 4, 4])],
+                           [("y", [None] * 4)], {"s": np.array([1, 1, 10 ** 9, 4])}),
     "unfolded image": model([node("Col2Im", "x a b", "y")], [("x", [1, 4, 4])], [("y", [None] * 4)],
                             {"a": np.array([10 ** 6] * 2), "b": np.array([2, 2])})}
 

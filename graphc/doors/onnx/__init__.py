@@ -2,6 +2,7 @@
 
 How a file becomes arrays of a trace:
 
+    public.py       the function, which loads all others when it is called
     reading.py      path, bytes or ModelProto -> Model; tensors as numpy arrays, mapped where they have a file
     graph.py        its graphs, nodes and initializers as plain objects; checking.py: what must hold of them
     network.py      the model as a layer; its forward runs
@@ -29,5 +30,3 @@ An attribute of an older opset that became an operand (`axes` of Squeeze) is tak
 a Known or numpy array (numbers of the file), a list (a sequence), or a tuple of these for several outputs. It raises
 `Unsupported(text)` for what it does not do; all such nodes of a model are listed at once.
 """
-from graphc.doors.onnx_out.package import onnx         # says what is missing without it: before all that reads files
-from graphc.doors.onnx.network import OnnxNetwork, from_onnx

@@ -16,53 +16,25 @@ from graphc.doors.onnx_out.model import model_of
 from graphc.doors.onnx_out.package import ModelProto, TensorProto, defs
 from graphc.doors.onnx_out.rule import OLDEST
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed
-from graphc.dsl.function import GraphFunction
 from graphc.dsl.outputs import with_outputs
 from graphc.errors import GraphError
 from graphc.given import integer
-from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.nn.entry import Entry
-from graphc.nn.module import Module
 from graphc.nn.network import entries, sorted_out
 from graphc.replacing import replacing
-from graphc.state import Model, State
+from graphc.state import State
 from graphc.train import TrainStep
 
-OPSET = 23                          # Attention and RMSNormalization are in it, and runtimes of 2025 have it
 MOST_BYTES = (1 << 31) - (1 << 20)  # of a file: protobuf's limit, less what is no array
 APART = 1 << 10                     # bytes from which an array goes to the file of data, if there is one
 ALIGNMENT = 4096                    # of arrays in it, so that they can be mapped into memory
 
 
-@formed
-def to_onnx(f: GraphFunction | Module | Model | TrainStep | Graph | Callable[..., object],
-            path: str | os.PathLike[str] | None = None, *, opset: int = OPSET, training: bool = False,
-            seed: int | None = None, state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None,
-            outputs: Sequence[str] | None = None, external: bool | None = None,
-            **bindings: TensorType | int) -> ModelProto:
-    """Writes `f` as an ONNX file, and returns the model (`path` None: only that).
-
-    `f`: a graph, a gradient such as `gc.grad(f, "x")`, a network with the types of its inputs (`x=gc.f32["B", 784]`)
-    and its parameters, by `state=` or `seed=` as for gc.compile, `step.model`, or a training step. Named sizes are
-    symbolic dimensions of the file; a number for one (`B=64`) fixes it. Parameters are initializers under their names.
-    Results are called "result" ("result0", "result1", … of a tuple; a dict's own keys), and `outputs` adds values by
-    name, as in gc.compile.
-
-    What a call changes, as a training step its parameters, optimizer arrays, step and random key, is an input under its
-    name and an output under its name with ".new" behind it. Such an input has an initializer, the value at this moment:
-    the first call may leave it out. So a training step is an ordinary model, which trains wherever ONNX runs.
-
-    `opset`: the version of ONNX's operators, 18 or later. `external`: arrays go to a second file, the first one's name
-    with ".data" behind it; None: if the file would be larger than 2 GB, which protobuf does not allow.
-
-    Raises GraphError, with all of them, for operators that ONNX cannot express; OSError where the file cannot be
-    written.
-    """
-    given = {"opset": opset, "training": training, "seed": seed, "state": state, "outputs": outputs,
-             "external": external}
-    options, types = sorted_out(cast(Callable[..., object], f), to_onnx, given, bindings)
+def written(public: Callable[..., object], f: object, path: str | os.PathLike[str] | None, given: dict[str, object],
+            bindings: dict[str, TensorType | int]) -> ModelProto:
+    """What `gc.to_onnx`, which is `public`, gives: its options are `given`."""
+    options, types = sorted_out(cast(Callable[..., object], f), public, given, bindings)
     opset, training, seed, state, outputs, external = options.values()
     opset = integer(opset, "opset", OLDEST, defs.onnx_opset_version(), user_loc())
     model = _model(f, opset, training, (seed, state), outputs, types)

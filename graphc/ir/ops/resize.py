@@ -19,6 +19,7 @@ CROPPED = "tf_crop_and_resize"
 INFINITY = float("inf")
 
 MODES = ("nearest", "bilinear", "bicubic")
+MOST_PLACES = 1 << 24               # of an axis whose elements are looked up: where each comes from is a constant
 MOST_TAPS = 4                       # beyond it an axis is a product with a dense matrix
 
 
@@ -65,6 +66,10 @@ class Resize(Composite):
                 f"resize takes x [N, C, H, W] and a shape (H, W), got {x} and {self.shape}")
         fits = all(new >= 0 and (new == 0 or old != 0) for old, new in zip(x.shape[2:], self.shape))
         require(fits, f"cannot resize {x} to {self.shape}")
+        for old, new in zip(x.shape[2:], self.shape):
+            require(new <= MOST_PLACES or self._repeats(old, new),
+                    f"resize brings an axis to at most {MOST_PLACES} elements, got {new}; it may have more where each "
+                    'of the old ones is repeated as often (mode "nearest")')
         return x.with_shape(x.shape[:2] + tuple(self.shape))
 
     @property
@@ -97,6 +102,11 @@ class Resize(Composite):
         out = self.infer(x)
         return Cost(out.size * {"nearest": 0, "bilinear": 8, "bicubic": 16}[self.mode], x.nbytes + out.nbytes)
 
+    def _repeats(self, old: Dim, new: int) -> bool:
+        """Whether each element comes as often as every other, in order: no table says where they come from."""
+        return self.is_plain and (new == old or self.mode == "nearest" and isinstance(old, int) and old > 0
+                                  and new % old == 0)
+
     def _axis(self, i: int, old: int) -> Axis:
         new = self.shape[i]
         scale = self.scales[i] if self.scales else new / max(old, 1)
@@ -119,7 +129,7 @@ class Resize(Composite):
         same = along.new == along.old and np.array_equal(along.places(), np.arange(along.new))
         if same or (self.is_plain and along.new == along.old):
             return x
-        if self.is_plain and self.mode == "nearest" and along.old and along.new % along.old == 0:
+        if self._repeats(along.old, along.new):
             return _repeated(b, x, axis, along.new // along.old)
         taps = self._taps(along)
         count = taps.indices.shape[1]
