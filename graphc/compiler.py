@@ -53,6 +53,7 @@ from graphc.passes.precompute import Split, split_derived
 from graphc.passes.read_stored import ReadStored
 from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.sparse_gradients import SparseGradients
+from graphc.passes.spell_pools import SpellPools
 from graphc.passes.spell_products import SpellProducts
 from graphc.passes.winograd import Winograd
 from graphc.schedule.attention_support import is_whole
@@ -99,6 +100,7 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
     """The passes that make kernels of operators."""
     return (
         SpellProducts(target),          # before the rest, which shapes products for their kernels
+        SpellPools(target),             # before fusion, which makes one nest of the slices
         FoldTransposes(),               # before fusion: what follows a product may be its epilogue, not behind a view
         EliminateDeadCode(),            # transposes of operands that were turned back
         EliminateBoundsChecks(),        # after that: a lookup that nobody reads checks nothing

@@ -133,3 +133,13 @@ def test_few_columns_are_carried_in_registers_and_many_in_memory(target):
     assert schedule_of((4096, target.lanes(4)), target).inner == ()
     assert schedule_of((4096,), target).inner == ()
     assert schedule_of((512, 4096), target).inner != ()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_step_waits_for_one_multiply_add(reverse):
+    """What is handed on is its result, with no choice behind it by the number of the step."""
+    f = graph_of(lambda a, x, w: gc.linear_scan(a, x, reverse=reverse), (640,))
+    text = gc.compile(f, threads=1).dump("loops")
+    lines = [line.split() for line in text.splitlines() if " = fma" in line]
+    assert len(lines) == 1, text
+    assert f"next {lines[0][0].rstrip(':')}" in text, text
