@@ -142,6 +142,17 @@ def test_targets_without_such_an_instruction(monkeypatch):
 
 
 @pairs
+def test_batch_norm_leaves_rounded_weights_alone():
+    """Inference: one factor for each channel behind the convolution, whose weights are the rounded ones."""
+    net = nn.Conv2d(24, 3, stride=2, bias=False) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(9, 1) >> nn.BatchNorm2d()
+    run, plain = (gc.compile(net, x=gc.f32[2, 6, 11, 11], seed=0, compute=c) for c in ("bf16", None))
+    planned = run.dump("planned").split('\n\ngraph "prepare')[0]
+    assert planned.count("conv2d(") == planned.count("dtype=f32") == 2
+    x = drawn(2, 6, 11, 11)
+    assert np.linalg.norm(run(x) - plain(x)) < 0.01 * np.linalg.norm(plain(x)) and (run(x) != plain(x)).any()
+
+
+@pairs
 def test_training_follows_f32():
     """A small residual network: parameters and updates are f32, the loss is that of f32 within a percent."""
     net = (nn.Conv2d(16, 3, stride=2, padding=1) >> nn.BatchNorm2d() >> nn.relu >> nn.Conv2d(32, 3, stride=2, padding=1)
