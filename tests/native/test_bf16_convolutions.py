@@ -64,8 +64,7 @@ def close(actual: np.ndarray, op, left: np.ndarray, right: np.ndarray) -> None:
 @pairs
 @pytest.mark.parametrize("case", CONVS, ids=lambda case: f"{case[0]} {case[1]}")
 def test_convolutions_and_their_gradients(case, monkeypatch):
-    monkeypatch.setattr("graphc.bf16_products.faster_by_tiles", lambda graph, target: set())
-    monkeypatch.setattr("graphc.passes.winograd.WinogradConvolution.tile", lambda *_: None)
+    monkeypatch.setenv("GRAPHC_WINOGRAD", "0")
     cases = operators(*case)
     graph, arrays = graph_of(cases)
     run, again = (gc.compile(graph, compute="bf16", threads=n) for n in (1, 2))
@@ -90,7 +89,7 @@ def test_elsewhere_what_is_rounded_is_multiplied_in_f32(case):
 
 
 @pairs
-@pytest.mark.parametrize("sizes", [(1, 2, 3, 15, 16, 33, 40), pytest.param(range(1, 41), marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("sizes", [(1, 2, 15, 40), pytest.param(range(1, 41), marks=pytest.mark.slow)], ids=["some", "all"])
 def test_every_number_of_channels_and_features(sizes):
     cases = [case for c in sizes for case in operators((2 + c % 3, c, 5, 4), (41 - c, c, 2, 3), {"padding": ((1, 0), (1, 1))})]
     graph, arrays = graph_of(cases)
