@@ -101,7 +101,8 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable[..., Any], /, *
 
 
 @contained
-def _compiled(f: object, options: Mapping[str, Any], bindings: Mapping[str, Any]) -> CompiledGraph | SpecialisedGraph | PrintingGraph:
+def _compiled(f: object, options: Mapping[str, Any],
+              bindings: Mapping[str, Any]) -> CompiledGraph | SpecialisedGraph | PrintingGraph:
     """What `compile` gives."""
     threads, training, seed, state, outputs, store, compute, memory = options.values()
     budget = budget_of(memory)

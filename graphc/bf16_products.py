@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from graphc.config import config
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, NodeOf, Value, regions
 from graphc.ir.op import Op
@@ -65,7 +66,8 @@ class Bf16Products(ProductRewriter):
         return f"{NO_PAIRS}: factors are stored in bf16 and multiplied in f32" if is_stored else ""
 
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
-        self.by_tiles |= faster_by_tiles(graph, self.target)
+        if config().winograd:
+            self.by_tiles |= faster_by_tiles(graph, self.target)
         return super().rewritten(graph, known, inner)
 
     def with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:

@@ -28,7 +28,6 @@ from graphc.ir.convert import is_sequence, real, shown
 from graphc.ir.graph import Graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
-from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.entry import Entry
 from graphc.nn.module import Function, Module, as_module

@@ -14,6 +14,7 @@ from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
+from graphc.passes.read_stored import converted
 
 STEPS = (ADD, SUB, MUL)
 
@@ -25,6 +26,8 @@ class FoldBatchNorm(Pass):
     calls.
 
     Changes rounding: w * scale is rounded once for each weight, where the sum was rounded once for each result.
+    Rounded factors stay what they are, for instructions that take such: then there is one factor behind the
+    convolution.
     """
     name: ClassVar[str] = "fold_batch_norm"
 
@@ -90,7 +93,10 @@ def _folded(w: Rewriter, conv: Node, chain: Sequence[Node]) -> Value:
         raise InternalError("a chain without a product is not folded", "fold_batch_norm")
     x, weight = (w[v] for v in conv.inputs)
     with w.at(conv.loc, conv.scope):
-        per_output = w.reshape(scale, shape=(scale.type.size, *(1,) * (weight.type.rank - 1)))
-        result = w.apply(conv.op, (x, w.mul(weight, per_output)))[0]
+        if all(converted(v) is not None for v in conv.inputs):
+            result = w.mul(w.apply(conv.op, (x, weight))[0], scale)
+        else:
+            per_output = w.reshape(scale, shape=(scale.type.size, *(1,) * (weight.type.rank - 1)))
+            result = w.apply(conv.op, (x, w.mul(weight, per_output)))[0]
     with w.at(chain[-1].loc, chain[-1].scope):
         return result if shift is None else w.add(result, shift)

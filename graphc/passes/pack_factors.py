@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import Dims, exact_quotient, static_dim
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
+from graphc.ir.image import BATCH_AXIS, CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
@@ -23,7 +23,6 @@ from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.read_stored import converted, stored
 from graphc.schedule.target import Target
 
-BATCH_AXIS = 0
 # convolutions -> the axes of both operands along which pairs of bf16 are made
 PAIRED_ALONG: Mapping[type[ConvOp], tuple[int, int]] = {
     Conv: (CHANNEL_AXIS, CHANNEL_AXIS), ConvInputGrad: (0, CHANNEL_AXIS), ConvWeightGrad: (BATCH_AXIS, BATCH_AXIS)}
@@ -38,8 +37,9 @@ CAPTURED: dict[type[Op], Callable[[Any], tuple[int, int]]] = {
 class PackFactors(Pass):
     """a [M, K] @ b [K, N] of bf16 in f32 -> a [M, K/2] @ b [K/2, N] of pairs, and of bytes in i32 -> a [M, K/4] @
     b [K/4, N] of fours: K is the innermost axis in memory of both then, with zeros after it where it is no multiple.
-    All that knows of products goes on as for any element type. Factors that loops and branches capture are packed
-    before them.
+    Where it is the innermost of neither, the numbers of a pair are half an axis apart, and nothing is moved. All that
+    knows of products goes on as for any element type. Factors that loops and branches capture are packed before them.
+    Convolutions and their gradients likewise, along channels, features, or images.
 
     Where instructions take bytes of other signs, one factor's are turned (by 128), and the product is corrected by sums
     of the other: exact, because sums in i32 wrap.
