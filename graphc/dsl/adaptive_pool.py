@@ -156,9 +156,9 @@ def _adaptive_avg(axes: int, x: Array, size: OutputSize) -> Array:
     x = x.mean(whole, keepdims=True) if whole else x
     windows = _windows(name, x, counts)
     kernel = tuple([w.kernel for w in windows])
-    if prod(kernel) == 1:
-        return x
     apart = _apart(x, windows)
+    if prod(kernel) == 1:
+        return apart
     uneven = [(axis, w) for axis, w in enumerate(windows) if (w.counts < w.kernel).any()]
     scale = np.ones((1,) * axes)
     for axis, w in uneven:

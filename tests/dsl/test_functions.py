@@ -201,6 +201,17 @@ def test_images_of_named_sizes(axes):
             gc.compile(refused, x=gc.f32["B", 4, *names])
 
 
+@pytest.mark.parametrize("shape, size", [((1, 1), 3), ((3, 1), (6, 2)), ((2, 5), (4, 10)), ((2, 3), (4, 2))], ids=str)
+def test_adaptive_pools_to_more_elements_than_there_are(shape, size):
+    x = IMAGE.reshape(-1)[:2 * shape[0] * shape[1]].reshape(1, 2, *shape)
+    sizes = size if isinstance(size, tuple) else (size, size)
+    bounds = [[(i * n // k, -(-(i + 1) * n // k)) for i in range(k)] for n, k in zip(shape, sizes)]
+    for pool, of in (("avg", np.mean), ("max", np.max)):
+        found = run(lambda x, pool=pool: getattr(gc, f"adaptive_{pool}_pool2d")(x, size), x)
+        wanted = [[of(x[:, :, a:b, c:d], axis=(2, 3)) for c, d in bounds[1]] for a, b in bounds[0]]
+        np.testing.assert_allclose(found, np.transpose(wanted, (2, 3, 0, 1)), rtol=1e-6)
+
+
 def test_padding_by_name():
     x, w = IMAGE[:, :, :, 0], IMAGE[:1, :, :4, 0]
     upper, lower = (run(lambda x, w, p=p: gc.conv1d(x, w, 2, p), x, w) for p in ("same", "same_lower"))

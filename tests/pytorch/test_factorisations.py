@@ -88,9 +88,31 @@ def test_equations_with_a_factored_matrix(left, adjoint):
     close(a @ x if left else x @ a, y)
 
 
-def test_a_matrix_that_is_not_square_has_no_lu():
-    with pytest.raises(GraphError, match="square matrices"):
-        applied("linalg_lu.default", drawn((2, 3)))
+@pytest.mark.parametrize("shape", [(3, 5), (2, 5, 3)], ids=str)
+def test_lu_of_what_is_not_square(shape):
+    x = drawn(shape)
+    p, low, up = applied("linalg_lu.default", x)
+    close(p @ low @ up, x)
+    assert np.abs(low).max() <= 1
+    for found, wanted in zip(applied("lu_unpack.default", *applied("linalg_lu_factor_ex.default", x)[:2]), (p, low, up)):
+        close(found, wanted)
+
+
+def test_lu_without_pivots():
+    p, low, up = applied("linalg_lu.default", SQUARE, pivot=False)
+    close(p, np.broadcast_to(np.eye(4), p.shape))
+    close(low @ up, SQUARE)
+
+
+def test_a_matrix_without_rank_has_an_lu():
+    x = np.array([[0., 0, 1, 2], [0, 0, 3, 4], [0, 0, 5, 6]])
+    p, low, up = applied("linalg_lu.default", x)
+    close(p @ low @ up, x)
+
+
+def test_singular_vectors_are_refused():
+    with pytest.raises(GraphError, match="singular vectors"):
+        applied("_linalg_svd.default", drawn((2, 3)))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -157,14 +157,39 @@ def _swapped(now: Array, places: Array, k: Array, at: Array) -> Array:
 
 def _lu(x: Array, pivot: bool = True) -> tuple[Array, Array]:
     if not pivot or x.shape[-1] != x.shape[-2] or x.shape[-1] == 0:
-        raise GraphError(f"LU factorisations are of square matrices, with pivots; got {x.type}, pivot={pivot}")
+        return _eliminated(x, pivot)
     packed, order, _ = emit_all("lu", x)
     return packed, order
 
 
+def _eliminated(x: Array, pivot: bool) -> tuple[Array, Array]:
+    """Matrices that are not square, or whose rows stay in their order, step by step."""
+    m, n = x.shape[-2:]
+    batch, count = x.ndim - 2, min(m, n)
+    places, columns = _counted(m, 1, batch), _counted(n, 2, batch)
+    rows, zero = gc.expand_dims(places, batch + 1), as_type(0, x.dtype)
+
+    def step(carry: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], tuple[()]]:
+        a, order = carry
+        if pivot:
+            size = gc.where(places < k, as_type(-1, x.dtype), gc.abs(gc.take(a, k, batch + 1)))
+            at = gc.argmax(size, -1).astype(i64)
+            order, at = _swapped(order, places, k, at), gc.expand_dims(at, (batch, batch + 1))
+            there, here = gc.take_along_axis(a, at, batch), gc.expand_dims(gc.take(a, k, batch), batch)
+            a = gc.where(gc.equal(rows, k), there, gc.where(gc.equal(rows, at), here, a))
+        row = gc.expand_dims(gc.take(a, k, batch), batch)
+        column, divisor = (gc.expand_dims(gc.take(v, k, batch + 1), batch + 1) for v in (a, row))
+        flat = gc.equal(divisor, 0)
+        factor = gc.where(flat, column, column / gc.where(flat, as_type(1, x.dtype), divisor))
+        left = gc.where(columns > k, a - gc.where(flat, zero, factor) * row, gc.where(gc.equal(columns, k), factor, a))
+        return (gc.where(rows > k, left, a), order), ()
+    order = gc.broadcast_to(places, (*x.shape[:-2], m))
+    return gc.scan(step, (x, order), gc.iota((count,)).astype(i64))[0] if count else (x, order)
+
+
 def _lu_factor(x: Array, *, pivot: bool = True, **_: Any) -> tuple[Array, Array, Array]:
     packed, order = _lu(x, pivot)
-    return packed, _pivots(order).astype(i32), information(x)
+    return packed, cut(_pivots(order), x.ndim - 2, 0, min(x.shape[-2:])).astype(i32), information(x)
 
 
 def _parts(packed: Array, order: Array) -> tuple[Array, Array, Array]:
