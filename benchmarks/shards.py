@@ -75,12 +75,12 @@ def main(names: Sequence[str] = NAMES, turns: int = TURNS) -> None:
             print(shown(f"{name}, {threads} threads", mine, other, REACH), file=sys.stderr)
             rows.append(shown(f"{name}, {threads} threads", mine, other, REACH))
         gradients = sum(array.nbytes for array in steps[0].weights().values())
-        held = [step.memory.arena + step.memory.scratch * cores for step in steps]
+        held = [m.arena + m.scratch * cores + m.derived for m in (step.memory for step in steps)]
         memory.append(f"| {name} | {gradients / 1e6:.1f} MB | {held[0] / 1e6:.1f} MB | {held[1] / 1e6:.1f} MB | "
                       f"{(held[0] - held[1]) / gradients:+.2f} |")
     print(f"| workload | shards={SHARDS} | none {HEAD}", *rows, sep="\n")
-    print(f"\n| workload | gradients | arena, scratch and sums with shards={SHARDS} | arena and scratch | difference / "
-          "gradients |\n|---|---|---|---|---|", *memory, sep="\n")
+    print(f"\n| workload | gradients | arena, scratch, sums and packed weights with shards={SHARDS} | none | "
+          "difference / gradients |\n|---|---|---|---|---|", *memory, sep="\n")
     print("\n" + launched(turns), end="")
 
 
@@ -115,7 +115,8 @@ def job(turns: int) -> None:
             if alone is not None:
                 alone(*batch)
             ranks.gathered((), "a turn")
-        mine, other = alternated((together, first), turns)
+        (wall, own), other = alternated((together, first), turns)
+        mine = wall, [float(ranks.gathered((seconds,), "processors' time").sum()) for seconds in own]
         if alone is not None:
             assert all(np.array_equal(np.asarray(step.state[key]), np.asarray(alone.state[key])) for key in step.state)
             rows.append(shown(name, mine, other, RANKS_REACH))
