@@ -44,7 +44,7 @@ from graphc.training_graph import Objective, Recipe
 from graphc.product_types import compute_kind, computing
 from graphc.quantisation_report import Quantisation
 from graphc.quantized_products import Calibration
-from graphc.weight_storage import StoreOption, store_choice, storing
+from graphc.weight_storage import Store, StoreOption, store_choice, storing
 
 
 @formed
@@ -53,7 +53,7 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable[..., Any], /, *
             state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None,
             outputs: Sequence[str] | None = None, store: StoreOption = None,
             compute: str | DType | Calibration | None = None, memory: str | int | None = None,
-            **bindings: TensorType | int | tuple[int, int]) -> CompiledGraph | SpecialisedGraph:
+            **bindings: TensorType | int | tuple[int, int]) -> CompiledGraph | SpecialisedGraph | PrintingGraph:
     """Native code for `f`, called with numpy arrays: `run(x, y)`, `run(x=…)`, `run(x, out=array)`.
 
     `f`: a graph, with sizes for its named dimensions (`B=64`; or bounds, `B=(1, 64)`; those left out are taken from
@@ -112,8 +112,9 @@ def _compiled(f: object, options: Mapping[str, Any],
     return made if printer is None else PrintingGraph(made, printer)
 
 
-def _made(source: TracedFunction, threads: int, seed: int | None, state, store: str | None, compute,
-          budget: Budget | None) -> CompiledGraph | SpecialisedGraph:
+def _made(source: TracedFunction, threads: int, seed: int | None,
+          state: str | os.PathLike[str] | Mapping[str, np.ndarray] | State | None, store: Store | None,
+          compute: str | Calibration | None, budget: Budget | None) -> CompiledGraph | SpecialisedGraph:
     """The native code of a traced function, with its parameters."""
     declared = storing(source.function, store)
     function, rewriter = computing(declared, compute)

@@ -13,6 +13,7 @@ from graphc.api import traced
 from graphc.compiled import CompiledGraph
 from graphc.contained import contained
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import silent
 from graphc.dsl.form import formed
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
@@ -70,7 +71,7 @@ def _calibrated(f: Any, batches: Iterable[Any], method: tuple[str, float], origi
                                   **source.bounds}
 
     def compiled(graph: Graph) -> Compiled:
-        return compile_function(replace(function, graph=graph, retrace=None), **options)
+        return silent(compile_function(replace(function, graph=graph, retrace=None, prints=()), **options))
     run = compiled(replace(function.graph, outputs=tuple(read), output_names=("",) * len(read)))
     observed, first = [_Observed() for _ in read], None
     for batch in batches:

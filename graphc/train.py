@@ -310,7 +310,7 @@ class TrainStep(Trainer, Shown):
         if named or len(arrays) != len(self._types):
             arrays = self._ordered(arrays, named)
         run = self._fixed or self._first(arrays)
-        result = run(*arrays)
+        result: Any = run(*arrays)
         if self._printer is not None:
             result = self._printer(result)
             result = result["loss"] if len(result) == 1 and not self._recipe.outputs else result

@@ -59,7 +59,7 @@ class StoreByName:
 
 
 Store = Kind | StoreByName
-StoreOption = Kind | DType | Mapping[str, Kind | DType | None] | None       # what users give
+StoreOption = Store | DType | Mapping[str, Kind | DType | None] | None      # what users give
 
 
 def matches(weight: str, pattern: str) -> bool:
@@ -68,6 +68,8 @@ def matches(weight: str, pattern: str) -> bool:
 
 def store_choice(store: object) -> Store | None:
     """`store=` as a name, or names by patterns. GraphError unless weights can be kept so."""
+    if isinstance(store, StoreByName):
+        return store
     if not isinstance(store, Mapping):
         return _kind(store)
     if wrong := [key for key in store if not isinstance(key, str)]:

@@ -106,6 +106,7 @@ def html(f: Any) -> str:
 
 def _picture(f: Any, stage: str | None, depth: int | None, training: bool,
              bindings: Mapping[str, TensorType | int]) -> Picture:
+    f = silent(f)
     stage = stage or ("fused" if isinstance(f, CompiledGraph) else "graph")
     if stage not in STAGES:
         raise GraphError(f"draw shows the stages {', '.join(STAGES)}; got {stage!r}", user_loc())

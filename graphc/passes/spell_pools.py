@@ -9,7 +9,7 @@ from math import inf, prod
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.dims import typical
+from graphc.ir.dims import static_shape, typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.ops.elementwise import MAXIMUM, Elementwise
@@ -37,9 +37,9 @@ class SpellPools(Pass):
     name: ClassVar[str] = "spell_pools"
 
     def run(self, graph: Graph) -> Graph:
-        pools = [n for n in graph.nodes if isinstance(n.op, MaxPool) and self._pays(n)]
+        pools = {n: n.op for n in graph.nodes if isinstance(n.op, MaxPool) and self._pays(n, n.op)}
         readers = users(graph) if pools else {}
-        spelled = {n for n in pools if _is_alone(n, readers)}
+        spelled = {n: op for n, op in pools.items() if _is_alone(n, readers)}
         if not spelled:
             return graph
         w = Rewriter(graph)
@@ -48,15 +48,15 @@ class SpellPools(Pass):
                 w.keep(node)
                 continue
             with w.at(node.loc, node.scope):
-                w.replace(node, [maxima(w, node.op, w[node.inputs[0]])])
+                w.replace(node, [maxima(w, spelled[node], w[node.inputs[0]])])
         return w.done()
 
-    def _pays(self, node: Node) -> bool:
+    def _pays(self, node: Node, op: MaxPool) -> bool:
         x, y = node.inputs[0].type, node.outputs[0].type
         sizes = (*x.shape, *y.shape)
-        if not all(isinstance(n, int) for n in sizes) or 0 in sizes or prod(node.op.kernel) > MOST_POSITIONS:
+        if not all(isinstance(n, int) for n in sizes) or 0 in sizes or prod(op.kernel) > MOST_POSITIONS:
             return False
-        return self._straight(node.op, x, y) < self._turned(node.op, x, y)
+        return self._straight(op, x, y) < self._turned(op, x, y)
 
     def _straight(self, op: MaxPool, x: TensorType, y: TensorType) -> float:
         """Cycles of vectors along the last axis, and of what is left of each line. Vectors of a stride of two are two
@@ -83,7 +83,7 @@ class SpellPools(Pass):
 def maxima(b: Builder, op: MaxPool, x: Value) -> Value:
     """The maximum of each window, in the order of its positions."""
     sizes, out = x.type.shape, op.output_shape(x.type.shape)
-    frame = op.frame(sizes[FIRST_SPATIAL_AXIS:], out[FIRST_SPATIAL_AXIS:])
+    frame = op.frame(*(static_shape(shape[FIRST_SPATIAL_AXIS:]) for shape in (sizes, out)))
     if any(map(any, frame)):
         low, high = ((0, 0, *(pair[side] for pair in frame)) for side in range(2))
         dtype = x.type.dtype

@@ -267,7 +267,9 @@ def test_each_weight_as_its_name_says():
     assert len([p for p in parts.values() if p == "int8"]) >= 4
     x = RNG.integers(0, 50, (2, 7))
     np.testing.assert_allclose(kept(x), gc.compile(net, state=expected, **types)(x), rtol=1e-5, atol=1e-5)
-    assert gc.generate(gc.models.gpt(50, 32, 2, 2, context=32), [1, 2, 3], 4, seed=0, store={"*": "int8"}).shape == (4,)
+    generator = gc.Generator(gc.models.gpt(50, 32, 2, 2, context=32), seed=0, store={"*": "int8"})
+    assert generator([1, 2, 3], 4).shape == (4,)
+    generator.check(np.arange(4)[None], 3)
 
 
 @pytest.mark.parametrize("store, message", [

@@ -18,6 +18,7 @@ from graphc.compiled import CompiledGraph
 from graphc.doors.page.program import page_data
 from graphc.drawn_inputs import drawn
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import silent
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
@@ -47,6 +48,7 @@ def explore(f: Any, path: str | os.PathLike[str], *arrays: np.ndarray, runs: int
     """
     if not isinstance(path, str | os.PathLike) or Path(path).suffix.lower() not in (".html", ".htm"):
         raise GraphError(f"explore writes an HTML page: path ends in .html, got {shown(path)}", user_loc())
+    f = silent(f)
     run, kinds = (f, _kinds(f)) if isinstance(f, Compiled) else _compiled(f, bindings)
     write_file(path, explored(run, arrays, runs, kinds))
 
@@ -61,7 +63,7 @@ def _compiled(f: Any, bindings: Mapping[str, Any]) -> tuple[Compiled, Mapping[st
     options = {name: bindings[name] for name in OPTIONS if name in bindings}
     types = {name: value for name, value in bindings.items() if name not in options}
     kinds = {c.path: c.kind for c in traced(f, False, types).function.calls}
-    return compiled(f, **{"seed": 0} | options, **types), kinds
+    return silent(compiled(f, **{"seed": 0} | options, **types)), kinds
 
 
 def explored(run: Compiled, arrays: Sequence[np.ndarray] = (), runs: int = 3,

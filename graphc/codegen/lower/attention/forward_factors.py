@@ -7,6 +7,7 @@ from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
 from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
 
 
@@ -33,8 +34,8 @@ class ForwardFactors:
 
     def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
         """Scores of `count` keys from `key` on, the first of the block, for a panel of queries."""
-        product(self.b, RowRange(self.k, count, first=key), sub_panel(self.scratch.queries, panel), self.k.shape[1],
-                self.scratch.scores)
+        product(self.b, RowRange(self.k, count, first=key), sub_panel(self.scratch.queries, panel),
+                static_dim(self.k.shape[1]), self.scratch.scores)
 
     def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
         """Rescales the sums of a panel, and adds the values times the probabilities that stand for the scores."""
@@ -48,11 +49,11 @@ class ForwardPairs(ForwardFactors):
 
     def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch):
         super().__init__(b, k, v, scratch)
-        features, rows = k.shape[1], b.block_rows
+        features, width, rows = static_dim(k.shape[1]), static_dim(v.shape[1]), b.block_rows
         self.steps = -(-features // 2)
         self.queries = b.f.scratch("query_pairs", bf16x2, (b.panels, self.steps, b.s.nr))
         self.keys, self.values = (pairs_of_features(b, "key_pairs", rows, features),
-                                  pairs_of_rows(b, "value_pairs", rows, v.shape[1]))
+                                  pairs_of_rows(b, "value_pairs", rows, width))
         self.probabilities = pairs_of_rows(b, "probability_pairs", rows, b.s.nr)
 
     def of_queries(self, panels: Ix | int) -> None:

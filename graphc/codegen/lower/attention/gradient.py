@@ -168,7 +168,7 @@ class _GradientBlock:
         for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factors.of_panels),
                                              (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
-            turn(b, rows, Ix(), source.shape[1], panels, factor, b.panels_made(self.first))
+            turn(b, rows, Ix(), static_dim(source.shape[1]), panels, factor, b.panels_made(self.first))
         self.factors.of_keys(b.panels_made(self.first))
         self._clear(self.dk)
         self._clear(self.dv)
@@ -207,7 +207,7 @@ class _GradientBlock:
         """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and
         dv.
         """
-        b, f, (query, count), unit = self.b, self.f, at, self.factors.unit
+        b, f, query, count, unit = self.b, self.f, at.query, at.count, self.factors.unit
         key = self.first + panel * b.s.nr
         start = f.min_(f.divmod(f.max_(key - query, 0), unit)[0] * unit, count) if b.causal else Ix()
         self.factors.multiply(at, panel, start)

@@ -2,14 +2,15 @@
 bf16."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from math import lcm
 from typing import NamedTuple
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
+from graphc.codegen.lower.attention.blocks import Blocks, RowRange, Steps, product, sub_panel
 from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.ir.dims import static_dim, static_shape
 from graphc.ir.types import bf16x2
 
 
@@ -25,7 +26,8 @@ class GradientScratch(NamedTuple):
     ds: View
 
 
-class QueryBlock(NamedTuple):
+@dataclass(frozen=True)
+class QueryBlock:
     """`count` queries from `query` on."""
     query: Ix
     count: Ix
@@ -57,7 +59,8 @@ class GradientFactors:
         """Rows of a panel's scores into p and of dout · v into ds, from row `start` on."""
         for rows, panels, target in ((self.q, self.scratch.keys, self.scratch.p),
                                      (self.dout, self.scratch.values, self.ds_of(panel))):
-            product(self.b, RowRange(rows, at.count, at.query, start), sub_panel(panels, panel), rows.shape[1], target)
+            product(self.b, RowRange(rows, at.count, at.query, start), sub_panel(panels, panel),
+                    static_dim(rows.shape[1]), target)
 
     def ds_of(self, panel: Ix) -> View:
         """The columns of a panel."""
@@ -72,7 +75,7 @@ class GradientFactors:
             product(self.b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), at.count - start,
                     sub_panel(sums, panel), add=1)
 
-    def add_to_queries(self, at: QueryBlock, steps: Ix | Callable[[Ix], Ix], dq: View, add: Ix) -> None:
+    def add_to_queries(self, at: QueryBlock, steps: Steps, dq: View, add: Ix) -> None:
         """The rows of dq (+)= ds k, over `steps` keys."""
         s, k_rows = self.b.s, self.scratch.k_rows
         with self.b.f.loop(0, dq.shape[1], s.nr) as across:
@@ -87,10 +90,10 @@ class GradientPairs(GradientFactors):
 
     def __init__(self, b: Blocks, q: View, dout: View, scratch: GradientScratch, factor: float):
         super().__init__(b, q, dout, scratch, factor)
-        rows, columns, (features, width) = b.block_rows, b.s.columns, (q.shape[1], dout.shape[1])
+        rows, columns, (features, width) = b.block_rows, b.s.columns, static_shape((q.shape[1], dout.shape[1]))
         self.keys, self.values = (b.f.scratch(name, bf16x2, (b.panels, -(-n // 2), b.s.nr))
                                   for name, n in (("key_pairs", features), ("value_pairs", width)))
-        self.k_rows = pairs_of_rows(b, "key_row_pairs", columns, scratch.k_rows.shape[1])
+        self.k_rows = pairs_of_rows(b, "key_row_pairs", columns, static_dim(scratch.k_rows.shape[1]))
         self.q_rows, self.dout_rows = (pairs_of_features(b, name, rows, n)
                                        for name, n in (("query_pairs", features), ("dout_pairs", width)))
         self.q_turned, self.dout_turned = (pairs_of_rows(b, name, rows, n)
@@ -123,7 +126,8 @@ class GradientPairs(GradientFactors):
     def multiply(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
         for rows, panels, target in ((self.q_rows, self.keys, self.scratch.p),
                                      (self.dout_rows, self.values, self.ds_of(panel))):
-            product(self.b, RowRange(rows, at.count, start=start), sub_panel(panels, panel), panels.shape[1], target)
+            product(self.b, RowRange(rows, at.count, start=start), sub_panel(panels, panel),
+                    static_dim(panels.shape[1]), target)
 
     def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
         f, left = self.b.f, at.count - start
@@ -136,7 +140,7 @@ class GradientPairs(GradientFactors):
             product(self.b, RowRange(turned, as_ix(rows.shape[1])), pairs, steps, sub_panel(sums, panel),
                     add=1)
 
-    def add_to_queries(self, at: QueryBlock, steps: Ix | Callable[[Ix], Ix], dq: View, add: Ix) -> None:
+    def add_to_queries(self, at: QueryBlock, steps: Steps, dq: View, add: Ix) -> None:
         b, f, s = self.b, self.b.f, self.b.s
         pair_features(b, self.scratch.ds, Ix(), at.count, self.ds_rows)
         halves = (lambda row: halved(f, steps(row))) if callable(steps) else halved(f, steps)

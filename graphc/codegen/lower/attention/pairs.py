@@ -6,6 +6,7 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks
 from graphc.codegen.lower.ranges import vector_run
+from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16, bf16x2
 from graphc.schedule.contraction_schedule import round_up
 
@@ -32,7 +33,7 @@ def pairs_of_rows(b: Blocks, name: str, rows: int, features: int) -> View:
 
 def pair_features(b: Blocks, source: View, first: Ix, count: Ix, target: View, factor: float = 1.0) -> None:
     """target[i, j] = features 2 j and 2 j + 1 of row first + i, times `factor`; zeros up to whole vectors."""
-    f, lanes, features = b.f, b.s.lanes, source.shape[1]
+    f, lanes, features = b.f, b.s.lanes, static_dim(source.shape[1])
     whole = features // (2 * lanes) * lanes
 
     def load(i: Ix, j: Ix, count: int) -> Val:
