@@ -17,6 +17,7 @@ from graphc.drawing.dot import dot_text
 from graphc.drawing.picture import Picture, picture_of
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import silent
 from graphc.errors import GraphError
 from graphc.extra import missing
 from graphc.ir.convert import shown
