@@ -35,14 +35,21 @@ def apply(optimizer: Optimizer, items: Sequence[Item], calls: Array,
     if optimizer.maximize:
         items = [replace(item, grad=-item.grad) for item in items]
     updates = (calls if every == 1 else calls // every).astype(gc.f64)
-    groups: dict[int | None, list[int]] = {}
+    known: dict[int | None, tuple[Optimizer, Scalars]] = {}
+    batches: dict[object, list[int]] = {}       # of items that are updated by one call: mostly of one
     for i, item in enumerate(items):
-        groups.setdefault(optimizer.group_of(item.name, item.shape), []).append(i)
+        group = optimizer.group_of(item.name, item.shape)
+        if group not in known:
+            own = optimizer.for_group(group)
+            own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
+            known[group] = own, own.scalars(updates)
+        together = type(known[group][0]).update_all is not Optimizer.update_all
+        batches.setdefault((group, 0 if together else i), []).append(i)
     new: dict[int, Array] = {}
-    for group, members in groups.items():
-        own = optimizer.for_group(group)
-        own = live(own, group, [name for name in hyperparameters(own) if name not in OF_STEPS])
-        new |= zip(members, _updated(own, own.scalars(updates), [items[i] for i in members], due))
+    for members in batches.values():
+        first = items[members[0]]
+        own, scalars = known[optimizer.group_of(first.name, first.shape)]
+        new |= zip(members, _updated(own, scalars, [items[i] for i in members], due))
     return [new[i] for i in range(len(items))]
 
 
