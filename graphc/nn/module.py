@@ -102,8 +102,7 @@ class Module(Pictured):
         return self.within(lambda: self._array(name, parameter))
 
     def within(self, function: Callable[..., Any], /, *arrays: Any, **options: Any) -> Any:
-        """`function(*arrays)` as a part of this layer: `self.parameter` and inner layers get their names under its
-        path."""
+        """`function(*arrays)` as a part of this layer, under whose path parameters and inner layers get their names."""
         with entered(self, _mentioned):
             try:
                 return function(*arrays, **options)
