@@ -132,10 +132,12 @@ def test_outlined_bodies_of_one_text_are_one_function():
     assert [text.count(f'tiles.{n}"') for n in (1, 2)] == [2, 3]                # its head, and where it is named
 
 
-def test_only_innermost_loops_are_strength_reduced():
+@pytest.mark.parametrize("arrays, hidden", [(1, 0), (16, 2)])
+def test_a_loop_around_many_addresses_is_not_strength_reduced(arrays, hidden):
     f = LoopFunction("nest")
-    x, y = f.view("x", f32, (6, 5, 4)), f.view("y", f32, (6, 5, 4))
+    views = [f.view(f"x{n}", f32, (6, 5, 4)) for n in range(arrays + 1)]
     with f.loop(0, 6) as i, f.loop(0, 5) as j, f.loop(0, 4) as k:
-        f.store(y, [i.index, j.index, k.index], f.load(x, [i.index, j.index, k.index]))
+        for x, y in zip(views, views[1:]):
+            f.store(y, [i.index, j.index, k.index], f.load(x, [i.index, j.index, k.index]))
     verify(f)
-    assert emit_module([f], None, AVX2).count("call i64 @llvm.expect.i64") == 2
+    assert emit_module([f], None, AVX2).count("call i64 @llvm.expect.i64") == hidden

@@ -77,7 +77,7 @@ class BodyEmitter:
         self.frame_size = 0
         self.is_entry = parent is None and f is not None and f in module.entries
         self._names = 0
-        self.nests = 0                                  # loops so far, and calls, which may become loops
+        self.nests = 0                                  # loops so far, and calls, as many loops' worth
 
     # ---- text
     def line(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.codegen.llvm.body import BodyEmitter
+from graphc.codegen.llvm.body import BodyEmitter, Scope
 from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
@@ -18,6 +18,7 @@ from graphc.errors import InternalError
 
 
 Definition = Callable[[BodyEmitter, list[Ix]], str]
+MOST_REDUCED = 24                   # addresses in a loop around others: it may be short, and their steps count then
 LOOP = "!llvm.loop !5"              # all loops are as they shall be, and say the same
 
 
@@ -150,7 +151,7 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
         else:
             nexts = _copies(b, s, [start + k * s.step for k in range(copies)], carried)
         following = b.emit(f"add nsw {b.ix} {index}, {copies * s.step}")
-        if b.nests > nests:
+        if b.nests > nests and b.nests - nests + _addresses(scope) > MOST_REDUCED:
             following = b.emit(_opaque(b, following))
         if every and not chunk:
             leave_if_cancelled(b)
@@ -180,10 +181,15 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
 
 
 def _opaque(b: BodyEmitter, index: str) -> str:
-    """The next index of a loop around others, in a form of which LLVM's strength reduction makes nothing. It would take
-    each address of the loops inside for one of this loop too, in time that grows faster than their number, and win
-    nothing: all that an address owes to an outer loop is computed in that loop already. No code comes of it."""
+    """The next index of a loop around others with many addresses, in a form of which LLVM's strength reduction makes
+    nothing. It would take each address of the loops inside for one of this loop too, in time that grows faster than
+    their number, and win next to nothing: all that an address owes to an outer loop is computed in that loop already.
+    No code comes of it."""
     return f"call {b.ix} @llvm.expect.{b.ix}({b.ix} {index}, {b.ix} {index})"
+
+
+def _addresses(scope: Scope) -> int:
+    return sum(["getelementptr" in line for line in scope.lines])
 
 
 Start = tuple[str, str, list[str]]      # of a loop: the block before it, the first index, the carried values
@@ -328,7 +334,7 @@ def while_loop(b: BodyEmitter, s: While) -> None:
         elif every:
             leave_if_cancelled(b)
         following = b.emit(f"add nsw {b.ix} {index}, 1")
-        if b.nests > nests:
+        if b.nests > nests and b.nests - nests + _addresses(scope) > MOST_REDUCED:
             following = b.emit(_opaque(b, following))
         b.line(f"br label %{header}, {LOOP}")
     b.nests += 1
@@ -354,7 +360,7 @@ def call(b: BodyEmitter, s: Call) -> None:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
     parts += [f"{b.ix} {b.value(b.resolve(ix))}" for ix in s.ints]
     b.line(f"call void {function_symbol(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
-    b.nests += 1
+    b.nests += MOST_REDUCED
     look_after(b, s)
 
 
