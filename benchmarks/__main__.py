@@ -4,6 +4,7 @@ NAME`: one of the others.
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def main() -> None:
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
     options, rest = parser.parse_known_args()
     if options.name == TORCH and options.old in torch_door.PARTS:
-        torch_door.main(options, rest)
+        # its parts have options of their own, some of the same names
+        torch_door.main(options, sys.argv[sys.argv.index(options.old) + 1:])
         return
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
