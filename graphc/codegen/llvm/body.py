@@ -275,17 +275,16 @@ class BodyEmitter:
         return self._at_entry(f"getelementptr i8, ptr %scratch, {self.ix} {self.number(self.module.offsets[root])}")
 
     def _buffer(self, root: Root) -> str:
-        """Arena and constants are one base each; the others are tables of bases. Made anew for each use, in one
-        instruction: kept, there would be more of them than registers, from a network's first kernel to its last."""
+        """Arena and constants are one base each; the others are tables of bases."""
         if root.kind in ("arena", "const"):
             base = self._field_at_entry("arena" if root.kind == "arena" else "consts")
         else:
             table = self._field_at_entry("state" if root.kind == "state" else root.kind + "s")
-            slot = self.emit(f"getelementptr i8, ptr {table}, {self.ix} {8 * root.slot}")
-            base = self.emit(f"load ptr, ptr {slot}, align 8, !invariant.load !4")
+            base = self._cached(0, ("slot", table, 8 * root.slot), f"getelementptr i8, ptr %s, {self.ix} %s")
+            base = self._cached(0, ("base", base), "load ptr, ptr %s, align 8, !invariant.load !4")
         if root.offset == 0:
             return base
-        return self.emit(f"getelementptr i8, ptr {base}, {self.ix} {self.number(root.offset)}")
+        return self._cached(0, ("at", base, self.number(root.offset)), f"getelementptr i8, ptr %s, {self.ix} %s")
 
     def _field_at_entry(self, field: str) -> str:
         cache = self.scopes[0].cache
