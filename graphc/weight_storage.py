@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
@@ -23,6 +24,7 @@ STORES = (*(d.name for d in DTYPES if d.is_storage), *ROW_INTEGERS, "int4")
 BITS = {"int8": 8, "int4": 4}
 
 
+@converted
 @dataclass(frozen=True)
 class IntegerBlocks:
     """`store=` for weights as integers with a scale for each block of `size` neighbours in a row, and with `minimum`

@@ -41,8 +41,7 @@ class Module(Pictured):
     maps_last_axis = False              # by a matrix
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """The arguments of graphc's own layers are what their annotations say, and what they are called with is an
-        array."""
+        """The arguments of graphc's own layers are what their annotations say; they are called with arrays."""
         super().__init_subclass__(**options)
         if not cls.__module__.startswith(f"{__package__}."):
             return
@@ -73,7 +72,8 @@ class Module(Pictured):
             if error is None:
                 raise
             raise error from None
-        check_made(self.kind, self._made, self._parameters)
+        if made := vars(self).get("_made"):
+            check_made(self.kind, made, self._parameters)
         return result
 
     def _called_with(self, params: object, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -176,8 +176,8 @@ class Module(Pictured):
                              f"in: convert the input, x.astype(gc.f32); gc.compile(…, store=\"{dtype}\") keeps trained "
                              "weights so")
         type = (dtype if dtype.is_float else f32)[tuple(shape)]
-        return self._made[name](self, type, init) if name in self._made else self._array(
-            name, self._own(name, type, init, trainable))
+        made = vars(self).get("_made", {}).get(name)
+        return made(self, type, init) if made else self._array(name, self._own(name, type, init, trainable))
 
     def _array(self, name: str, parameter: Parameter) -> Array:
         """The array of a parameter: that of the trace's state, or what a functional call gives for it."""

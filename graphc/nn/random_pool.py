@@ -6,6 +6,8 @@ from typing import ClassVar
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.fractional_pool import Ratio
+from graphc.ir.convert import flag
+from graphc.nn.conv import per_axis
 from graphc.nn.module import Module
 
 
@@ -16,7 +18,8 @@ class FractionalMaxPool(Module):
     def __init__(self, kernel: int | tuple[int, ...], *, size: int | tuple[int, ...] | None = None,
                  output_ratio: Ratio | None = None, return_indices: bool = False) -> None:
         super().__init__()
-        self.kernel, self.size, self.output_ratio, self.return_indices = kernel, size, output_ratio, return_indices
+        self.kernel, self.size = per_axis(kernel, self.axes), None if size is None else per_axis(size, self.axes)
+        self.output_ratio, self.return_indices = output_ratio, flag(return_indices, "return_indices")
 
     def forward(self, x: Array) -> Array | tuple[Array, Array]:
         pool = gc.fractional_max_pool2d if self.axes == 2 else gc.fractional_max_pool3d

@@ -194,7 +194,7 @@ def test_images_of_named_sizes(axes):
         return mean(pool(x, 3, 1, "same"), 1), mean(x, None)
     x = IMAGE.reshape(2, 4, *{1: (63,), 2: (9, 7), 3: (7, 3, 3)}[axes])
     for a, b in zip(gc.compile(net, x=gc.f32["B", 4, *names])(x), gc.compile(net, x=gc.f32[x.shape])(x)):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-6)         # sums of two programs
     for refused in (lambda x: getattr(gc, f"avg_pool{axes}d")(x, 2, 3, ceil_mode=True),
                     lambda x: getattr(gc, f"adaptive_max_pool{axes}d")(x, 3)):
         with pytest.raises(gc.GraphError, match=names[0]):

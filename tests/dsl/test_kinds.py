@@ -152,7 +152,7 @@ METHODS = {                                                 # of arrays: argumen
 NOT_CALLED = {                                              # what else is public, and where it is tested
     "Array", "DType", "GraphFunction", "TensorType",        # made by others; types below
     "GraphError", "InternalError",
-    "batches", "calibrate", "check_gradients", "compile", "draw", "explore", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "load_weights", "parse", "plan", "save_weights",
+    "IntegerBlocks", "batches", "calibrate", "check_gradients", "compile", "draw", "explore", "export", "generate", "Generator", "grad", "graph", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "load_weights", "parse", "plan", "save_weights",
     "train_step",
     "distributed", "from_gguf", "from_onnx", "from_pretrained", "from_torch", "to_onnx", "to_torch",        # doors, with tests of their own
     "debug_print",                                          # shows anything: test_debug_print.py

@@ -43,6 +43,7 @@ CALLED = {
     "export": lambda: {"what": NET, "folder": FOLDER, "x": gc.f32[3, 4], "seed": 0, "targets": "x86_64-linux:sse2"},
     "grad": lambda: {"f": square, "wrt": "x"},
     "generate": lambda: {"model": TOKENS, "prompt": [1, 2], "steps": 2, "seed": 0},
+    "IntegerBlocks": lambda: {"kind": "int4"},
     "Generator": lambda: {"model": TOKENS, "seed": 0}, "graph": lambda: {"f": None},
     "hessian": lambda: {"f": square, "wrt": "x"}, "vmap": lambda: {"f": scaled},
     "hvp": lambda: {"f": square, "wrt": "x"}, "jacobian": lambda: {"f": scaled},
@@ -59,7 +60,7 @@ OF_OTHERS = {"threads", "path", "state", "text", "file"}        # tests/runtime,
 
 def test_no_function_is_left_out():
     assert CALLED.keys() == NOT_CALLED - {"Array", "DType", "GraphFunction", "TensorType", "GraphError",
-                                          "InternalError",
+                                          "InternalError", "debug_print",
                                           "distributed", "from_gguf", "from_onnx", "from_pretrained", "from_torch", "to_onnx",
                                           "to_torch"}
 

@@ -21,7 +21,7 @@ FLOAT, INT, BOOL = "f", "i", "b"
 
 # Public names that take no array: they make or run graphs, or are types, modules and settings.
 NOT_OF_ARRAYS = frozenset((
-    "Array", "DType", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
+    "Array", "DType", "IntegerBlocks", "TensorType", "GraphFunction", "GraphError", "InternalError", "Generator", "graph", "grad",
     "value_and_grad", "vjp", "jvp",
     "debug_print", "hvp", "jacobian", "jacfwd", "jacrev", "hessian", "vmap", "compile", "plan", "calibrate", "check_gradients", "train_step", "distributed", "batches", "windows", "load_weights",
     "save_weights", "from_onnx", "to_onnx", "from_torch", "to_torch", "from_pretrained", "from_gguf", "export", "generate", "draw", "explore", "parse",

@@ -94,5 +94,5 @@ def test_a_token_looks_at_no_more_of_large_caches_than_is_filled(inner):
     assert f"f32[2, 2, {first}, 8]" in generate.dump("fused")
     made = generate(prompts, 20)                            # slots 505 … 524
     assert f"f32[2, 2, {second}, 8]" in generate.dump("fused")
-    assert generate._used().last.sizes == ({} if inner else {"W": 576})
+    assert generate._used().sizes == ({} if inner else {"W": 576})
     check(net, state, prompts, made, 526)

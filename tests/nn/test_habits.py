@@ -89,14 +89,14 @@ HABITS |= {
     "Fold": [("(8, 3, 1, 1, 2)", "(8, 3, dilation=1, padding=1, stride=2)"), ("(output_size=8, kernel_size=3)", "(8, 3)")],
 }
 OURS = {                        # what torch has not: calls that are right, each of which refuses one argument more
-    "Module": "()", "Sequential": None, "FeedForward": "(3, 'tanh')", "GlobalAvgPool2d": "()", "AddNorm": "(NET)", "Attention": "(3)",
+    "Module": "()", "FractionalMaxPool2d": "(2)", "FractionalMaxPool3d": "(2)", "AdaptiveLogSoftmaxWithLoss": None, "Sequential": None, "FeedForward": "(3, 'tanh')", "GlobalAvgPool2d": "()", "AddNorm": "(NET)", "Attention": "(3)",
     "Collapse": "('last')", "LearnedPosition": "(3)", "RelativePosition": "(8)", "RotaryPosition": "()", "SinusoidalPosition": "()",
     "GenerateToken": "(nn.Embedding(3, 4))", "LanguageModel": "(nn.Embedding(3, 4), NET, 'last', NET)", "Seq2Seq": "(NET, NET, None)", "AttendTo": "(3)",
     "Residual": "(NET)", "Identity": None, "PixelShuffle": "(2)", "PixelUnshuffle": "(2)", "ChannelShuffle": "(2)", "LocalResponseNorm": None, "PReLU": None,
     "Upsample": None, "UpsamplingNearest2d": None, "UpsamplingBilinear2d": None, "ctc_loss": None, "Eye": None, "Dirac": "(2)", "Sparse": None, "TruncNormal": None,
     "XavierNormal": "(0.5)", "KaimingNormal": None, "KaimingUniform": None, "LecunNormal": "(0.5)", "Orthogonal": "(0.5)", "calculate_gain": None, "LoRA": "(NET, 2)",
     **{f"ConstantPad{n}d": "(1, 0.5)" for n in (1, 2, 3)}, **{f"{kind}Pad{n}d": "(1)" for kind in ("Zero", "Reflection", "Replication", "Circular") for n in (1, 2, 3)}, "Constant": "(0.5)", "Normal": "(0.5)", "Uniform": "(0.5)", "Value": "((1,))", "XavierUniform": "(0.5)", "Optimizer": "(0.1)"}
-UNLIKE = {"sigmoid", "from_torch", "add_lora", "tanh", "logsigmoid", "softsign", "tanhshrink", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
+UNLIKE = {"weight_norm", "spectral_norm", "sigmoid", "from_torch", "add_lora", "tanh", "logsigmoid", "softsign", "tanhshrink", "residual", "sample", "likeliest", "decoding", "accuracy", "log_likelihood", "sequence_loss", "Group", "Item", "Slots",
           "Parameter", "apply", "as_like", "averages", "constant", "cosine", "cosine_restarts", "cyclic", "inverse_sqrt", "linear", "multi_step", "one_cycle", "polynomial", "sequential",
           "exponential", "global_norm", "group", "hyperparameters", "is_schedule", "no_decay", "schedule", "step_decay", "warmup"}    # functions of our own
 NAMES = {"nn": nn, "optim": optim, "NET": nn.Linear(3), "Y": normal(3, 4), "T": np.zeros(3, np.int32), "W": normal(4)}

@@ -27,19 +27,20 @@ SIZES = ({"a": 1, "b": 3, "c": 3, "d": 4}, {"a": 17, "b": 5, "c": 9, "d": 2}, {"
 CHUNKS = 8
 
 APART = {
-    "split-sizes=[1, 0, 3],axis=1": "a part without elements",
+    "split-sizes=[1, 0, 3],axis=1": "a part without elements", "trapezoid-dx=0.5,axis=0": "a part without elements",
     "attention": "its features must be a number", "attention-causal=True": "its features must be a number",
     "batch_norm-eps=0.01": "of one number it is not defined",
     "max_unpool1d": "what it gives depends on sizes", "max_unpool2d": "what it gives depends on sizes",
     "max_unpool3d": "what it gives depends on sizes", "roll-3,-1": "a short axis is turned several times",
     **dict.fromkeys(("fft-5", "ifft-5"), "a part of a long axis, zeros behind a short one"),
     "unique": "as many as there are, one at least",
-    **dict.fromkeys(("diagonal-1,1,2", "diagonal--2", "pdist", "convolve-mode=full", "convolve-mode=same",
-                     "convolve-mode=valid"), "refused: its sizes must be numbers"),
+    **dict.fromkeys(("diagonal-1,1,2", "diagonal--2", "pdist", "vander", "vander-3,True",
+                     *(f"{name}-mode={mode}" for name in ("convolve", "correlate") for mode in ("full", "same", "valid"))),
+                    "refused: its sizes must be numbers"),
 }
 """Functions that have a program for each size, maybe: with what that has to do."""
 
-GRADIENTS_APART = {"conv1d", "conv2d", "conv3d"}
+GRADIENTS_APART = {"conv1d", "conv2d", "conv3d", "trapezoid"}
 """Gradients of which parts have no elements at the least sizes, or of strides."""
 
 ROWS = [r for r in TABLE if r.letters and r.id not in APART]
