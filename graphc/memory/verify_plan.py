@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from typing import Any, NamedTuple, NoReturn, cast
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Poly, exact_quotient, lower, quotient_and_rest, typical
+from graphc.ir.dims import Dim, Poly, ceil_div, exact_quotient, lower, quotient_and_rest, typical
 from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.constant import Constant
@@ -26,6 +26,7 @@ from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, MemorySpace, Place, Plan
 from graphc.memory.scan_layout import scan_layout
 from graphc.schedule.schedule import InplacePairs
+from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import span
 
 NEVER = 1 << 62                         # the position behind all nodes, at which results are read
@@ -203,8 +204,10 @@ class _InUse(NamedTuple):
     buffer: Buffer
 
     def below(self, other: _InUse) -> bool:
-        """Whether it ends where the other begins or before, whatever the sizes."""
-        return self.buffer.offset + self.buffer.nbytes <= other.buffer.offset
+        """Whether it ends where the other begins or before, whatever the sizes. Offsets are aligned, so that it is
+        easier to see of an end that is aligned too."""
+        (start, nbytes), end = (self.buffer.offset, self.buffer.nbytes), other.buffer.offset
+        return is_nonnegative(end - start - ceil_div(nbytes, ALIGNMENT) * ALIGNMENT) or start + nbytes <= end
 
 
 def _trips(length: Dim) -> list[Dim]:
