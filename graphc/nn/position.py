@@ -2,7 +2,7 @@
 attention."""
 from __future__ import annotations
 
-from math import log, pi
+from math import inf, log, pi
 from typing import cast
 
 import numpy as np
@@ -76,6 +76,8 @@ class RotaryPosition(InnerPosition):
 
     def __init__(self, *, base: float = 10000.0, halves: bool = False) -> None:
         super().__init__()
+        if not 0 < base < inf:
+            raise GraphError(f"RotaryPosition: base is a number above 0 (10000 as a rule), got {base}")
         self.base, self.halves = base, halves
 
     def forward(self, x: Array) -> Array:

@@ -72,6 +72,7 @@ def test_options_go_to_the_layers_that_take_them():
     (lambda: nn.AddNorm(nn.Linear(2), norm="batch"), "norm is one of layer, rms, or a function that makes a norm layer, got 'batch'"),
     (lambda: nn.RelativePosition(32, max_distance=8), "a max_distance above those of one distance each, got 32 and 8"),
     (lambda: run(nn.RotaryPosition(), X), r"even number of features, got \[5, 4, 3\]"),
+    (lambda: nn.RotaryPosition(base=0.0), "base is a number above 0"), (lambda: nn.RotaryPosition(base=float("nan")), "base is a number above 0"),
     (lambda: run(nn.MultiHeadAttention(1), normal(4, 2, 3), normal(3, 2, 3)), r"must agree in the batch, .* got \[4, 2, 3\], \[3, 2, 3\], \[3, 2, 3\]"),
     (lambda: run(nn.MultiHeadAttention(1), X[0]), r"MultiHeadAttention takes \[batch, time, features\], got \[4, 3\]"),
     (lambda: run(lambda x, m: nn.MultiHeadAttention(1)(x, mask=m), X, np.ones((5, 3), bool)), r"mask of attention .*does not broadcast to .*5, 1, 4, 4"),
