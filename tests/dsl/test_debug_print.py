@@ -102,3 +102,18 @@ def test_outside_of_graphs_it_prints_at_once(capsys):
 def test_mistakes(body, text):
     with pytest.raises(gc.GraphError, match=text):
         gc.compile(body, x=gc.f32[3])
+
+
+def test_pictures_pages_and_libraries(tmp_path):
+    """A picture and a page are those of the compiled graph; a library of one that prints is refused."""
+    @gc.graph
+    def doubled(x: gc.f32[3]):
+        gc.debug_print("x {}", x)
+        return x * 2
+    run = gc.compile(doubled)
+    assert "digraph" in str(gc.draw(run))
+    gc.explore(run, tmp_path / "page.html")
+    with pytest.raises(gc.GraphError, match="a library prints nothing; export the network or the graph itself") as info:
+        gc.export(run, tmp_path / "library")
+    assert info.value.loc.file == __file__
+    assert gc.export(doubled, tmp_path / "library")

@@ -12,6 +12,7 @@ from graphc.compiled import CompiledGraph
 from graphc.doors.library.programs import LibraryFunction
 from graphc.doors.library.state_image import StateArray
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import PrintingGraph
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
@@ -81,6 +82,9 @@ def _source(name: str, what: object, options: Mapping[str, Any], bindings: Mappi
         if what.origin.state is None and isinstance(what, CompiledGraph) and what.graph.state:
             return _settled(name, what)
         return _of(name, what.origin, values)
+    if isinstance(what, PrintingGraph):
+        raise GraphError(f"{name}: a library prints nothing; export the network or the graph itself, whose "
+                         "gc.debug_print is left out then", user_loc())
     if not isinstance(what, (Graph, GraphFunction, Model)) and not callable(what):
         raise GraphError(f"{name}: export takes a graph, a network, step.model, a training step or what gc.compile "
                          f"made, got {type(what).__name__}", user_loc())
