@@ -14,10 +14,9 @@ from graphc.ir.convert import shown
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import BY_NAME, DTYPES, DType, f32, i8
 from graphc.nn.parameter import Parameter
-from graphc.passes.block_weights import block_weight
+from graphc.passes.block_weights import TINY, block_weight
 from graphc.passes.integer_weights import IntegerWeight, KeptWeight, reading
 
-TINY = 1e-30                                    # the largest number of a row counts as that at least: a row of zeros
 SHOWN = 8                                       # names in a message
 ROW_INTEGERS = {"int8": (i8, 127)}              # integers with a scale for each row: their types and the largest in use
 STORES = (*(d.name for d in DTYPES if d.is_storage), *ROW_INTEGERS, "int4")

@@ -13,7 +13,7 @@ from graphc.ir.ops.index import Take
 from graphc.ir.ops.shape import Concat
 from graphc.ir.types import f32
 
-TINY = 1e-30                        # a block of zeros has this scale
+TINY = 1e-30                        # a block, or a row, of zeros has this scale at least
 # the code of 0, or of the minimum: by bits, and whether there are minima
 ZEROS = {(4, False): 8, (4, True): 0, (8, False): 0, (8, True): -128}
 
