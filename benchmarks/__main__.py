@@ -9,21 +9,23 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, library, low_precision, machine, matmul, ranks, rows,
-    scaling, shards, sizes, small, sweep, table, torch_door, trees)
+    attention, compiling, elementwise, examples, generation, library, loss_curves, low_precision, machine, matmul,
+    ranks, rows, scaling, shards, sizes, small, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
 NETWORKS, TREES, SWEEP, SIZES, RANKS = "networks", "trees", "sweep", "sizes", "ranks"
-SHARDS, LOW = "shards", "low-precision"
+SHARDS, LOW, CURVES = "shards", "low-precision", "loss-curves"
 ONNX, TORCH = "onnx", "torch"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
               "compile-networks": compiling.main, "library": library.main}
+WITH_OPTIONS = {NETWORKS: table.main, TREES: trees.main, SWEEP: sweep.main, SIZES: sizes.main, LOW: low_precision.main,
+                CURVES: loss_curves.main}
 # module and function: loaded at use, since ONNX Runtime is needed
 ONNX_PARTS = {"suite": ("onnx_suite", "main"), "models": ("onnx_models", "main"),
               "mutations": ("onnx_damaged", "main"), "gradients": ("onnx_gradients", "main")}
@@ -38,7 +40,7 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [NETWORKS, TREES, SWEEP, SIZES, RANKS, SHARDS, LOW, ONNX, TORCH, *sorted(BENCHMARKS)]
+    names = [*WITH_OPTIONS, RANKS, SHARDS, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
@@ -84,16 +86,8 @@ def main() -> None:
         return
     if (options.name == TREES) is not bool(options.old):
         parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")
-    if options.name == TREES:
-        trees.main(options)
-    elif options.name == SWEEP:
-        sweep.main(options)
-    elif options.name == SIZES:
-        sizes.main(options)
-    elif options.name == LOW:
-        low_precision.main(options)
-    elif options.name == NETWORKS:
-        table.main(options)
+    if options.name in WITH_OPTIONS:
+        WITH_OPTIONS[options.name](options)
     else:
         for threads in options.threads:
             BENCHMARKS[options.name](threads)

@@ -66,11 +66,11 @@ def engines(w: Workload, threads: int) -> dict[str, Call]:
 def _types(w: Workload) -> dict[str, object]:
     """Of the inputs by name, as a graph of the network has them; of a training step with its target."""
     names, arrays = ("q", "k", "v") if w.is_operator else ("x",), w.batches()[0]
-    types = {name: _type(a) for name, a in zip(names, arrays)}
-    return types | ({"y": _type(arrays[-1])} if w.mode == TRAIN else {})
+    types = {name: type_of(a) for name, a in zip(names, arrays)}
+    return types | ({"y": type_of(arrays[-1])} if w.mode == TRAIN else {})
 
 
-def _type(array: np.ndarray) -> object:
+def type_of(array: np.ndarray) -> object:
     return {"f": gc.f32, "i": gc.i32 if array.itemsize == 4 else gc.i64}[array.dtype.kind][array.shape]
 
 

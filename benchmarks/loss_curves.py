@@ -1,0 +1,70 @@
+"""python -m benchmarks loss-curves: how far the loss of training in bf16 strays from that in f32, over 200 steps of the
+networks of the benchmark, from the same weights and batches.
+
+Tokens are the source text of Python's `argparse`, which any machine has: each character is to be told from
+those before. Images are noise around one picture of each of ten classes. AdamW with a rate of 3e-4.
+"""
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Iterator
+
+import numpy as np
+
+import graphc as gc
+from benchmarks.low_precision import type_of
+from benchmarks.networks import NETWORKS
+from benchmarks.workloads import TRAIN, WORKLOADS, Workload
+from graphc import nn, optim
+
+NAMES = ("gpt 6x384", "resnet18", "lstm 2x512")
+STEPS, WINDOW, RATE, CLASSES, NOISE = 200, 10, 3e-4, 10, 1.0
+SMALL_VOCABULARY = 128              # of characters
+
+
+def main(options: argparse.Namespace) -> None:
+    wanted = options.workload or NAMES
+    print(f"| training, {STEPS} steps | first loss | last {WINDOW}, f32 | bf16 | furthest {WINDOW} steps | "
+          "furthest step |")
+    print("|---|---|---|---|---|---|")
+    for w in WORKLOADS:
+        if w.mode == TRAIN and any(text in w.name for text in wanted):
+            exact, rounded = (curve(w, compute, options.threads[0]) for compute in (None, "bf16"))
+            windows = [c.reshape(-1, WINDOW).mean(1) for c in (exact, rounded)]
+            each, smooth = (np.abs(b / a - 1).max() for a, b in ((exact, rounded), windows))
+            losses = exact[0], windows[0][-1], windows[1][-1]
+            cells = (*(f"{loss:.4f}" for loss in losses), f"{smooth:.2%}", f"{each:.2%}")
+            print(f"| {w.name} | {' | '.join(cells)} |", flush=True)
+
+
+def curve(w: Workload, compute: str | None, threads: int) -> np.ndarray:
+    """Losses of the steps."""
+    batches = (texts if w.network == "gpt" or "vocabulary" in w.options else pictures)(w)
+    batch = next(batches)
+    types = {name: type_of(a) for name, a in zip("xy", batch)}
+    step = gc.train_step(NETWORKS[w.network](**w.options), loss=nn.cross_entropy, optimizer=optim.AdamW(RATE),
+                         threads=threads, compute=compute, seed=0, **types)
+    return np.array([float(step(*next(batches))) for _ in range(STEPS)])
+
+
+def texts(w: Workload) -> Iterator[tuple[np.ndarray, ...]]:
+    """Characters and those that follow, at drawn places of a text."""
+    vocabulary = int(str(w.options["vocabulary"]))
+    text = np.frombuffer(inspect.getsource(argparse).encode(), np.uint8).astype(np.int32)
+    characters = np.unique(text, return_inverse=True)[1].astype(np.int32) % min(vocabulary, SMALL_VOCABULARY)
+    (shape, *_), rng = [a.shape for a in w.arrays], np.random.default_rng(0)
+    is_time_first = shape[1] == w.batch
+    length = shape[0] if is_time_first else shape[1]
+    while True:
+        at = rng.integers(0, len(characters) - length - 1, w.batch)[:, None] + np.arange(length)
+        x, y = characters[at], characters[at + 1]
+        yield (x.T.copy(), y.T.copy()) if is_time_first else (x, y)
+
+
+def pictures(w: Workload) -> Iterator[tuple[np.ndarray, ...]]:
+    shape, rng = w.arrays[0].shape, np.random.default_rng(0)
+    classes = rng.standard_normal((CLASSES, *shape[1:]), np.float32)
+    while True:
+        y = rng.integers(0, CLASSES, w.batch).astype(np.int32)
+        yield classes[y] + NOISE * rng.standard_normal(shape, np.float32), y
