@@ -2,8 +2,8 @@
 networks of the benchmark, from the same weights and batches.
 
 Tokens are the source text of Python's `argparse`, which any machine has: each character is to be told from
-those before. Images are noise around one picture of each of ten classes, half of which are called by any class, so that the
-loss stays above zero. AdamW with a rate of 3e-4.
+those before. Images are noise around one picture of each of ten classes; half of them are called by any class, so that
+the loss stays above zero. AdamW with a rate of 3e-4.
 """
 from __future__ import annotations
 
