@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -18,6 +17,7 @@ from graphc.ir.dims import static_shape, typical
 from graphc.memory.plan import Constants, ProgramPlan
 from graphc.memory.usage import Memory
 from graphc.profile import CallSite
+from graphc.records import dataclass
 from graphc.runtime.executable import Program
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, ResultKind, Signature

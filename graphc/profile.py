@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -16,6 +16,7 @@ from graphc.errors import GraphError, Loc
 from graphc.ir.dims import Dim, evaluate, static_dim
 from graphc.ir.shown import Pictured
 from graphc.peak import copy_rate, fma_peak
+from graphc.records import dataclass
 from graphc.replacing import write_file
 from graphc.roofline import Point, roofline_svg
 from graphc.runtime.executable import Executable

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf, prod, sqrt
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -17,6 +16,7 @@ from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.dims import static_shape
 from graphc.ir.types import TensorType, shape_text
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.nn.module import Module

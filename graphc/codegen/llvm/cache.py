@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache as once
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, overload
 
 from graphc.config import config
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 FOLDER = "graphc-cache"         # below the folder that the user names, which may hold other things
