@@ -126,8 +126,8 @@ def test_equality_and_hash(family):
     assert own(1) == own(-1) and hash(own(-1)) == 2 and repr(own(1)) == "own"
     assert own_equality(1) == 3 and hash(own_equality(1)) == hash((1,))
     assert empty() == empty() and plain(1) == plain(1, 2.0, [])
-    nan = float("nan")
-    assert frozen(nan) == frozen(nan) != frozen(float("nan"))
+    nan = float("nan")          # the same object is equal to itself, as in tuples; the standard library's from 3.13 on is not
+    assert family is THEIRS or frozen(nan) == frozen(nan) != frozen(float("nan"))
 
 
 @pytest.mark.parametrize("family", [THEIRS, OURS])
