@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import floor, log10, sqrt
-from xml.sax.saxutils import escape
+from html import escape
 
 from graphc.records import dataclass
 

@@ -21,7 +21,8 @@ from graphc.records import dataclass
 if TYPE_CHECKING:
     from graphc.nn.module import Module
 
-Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+# a text, because to look at np.random is to import it, a tenth of what graphc takes
+Initializer = Callable[["np.random.Generator", tuple[int, ...]], np.ndarray]
 
 
 @formed

@@ -22,7 +22,7 @@ from graphc.records import dataclass
 
 FIRST_ROUNDS = 15                   # of the power iteration with which torch begins
 Layer = TypeVar("Layer", bound=Module)
-Formula = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Formula = Callable[[np.ndarray, "np.random.Generator"], np.ndarray]
 
 
 class Following(Parameter):
