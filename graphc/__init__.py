@@ -45,10 +45,9 @@ from graphc.ir.types import (
 from graphc.once import loaded as _loaded
 
 from graphc import nn, optim                            # after the functions that layers are written with
-from graphc import models
 
 if _TYPE_CHECKING:
-    from graphc import callbacks, metrics
+    from graphc import callbacks, metrics, models
     from graphc.api import compile, plan
     from graphc.data import batches, windows
     from graphc.doors.mpi.distributed import distributed
@@ -125,7 +124,7 @@ _LATER = {                                              # loaded at the first us
     "compile": "graphc.api", "plan": "graphc.api", "calibrate": "graphc.quantisation",
     "check_gradients": "graphc.gradient_check",
     "train_step": "graphc.train", "distributed": "graphc.doors.mpi.distributed", "metrics": "graphc",
-    "callbacks": "graphc",
+    "callbacks": "graphc", "models": "graphc",
     "batches": "graphc.data", "windows": "graphc.data", "remat": "graphc.nn.remat",
     "IntegerBlocks": "graphc.weight_storage",
     "load_weights": "graphc.weights", "save_weights": "graphc.weights", "parse": "graphc.dsl.text",

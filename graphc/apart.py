@@ -12,7 +12,6 @@ A step that nobody holds any more stands in nobody's way.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakSet
 
@@ -20,6 +19,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.nn.module import Function, Module
 from graphc.nn.parameter import Parameter
+from graphc.records import dataclass
 from graphc.state import State
 
 STARTED: "WeakSet[LiveStep]" = WeakSet()       # those that have been called

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.optim import Optimizer
 from graphc.origin import Origin
+from graphc.records import dataclass
 from graphc.report import PlanReport
 from graphc.sized import SizedGraph, for_all_sizes
 from graphc.specialised import SpecialisedGraph

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from graphc.ir.types import bf16, bool_, f32
 from graphc.passes.pack_factors import conv_terms_pair
 from graphc.passes.winograd import faster_by_tiles
 from graphc.product_rewriter import WEIGHTS, ProductError, ProductRewriter, WeightProduct, difference
+from graphc.records import dataclass
 
 NO_PAIRS = "this CPU has no instruction for products of bf16"
 

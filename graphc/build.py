@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -10,18 +10,35 @@ import numpy as np
 from graphc.analysis.phases import phases
 from graphc.codegen.llvm import jit
 from graphc.codegen.kernel_calls import Site
-from graphc.errors import GraphError
+from graphc.errors import GraphError, Loc
 from graphc.failure import Failure
 from graphc.ir.graph import Graph, regions
 from graphc.ir.ops.control import Cond, WhileLoop
-from graphc.ir.dims import static_shape, typical
+from graphc.ir.dims import Dim, evaluate, static_shape, typical
 from graphc.memory.plan import Constants, ProgramPlan
 from graphc.memory.usage import Memory
-from graphc.profile import CallSite
+from graphc.records import dataclass
 from graphc.runtime.executable import Program
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.signature import ArraySpec, ResultKind, Signature
 from graphc.stages import Emitted, FusedGraphs, Lowered
+
+
+@dataclass(frozen=True)
+class CallSite:
+    """A kernel call of the program: the user's line and layer, the arithmetic (direct algorithm) and the bytes that one
+    call must move, formulas where sizes come with the call; of a training step the phase.
+    """
+    kernel: str
+    loc: Loc | None
+    scope: str
+    flops: Dim
+    bytes: Dim
+    phase: str = ""
+
+    def at(self, sizes: Mapping[str, int]) -> CallSite:
+        """With the numbers for these sizes."""
+        return replace(self, flops=evaluate(self.flops, sizes), bytes=evaluate(self.bytes, sizes))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
@@ -23,6 +22,7 @@ from graphc.ir.parser import parse
 from graphc.ir.types import BY_NAME, TensorType, dtype_of
 from graphc.nn.module import Module, argument_names
 from graphc.nn.network import entries, trace_network
+from graphc.records import dataclass
 from graphc.specialised import SpecialisedGraph
 from graphc.train import TrainStep
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,14 +23,17 @@ from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
+from graphc.once import loaded
 from graphc.origin import Origin, explained, quantisation_of, state_of
-from graphc.profile import MOST_RUNS, Profile, measure
 from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_copy
 from graphc.runtime.state_table import StateTable
 from graphc.state import State
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 
 class CompiledGraph(partial[Any], Shown):
@@ -77,7 +80,8 @@ class CompiledGraph(partial[Any], Shown):
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of a call with these arguments goes: print it, or `save("roofline.svg")`. An instrumented
         build runs, on a copy of the state; this one pays nothing for it."""
-        runs = integer(runs, "runs", 1, MOST_RUNS, user_loc())
+        profiling = loaded("graphc.profile")            # with peaks and pictures, which few processes need
+        runs = integer(runs, "runs", 1, profiling.MOST_RUNS, user_loc())
         mine, made = self.executable, self.compilation
         timed = Compilation(made.graph, timed=True, budget=made.budget)
         table = np.zeros((len(timed.build.sites), 2), np.int64)
@@ -89,7 +93,9 @@ class CompiledGraph(partial[Any], Shown):
             state, lock = (mine.lock or StateLock()).read(mine.state.arrays), StateLock()
         run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock,
                                                   partial(build.error, sizes=self.sizes), user_loc, profile=table))
-        return measure(run, table, [site.at(self.sizes) for site in timed.build.sites], arrays, runs)
+        sites = [site.at(self.sizes) for site in timed.build.sites]
+        measured: Profile = profiling.measure(run, table, sites, arrays, runs)
+        return measured
 
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Runs on arrays that have exactly the types of the graph and are C-contiguous; not checked."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -56,6 +56,7 @@ from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.spell_pools import SpellPools
 from graphc.passes.spell_products import SpellProducts
 from graphc.passes.winograd import Winograd
+from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
 from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target

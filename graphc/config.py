@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, fields
 from typing import Any
 
 from graphc.errors import GraphError, Loc
 from graphc.given import integer
+from graphc.records import dataclass
 
 MOST_THREADS = 4096
 MOST = {"verify": 2, "cache_mb": 1 << 30}                   # of knobs that are integers

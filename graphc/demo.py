@@ -3,7 +3,7 @@ Needs the extra `demo`."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.extra import missing
 from graphc.progress import Progress
+from graphc.records import dataclass
 from graphc.replacing import replacing, write_file
 from graphc.train import TrainStep, train_step
 

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from graphc.records import dataclass
 
 LADDER = (1.0, 0.1, 0.01)           # of the step: a kink nearby is left behind by a smaller one
 # left and right slopes of a smooth function close in with the step; at a kink they stay apart

@@ -1,7 +1,9 @@
 """The two kinds of failure: the user's mistake and ours."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,10 +17,12 @@ from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
-from graphc.profile import Profile
 from graphc.runtime.lock import StateLock
 from graphc.sized import SizedGraph
 from graphc.state import State
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 
 class Runnable(Protocol):

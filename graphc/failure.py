@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from graphc.errors import GraphError, Loc
@@ -12,6 +11,7 @@ from graphc.ir.ops.embedding_gradients import CheckRows, RowPlaces
 from graphc.ir.ops.fused import members
 from graphc.ir.ops.index import Indexing
 from graphc.ir.types import normalize_axis
+from graphc.records import dataclass
 
 WORDS: Mapping[str, tuple[str, str]] = {        # what a user's function calls its indices, and what they number
     "cross_entropy": ("label", "classes"), "embedding": ("id", "rows")}

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -27,6 +26,7 @@ from graphc.ir.types import DType, TensorType, dtype_of
 from graphc.nn.entry import RANDOM_KEY
 from graphc.nn.network import entries, sorted_out
 from graphc.passes.widen import widened
+from graphc.records import dataclass
 from graphc.report import aligned
 from graphc.state import Model
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
@@ -11,6 +11,7 @@ from graphc.ir.open import Bounds
 from graphc.memory.budget import Budget
 from graphc.nn.entry import Entry
 from graphc.quantisation_report import Quantisation, QuantisationReport
+from graphc.records import dataclass
 from graphc.state import State
 
 

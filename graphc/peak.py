@@ -4,7 +4,6 @@ nothing else.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,6 +14,7 @@ from graphc.codegen.llvm.host import host_target
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.ir.dims import static_dim
 from graphc.ir.types import TensorType, f32
+from graphc.records import dataclass
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.signature import ArraySpec, Signature
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.remat import Remat
 from graphc.ir.stored import node_reference
 from graphc.ir.types import f32
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 F32_BITS = 32

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -11,11 +10,13 @@ from time import perf_counter
 
 import numpy as np
 
+from graphc.build import CallSite
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
-from graphc.ir.dims import Dim, evaluate, static_dim
+from graphc.ir.dims import static_dim
 from graphc.ir.shown import Pictured
 from graphc.peak import copy_rate, fma_peak
+from graphc.records import dataclass
 from graphc.replacing import write_file
 from graphc.roofline import Point, roofline_svg
 from graphc.runtime.executable import Executable
@@ -23,23 +24,6 @@ from graphc.runtime.executable import Executable
 MOST_RUNS = 1_000_000
 FORMATS = ("svg", "png", "pdf")
 SHOWN = 30                          # rows of the printed table
-
-
-@dataclass(frozen=True)
-class CallSite:
-    """A kernel call of the program: the user's line and layer, the arithmetic (direct algorithm) and the bytes that one
-    call must move, formulas where sizes come with the call; of a training step the phase.
-    """
-    kernel: str
-    loc: Loc | None
-    scope: str
-    flops: Dim
-    bytes: Dim
-    phase: str = ""
-
-    def at(self, sizes: Mapping[str, int]) -> CallSite:
-        """With the numbers for these sizes."""
-        return replace(self, flops=evaluate(self.flops, sizes), bytes=evaluate(self.bytes, sizes))
 
 
 @dataclass(frozen=True)

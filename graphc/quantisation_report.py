@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.dsl.form import formed_methods
 from graphc.ir.graph import Graph, Value
 from graphc.product_rewriter import F32_BITS, ProductError, ProductRewriter, WeightProduct
+from graphc.records import dataclass
 
 HEAD = ("product", "operands", "bits", "activations", "largest error", "relative error", "of")
 

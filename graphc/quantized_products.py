@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.ir.ops.conv import Conv
 from graphc.ir.types import DType, f32, i8, i32, u8
 from graphc.passes.pack_factors import spread
 from graphc.product_rewriter import RESULTS, ProductError, ProductRewriter, WeightProduct, difference, product_axes
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 MOST = 127                      # the largest number of a channel or row becomes this

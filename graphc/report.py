@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import groupby
 from types import MappingProxyType
 from typing import TypeVar, cast
@@ -18,6 +18,7 @@ from graphc.ir.shown import Pictured
 from graphc.memory.plan import Plan, ProgramPlan
 from graphc.memory.usage import Memory, formula, human
 from graphc.nn.network import entries
+from graphc.records import dataclass
 
 DEPTH = 2                           # levels of layers that a report prints
 N = TypeVar("N", int, Dim)

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import floor, log10, sqrt
-from xml.sax.saxutils import escape
+from html import escape
+
+from graphc.records import dataclass
 
 Point = tuple[str, float, float, float]         # name, flops for each byte, GFLOP/s, seconds
 

@@ -3,7 +3,6 @@ their calls."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +30,7 @@ from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
 from graphc.once import once_property
 from graphc.prompts import grown, padded_size, resized
+from graphc.records import dataclass
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import round_up
 from graphc.sized import SizedGraph

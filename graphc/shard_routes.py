@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from heapq import heappop, heappush
 from itertools import groupby
 
+from graphc.records import dataclass
 from graphc.shard_tree import Span, middle, rank_bounds
 
 PARTS = 96                          # into which the elements are cut: so even do the ranks send

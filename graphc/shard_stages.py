@@ -4,7 +4,7 @@ them, and what depends on it is computed after it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
@@ -12,6 +12,7 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value, regions
 from graphc.ir.ops.elementwise import ShardSum
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ alone, so that it does not matter who computes it, nor what else he computes.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.contained import contained
 from graphc.dsl.array import Array
@@ -23,6 +23,7 @@ from graphc.nn.network import inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
 from graphc.product_types import training_in
+from graphc.records import dataclass
 from graphc.training_graph import Chosen, Recipe
 
 LOSS, SHARE, SHARD, STEPS = "loss", "share", "shard", "steps"

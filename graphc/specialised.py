@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -27,10 +27,12 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.origin import Origin, explained, quantisation_of, state_of
-from graphc.profile import Profile
 from graphc.quantisation_report import QuantisationReport
 from graphc.sized import SizedGraph
 from graphc.state import State
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 KEPT_PROGRAMS = 16                  # for different sizes, of one function
 KEPT_SIZES = 256                    # of which what a call needs is kept

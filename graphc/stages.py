@@ -5,7 +5,6 @@ Two stages live where they are made: `Split` in passes/precompute.py, `ProgramPl
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.codegen.llvm import jit
@@ -20,6 +19,7 @@ from graphc.ir.printer import print_graph
 from graphc.memory.derived_state import DerivedState
 from graphc.memory.usage import Memory
 from graphc.passes.precompute import Split
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any, cast
 from weakref import ref
@@ -19,6 +19,7 @@ from graphc.ir.shown import Pictured
 from graphc.ir.types import TensorType, f64, includes, of_numpy, shape_text
 from graphc.nn.entry import Entry
 from graphc.nn.module import Module
+from graphc.records import dataclass
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_copy
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
 from graphc.product_types import INT8, training_in
 from graphc.quantisation_aware import rounding_factors
+from graphc.records import dataclass
 from graphc.state import Own, Setting
 
 STEP, RATE, WEIGHTS, EMA = "step", "lr", "sample_weight", "ema"

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from graphc.dsl.arguments import converted
@@ -16,6 +16,7 @@ from graphc.ir.types import BY_NAME, DTYPES, DType, f32, i8
 from graphc.nn.parameter import Parameter
 from graphc.passes.block_weights import TINY, block_weight
 from graphc.passes.integer_weights import IntegerWeight, KeptWeight, reading
+from graphc.records import dataclass
 
 SHOWN = 8                                       # names in a message
 ROW_INTEGERS = {"int8": (i8, 127)}              # integers with a scale for each row: their types and the largest in use

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from math import inf, nan
 from typing import TypeGuard
@@ -18,6 +18,7 @@ from graphc.ir.ops.elementwise import ADD, DIV, MUL, NEG, SUB, WHERE
 from graphc.ir.ops.shape import Transpose
 from graphc.ir.types import i32
 from graphc.once import once_property
+from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
 
 # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0

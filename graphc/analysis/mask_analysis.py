@@ -7,7 +7,6 @@ A causal mask is written in many ways (tril of ones, indices compared, a numpy a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.elementwise import ADD, COPY, GE, GT, LE, LT, NEG, SUB, Cast, Elementwise
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Slice, Transpose
 from graphc.ir.ops.shape_composites import Tril, Triu
+from graphc.records import dataclass
 
 MOST = 1 << 22                  # elements of a constant that is examined, at most
 DEEPEST = 50                    # operators between a mask and the arrays from which it is computed, at most

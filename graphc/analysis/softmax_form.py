@@ -1,7 +1,6 @@
 """Softmax over the last axis in the forms in which it is written."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.ir.graph import Node, Value
 from graphc.ir.match import Is, match, matches
@@ -9,6 +8,7 @@ from graphc.ir.ops.elementwise import DIV, EXP, MUL, SUB, StopGradient
 from graphc.ir.ops.norm import LogSoftmax, Softmax
 from graphc.ir.ops.reduce import LogSumExp, Max, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape
+from graphc.records import dataclass
 
 SEEN_THROUGH = (Reshape, BroadcastTo, StopGradient)
 OF_LOG = Is(EXP, Is(LogSoftmax, "s"))

@@ -3,7 +3,7 @@ scan of masked steps."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.analysis.dependence import dependents, float_dependents, live_nodes
 from graphc.autodiff.residuals import independent_conds, reads, residuals
@@ -13,6 +13,7 @@ from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Gradients, Op, only_gradient
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 Grads = list[Value | None]
 Backward = Callable[..., Grads]                 # `backward.backward`

@@ -13,7 +13,6 @@ operand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 from math import isfinite
 
@@ -33,6 +32,7 @@ from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, 
 from graphc.ir.ops.shape_composites import Stack
 from graphc.ir.ops.sort import Sort
 from graphc.ir.types import normalize_axis
+from graphc.records import dataclass
 
 # Linear in parts, each with finite slopes; what is linear as a whole says so itself.
 CONSTANT_SLOPES = frozenset((WHERE, MINIMUM, MAXIMUM, Cast, Relu, LeakyRelu, Clip, Sort, Pad))

@@ -6,7 +6,6 @@ changes in places, the elements that a step reads.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from graphc.analysis.dependence import live_nodes
 from graphc.ir.builder import Builder
@@ -15,6 +14,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import full
 from graphc.ir.ops.control import Cond
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 FEWER = 4               # times fewer bytes than the operands in whose place they are kept
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.codegen.kernel_table import KernelTable, borders_of
 from graphc.codegen.loops.builder import LoopFunction
@@ -12,6 +12,7 @@ from graphc.codegen.plan_memory import PlanMemory, views_of_buffer
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Node
 from graphc.memory.plan import Buffer
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.view import ViewType
 

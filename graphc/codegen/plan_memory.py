@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction
@@ -12,6 +12,7 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim, round_up
 from graphc.ir.graph import Node, Value
 from graphc.memory.plan import Buffer, Place, Plan
+from graphc.records import dataclass
 from graphc.schedule.target import ALIGNMENT
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 from graphc.codegen.graph_calls import call_graph, call_node
@@ -12,6 +12,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.plan_memory import PlanMemory, place_in
 from graphc.ir.graph import Node
 from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 from graphc.schedule.contraction_schedule import ContractionSchedule
 

@@ -4,7 +4,7 @@ decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.remat import Remat
 from graphc.ir.printer import attribute_text
+from graphc.records import dataclass
 
 LONGEST = 48                        # characters of an attribute
 SEEN_IN_TYPE = ("shape", "dtype")   # attributes that the type of the result shows

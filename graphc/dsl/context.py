@@ -7,7 +7,6 @@ import sys
 import sysconfig
 from contextvars import ContextVar
 from functools import lru_cache
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from graphc.errors import GraphError, Loc
 if TYPE_CHECKING:
     from graphc.dsl.trace import Trace
 
-PACKAGE = str(Path(__file__).resolve().parent.parent) + "/"
+PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + "/"
 LIBRARY = os.path.dirname(os.__file__) + "/"            # Python's own, which has folders of what users install
 INSTALLED = (f"{LIBRARY}site-packages/", f"{LIBRARY}dist-packages/")
 

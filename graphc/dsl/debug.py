@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.graph import Value
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.dsl.function import GraphFunction

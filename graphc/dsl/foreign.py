@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 # numpy functions whose name differs
 FUNCTIONS: dict[str, str] = {

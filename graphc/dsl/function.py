@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, overload
 
 import numpy as np
@@ -22,6 +22,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 _COMPILE: list[Callable] = []
 

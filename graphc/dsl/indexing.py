@@ -2,7 +2,6 @@
 it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_integer, shown
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import shape_text
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

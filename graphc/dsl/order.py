@@ -3,7 +3,6 @@ finds it there, also behind other layers and functions."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from graphc.dsl.array import Array
 from graphc.dsl.trace import Trace
@@ -16,6 +15,7 @@ from graphc.ir.ops.random import Dropout
 from graphc.ir.ops.remat import Remat
 from graphc.ir.ops.scan_ops import CumSum
 from graphc.ir.ops.shape import Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose
+from graphc.records import dataclass
 
 # operators, beside elementwise ones, whose results have the axes of their inputs of the same rank
 KEEPING = (

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from graphc.errors import GraphError
 from graphc.ir.convert import is_sequence, shown
 from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.dsl.function import GraphFunction

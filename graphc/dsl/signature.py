@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.types import DType, TensorType
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

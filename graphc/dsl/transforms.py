@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from graphc.autodiff.backward import accumulate, backward
@@ -14,6 +13,7 @@ from graphc.errors import GraphError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.elementwise import WHERE
+from graphc.records import dataclass
 
 Wrt = object        # a name, a tuple of names, a network, or None
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.fitting.convert import fitted, fitted_batch, is_array
 from graphc.ir.types import TensorType, f32
+from graphc.records import dataclass
 
 Batch = tuple[np.ndarray, ...]
 Types = Mapping[str, TensorType]

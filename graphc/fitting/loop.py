@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from graphc.fitting.data import Batch, Examples, Stream, class_weights, epoch_or
 from graphc.fitting.history import History
 from graphc.metrics.metric import Metric
 from graphc.progress import Progress
+from graphc.records import dataclass
 
 Values = Mapping[str, Any]
 

@@ -6,12 +6,12 @@ Matrix products, einsum of two operands, convolutions and both of their gradient
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, largest, product_of, static_dim, static_shape
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

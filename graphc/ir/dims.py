@@ -8,7 +8,6 @@ for some sizes within the bounds and not for others is `Unsized`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd, prod
 from typing import TypeVar, cast, overload
@@ -19,6 +18,7 @@ from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.no_number import NoNumber, unknown
 from graphc.ir.size_atoms import NO_BOUND, Atom, Largest, Monomial, Named, Quotient, SizeName, Term, lowest, term_text
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.records import dataclass
 
 USUAL = 64                          # what a named dimension is taken to be where nothing is known of it
 CACHED = 1 << 14                    # sums, and quotients, that are kept

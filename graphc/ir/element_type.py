@@ -1,11 +1,12 @@
 """What an element of an array is: bits, sign and range, and how numpy calls it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 
 import numpy as np
+
+from graphc.records import dataclass
 
 BFLOAT16 = "bfloat16"
 

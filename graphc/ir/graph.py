@@ -3,13 +3,13 @@ a new one."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from graphc.errors import InternalError, Loc
 from graphc.ir.shown import Shown
 from graphc.ir.types import TensorType
 from graphc.once import once_property
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.ir.op import Op

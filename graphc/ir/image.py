@@ -1,9 +1,9 @@
 """Images: arrays [N, C, *spatial], with any number of spatial axes, and which operands of an operator are some."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.ir.dims import Dims
+from graphc.records import dataclass
 
 BATCH_AXIS, CHANNEL_AXIS = 0, 1
 FIRST_SPATIAL_AXIS = 2

@@ -3,11 +3,12 @@ parts."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.graph import Node, Value
 from graphc.ir.op import Opcode
 from graphc.ir.ops.constant import splat
+from graphc.records import dataclass
 
 
 class Is:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, dataclass_transform
 
 import numpy as np
@@ -13,6 +12,7 @@ from graphc.ir.dims import Dim, Poly, bind
 from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
 from graphc.ir.types import DType, TensorType, dtype_of
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.ir.contraction import Contraction

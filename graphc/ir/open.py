@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
 from graphc.ir.dims import Dim, Poly, bind, evaluate, size_name
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.graph import Graph, regions
+from graphc.records import dataclass
 
 
 MOST = (1 << 31) - 1                # of a name without an end of its own: places along its axes fit into 32 bits

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -13,6 +12,7 @@ from graphc.ir.convert import integer, is_sequence, items, shown
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim, Poly, bind
 from graphc.ir.element_type import BFLOAT16, ElementType
+from graphc.records import dataclass
 
 
 class DType(ElementType):

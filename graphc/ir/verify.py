@@ -3,7 +3,6 @@ stage."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.dims import lower
@@ -12,6 +11,7 @@ from graphc.ir.op import Composite, Op, as_tuple
 from graphc.ir.ops.fused import Fused
 from graphc.ir.room import ROOM, check_room
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

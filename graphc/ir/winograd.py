@@ -8,12 +8,13 @@ tiles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import prod
 
 import numpy as np
+
+from graphc.records import dataclass
 
 TAPS = 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.errors import GraphError
 from graphc.ir.convert import is_integer, shown
@@ -16,6 +16,7 @@ from graphc.memory.plan import Plan, ProgramPlan, Recomputed, RecomputedArray
 from graphc.memory.recompute import Again, Costs, Recomputation, root
 from graphc.memory.usage import UNITS, Memory, human
 from graphc.passes.order import Order
+from graphc.records import dataclass
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 

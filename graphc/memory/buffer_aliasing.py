@@ -3,7 +3,6 @@ copied."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from graphc.ir.dims import Dim, Dims, largest
@@ -15,6 +14,7 @@ from graphc.ir.ops.fused import Fused, members
 from graphc.ir.ops.shape import Concat, Pad
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, Place
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import spread
 from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import contiguous_strides

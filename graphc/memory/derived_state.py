@@ -1,11 +1,11 @@
 """What a program makes from its state and keeps while that does not change: derived values, then packed operands."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.ir.dims import static_dim
 from graphc.ir.graph import Graph
 from graphc.memory.plan import ProgramPlan
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.fused import members
 from graphc.memory.plan import Buffer, Plan
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

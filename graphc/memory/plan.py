@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -10,6 +10,7 @@ from graphc.ir.dims import Dim, Dims, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import Note, print_graph
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.view import ViewType, contiguous_strides, same_strides
 
@@ -19,7 +20,7 @@ MemorySpace = Literal["arena", "const", "input", "state", "output", "argument", 
 SLOTTED: tuple[MemorySpace, ...] = ("input", "state", "output", "argument", "result", "inout")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Buffer:
     """A piece of memory: itself and no other, however alike. `slot` is the number of the array in its space, `offset`
     its first byte in arena or const; until offsets are assigned, that of an arena buffer is 0.

@@ -6,7 +6,7 @@ offsets are assigned, and only then is the plan made, with buffers that say wher
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, cast, overload
 
 import numpy as np
@@ -21,6 +21,7 @@ from graphc.memory.buffer_aliasing import Order
 from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, ProgramPlan, Region
 from graphc.memory.scan_layout import scan_layout
 from graphc.memory.storage import ConstantPool, Stored, assign_storage, shareable
+from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.target import ALIGNMENT, Target

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.constant import Constant
+from graphc.records import dataclass
 
 NEVER = 1 << 60                 # a position behind all: that of the caller, who reads the results
 SMALL = 1 << 11                 # values this many times smaller than all that is kept together are not worth dropping

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar, overload
 
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.ops.control import Scan
+from graphc.records import dataclass
 
 
 class LoopIndex(Protocol):

@@ -3,7 +3,7 @@ where neither is possible."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.errors import InternalError
@@ -21,6 +21,7 @@ from graphc.ir.types import TensorType
 from graphc.memory.buffer_aliasing import Order, Slot, find_slots
 from graphc.memory.plan import Buffer, Constants, Place
 from graphc.memory.scan_layout import scan_layout
+from graphc.records import dataclass
 from graphc.schedule.in_place import updated, updated_results
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.target import ALIGNMENT

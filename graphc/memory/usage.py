@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from math import prod
 
 from graphc.ir.dims import Dim, Poly, evaluate, typical
@@ -10,6 +10,7 @@ from graphc.memory.formula import expanded
 from graphc.ir.graph import Value
 from graphc.ir.shown import Pictured
 from graphc.memory.plan import ProgramPlan
+from graphc.records import dataclass
 
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -25,6 +25,7 @@ from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import normalize_axis
 from graphc.memory.plan import Buffer, MemorySpace, Place, Plan
 from graphc.memory.scan_layout import scan_layout
+from graphc.records import dataclass
 from graphc.schedule.schedule import InplacePairs
 from graphc.schedule.target import ALIGNMENT
 from graphc.schedule.view import span

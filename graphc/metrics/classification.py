@@ -1,7 +1,7 @@
 """Metrics of class ids: predictions are logits or probabilities [..., classes], or one logit as for `nn.bce`."""
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import choice
 from graphc.ir.dims import static_dim
 from graphc.metrics.metric import MeanMetric, Metric, Totals, ratio
+from graphc.records import dataclass
 
 AVERAGES = ("binary", "macro", "micro", "weighted", "none")
 

@@ -1,7 +1,6 @@
 """The area under the ROC curve, from all scores."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.metrics.metric import Metric, Totals
+from graphc.records import dataclass
 
 
 @formed

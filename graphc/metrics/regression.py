@@ -1,7 +1,6 @@
 """Metrics of numbers. Errors are summed in f64."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.metrics.metric import MeanMetric, Metric, Totals, ratio
+from graphc.records import dataclass
 
 ROUNDING = 1e-14                    # of what f64 sums of squares leave behind where a column is constant
 

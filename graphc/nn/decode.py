@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from graphc.errors import GraphError
 from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType, i64
 from graphc.nn.path import parameter_path
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.nn.recurrent import Recurrent

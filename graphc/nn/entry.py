@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 RANDOM_KEY = "random.key"
 

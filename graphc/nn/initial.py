@@ -2,7 +2,6 @@
 [out, in, kernel…]: fan_in is in times the kernel's size, fan_out is out times it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf, prod, sqrt
 
 import numpy as np
@@ -13,6 +12,7 @@ from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import real
 from graphc.nn.parameter import Normal, Spread, Uniform
+from graphc.records import dataclass
 
 FAR, MOST_DRAWS = 2.0, 1000         # further out nearly all draws are outside
 MODES = ("fan_in", "fan_out")

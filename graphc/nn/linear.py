@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from graphc.ir.types import DType
 from graphc.nn.activation import activation_named
 from graphc.nn.module import Module
 from graphc.nn.parameter import Initializer, Normal, fan_in_uniform
+from graphc.records import dataclass
 
 
 class Linear(Module):

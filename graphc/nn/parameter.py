@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf, prod, sqrt
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -17,11 +16,13 @@ from graphc.dsl.literal import array_of
 from graphc.errors import GraphError
 from graphc.ir.dims import static_shape
 from graphc.ir.types import TensorType, shape_text
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.nn.module import Module
 
-Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+# a text, because to look at np.random is to import it, a tenth of what graphc takes
+Initializer = Callable[["np.random.Generator", tuple[int, ...]], np.ndarray]
 
 
 @formed

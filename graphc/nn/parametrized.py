@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar
 
@@ -19,10 +18,11 @@ from graphc.ir.dims import static_shape
 from graphc.ir.types import TensorType, normalize_axis
 from graphc.nn.module import Module
 from graphc.nn.parameter import Initializer, Parameter, generator
+from graphc.records import dataclass
 
 FIRST_ROUNDS = 15                   # of the power iteration with which torch begins
 Layer = TypeVar("Layer", bound=Module)
-Formula = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Formula = Callable[[np.ndarray, "np.random.Generator"], np.ndarray]
 
 
 class Following(Parameter):

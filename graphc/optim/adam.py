@@ -1,13 +1,14 @@
 """Adam and what follows it."""
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, shrunk
 from graphc.optim.schedule import power
+from graphc.records import dataclass
 
 
 @formed

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from math import sqrt
 
 import graphc as gc
@@ -12,6 +12,7 @@ from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, shrunk, size_of
+from graphc.records import dataclass
 
 Bounds = tuple[float | None, float]     # an option of this type is no pair of numbers that can be changed later
 RATES = ("original", "match_rms_adamw")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, field, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from graphc.dsl.live_number import live_number
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 from graphc.ir.dims import Sizes, static_shape
+from graphc.records import dataclass
 
 # of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
 Schedule = Callable[[Array], Operand]

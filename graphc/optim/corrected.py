@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -12,6 +12,7 @@ from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first, shrunk
 from graphc.optim.schedule import power
+from graphc.records import dataclass
 
 
 @formed

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -11,6 +11,7 @@ from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed
+from graphc.records import dataclass
 
 LEAST = 1e-10                       # curvature below which a pair is not kept, as in torch
 

@@ -3,7 +3,7 @@ x, which is the result."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first
 from graphc.optim.schedule import power
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Steps along the sign of a gradient, and averaged descent."""
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first, shrunk
+from graphc.records import dataclass
 
 
 @formed

@@ -6,7 +6,6 @@ least one is stacked ([steps, *shape]); the others are the same for every step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.builder import Builder
@@ -19,6 +18,7 @@ from graphc.ir.ops.remat import Hold
 from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from graphc.ir.builder import Rewriter
@@ -12,6 +12,7 @@ from graphc.ir.ops.blocks import CODES, FEW_ROWS, BlockProduct
 from graphc.ir.ops.index import Take
 from graphc.ir.ops.shape import Concat
 from graphc.ir.types import f32
+from graphc.records import dataclass
 
 TINY = 1e-30                        # a block, or a row, of zeros has this scale at least
 # the code of 0, or of the minimum: by bits, and whether there are minima

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Ele
 from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 # of nodes with the operator of its key (`NodeOf`), which the type of a table cannot say
 Rule = Callable[[Rewriter, Any, Values], Value | None]

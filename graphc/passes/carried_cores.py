@@ -3,7 +3,6 @@ slice, or of what is broadcast. The loop sums the smaller one, and what is aroun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim, typical
@@ -13,6 +12,7 @@ from graphc.ir.ops.elementwise import ADD
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from graphc.ir.types import normalize_axis
 from graphc.passes.loop import Carry, ScanLoop
+from graphc.records import dataclass
 
 MOVES = (Pad, BroadcastTo, Reshape, Transpose, Slice)       # of one operand, and linear (a pad, by zeros)
 

@@ -1,9 +1,10 @@
 """Clusters of operators while they grow, and what speaks against an operator in one: the data of the fuse pass."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.graph import Node, Value
+from graphc.records import dataclass
 from graphc.schedule.iteration_space import Space
 
 

@@ -1,7 +1,6 @@
 """f16 and bf16 are types to store numbers in: operators on them become operators on f32 between conversions."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -9,6 +8,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.stored import COMPUTE, computes_on_stored, retyped_op
 from graphc.ir.types import DType
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Computes equal things once: nodes with equal operator and equal inputs become one."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op, Values
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

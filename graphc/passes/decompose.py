@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, TypeGuard
 
 from graphc.ir.builder import Builder, Rewriter
@@ -10,6 +9,7 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Composite, Op, Values, as_tuple
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass, apply
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

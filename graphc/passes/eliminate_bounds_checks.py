@@ -1,7 +1,6 @@
 """Row numbers that a lookup has checked are not checked again, so that later nodes cannot fail on them."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -10,6 +9,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, RowPlaces
 from graphc.ir.ops.index import ScatterAdd, Take
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 Rows = tuple[Value, Dim]         # ids, and how many rows the table has that they point into
 

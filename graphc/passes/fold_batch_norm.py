@@ -3,7 +3,6 @@ nothing."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.errors import InternalError
@@ -15,6 +14,7 @@ from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.read_stored import converted
+from graphc.records import dataclass
 
 STEPS = (ADD, SUB, MUL)
 

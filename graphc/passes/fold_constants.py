@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from graphc.ir.ops.shape import BroadcastTo
 from graphc.ir.stored import node_reference
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 MAX_EVALUATIONS = 1000      # of nodes in a loop, some microseconds each
 MAX_FLOPS = 1 << 24         # of any other operator

@@ -1,7 +1,6 @@
 """Transpose folding, (x y)^T = y^T x^T: the transpose of a product becomes a product of transposed views."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -10,6 +9,7 @@ from graphc.ir.match import Is, match
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.shape import Transpose
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ kept as a bit set, so that convexity is a bit test and the pass is close to line
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.dims import typical
@@ -20,6 +19,7 @@ from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
 from graphc.passes.rematerialize import repeated
+from graphc.records import dataclass
 from graphc.schedule.iteration_space import RULES, Misfit, Space
 from graphc.schedule.machine import Machine
 

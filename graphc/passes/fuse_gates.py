@@ -3,7 +3,6 @@ epilogue."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -15,6 +14,7 @@ from graphc.ir.ops.fused import Fused, contraction_in
 from graphc.ir.ops.shape import Slice
 from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 from graphc.schedule.iteration_space import Misfit, Space
 from graphc.schedule.register_tiles import gates_cost
 from graphc.schedule.target import Target

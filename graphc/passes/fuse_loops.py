@@ -2,7 +2,6 @@
 its gradient."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -11,6 +10,7 @@ from graphc.ir.op import Op, Values
 from graphc.ir.ops.control import Scan
 from graphc.passes.loop import Carry, ScanLoop, Stacked, emit_in_place
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

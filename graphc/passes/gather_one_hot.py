@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from graphc.ir.ops.index import OneHot
 from graphc.ir.ops.shape import Reshape, Transpose
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@ block of a row."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, Protocol, Self
 
@@ -18,6 +17,7 @@ from graphc.ir.ops.shape import Transpose
 from graphc.ir.types import f32, i8, u8
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
+from graphc.records import dataclass
 
 
 class KeptWeight(Protocol):

@@ -3,7 +3,6 @@ computed with these elementwise."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -16,6 +15,7 @@ from graphc.ir.ops.fused import Fused, members
 from graphc.ir.ops.shape import Pad, Transpose
 from graphc.ir.ops.window import Pooling
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 Order = tuple[int, ...]
 # Bodies whose results have the layout of the node's results, and the first such result of the node. Slots of a scan are

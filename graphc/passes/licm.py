@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
 
@@ -24,6 +23,7 @@ from graphc.passes.carried_cores import CarriedCore, carried_cores
 from graphc.passes.loop import Carry, Read, ScanLoop, Stacked, emit_in_place, values_read
 from graphc.passes.loop_reductions import LoopReductions
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 

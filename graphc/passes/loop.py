@@ -3,7 +3,7 @@ without what is dead."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.analysis.dependence import dependents
 from graphc.autodiff.backward_control import Names
@@ -11,6 +11,7 @@ from graphc.errors import InternalError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.control import Scan
+from graphc.records import dataclass
 
 
 @dataclass(eq=False)

@@ -3,7 +3,6 @@ product of two stacks."""
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from typing import Any
 
 from graphc.analysis.profitability import summing_gains
@@ -21,6 +20,7 @@ from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from graphc.ir.walk import resolve
 from graphc.passes.batching_rules import Batcher
+from graphc.records import dataclass
 
 MOST_STACKED = 256          # values to stack for one sum: for more, the values computed from them are stacked instead
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, TypeGuard
 
 from graphc.ir.builder import Rewriter
@@ -13,6 +12,7 @@ from graphc.ir.ops.conv import ConvInputGrad, ConvOp
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.sliding import Pads
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

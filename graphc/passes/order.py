@@ -3,12 +3,13 @@ after the last check, and as soon after it as the operands allow; single numbers
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import ClassVar
 
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 from graphc.schedule.in_place import updated
 
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
@@ -21,6 +20,7 @@ from graphc.ir.types import PACKED_OF, bf16, f32, i8, i32, u8
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
 from graphc.passes.read_stored import converted, stored
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 # convolutions -> the axes of both operands along which pairs of bf16 are made

@@ -3,7 +3,6 @@ leaves."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -12,6 +11,7 @@ from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.elementwise import ADD
 from graphc.ir.ops.shape import Pad
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

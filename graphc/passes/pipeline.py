@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from time import perf_counter
 from typing import ClassVar, TypeVar
@@ -14,6 +14,7 @@ from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.ops.fused import Fused
 from graphc.ir.printer import print_graph
 from graphc.ir.verify import Stage, verify
+from graphc.records import dataclass
 
 T = TypeVar("T")
 

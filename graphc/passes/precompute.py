@@ -3,7 +3,7 @@ change."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from graphc.ir.builder import Rewriter
@@ -15,6 +15,7 @@ from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.ir.printer import print_graph
 from graphc.passes.dce import EliminateDeadCode
+from graphc.records import dataclass
 
 # derived values may be at most this many times as large as the state and the constants from which they are computed
 GROWTH = 2

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
@@ -15,6 +14,7 @@ from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.index import Take, TakeAlongAxis
 from graphc.ir.types import includes
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 # operators with bodies -> the first operand that stays the same throughout, and which bodies read from there on
 CAPTURED: dict[type[Op], Callable[[Any], int]] = {

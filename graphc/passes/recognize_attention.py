@@ -1,13 +1,13 @@
 """Attention that is spelled out, softmax(q kᵀ · scale + mask) v, becomes the operator, which never holds the scores."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.analysis.attention import spelled_out
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -13,6 +12,7 @@ from graphc.ir.ops.constant import full, splat
 from graphc.ir.ops.elementwise import ADD, MUL, SUB
 from graphc.ir.ops.index import ScatterAdd
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 
 FEW = 2                             # the table has at least this many times the rows that are read
 SMALL_BYTES = 64 << 10              # a table in L1 or nearly: nothing to gain

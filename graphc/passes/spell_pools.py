@@ -3,7 +3,6 @@ channels first are then read as they are, where the kernel for windows would wan
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from math import inf, prod
 from typing import ClassVar
@@ -17,6 +16,7 @@ from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.window import MaxPool
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 MOST_POSITIONS = 16             # of a window, each of which is a slice of its own

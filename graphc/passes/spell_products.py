@@ -3,7 +3,7 @@ tiles and packed operands of a kernel for products would cost more than the prod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
@@ -15,6 +15,7 @@ from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
+from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.schedule import Schedule

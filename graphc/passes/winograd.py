@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from graphc.ir.winograd import TAPS
 from graphc.passes.pack_factors import is_conv_of_pairs
 from graphc.passes.pipeline import Pass
 from graphc.passes.precompute import Kind, value_kinds
+from graphc.records import dataclass
 from graphc.schedule.choose_winograd import ConvolutionSizes, panel_width
 from graphc.schedule.target import Target
 from graphc.schedule.winograd_cost import KernelTraffic, convolution_forms, kernel_traffic, weight_gradient_forms

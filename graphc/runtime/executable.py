@@ -4,7 +4,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -14,6 +14,7 @@ from graphc.codegen.llvm.host import lacking
 from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.dims import Dim, Dims, evaluate_all, static_dim
+from graphc.records import dataclass
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
 from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord, DerivedVersion

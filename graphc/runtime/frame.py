@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from graphc.codegen.abi import OFFSETS, STATUS_OK
+from graphc.records import dataclass
 from graphc.runtime.entry_layout import FrameMemory, FreeFrames
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import address, aligned_empty, mapped, round_up

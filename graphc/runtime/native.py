@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache as once
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +15,7 @@ from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
 from graphc.errors import InternalError
 from graphc.once import loaded as loaded_module
+from graphc.records import dataclass
 from graphc.runtime.python_api import NUMPY_ROWS, PYTHON_FUNCTIONS, PYTHON_OBJECTS, PyArray_Type
 from graphc.schedule.target import NEON, SSE2, Target
 

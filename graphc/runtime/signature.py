@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from graphc.errors import InternalError
 from graphc.ir.dims import evaluate
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 ResultKind = Literal["array", "tuple", "dict"]
 RESULTS: tuple[ResultKind, ...] = get_args(ResultKind)

@@ -1,9 +1,10 @@
 """The schedules of attention and of its gradient, each as one kernel."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import Schedule

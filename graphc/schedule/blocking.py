@@ -7,10 +7,10 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from graphc.ir.dims import Dim, Dims, Size, ceil_div, product_of
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ operand; sizes within a family come from tile_sizes.py, the cycles of each candi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
 from graphc.ir.dims import Dim, ceil_div
+from graphc.records import dataclass
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase

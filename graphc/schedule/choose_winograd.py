@@ -4,13 +4,14 @@ transform.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd, prod
 
 from graphc.ir.dims import Dim, ceil_div, product_of, static_dim, static_shape, typical
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights, grid
 from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS
+from graphc.records import dataclass
 from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.kernel_problem import KernelProblem

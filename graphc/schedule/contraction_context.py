@@ -1,8 +1,8 @@
 """What the schedule of a contraction depends on beside its normal form."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.machine import Machine
 from graphc.schedule.target import Target

@@ -9,7 +9,7 @@ The result is  out[o(d)] = sum over k of a[x(d)] * b[y(d)]  with o, x, y linear:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from math import gcd
 from typing import Generic
@@ -18,6 +18,7 @@ from graphc.errors import InternalError, Unsized
 from graphc.ir.contraction import AxisMap, Contraction, Maps
 from graphc.ir.dims import Dim, Dims, Poly, Size, ceil_div, largest, lower, product_of, typical
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.records import dataclass
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
 from graphc.schedule.operand_roles import Tensor, operand_roles

@@ -1,11 +1,12 @@
 """Schedules of contractions, as plain data: chosen by pure functions, read by the lowering, printed with the graph."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple, overload
 
 from graphc.ir.dims import Dim, Poly, Size, ceil_div, typical
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.cost import Ranking
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
+
+from graphc.records import dataclass
 
 SHOWN = 5                       # candidates that a ranking keeps for `explain`
 TOLERANCE = 1.03                # differences of cycles below which the model cannot tell candidates apart

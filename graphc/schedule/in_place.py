@@ -3,13 +3,14 @@ needs no copy of what it carries."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops import embedding_gradients, index, scatter, shape
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.shape import Reshape
+from graphc.records import dataclass
 
 Pairs = tuple[tuple[int, int], ...]         # (output, input) of a node, (result, argument) of a graph
 

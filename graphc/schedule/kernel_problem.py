@@ -1,11 +1,11 @@
 """What a schedule is chosen for."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, cast
 
 from graphc.ir.graph import Node, NodeOf, OpClass
 from graphc.ir.ops.fused import Fused, core_of, slices_in
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 

@@ -4,7 +4,7 @@ stages of reductions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations
 from math import prod
@@ -15,6 +15,7 @@ from graphc.ir.ops.constant import Iota
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import DType, i32, i64
+from graphc.records import dataclass
 from graphc.schedule.iteration_space import Map, Space, Use, space_of
 from graphc.schedule.view import ViewType, contiguous_strides
 

@@ -6,8 +6,9 @@ Costs are cycles of one core everywhere; what is known as a duration (the hand-o
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
+
+from graphc.records import dataclass
 
 MOST_ELEMENTS = 1 << 62             # more than any array has
 

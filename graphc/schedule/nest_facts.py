@@ -3,7 +3,6 @@ order of loops."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
 
 from graphc.ir.dims import typical
@@ -12,6 +11,7 @@ from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
+from graphc.records import dataclass
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of
 from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import Target

@@ -8,13 +8,14 @@ them. It is decided with `Loops.values`; how many tiles there are is what the si
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import ceil, prod
 
 from graphc.ir.dims import Dim, Sizes, ceil_div, evaluate
 from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.records import dataclass
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.loop_nest import Nest, Stages
 from graphc.schedule.machine import Machine

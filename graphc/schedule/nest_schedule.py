@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.target import ALIGNMENT

@@ -3,11 +3,11 @@ its copy."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphc.ir.contraction import Contraction, Maps
 from graphc.ir.dims import Dim, Dims, typical
+from graphc.records import dataclass
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
 

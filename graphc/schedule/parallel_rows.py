@@ -7,7 +7,7 @@ Schedule and lowering both use it, so that they agree. A row is one index of `ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -17,6 +17,7 @@ from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
+from graphc.records import dataclass
 from graphc.schedule.view import ViewType
 
 Views = Sequence[ViewType]

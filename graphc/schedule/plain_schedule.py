@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from graphc.records import dataclass
 from graphc.schedule.cost import Ranking
 from graphc.schedule.schedule import InplacePairs, Schedule
 from graphc.schedule.view import ViewType

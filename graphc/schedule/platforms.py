@@ -6,8 +6,9 @@ the `Target`: triple, features, pointers, vectors, and the machine on which sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from graphc.records import dataclass
 from graphc.schedule.machine import Machine
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, Target
 

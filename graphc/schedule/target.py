@@ -2,8 +2,9 @@
 that)."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from graphc.records import dataclass
 from graphc.schedule.machine import Machine
 
 FUSED = frozenset({"aarch64", "armv7", "riscv64", "thumbv7em"})     # of these all targets multiply and add at once

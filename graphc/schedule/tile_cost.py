@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from operator import sub
 
 from graphc.ir.dims import Dim, content, typical
+from graphc.records import dataclass
 from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase

@@ -1,12 +1,12 @@
 """The layout of a tensor in memory, shape and strides: all that schedules and lowerings know of an operand."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.errors import Unsized
 from graphc.ir.dims import Dim, Dims, Poly, exact_quotient
 from graphc.ir.size_proofs import sign_of
 from graphc.ir.types import DType
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

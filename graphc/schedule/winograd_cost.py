@@ -1,10 +1,11 @@
 """What convolutions by 3 × 3 kernels cost, directly and in Winograd's form: cycles of one core, by cause."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.ir.types import f32
 from graphc.ir.winograd import POINTS
+from graphc.records import dataclass
 from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked

@@ -1,10 +1,11 @@
 """The schedules of a convolution in Winograd's form and of its weights."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Ranking
 from graphc.schedule.plain_schedule import PlainSchedule

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
-BASE = ("errors", "given", "config", "contained", "once")
+BASE = ("errors", "given", "config", "contained", "once", "records")
 # folder or file: what it may import beside itself; what is not listed sees all
 MAY = {
-    "errors": (), "extra": ("errors",), "given": ("errors",), "config": ("errors", "given"), "contained": (), "once": ("contained",),
+    "records": (), "errors": ("records",), "extra": ("errors",), "given": ("errors",), "config": ("errors", "given", "records"), "contained": (),
+    "once": ("contained",),
     "ir": BASE,
     "schedule": (*BASE, "ir"),
     "analysis": (*BASE, "ir", "schedule.attention_support"),
@@ -76,3 +77,8 @@ def test_llvm_and_networkx_come_through_lazy():
         assert not named, f"{file} imports {named}; codegen/llvm/lazy.py loads it"
         uses = any(n.startswith("graphc.codegen.llvm.lazy") for n in imports(tree(file)))
         assert not uses or part(file) in ("codegen", "runtime"), f"{file} uses LLVM; only codegen and runtime do"
+
+
+def test_dataclasses_compile_no_method_when_they_are_imported():
+    named = {file for file in FILES if "dataclasses.dataclass" in set(imports(tree(file)))}
+    assert named == {"records.py"}, f"{named}: import dataclass from graphc.records, which costs a twentieth of the time"

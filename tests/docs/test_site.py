@@ -42,6 +42,7 @@ def test_the_reference_has_every_public_name(site):
     assert public() - {line.split()[0] for line in names} == set() and len(names) > 700
     methods = {"graphc.train.TrainStep.fit", "graphc.nn.Module.parameter", "graphc.Array.astype", "graphc.optim.Optimizer.update"}
     assert methods <= {line.split()[0] for line in names}
+    assert "amsgrad</span>" in (site / "reference" / "optim.html").read_text()      # a field of a dataclass: the constructor's argument
 
 
 def test_every_page_is_reached_from_the_first(site):

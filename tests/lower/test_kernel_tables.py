@@ -42,7 +42,7 @@ def test_every_operator_that_becomes_a_kernel_has_a_row_and_every_row_an_operato
 def test_every_schedule_answers_what_the_memory_plan_asks():
     """With numbers of bytes and pairs, of a schedule whose class says no more than it must."""
     made = subclasses(Schedule) - {schedule_module.ProductSchedule}
-    assert len(made) >= 6 and all(is_dataclass(cls) and cls.__dataclass_params__.frozen and "__str__" in vars(cls)
+    assert len(made) >= 6 and all(is_dataclass(cls) and {"__setattr__", "__str__"} <= vars(cls).keys()
                                   for cls in made)
     schedule = PlainSchedule(in_place=PlainSchedule(aliased=True))
     assert (schedule.shared_bytes, schedule.packed_bytes, schedule.prepacked, schedule.aliased) == (0, 0, None, False)

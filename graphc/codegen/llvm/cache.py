@@ -16,14 +16,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache as once
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, TypeVar, overload
 
+import numpy as np
+
+from graphc.codegen.llvm.lazy import llvmlite_version
 from graphc.config import config
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 FOLDER = "graphc-cache"         # below the folder that the user names, which may hold other things
@@ -239,22 +242,21 @@ def _digest(*parts: str | bytes) -> str:
 
 @once
 def _versions() -> str:
-    return " ".join(f"{name}={_version(name)}" for name in ("graphc", "llvmlite", "numpy"))
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "source"
+    """Of what the code is made with; graphc's own is told by its files."""
+    return f"llvmlite={llvmlite_version()} numpy={np.__version__}"
 
 
 @once
 def _source_stamp() -> str:
     """Names, sizes and times of graphc's files: an edited compiler does not find what the old one stored."""
-    root = Path(__file__).resolve().parents[2]
-    rows = []
-    for path in sorted(root.rglob("*.py")):
-        info = path.stat()
-        rows.append(f"{path.relative_to(root)} {info.st_size} {info.st_mtime_ns}")
-    return "\n".join(rows)
+    root = str(Path(__file__).resolve().parents[2])
+    folders, rows = [root], []
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            for file in found:
+                if file.name.endswith(".py"):
+                    info = file.stat()
+                    rows.append(f"{file.path[len(root):]} {info.st_size} {info.st_mtime_ns}")
+                elif "." not in file.name and file.is_dir():
+                    folders.append(file.path)
+    return "\n".join(sorted(rows))

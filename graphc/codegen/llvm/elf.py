@@ -10,13 +10,13 @@ import ctypes
 import mmap
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache as once
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import InternalError
+from graphc.records import dataclass
 
 MAGIC = b"\x7fELF\x02"           # of 64 bits
 X86_64, RELOCATABLE = 62, 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache as once
 from itertools import count
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from graphc.codegen.abi import ENTRIES, MAIN
 from graphc.codegen.llvm import cache, elf
 from graphc.codegen.llvm.lazy import gives_back, llvm, llvm_all_targets
 from graphc.errors import InternalError
+from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 PASSES = (

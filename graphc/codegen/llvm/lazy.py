@@ -38,6 +38,11 @@ def llvm_all_targets() -> ModuleType:
     return binding
 
 
+def llvmlite_version() -> str:
+    """Of the installed package; LLVM itself is not loaded for it."""
+    return str(import_module("llvmlite").__version__)
+
+
 def gives_back(function: Callable[P, T]) -> Callable[P, T]:
     """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between;
     afterwards this thread has it no more."""

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Compute, Load, Store, Val, View
 from graphc.errors import Unsized
 from graphc.ir.size_proofs import sign_of
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ say, there are: each end says what the integers are at least where it is reached
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from graphc.codegen.loops.access import accesses_of
@@ -17,6 +17,7 @@ from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, While, bodies)
 from graphc.ir.dims import Dim, static_dim
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.records import dataclass
 
 Floors = tuple[tuple[Sym, int], ...]
 

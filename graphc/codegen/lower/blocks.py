@@ -1,7 +1,6 @@
 """Products by matrices of codes in blocks: dot products of rows as they lie, codes converted in registers."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
@@ -12,6 +11,7 @@ from graphc.ir.dims import static_dim
 from graphc.ir.op import Op
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.types import f32, i32
+from graphc.records import dataclass
 from graphc.schedule.parallel_rows import ROWS_TOGETHER, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 

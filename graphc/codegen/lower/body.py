@@ -4,7 +4,7 @@ row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
@@ -21,6 +21,7 @@ from graphc.ir.ops.random import RandomBits
 from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import DType, f16, f32, i8, i16, i64, u8, u16
+from graphc.records import dataclass
 from graphc.schedule.loop_nest import Nest, Stages, Strides, leaf_of
 from graphc.schedule.nest_schedule import NestSchedule
 

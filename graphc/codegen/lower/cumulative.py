@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
@@ -12,6 +11,7 @@ from graphc.codegen.lower.rows import function, over_lanes, put, rows
 from graphc.ir.op import Op
 from graphc.ir.ops import scan_ops
 from graphc.ir.types import DType, i64
+from graphc.records import dataclass
 from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 

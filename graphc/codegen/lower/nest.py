@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, reduce
 from math import prod
 
@@ -20,6 +20,7 @@ from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.types import bool_
+from graphc.records import dataclass
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.single_op import cluster_of

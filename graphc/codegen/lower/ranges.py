@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.ir.dims import Dim, Dims, product_of, static_dim
+from graphc.records import dataclass
 from graphc.schedule.blocking import Cut
 from graphc.schedule.contraction_form import LinearMap
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.ops import reduce
 from graphc.ir.types import DType, bool_, i64
+from graphc.records import dataclass
 
 Accumulator = tuple[Val, ...]
 T = TypeVar("T")

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.fused import core_of
+from graphc.records import dataclass
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
@@ -19,6 +18,7 @@ from graphc.ir.dims import Dim, Poly, ceil_div, round_up, static_dim
 from graphc.ir.op import Op
 from graphc.ir.ops import sort
 from graphc.ir.types import i32, i64, u32
+from graphc.records import dataclass
 from graphc.schedule.parallel_rows import is_selected, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 

@@ -4,7 +4,6 @@ unrolled; the bounds of those that reach into the padding are loop bounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from itertools import product
 from math import prod
@@ -19,6 +18,7 @@ from graphc.ir.op import Op
 from graphc.ir.ops import window
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import DType, i32
+from graphc.records import dataclass
 from graphc.schedule.parallel_rows import CHUNK, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 

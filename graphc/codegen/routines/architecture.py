@@ -3,10 +3,11 @@ system calls and the instruction of waiting loops."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.codegen.routines.values import I32, I64, Extern
 from graphc.errors import InternalError
+from graphc.records import dataclass
 
 
 SYSCALL = Extern("syscall", I64, I64, variadic=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast, overload
 
@@ -24,6 +24,7 @@ from graphc.codegen.routines.values import (
     I1, I64, Cell, Elements, Extern, Global, Ptr, Result, Typed, Value, elements_of)
 from graphc.errors import InternalError
 from graphc.once import once_property
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.codegen.routines.values import Given

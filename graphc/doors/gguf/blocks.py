@@ -3,13 +3,13 @@ Layouts and formulas are those of ggml (ggml-quants.c)."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 
 from graphc.doors.gguf.read import GgufTensor
 from graphc.doors.pretrained.safetensors_map import typed_view
+from graphc.records import dataclass
 
 LONG = 256                          # elements of a K-block
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from graphc.given import shown
 from graphc.ir.types import BY_NAME, DType, bf16, f16, f32, i64, of_numpy
 from graphc.nn.network import entries, trace_network
 from graphc.once import once_property
+from graphc.records import dataclass
 from graphc.state import Model, State
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from graphc.doors.pretrained.safetensors_map import mapped_bytes
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 STRING, ARRAY, BOOL = 8, 9, 7

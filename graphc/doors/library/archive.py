@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+
+from graphc.records import dataclass
 
 MAGIC = b"!<arch>\n"
 HEAD_BYTES = 60

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain, count
 
 from graphc.doors.library.programs import LibraryFunction
 from graphc.errors import GraphError
 from graphc.ir.dims import Poly
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 TYPES = {
     "f32": "float", "f64": "double", "bool": "uint8_t", "f16": "uint16_t", "bf16": "uint16_t",

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import is_sequence, shown
 from graphc.ir.types import TensorType
 from graphc.nn.network import sorted_out
+from graphc.records import dataclass
 from graphc.replacing import replacing
 from graphc.schedule.platforms import PLATFORMS, Platform
 from graphc.schedule.target import Target

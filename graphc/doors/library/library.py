@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 from graphc.doors.library.programs import LibraryFunction, LibraryProgram
 from graphc.doors.library.state_image import StateImage
+from graphc.records import dataclass
 from graphc.runtime.instances.instance_memory import FunctionRecord, InstanceMemory
 from graphc.runtime.memory import round_up
 from graphc.schedule.platforms import Platform

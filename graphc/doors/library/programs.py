@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions
 from graphc.memory.budget import Budget
 from graphc.memory.plan import ProgramPlan
+from graphc.records import dataclass
 from graphc.runtime.instances.instance_memory import PASSES, ProgramFacts
 from graphc.runtime.memory import round_up
 from graphc.schedule.target import Target

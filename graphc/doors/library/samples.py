@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from graphc.doors.library.c_names import CParameter, parameters, size_names
 from graphc.doors.library.library import Built, Library
 from graphc.doors.library.programs import LibraryFunction
 from graphc.ir.dims import bind, static_dim
+from graphc.records import dataclass
 
 USUAL = 4                       # a size to show, where its bounds leave it open
 

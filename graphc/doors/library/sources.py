@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from graphc.ir.graph import Graph
 from graphc.nn.entry import Entry
 from graphc.nn.network import entries
 from graphc.origin import Origin
+from graphc.records import dataclass
 from graphc.specialised import SpecialisedGraph
 from graphc.state import Model, Setting, State
 from graphc.train import TrainStep

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
 
 from graphc.ir.types import DTYPES, TensorType, of_numpy
+from graphc.records import dataclass
 from graphc.runtime.instances.instance_memory import TensorFacts
 from graphc.runtime.instances.making_ir import LENGTH_BYTES, OFFSETS_KEY
 from graphc.runtime.memory import round_up

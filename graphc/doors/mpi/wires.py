@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.extra import missing
+from graphc.records import dataclass
 from graphc.shard_tree import add
 
 try:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphc.doors.onnx.narrow import Narrow
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.types import DType, TensorType
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.graph import ModelGraph, ModelNode

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,6 +12,7 @@ from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.narrow import Narrow
 from graphc.doors.onnx.reading import OnnxModel, attribute_value, domain_of, text, versions
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 DEPTH = 64                          # of bodies inside of one another
 NEAR = 6                            # names that an error lists

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from graphc.ir.convert import is_integer, is_sequence, shown
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 SINGLE, SEQUENCE, NOTHING = "array", "sequence", "nothing"
 

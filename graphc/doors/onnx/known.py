@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from graphc.ir.stored import node_reference
 from graphc.ir.types import DType, dtype_of, i8, of_numpy, u8
 from graphc.nn.parameter import Parameter
 from graphc.nn.parameter import Value as GivenValue
+from graphc.records import dataclass
 
 MOST = 1 << 20                      # elements of an array that is computed while importing
 MOST_GROWN = 1 << 24                # the same, of one that is made of arrays of the file and is larger than they are

@@ -3,7 +3,6 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +14,7 @@ import graphc as gc
 from graphc.doors.onnx.known import Known
 from graphc.dsl.array import Array, as_array
 from graphc.ir.types import DType, f16, f32, i8, i64, u8
+from graphc.records import dataclass
 
 CODES = 256
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from graphc.doors.onnx.known import Known, Unsupported, dtype_named
 from graphc.doors.onnx.narrow import NARROW, Narrow, held
 from graphc.errors import GraphError
 from graphc.ir.types import DType
+from graphc.records import dataclass
 
 
 MAPPED = 1 << 16                    # bytes from which a tensor beside the file is mapped rather than read

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from graphc.doors.onnx.known import Known as Known
 from graphc.doors.onnx.known import Unsupported as Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.size_atoms import Largest, Quotient
 from graphc.ir.types import (
     DType, TensorType, bf16, bool_, dtype_of, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
+from graphc.records import dataclass
 
 ELEMENT: dict[DType, int] = {
     f32: TensorProto.FLOAT, f64: TensorProto.DOUBLE, f16: TensorProto.FLOAT16, bf16: TensorProto.BFLOAT16,

@@ -3,7 +3,6 @@ as operators of their own."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 
 from graphc.doors.onnx_out.emitter import Emitter
@@ -16,6 +15,7 @@ from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import ADD, MUL, SIGMOID, SUB, Elementwise
 from graphc.ir.ops.shape import Slice, Transpose
 from graphc.ir.types import f32
+from graphc.records import dataclass
 
 TANH = Elementwise("tanh")
 

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from graphc.doors.onnx_out.emitter import Emitter
 from graphc.ir.graph import Node, NodeOf
 from graphc.ir.op import Opcode
 from graphc.ir.types import DTYPES, DType, bool_, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
+from graphc.records import dataclass
 
 OLDEST = 18                         # opset: reductions take their axes as an input, integers have bitwise operators
 

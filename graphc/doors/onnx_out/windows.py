@@ -3,7 +3,6 @@ side (im2col), then a sum over them. For images whose sizes are numbers; None fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -15,6 +14,7 @@ from graphc.ir.ops.constant import full
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
 from graphc.ir.ops.window import AvgPool, AvgPoolGrad, AvgPooling, MaxPool, MaxPoolGrad, MaxPoolPick, Pooling, lowest
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

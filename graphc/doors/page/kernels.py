@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 
 from graphc.codegen.kernel_calls import Site
 from graphc.doors.page.lines import SourceLines
@@ -13,6 +13,7 @@ from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.fused import members
 from graphc.profile import Profile
+from graphc.records import dataclass
 from graphc.schedule.schedule import Schedule
 
 Place = tuple[str, Loc | None]      # a kernel, called from a line

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from graphc.errors import Loc
 from graphc.ir.graph import Graph, Node, regions
+from graphc.records import dataclass
 
 PLACE = re.compile(r"(?:[#;] ([^;]*); )?([^\s;/]+:\d+)(?::\d+)?$")       # layer and line, at the end of a comment
 MARK = re.compile(r"; kernel (\w+)")                        # what `kernel_note` writes

@@ -2,7 +2,6 @@
 names of transformers."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
 import graphc as gc
@@ -15,6 +14,7 @@ from graphc.errors import GraphError
 from graphc.ir.dims import Dim
 from graphc.ir.ops.attention import MASKED
 from graphc.nn.decode import attended, stepping
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

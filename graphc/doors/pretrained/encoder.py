@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import graphc as gc
@@ -12,6 +11,7 @@ from graphc.doors.pretrained.parts import (
     ACTIVATIONS, Holder, Planted, Projection, Table, heads_of, joined_heads, shown_tokens)
 from graphc.dsl.attention import attend, seen_keys
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 Layout = Mapping[str, str]
 BERT_BLOCK = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from graphc import nn
@@ -15,6 +14,7 @@ from graphc.doors.pretrained.encoder_heads import (
     RobertaMaskedHead, TokenClassHead)
 from graphc.doors.pretrained.fields import Fields
 from graphc.doors.pretrained.gpt2 import Gpt2, Gpt2Class, Gpt2Language, gpt2_shape
+from graphc.records import dataclass
 
 Build = Callable[[Any, int, bool], nn.Module]       # of a shape, the number of labels, and whether matrices are tied
 

@@ -1,7 +1,6 @@
 """GPT-2, under the names of transformers."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
 import graphc as gc
@@ -13,6 +12,7 @@ from graphc.doors.pretrained.parts import (
 from graphc.dsl.attention import attend, seen_keys
 from graphc.errors import GraphError
 from graphc.nn.decode import attended
+from graphc.records import dataclass
 
 BLOCK = {"norm1": "ln_1", "joint": "attn.c_attn", "out": "attn.c_proj", "norm2": "ln_2", "up": "mlp.c_fc",
          "down": "mlp.c_proj"}

@@ -2,7 +2,6 @@
 changed for longer texts."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil, floor, log, pi
 
 import numpy as np
@@ -13,6 +12,7 @@ from graphc.doors.pretrained.fields import Fields
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.nn.position import frequencies
+from graphc.records import dataclass
 
 KINDS = ("default", "linear", "llama3", "yarn")
 BASE = 10000.0

@@ -1,7 +1,6 @@
 """How a layer keeps its matrix, as the file has it, and how it multiplies by it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from graphc.ir.ops.blocks import CODES, FEW_ROWS
 from graphc.ir.types import DType, f32
 from graphc.nn.decode import stepping
 from graphc.nn.parameter import ZEROS, Normal
+from graphc.records import dataclass
 
 
 class Storage(Protocol):

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -12,6 +11,7 @@ import graphc as gc
 from graphc import callbacks, nn, optim
 from graphc.doors.sklearn.estimator import Settled, TrainedClassifier, TrainedRegressor, stopping
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 ACTIVATIONS: dict[str, Callable[..., Any] | None] = {
     "identity": None, "logistic": nn.sigmoid, "tanh": nn.tanh, "relu": nn.relu}

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from graphc.dsl.context import current_trace, declared_at, user_loc
 from graphc.dsl.outputs import LayerCall
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 @dataclass(frozen=True)
 class Problem:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import graphc as gc
@@ -16,6 +15,7 @@ from graphc.ir.types import TensorType
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter, Value
 from graphc.nn.path import rooted
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.errors import Loc
 from graphc.ir.types import TensorType
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from graphc.ir.graph import Value
 from graphc.ir.op import ALL, Cost, Gradients, Op, OpBuilder, Operands, Values
 from graphc.ir.ops.constant import number
 from graphc.ir.types import DType, TensorType, bool_, broadcast_shapes, common, dtype_of
+from graphc.records import dataclass
 
 FLOAT, NUMBER, INTEGER, BITS, ANY = (("float",), ("float", "int"), ("int",), ("int", "bool"), ("float", "int", "bool"))
 

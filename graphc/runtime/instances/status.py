@@ -1,7 +1,8 @@
 """What functions of an exported library return, and what is said of it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from graphc.records import dataclass
+
 
 
 @dataclass(frozen=True)

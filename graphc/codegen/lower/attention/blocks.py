@@ -6,7 +6,6 @@ unpacked, with any strides, and the last block of rows needs no mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
@@ -19,6 +18,7 @@ from graphc.codegen.lower.transpose import transposed
 from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.dims import Dim, Dims, ceil_div
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.target import LINE_BYTES, Target

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf, prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -23,6 +23,7 @@ from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.ops.attention import MASKED, Attention
 from graphc.ir.dims import Dim, Dims, static_dim
 from graphc.ir.types import i32
+from graphc.records import dataclass
 from graphc.schedule.attention_schedule import AttentionSchedule
 
 def lower_attention(r: KernelRequest[AttentionSchedule, Attention]) -> LoopFunction:

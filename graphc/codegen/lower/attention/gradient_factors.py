@@ -2,7 +2,6 @@
 bf16."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import lcm
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from graphc.codegen.lower.attention.blocks import Blocks, RowRange, Steps, produ
 from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
 from graphc.ir.dims import static_dim, static_shape
 from graphc.ir.types import bf16x2
+from graphc.records import dataclass
 
 
 class GradientScratch(NamedTuple):

@@ -6,7 +6,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from math import lcm
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -16,6 +15,7 @@ from graphc.codegen.lower.contraction.sweep import Source, TilePart, sums_in
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import offset, part_of, steps_evenly, vector_run
 from graphc.ir.dims import Dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
@@ -13,6 +13,7 @@ from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
 from graphc.ir.dims import static_dim
+from graphc.records import dataclass
 from graphc.schedule.blocking import Cut, PackingMode, at_most
 
 

@@ -4,7 +4,6 @@ positions of another, whose windows overlap and whose factors are the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -16,6 +15,7 @@ from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, v
 from graphc.codegen.lower.transpose import transposed_runs
 from graphc.ir.dims import Dim, ceil_div, product_of, static_dim
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import LaneSchedule, MixedChannels

@@ -6,13 +6,14 @@ kernels are compiled once for all shapes. Equal specs give the same object.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
 from graphc.ir.dims import Dim
 from graphc.ir.types import DType, bool_
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import STEPS
 from graphc.schedule.target import LINE_BYTES
 

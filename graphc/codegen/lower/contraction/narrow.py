@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -14,6 +13,7 @@ from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
 from graphc.ir.dims import Dim, ceil_div, exact_quotient, static_dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import LinearMap, spread
 from graphc.schedule.contraction_schedule import NarrowSchedule
 

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import Index, offset, unflatten
 from graphc.ir.dims import Dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import Form, Phase
 
 

@@ -6,7 +6,6 @@ element by element otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import ClassVar
@@ -20,6 +19,7 @@ from graphc.codegen.lower.ranges import (
     Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.ir.dims import Dim, static_dim, typical
+from graphc.records import dataclass
 from graphc.schedule.blocking import ColumnPacking, Cut, fine_cut
 from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up, taps
 

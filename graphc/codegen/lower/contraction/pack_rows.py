@@ -4,7 +4,6 @@ by element otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.codegen.loops.builder import View
@@ -13,6 +12,7 @@ from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, walk, walk_runs
 from graphc.ir.dims import Dim, static_dim
+from graphc.records import dataclass
 from graphc.schedule.blocking import Cut, fine_cut
 from graphc.schedule.contraction_schedule import STEPS
 

@@ -1,7 +1,6 @@
 """Padded copies of operands: made once, so that the loops that read them need no tests."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
@@ -11,6 +10,7 @@ from graphc.codegen.lower.transpose import transposed
 from graphc.errors import Unsized
 from graphc.ir.dims import Dim, ceil_div, largest, lower, product_of, smallest, typical
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import PaddedCopy
 
 TILE_BYTES = 64 << 10           # copied by one tile

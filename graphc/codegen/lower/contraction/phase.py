@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar, cast
 
@@ -12,6 +11,7 @@ from graphc.codegen.lower.contraction.sweep import GateSweep, Sweep
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
 

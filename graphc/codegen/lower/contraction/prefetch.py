@@ -1,13 +1,13 @@
 """Software prefetch in a tile: before each micro-tile, of the part of the operands that the tile packs next."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.tile import MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Index, offset
 from graphc.ir.dims import Dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.target import LINE_BYTES
 

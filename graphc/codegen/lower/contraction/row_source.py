@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from graphc.codegen.loops.builder import View
@@ -15,6 +15,7 @@ from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, Su
 from graphc.codegen.lower.ranges import Range, offset, open_range, steps_evenly, unflatten
 from graphc.ir.dims import Dim, ceil_div, typical
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.records import dataclass
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.contraction_schedule import packed_row_panels
 

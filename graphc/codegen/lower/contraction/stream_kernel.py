@@ -3,7 +3,6 @@ long runs.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -11,6 +10,7 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import ANY, ProductTypes, load_as, multiply_add
 from graphc.codegen.lower.ranges import vector_run
 from graphc.ir.types import bool_
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
@@ -11,6 +10,7 @@ from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unfl
 from graphc.codegen.lower.transpose import transposed
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import Phase
 
 Source = Callable[[Ix, Ix, int, Val | None], Val]       # (row in tile, column in tile, lanes, mask) -> sums

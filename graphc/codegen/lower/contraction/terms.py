@@ -1,13 +1,14 @@
 """The factors of contractions without micro-tiles: vectors of an operand, loaded once and used for several sums."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.ranges import load_spaced
 from graphc.ir.dims import Dim
+from graphc.records import dataclass
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import MixedChannels
 

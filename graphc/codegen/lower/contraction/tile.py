@@ -1,7 +1,6 @@
 """What the five loops count: tiles of the output, blocks of the sum, micro-tiles."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -10,6 +9,7 @@ from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
 from graphc.ir.dims import Dim, ceil_div, static_dim
+from graphc.records import dataclass
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import TileSchedule, group_sizes, round_up

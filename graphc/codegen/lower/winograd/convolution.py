@@ -9,7 +9,7 @@ while it is in the caches.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
@@ -23,6 +23,7 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.ops.winograd import WinogradConv2d, grid
+from graphc.records import dataclass
 from graphc.schedule.winograd_schedule import WinogradSchedule
 
 

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
@@ -24,6 +23,7 @@ from graphc.codegen.lower.winograd.transform import TransformSpec, transform_ker
 from graphc.ir.dims import Sizes, static_shape
 from graphc.ir.ops.winograd import WinogradWeightGrad, grid
 from graphc.ir.winograd import TAPS
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.winograd_schedule import WinogradGradSchedule
 

@@ -3,7 +3,7 @@ zeros at its border.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
@@ -11,6 +11,7 @@ from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.dims import Dim, typical
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 
 CHANNEL = 1                         # axis of an image

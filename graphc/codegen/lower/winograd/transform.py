@@ -6,7 +6,6 @@ One function for each (tile size, vector width); strides and sizes are arguments
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val
@@ -14,6 +13,7 @@ from graphc.codegen.loops.index import ELEMENTS
 from graphc.codegen.lower.contraction.micro_kernel import ANY, multiply_add
 from graphc.ir.types import DType
 from graphc.ir.winograd import Matrix, transforms
+from graphc.records import dataclass
 
 Row = tuple[float, ...]
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from graphc.doors.onnx.call import Call, as_known
 from graphc.doors.onnx.rule import Known, Operand
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 Activation = Callable[[Array], Array]
 State = tuple[Array, ...]

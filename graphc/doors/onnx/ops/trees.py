@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Known, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 # how a node compares a feature with its value; MEMBER with a set of values
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")

@@ -3,7 +3,6 @@ both by the rule for real arrays; inputs and results of a program are real."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod, sqrt
 from operator import mul, truediv
 from typing import Any
@@ -16,6 +15,7 @@ from graphc.doors.torch.rules.promotion import as_type, floating, promoted
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.dsl.array import as_array
 from graphc.errors import GraphError
+from graphc.records import dataclass
 
 Array = gc.Array
 Rule = Callable[..., Any]
