@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 import graphc as gc
-from graphc.doors.onnx.call import Call, as_known
+from graphc.doors.onnx.call import Call, as_known, plain
 from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
 from graphc.doors.onnx.ops import product
 from graphc.doors.onnx.rule import Operand, Unsupported
@@ -91,6 +91,7 @@ def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
 
 def _zero(value: Operand, call: Call) -> Array | None:
     """A zero point, if it is not known to be 0."""
+    value = plain(value)
     if value is None or (not isinstance(value, Array) and not np.any(as_known(value).numbers)):
         return None
     return call.array(value)
@@ -123,6 +124,7 @@ def matmul_integer(a: Array, b: Array, a_zero: Operand = None, b_zero: Operand =
 
 def signed_weights(w: Array, zero: Operand, call: Call) -> tuple[Array, Array | None]:
     """Weights and their zero point, None where it is 0. Unsigned ones around 128 are signed ones around 0."""
+    zero = plain(zero)
     numbers = None if zero is None or isinstance(zero, Array) else as_known(zero).numbers
     if w.dtype is u8 and numbers is not None and np.all(numbers == 128):
         return (w ^ 128).astype(i8), None
