@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from graphc.doors.onnx.call import Call, Item, as_known, plain
+from graphc.doors.onnx.codes import Origins
 from graphc.doors.onnx.folding import folded
 from graphc.doors.onnx.graph import DEPTH, StoredTensor, ModelFunction, ModelGraph, ModelNode, GraphReader, Reference
 from graphc.doors.onnx.known import Known, Unsupported
@@ -39,6 +40,7 @@ class Importer:
     def __init__(self, model: OnnxModel, functions: Mapping[tuple[str, str], ModelFunction], network: OnnxNetwork):
         self.model, self.functions, self.network = model, functions, network
         self.problems = Problems(model.name)
+        self.origins = Origins()
         self._opsets: Mapping[str, int] = model.opsets
         self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
         self._depth = self._walked = 0
