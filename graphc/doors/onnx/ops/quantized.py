@@ -37,6 +37,13 @@ def per_axis(x: Array, scale: Array, axis: int, block: int) -> Array:
     return scale.reshape((-1, *(1,) * (x.ndim - axis - 1)))
 
 
+def _check_zero(scale: Array, zero: Operand) -> None:
+    """A zero point is one number, or has the shape of the scales."""
+    shape = scale.shape if zero is None else type_of(zero).shape
+    if shape != scale.shape and not {shape, scale.shape} <= {(), (1,)}:
+        raise GraphError(f"scales {scale.type} and zero points of the shape {list(shape)}")
+
+
 def quantized(y: Array, scale: Array, zero: Array | None, dtype: DType) -> Array:
     """The nearest number, half to even, in the range of the type."""
     low, high = dtype.range
@@ -56,6 +63,7 @@ def dequantized(x: Array, scale: Array, zero: Array | None = None) -> Array:
 def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int = 1, saturate: int = 1,
                     block_size: int = 0, output_dtype: int = 0, precision: int = 0, call: Call) -> Array | Narrow:
     """Also to the types that graphc holds in others."""
+    _check_zero(scale, zero)
     narrow = zero.kind if isinstance(zero, Narrow) else NARROW.get(output_dtype) if zero is None else None
     offset = None if zero is None else call.array(zero)
     dtype = (narrow.holder if narrow else offset.dtype if offset is not None
@@ -80,6 +88,9 @@ def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int =
 
 def dequantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int = 1, block_size: int = 0,
                       output_dtype: int = 0, call: Call) -> Array:
+    _check_zero(scale, zero)
+    if zero is not None and type_of(zero).dtype is not x.dtype:
+        raise GraphError(f"{x.dtype} with a zero point of {type_of(zero).dtype}")
     offset = small_zero(zero, call)
     offset = None if offset is None else per_axis(x, offset, axis, block_size)
     y = dequantized(x, per_axis(x, scale, axis, block_size), offset)
