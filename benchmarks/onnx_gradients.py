@@ -62,7 +62,8 @@ def gradient_outcome(case: Any) -> Outcome:
 
 
 # in the error for a case that has no gradient to check
-NO_GRADIENT = ("nothing to check", "no gradient", "no float", "not finite", "integers or bools", "type of each input")
+NO_GRADIENT = ("nothing to check", "no argument to check", "no gradient", "no float", "not finite",
+               "integers or bools", "type of each input")
 
 
 def _says_none(text: str) -> bool:

@@ -14,10 +14,10 @@ from graphc.dsl.control import cond, scan, while_loop
 from graphc.dsl.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from graphc.dsl.custom import custom_vjp
 from graphc.dsl.elementwise import (
-    abs, add, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp, expm1,
-    floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p, logical_and,
-    logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow, right_shift, round,
-    rsqrt, shard_sum, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
+    abs, add, bitcast, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, cast, ceil, clip, cos, div, equal, erf, exp,
+    expm1, floor, floordiv, greater, greater_equal, isfinite, isnan, left_shift, less, less_equal, log, log1p,
+    logical_and, logical_not, logical_or, logical_xor, maximum, minimum, mod, mul, name, neg, not_equal, pow,
+    right_shift, round, rsqrt, shard_sum, sigmoid, sign, sin, sqrt, square, stop_gradient, sub, tanh, where)
 from graphc.dsl.function import GraphFunction, graph, set_compiler as _set_compiler
 from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_add_along_axis, take, take_along_axis
 from graphc.dsl.linalg import dot, einsum, matmul, outer

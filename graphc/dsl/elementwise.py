@@ -318,6 +318,13 @@ def cast(x: Operand, dtype: object) -> Array:
 
 
 @formed
+def bitcast(x: Operand, dtype: object) -> Array:
+    """The bits of each element of x read as another dtype of the same width, as numpy's `x.view(dtype)`; without a
+    gradient. A bool is the byte 0 or 1; a byte as bool is `!= 0`."""
+    return emit("bitcast", x, dtype=as_dtype(dtype))
+
+
+@formed
 def stop_gradient(x: Operand) -> Array:
     """x itself, through which no gradient flows (torch's detach)."""
     return emit("stop_gradient", x)

@@ -11,7 +11,7 @@ from graphc.ir.graph import Graph, Node, regions
 from graphc.ir.op import Arrays, Literal, Op, Opcode, as_tuple
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.constant import Constant
-from graphc.ir.ops.elementwise import COPY, WHERE, Cast, StopGradient
+from graphc.ir.ops.elementwise import COPY, WHERE, BitCast, Cast, StopGradient
 from graphc.ir.ops.index import Take, TakeAlongAxis
 from graphc.ir.ops.packed import PackPair
 from graphc.ir.ops.shape import Movement
@@ -19,7 +19,8 @@ from graphc.ir.types import DTYPES, DType, TensorType, dtype_of
 
 Types = Mapping[DType, DType]
 # the elements of the result are elements of operands, constants or conversions; so with all of Movement
-MOVES: frozenset[Opcode] = frozenset((Constant, Cast, StopGradient, COPY, WHERE, Take, TakeAlongAxis, PackPair))
+MOVES: frozenset[Opcode] = frozenset((Constant, Cast, BitCast, StopGradient, COPY, WHERE, Take, TakeAlongAxis,
+                                      PackPair))
 READS: frozenset[Opcode] = frozenset((BlockProduct,))      # they convert what they load
 COMPUTE: Types = {d: d.compute for d in DTYPES if d.is_storage}
 

@@ -13,7 +13,7 @@ from graphc.ir.dims import Dim
 from graphc.ir.graph import Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import Einsum, Matmul, parse_equation
-from graphc.ir.ops.elementwise import Cast, Elementwise, ShardSum, StopGradient
+from graphc.ir.ops.elementwise import BitCast, Cast, Elementwise, ShardSum, StopGradient
 from graphc.ir.ops.remat import Hold
 from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Slice, Transpose
@@ -148,7 +148,8 @@ def _along_axes(b: Builder, node: NodeOf[Flip] | NodeOf[Reduction], ins: Sequenc
 
 
 RULES: dict[type[Op], Rule] = {
-    Elementwise: _elementwise, Hold: _hold, Cast: _elementwise, StopGradient: _elementwise, ShardSum: _elementwise,
+    Elementwise: _elementwise, Hold: _hold, Cast: _elementwise, BitCast: _elementwise,
+    StopGradient: _elementwise, ShardSum: _elementwise,
     Matmul: _matmul, Einsum: _einsum,
     Reshape: _reshape, Transpose: _transpose, BroadcastTo: _broadcast_to, Slice: _slice, Pad: _pad, Concat: _concat,
     Flip: _along_axes, Sum: _along_axes, Prod: _along_axes, Max: _along_axes, Min: _along_axes,

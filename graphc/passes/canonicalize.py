@@ -15,9 +15,11 @@ from graphc.ir.op import Opcode, Values
 from graphc.ir.ops import conv
 from graphc.ir.ops.constant import Constant, splat
 from graphc.ir.ops.control import Scan, WhileLoop
-from graphc.ir.ops.elementwise import BITNOT, DIV, MUL, NEG, POW, SUB, Cast, Elementwise, ShardSum, StopGradient
+from graphc.ir.ops.elementwise import (
+    BITNOT, DIV, MUL, NEG, POW, SUB, BitCast, Cast, Elementwise, ShardSum, StopGradient)
 from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
+from graphc.ir.types import bool_
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 
@@ -117,6 +119,22 @@ def _reshape_reshape(w: Rewriter, node: NodeOf[Reshape], ins: Values) -> Value |
     return None if inner is None else w.reshape(inner["x"], shape=node.op.shape)
 
 
+def _bitcast_bitcast(w: Rewriter, node: NodeOf[BitCast], ins: Values) -> Value | None:
+    """But by way of bool, which has one bit."""
+    inner = match(ins[0], Is(BitCast, "x"))
+    if inner is None or ins[0].type.dtype is bool_:
+        return None
+    x = inner["x"]
+    return x if x.type.dtype is node.op.dtype else w.bitcast(x, dtype=node.op.dtype)
+
+
+def _bitcast_broadcast(w: Rewriter, node: NodeOf[BitCast], ins: Values) -> Value | None:
+    """Of one number, which is folded then: loops do not keep which NaN a constant is."""
+    inner = match(ins[0], Is(BroadcastTo, "x"))
+    return None if inner is None else w.broadcast_to(w.bitcast(inner["x"], dtype=node.op.dtype),
+                                                     shape=ins[0].type.shape)
+
+
 def _transpose_identity(w: Rewriter, node: NodeOf[Transpose], ins: Values) -> Value | None:
     return ins[0] if node.op.perm == tuple(range(len(node.op.perm))) else None
 
@@ -167,6 +185,7 @@ RULES: dict[Opcode, tuple[Rule, ...]] = {
     NEG: (_of_same(NEG),),
     BITNOT: (_of_same(BITNOT),),
     Cast: (_same_type,),
+    BitCast: (_same_type, _bitcast_bitcast, _bitcast_broadcast),
     Reshape: (_same_type, _reshape_reshape),
     BroadcastTo: (_same_type,),
     Transpose: (_transpose_identity, _transpose_transpose),

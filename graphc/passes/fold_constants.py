@@ -12,6 +12,7 @@ from graphc.ir.graph import Graph, Node, Value, regions
 from graphc.ir.op import Op, as_tuple, is_symbolic
 from graphc.ir.ops.constant import Constant, Iota
 from graphc.ir.ops.control import Scan, WhileLoop
+from graphc.ir.ops.elementwise import BitCast
 from graphc.ir.ops.shape import BroadcastTo
 from graphc.ir.stored import node_reference
 from graphc.ir.types import TensorType
@@ -43,6 +44,9 @@ class FoldConstants(Pass):
                 known[node.outputs[0]], = as_tuple(node.op.reference(known[node.inputs[0]]))
             elif self._foldable(node, known):
                 arrays = node_reference(node, [known[v] for v in node.inputs])
+                if isinstance(node.op, BitCast) and any(a.dtype.kind == "f" and np.any(a != a) for a in arrays):
+                    w.keep(node)            # loops do not keep which NaN a constant is
+                    continue
                 with w.at(node.loc, node.scope):
                     w.replace(node, [_constant(w, a, v.type) for a, v in zip(arrays, node.outputs)])
                 known.update(zip(node.outputs, arrays))

@@ -367,7 +367,7 @@ def _substitute_all(table: dict[Place, Map], dim: int, new: tuple[int, ...]) -> 
 # each takes nodes of its operator (`NodeOf`), which the type of a table cannot say
 RULES: dict[type[Op], Callable[[Space, Any], None]] = {
     elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast,
-    elementwise.StopGradient: Space.broadcast,
+    elementwise.BitCast: Space.broadcast, elementwise.StopGradient: Space.broadcast,
     elementwise.ShardSum: Space.broadcast,
     PackPair: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,

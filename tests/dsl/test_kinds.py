@@ -46,6 +46,7 @@ CALLS = {                                                   # what is needed of 
     "bernoulli": lambda x, i, b: {"p": 0.5},
     "broadcast_to": lambda x, i, b: {"x": x, "shape": (2, 3, 4)},
     "cast": lambda x, i, b: {"x": x, "dtype": gc.f64},
+    "bitcast": lambda x, i, b: {"x": x, "dtype": gc.i32},
     "compress": lambda x, i, b: {"mask": b, "x": x, "size": 5},
     "nonzero": lambda x, i, b: {"x": b, "size": 5},
     "unique": lambda x, i, b: {"x": x, "size": 5},

@@ -296,6 +296,8 @@ UNARY = [
     row("stop_gradient", "ab", lambda x: x, kinds=ANY, smooth=False), row("shard_sum", "ab", lambda x: x),
     row("cast", "ab", lambda x: x.astype(np.float64), gc.f64, kinds=ANY),
     row("cast", "ab", lambda x: x.astype(np.int32), gc.i32, special=False, kinds=ANY),
+    row("bitcast", "ab", lambda x: x.view(f"i{x.itemsize}"), call=lambda x: gc.bitcast(x, {4: gc.i32, 8: gc.i64}[x.dtype.itemsize]),
+        kinds=NUMBER, smooth=False),
     row("name", "ab", lambda x: x * 2, call=lambda x: gc.name(x * 2, "h")),
     row("clip", "ab", lambda x: np.clip(x, -1, 1), -1, 1, kinds=NUMBER),
     row("clip", "ab,b", lambda x, low: np.maximum(x, low), kinds=NUMBER),

@@ -4,7 +4,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 KINDS = {"f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE, "i64": TensorProto.INT64, "i32": TensorProto.INT32,
-         "bool": TensorProto.BOOL}
+         "bool": TensorProto.BOOL, "i8": TensorProto.INT8}
 
 
 def info(name, shape, kind="f32"):

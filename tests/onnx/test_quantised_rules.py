@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from one_node import floats, in_graphc, model_of, same, whole
+from one_node import floats, in_graphc, model_of, onnx, same, whole
+
+import graphc as gc
 
 F, U8, I8, I32 = np.float32, np.uint8, np.int8, np.int32
 SMALL = (U8, I8, np.uint16, np.int16)
@@ -32,6 +34,19 @@ def test_dequantize_i32_and_output_type():
     same("DequantizeLinear", {"x": whole(I32, 9), "s": np.array(0.3, F)}, tolerance=1e-6)
     y, = in_graphc(model_of("QuantizeLinear", {"x": floats(5), "s": np.array(0.1, F)}, output_dtype=3), {"x": floats(5), "s": np.array(0.1, F)})
     assert y.dtype == I8
+
+
+@pytest.mark.parametrize("kind", ("INT4", "UINT4", "INT2", "UINT2", "FLOAT8E4M3FN", "FLOAT4E2M1"))
+def test_narrow_zero_points_of_data(kind):
+    """Of types that are held in wider ones, with a zero point that is an input."""
+    element = getattr(onnx.TensorProto, kind)
+    infos = [onnx.helper.make_tensor_value_info(n, t, s) for n, t, s in (("x", element, (5,)), ("s", onnx.TensorProto.FLOAT, ()), ("z", element, ()))]
+    node = onnx.helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"])
+    graph = onnx.helper.make_graph([node], "one", infos, [onnx.helper.make_empty_tensor_value_info("y")])
+    run = gc.compile(gc.from_onnx(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 25)])))
+    types = run.graph.inputs
+    x, z = (np.array(v, types[i].type.dtype.np) for i, v in ((0, [0, 1, 1, 0, 1]), (2, 1)))
+    np.testing.assert_array_equal(run(x, np.array(0.5, F), z), np.array([-0.5, 0, 0, -0.5, 0], F))
 
 
 @pytest.mark.parametrize("x", (floats(30), np.abs(floats(30)) + 1, -np.abs(floats(30)) - 1, np.zeros(4, F)))

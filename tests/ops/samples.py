@@ -16,7 +16,7 @@ SAMPLES: tuple[Sample,
 # Results that are integers or bools, or steps: no gradient, by nature.
 NON_DIFFERENTIABLE = frozenset((
     "sign", "floor", "ceil", "round", "floordiv", "lt", "le", "gt", "ge", "eq", "ne", "isnan", "isfinite",
-    "bitand", "bitor", "bitxor", "bitnot", "shift_left", "shift_right", "stop_gradient",
+    "bitand", "bitor", "bitxor", "bitnot", "shift_left", "shift_right", "stop_gradient", "bitcast",
     "winograd_weights", "winograd_conv2d", "winograd_weight_grad", "block_product", "pack", "pack_pair", "argmax", "argmin", "argsort",
     "running_arg_extremum", "row_places",
     "check_rows", "one_hot", "constant", "iota", "dimension",

@@ -10,7 +10,7 @@ from op_sample import CORE, FLOATS, Sample, each, floats, ints, special, values
 
 from graphc.ir.op import Op
 from graphc.ir.ops.activation import Clip, Elu, Gelu, LeakyRelu, Relu, Silu, Softplus
-from graphc.ir.ops.elementwise import ROWS, Cast, Elementwise, ShardSum, StopGradient
+from graphc.ir.ops.elementwise import ROWS, BitCast, Cast, Elementwise, ShardSum, StopGradient
 from graphc.ir.ops.special import LogAddExp, Polygamma, Sinc, XLogY
 from graphc.ir.ops.trig import Acos, Acosh, Asin, Asinh, Atan, Atan2, Atanh, Cosh, Sinh, Tan
 from graphc.ir.types import bool_, f32, f64, i32, i64
@@ -175,6 +175,12 @@ def cast_samples() -> Iterator[Sample]:
             yield from (Sample(Cast(target), (special(source),), f"special-to-{target}", smooth=False) for target in CORE)
 
 
+def bitcast_samples() -> Iterator[Sample]:
+    for source, target in ((f32, i32), (i32, f32), (f64, i64), (i64, f64)):
+        for x in (values((3, 11), source), special(source)):
+            yield Sample(BitCast(target), (x,), f"to-{target}", smooth=False, scaled=False, expect=lambda x, target=target: x.view(target.np))
+
+
 def activation_samples() -> Iterator[Sample]:
     shapes = tuple((s,) for s in UNARY_SHAPES[f32])
     for op in (Relu(), LeakyRelu(0.125), Elu(1.5), Gelu(), Gelu("tanh"), Silu(), Softplus(), Clip(-1.0, 0.5), Clip(0.25, None), Clip(None, 0.75), Clip(None, None)):
@@ -230,5 +236,5 @@ def derivative_of_digamma(n: int) -> Callable:
     return lambda x: np.array([float(mp.polygamma(n, v)) for v in x.ravel().tolist()]).reshape(x.shape)
 
 
-SAMPLES = (*special_samples(), *(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *activation_samples(), *trig_samples(),
+SAMPLES = (*special_samples(), *(s for fn in ROWS for s in row_samples(fn)), *cast_samples(), *bitcast_samples(), *activation_samples(), *trig_samples(),
            *each(StopGradient(), (((5,),),), CORE, smooth=False), *each(ShardSum(), (((5,),), ((2, 3),))))

@@ -49,6 +49,7 @@ def elementwise() -> Iterator[Case]:
     yield Case("f64 and bool", op("where"), (bool_["B", 1], f64["B", "T"], f64["T"]))
     yield Case("integers", op("floordiv"), (i32["B", "2*T + 1"], i32[()]), positions={1: 9})
     yield Case("cast", op("cast", dtype=f64), (i64["B", 5],))
+    yield Case("bitcast", op("bitcast", dtype=f32), (i32["B", 5],))
     yield Case("stop", op("stop_gradient"), (f32["B"],))
     yield Case("sum over shards", op("shard_sum"), (f32["B"],))
     yield Case("gelu", op("gelu"), (f32["B", 64],))

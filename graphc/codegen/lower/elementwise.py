@@ -13,7 +13,7 @@ from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops import elementwise
 from graphc.ir.ops.packed import PackPair
-from graphc.ir.types import bool_, i32
+from graphc.ir.types import DType, bf16, bool_, f16, f32, f64, i32, i64, u16
 
 
 def emit(f: LoopFunction, node: Node, args: list[Val]) -> Val:
@@ -87,6 +87,17 @@ def _method(name: str) -> Callable[..., Val]:
     return code
 
 
+# the integer that has a float's bits
+WORDS: dict[DType, DType] = {f32: i32, f64: i64, f16: u16, bf16: u16}
+
+
+def _bitcast(f: LoopFunction, op: elementwise.BitCast, args: list[Val]) -> Val:
+    """By way of integers, which wrap around among those of one width."""
+    x, to = args[0], op.dtype
+    word = f.bitcast(x, WORDS[x.dtype]) if x.dtype.is_float else x
+    return f.bitcast(f.cast(word, WORDS[to]), to) if to.is_float else f.cast(word, to)
+
+
 ROWS: dict[str, Callable[..., Val]] = {
     **{name: _method(name) for name in ("add", "sub", "mul", "div", "pow", "neg", "abs", "floor", "ceil", "round",
                                         "exp", "exp2", "expm1", "log",
@@ -105,6 +116,7 @@ ROWS: dict[str, Callable[..., Val]] = {
 RULES: dict[type[Op], Callable[[LoopFunction, Any, list[Val]], Val]] = {
     elementwise.Elementwise: _row,
     elementwise.Cast: lambda f, op, args: f.cast(args[0], op.dtype),
+    elementwise.BitCast: _bitcast,
     elementwise.StopGradient: lambda f, op, args: args[0],
     elementwise.ShardSum: lambda f, op, args: args[0],
     PackPair: lambda f, op, args: f.pair(*args),

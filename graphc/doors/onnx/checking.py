@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphc.doors.onnx.graph import ModelFunction, ModelGraph
+from graphc.doors.onnx.graph import FunctionKey, ModelFunction, ModelGraph
 from graphc.doors.onnx.known import Unsupported
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import OnnxModel
@@ -11,12 +11,12 @@ from graphc.doors.onnx.table import has_rule
 from graphc.errors import GraphError
 
 
-def check_operators(model: OnnxModel, graph: ModelGraph, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
+def check_operators(model: OnnxModel, graph: ModelGraph, functions: Mapping[FunctionKey, ModelFunction]) -> None:
     """GraphError for functions that call themselves, and for operators without a rule (all of them, at once)."""
     _check_functions(model.name, functions)
     problems = Problems(model.name)
     for node in (*graph.all_nodes(), *(n for f in functions.values() for n in f.graph.all_nodes())):
-        if (node.domain, node.op) not in functions and not has_rule(node.domain, node.op, model.opsets):
+        if node.function not in functions and not has_rule(node.domain, node.op, model.opsets):
             problems.add(node, Unsupported("no rule for this operator"))
     problems.report()
 
@@ -41,10 +41,10 @@ def check_graph(model: str, graph: ModelGraph, around: frozenset[str] = frozense
         raise GraphError(f"{model}: nothing makes the output {missing!r}")
 
 
-def _check_functions(model: str, functions: Mapping[tuple[str, str], ModelFunction]) -> None:
+def _check_functions(model: str, functions: Mapping[FunctionKey, ModelFunction]) -> None:
     """No function calls itself, directly or through others."""
-    calls = {key: {(n.domain, n.op) for n in f.graph.all_nodes()} & functions.keys() for key, f in functions.items()}
-    done: set[tuple[str, str]] = set()
+    calls = {key: {n.function for n in f.graph.all_nodes()} & functions.keys() for key, f in functions.items()}
+    done: set[FunctionKey] = set()
     while ready := [key for key, needs in calls.items() if key not in done and needs <= done]:
         done.update(ready)
     if stuck := sorted(calls.keys() - done):

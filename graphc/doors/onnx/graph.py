@@ -1,6 +1,7 @@
 """A model's graphs, nodes and tensors as plain objects, read once from the file's messages."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from difflib import get_close_matches
@@ -38,6 +39,9 @@ class StoredTensor:
         return self.known
 
 
+FunctionKey = tuple[str, str, str]          # domain, name, overload
+
+
 @dataclass(frozen=True, eq=False)
 class ModelNode:
     """One node. `number`: its place in the graph, from 1 on. `attributes`: values as `attribute_value` gives them,
@@ -51,6 +55,11 @@ class ModelNode:
     attributes: Mapping[str, Any]
     proto: NodeProto
     number: int
+
+    @property
+    def function(self) -> FunctionKey:
+        """What a function of the model is called that it calls."""
+        return self.domain, self.op, text(self.proto.overload)
 
     @property
     def key(self) -> str:
@@ -125,6 +134,8 @@ class GraphReader:
         self._depth += 1
         if self._depth > DEPTH:
             raise GraphError(f"{self.model.name}: bodies more than {DEPTH} deep")
+        if twice := repeated([text(t.name) for t in proto.initializer]) or repeated([v.name for v in proto.input]):
+            raise GraphError(f"{self.model.name}: two inputs or initializers are called {twice!r}")
         initializers = {text(t.name): StoredTensor(self.model, t, self._fresh(t.name)) for t in proto.initializer}
         nodes = self.nodes(proto.node)
         self._depth -= 1
@@ -160,6 +171,11 @@ class GraphReader:
             found = f"{name}.{number}"
         self._taken.add(found)
         return found
+
+
+def repeated(names: Sequence[Any]) -> Any:
+    """One that is there twice; None where all are different."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _names(names: Iterable[object]) -> tuple[str, ...]:

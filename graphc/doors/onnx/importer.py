@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from graphc.doors.onnx.call import Call, Item, as_known, plain
+from graphc.doors.onnx.codes import Origins
 from graphc.doors.onnx.folding import folded
-from graphc.doors.onnx.graph import DEPTH, StoredTensor, ModelFunction, ModelGraph, ModelNode, GraphReader, Reference
+from graphc.doors.onnx.graph import DEPTH, FunctionKey, StoredTensor, ModelFunction, ModelGraph, ModelNode, GraphReader, Reference
 from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import OnnxModel, element_type
@@ -36,9 +37,10 @@ UNKNOWN = Unknown()
 class Importer:
     """One walk, in one trace. `network`: the layer that has the parameters."""
 
-    def __init__(self, model: OnnxModel, functions: Mapping[tuple[str, str], ModelFunction], network: OnnxNetwork):
+    def __init__(self, model: OnnxModel, functions: Mapping[FunctionKey, ModelFunction], network: OnnxNetwork):
         self.model, self.functions, self.network = model, functions, network
         self.problems = Problems(model.name)
+        self.origins = Origins()
         self._opsets: Mapping[str, int] = model.opsets
         self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
         self._depth = self._walked = 0
@@ -149,7 +151,7 @@ class Importer:
         return results
 
     def _applied(self, call: Call) -> Sequence[Item]:
-        function = self.functions.get((call.node.domain, call.op))
+        function = self.functions.get(call.node.function)
         if function is not None:
             return self._function(call, function)
         known = folded(call)

@@ -97,7 +97,10 @@ def _type(tensor: TypeProto.Tensor, name: str, shape: Any, sizes: Mapping[str, A
 
 
 def _dim(dim: Any, default: str, sizes: Mapping[str, Any], used: set[str]) -> Dim:
-    if dim.HasField("dim_value") and dim.dim_value >= 0:
+    """A size; one of -1 is open, as some tools write it."""
+    if dim.HasField("dim_value") and dim.dim_value != -1:
+        if dim.dim_value < 0:
+            raise GraphError(f"the axis {default} of an input has the size {dim.dim_value}")
         return int(dim.dim_value)
     given = dim.dim_param if re.search(r"\w", text(dim.dim_param)) else ""         # "?" names nothing
     name = identifier(given or default)

@@ -10,7 +10,7 @@ from graphc.doors.onnx_out.package import ModelProto     # says what is missing 
 
 from graphc.contained import contained
 from graphc.doors.onnx.checking import check_graph, check_operators
-from graphc.doors.onnx.graph import GraphReader
+from graphc.doors.onnx.graph import GraphReader, repeated
 from graphc.doors.onnx.importer import Importer
 from graphc.doors.onnx.inputs import identifier, model_inputs
 from graphc.doors.onnx.known import Known
@@ -62,7 +62,10 @@ class OnnxNetwork(Module):
         self._patterns = _patterns(freeze)
         reader = GraphReader(model)
         whole = reader.graph(model.proto.graph)
-        self._functions = {(domain_of(f.domain), f.name): reader.function(f) for f in model.proto.functions}
+        keys = [(domain_of(f.domain), f.name, f.overload) for f in model.proto.functions]
+        if twice := repeated(keys):
+            raise GraphError(f"{model.name} has two functions {twice[1]!r}")
+        self._functions = dict(zip(keys, map(reader.function, model.proto.functions)))
         check_graph(model.name, whole)
         self._graph = whole if outputs is None else whole.ending_at(outputs)
         check_operators(model, self._graph, self._functions)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, defs, helper, numpy_helper
 
 from graphc.doors.onnx.known import Known, Unsupported, dtype_named
 from graphc.doors.onnx.narrow import NARROW, Narrow, held
@@ -64,6 +64,8 @@ class OnnxModel:
         if dtype.name.endswith(("int2", "int4", "e2m1fn")):
             raise Unsupported(f"{what}, of {dtype.name}, in a file of its own")
         count, offset = prod(tensor.dims), int(entries.get("offset", 0))
+        if int(entries.get("length", count * dtype.itemsize)) != count * dtype.itemsize:
+            raise GraphError(f"{what} has {count * dtype.itemsize} bytes, of which the file says {entries['length']}")
         if offset < 0 or offset + count * dtype.itemsize > path.stat().st_size:
             raise GraphError(f"{what} would end behind the end of {path.name}")
         if count * dtype.itemsize < MAPPED or offset % dtype.itemsize:
@@ -76,7 +78,10 @@ class OnnxModel:
 def inside(folder: Path, location: str, what: str) -> Path:
     """The file of external data; GraphError for one that is not in the folder, by whatever way it is named."""
     top = folder.resolve()
-    path = (top / location).resolve()
+    try:
+        path = (top / location).resolve()
+    except (OSError, RuntimeError) as error:            # links that go round in a circle
+        raise GraphError(f"{what} is in {location!r}, which cannot be found: {error}") from None
     if not location or not path.is_relative_to(top) or path == top:
         raise GraphError(f"{what} is in {location!r}, outside of the model's folder: it is not read")
     if not path.is_file():
@@ -113,6 +118,9 @@ def _model(proto: ModelProto, name: str, folder: Path | None) -> OnnxModel:
     opsets = versions(proto.opset_import)
     if not opsets:
         raise GraphError(f"{name} does not say of which opset it is")
+    newest = defs.onnx_opset_version()
+    if not 1 <= opsets.get("", newest) <= newest:
+        raise GraphError(f"{name} is of opset {opsets['']}; the package onnx that is installed knows 1 to {newest}")
     return OnnxModel(proto, name, folder, opsets)
 
 

@@ -1,14 +1,15 @@
 """Elementwise operators and conversions."""
 from __future__ import annotations
 
-from graphc.doors.onnx_out.emitter import Emitter
+from graphc.doors.onnx_out.emitter import ELEMENT, Emitter
 from graphc.doors.onnx_out.rule import (
     ALL, BOOL, FLOATS, INTEGERS, NUMBERS, SIGNED, SINGLE, Rule, Rules, plain)
-from graphc.ir.graph import Node
-from graphc.ir.ops.elementwise import Cast, Elementwise, ShardSum, StopGradient
+from graphc.ir.graph import Node, NodeOf
+from graphc.ir.ops.elementwise import BitCast, Cast, Elementwise, ShardSum, StopGradient
 from graphc.ir.ops.remat import Hold
-from graphc.ir.types import DType, f32, f64, i8, i32, i64, u8, u32, u64
+from graphc.ir.types import DType, bool_, f32, f64, i8, i32, i64, u8, u32, u64
 
+BITCAST_SINCE = 26
 EXTREMA = FLOATS | {i8, i32, i64, u8, u32, u64}
 CHOSEN = FLOATS | {i8, i32, i64, u8, u32}
 
@@ -57,6 +58,11 @@ def _cast(e: Emitter, node: Node) -> list[str]:
     return [e.cast(x, target)]
 
 
+def _bitcast(e: Emitter, node: NodeOf[BitCast]) -> list[str]:
+    x = e.values[node.inputs[0]]
+    return [e.cast(x, bool_) if node.op.dtype is bool_ else e.op("BitCast", x, to=ELEMENT[node.op.dtype])]
+
+
 def _saturated(e: Emitter, x: str, source: DType, target: DType) -> str:
     """The whole number of a float; beyond the range its ends, of NaN 0."""
     if source.is_storage:
@@ -90,4 +96,4 @@ RULES: Rules = {Elementwise(fn): Rule(plain(kind), types, ordered=fn in ("minimu
 RULES |= {Elementwise(fn): _logic(*kinds) for fn, kinds in LOGIC.items()}
 RULES |= {Elementwise("ne"): Rule(_not_equal, NUMBERS | BOOL), Elementwise("rsqrt"): Rule(_rsqrt, FLOATS),
           Elementwise("where"): Rule(plain("Where"), CHOSEN, of=1), StopGradient: Rule(_same), Hold: Rule(_same),
-          ShardSum: Rule(_same), Cast: Rule(_cast)}
+          ShardSum: Rule(_same), Cast: Rule(_cast), BitCast: Rule(_bitcast, since=BITCAST_SINCE)}

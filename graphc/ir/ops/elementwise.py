@@ -136,6 +136,26 @@ class Cast(Op):
         return (b.cast(gs[0], dtype=source) if source.is_float and self.dtype.is_float else None,)
 
 
+class BitCast(Op):
+    """The bits of each element read as another type of the same width. A bool is the byte 0 or 1; a byte as bool is
+    `!= 0`."""
+    name: ClassVar[str] = "bitcast"
+    is_elementwise = True
+    dtype: DType
+
+    def infer(self, x: TensorType) -> TensorType:
+        if x.dtype.itemsize != self.dtype.itemsize:
+            raise GraphError(f"bitcast keeps the width: {x.dtype} has {8 * x.dtype.itemsize} bits, {self.dtype} "
+                             f"{8 * self.dtype.itemsize}")
+        return x.with_dtype(self.dtype)
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return x != 0 if self.dtype is bool_ else np.ascontiguousarray(x).view(self.dtype.np).reshape(x.shape)
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        return (None,)
+
+
 class StopGradient(Op):
     """The array itself; no gradient flows through."""
     name: ClassVar[str] = "stop_gradient"
@@ -304,4 +324,4 @@ COPY, NEG, EXP, SIGMOID, BITNOT, WHERE = map(Elementwise, ("copy", "neg", "exp",
 LT, LE, GT, GE = map(Elementwise, ("lt", "le", "gt", "ge"))
 
 OPS = {name: (lambda op=Elementwise(name): op) for name in ROWS}
-CLASSES = (Elementwise, Cast, StopGradient, ShardSum)
+CLASSES = (Elementwise, Cast, BitCast, StopGradient, ShardSum)

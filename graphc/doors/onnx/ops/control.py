@@ -131,6 +131,9 @@ def _written_out(body: Body, rounds: Dim | None, carried: Sequence[Item], call: 
         if number == MOST_PARTS:
             raise Unsupported(f"a loop of more than {MOST_PARTS} rounds over sequences or changing sizes")
         going, *results = body(Known.of(np.array(number, np.int64)), Known.of(np.array(True)), *values)
+        if any(isinstance(a, Array) and isinstance(b, Array) and a.dtype is not b.dtype
+               for a, b in zip(values, results)):
+            raise GraphError("the body of Loop changes the element type of what it carries")
         values, number = results[:count], number + 1
         for row, value in zip(rows, results[count:]):
             row.append(value)

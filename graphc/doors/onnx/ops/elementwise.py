@@ -8,8 +8,9 @@ from typing import Any
 import graphc as gc
 from graphc.doors.onnx.call import Call, dtype_of_item
 from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
-from graphc.doors.onnx.rule import Operand, arrays
+from graphc.doors.onnx.rule import Operand, Unsupported, arrays
 from graphc.dsl.array import Array
+from graphc.errors import GraphError
 from graphc.ir.types import DType
 
 SELU_ALPHA, SELU_SCALE = 1.67326319217681884765625, 1.05070102214813232421875       # the schema's defaults
@@ -150,6 +151,18 @@ def cast_like(x: Array, target: Operand, *, saturate: int = 1, round_mode: str =
     return converted(x, dtype_of_item(target))
 
 
+def bit_cast(x: Operand, *, to: int, call: Call) -> Any:
+    """Of narrow integers, which wrap around, too; of what NaN a narrow float is, nothing is known."""
+    kind = NARROW.get(to)
+    if any(k is not None and k.is_float for k in (kind, x.kind if isinstance(x, Narrow) else None)):
+        raise Unsupported("BitCast of floats of 8 bits and less")
+    bits = int(x.kind.name[-1]) if isinstance(x, Narrow) else 0
+    if bits != (int(kind.name[-1]) if kind else 0):
+        raise GraphError("BitCast keeps the width")
+    array = call.array(x)
+    return gc.bitcast(array, call.importer.dtype(to)) if kind is None else narrowed(array, kind)
+
+
 def mean(*xs: Array) -> Array:
     return reduce(gc.add, xs) / len(xs)
 
@@ -176,7 +189,8 @@ BINARY: Mapping[str, Callable[..., Array]] = {
 RULES: Mapping[str, Callable[..., Any]] = {
     **{op: arrays(f) for op, f in UNARY.items()}, **{op: arrays(f, 2) for op, f in BINARY.items()},
     "Max": many(gc.maximum), "Min": many(gc.minimum), "Sum": many(gc.add), "Mean": mean,
-    "BitShift": bit_shift, "Cast": cast, "CastLike": cast_like, "Celu": celu, "Clip": clip_rule, "Div": div, "Elu": elu,
+    "BitCast": bit_cast, "BitShift": bit_shift, "Cast": cast, "CastLike": cast_like, "Celu": celu, "Clip": clip_rule,
+    "Div": div, "Elu": elu,
     "Gelu": gelu, "HardSigmoid": hard_sigmoid, "Identity": identity, "IsInf": is_inf, "LeakyRelu": leaky_relu,
     "Mod": mod, "PRelu": prelu, "Pow": power, "Relu": relu, "Selu": selu, "Shrink": shrink, "Swish": swish,
     "ThresholdedRelu": thresholded_relu, "Where": where}

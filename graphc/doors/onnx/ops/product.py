@@ -207,7 +207,7 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
 
 
 RULES: Mapping[str, Callable[..., Any]] = {
-    "MatMul": arrays(gc.matmul, 2), "Gemm": gemm, "Einsum": einsum, "Conv": conv, "ConvTranspose": conv_transpose,
+    "Einsum": einsum, "ConvTranspose": conv_transpose,
     "MaxPool": max_pool, "AveragePool": average_pool, "LpPool": lp_pool, "MaxUnpool": max_unpool,
     "GlobalAveragePool": global_pool(gc.mean), "GlobalMaxPool": global_pool(gc.max),
     "GlobalLpPool": global_lp_pool, "Det": arrays(gc.det)}
