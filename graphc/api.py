@@ -45,7 +45,8 @@ from graphc.training_graph import Objective, Recipe
 from graphc.product_types import compute_kind, computing
 from graphc.quantisation_report import Quantisation
 from graphc.quantized_products import Calibration
-from graphc.weight_storage import Store, StoreOption, store_choice, storing
+from graphc.stored_weights import storing
+from graphc.weight_storage import Store, StoreOption, store_choice
 
 
 @formed
@@ -117,21 +118,26 @@ def _made(source: TracedFunction, threads: int, seed: int | None,
           state: str | os.PathLike[str] | Mapping[str, np.ndarray] | State | None, store: Store | None,
           compute: str | Calibration | None, budget: Budget | None) -> CompiledGraph | SpecialisedGraph:
     """The native code of a traced function, with its parameters."""
-    declared = storing(source.function, store)
+    declared, stored = storing(source.function, store)
     function, rewriter = computing(declared, compute)
     source = replace(source, function=function)
     graph, needed = source.graph, entries(function)
     given = state if source.state is None else source.state
 
     def quantisation(arrays: Callable[[], Sequence[np.ndarray]]) -> Quantisation | None:
-        return Quantisation(declared.graph, rewriter, arrays) if rewriter else None
+        return Quantisation(declared.graph, rewriter, stored, arrays) if rewriter or stored else None
     if not graph.dim_names and not graph.writes and not isinstance(given, State):
         values = partial(initial_values, needed, *_origin(function.name, needed, seed, given))
-        run = CompiledGraph(graph, threads, values(), budget=budget)
+        arrays = values()
+        if stored:
+            stored.check(arrays)
+        run = CompiledGraph(graph, threads, arrays, budget=budget)
         run.origin = Origin(graph, budget=budget, quantisation=quantisation(values))
         return run
     owner = state_for(function.name, needed, seed, given)
     named = _by_name(owner, needed)
+    if stored and owner:
+        stored.check(owner.arrays(named))
     native = partial(_native, owner, named, threads, budget)
     made = native(graph) if not graph.dim_names else SpecialisedGraph(
         graph, native, "; give them to gc.compile to see more", partial(_sized_native, owner, named, threads, budget),
@@ -192,7 +198,7 @@ def _planned(f: object, options: Mapping[str, Any], bindings: Mapping[str, Any])
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = bind_graph(computing(storing(source.function, store), compute)[0].graph, source.sizes)
+    graph = bind_graph(computing(storing(source.function, store)[0], compute)[0].graph, source.sizes)
     if graph.dim_names:
         return _sized_plan(source, graph, budget)
     return PlanReport.of(source.function, source.sizes, Compilation(graph, budget=budget))

@@ -74,7 +74,8 @@ class CompiledGraph(partial[Any], Shown):
 
     def quantisation(self) -> QuantisationReport:
         """Of what `compute=` made: each product's bits, how its activations are rounded, and the errors of its weights,
-        or why it stays f32. GraphError for other functions."""
+        or why it stays f32. Of what `store=` keeps: each weight's errors and bytes, or why it stays f32. GraphError for
+        other functions."""
         return quantisation_of(self.origin)
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:

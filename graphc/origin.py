@@ -25,19 +25,20 @@ class Origin:
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     state: State | None = None
     budget: Budget | None = None
-    quantisation: Quantisation | None = None        # of `compute=`
+    quantisation: Quantisation | None = None        # of `compute=` and `store=`
 
 
 def quantisation_of(origin: Origin | None) -> QuantisationReport:
-    """The errors of a function's products of rounded factors; GraphError if it has none."""
+    """The errors of a function's products of rounded factors, and of its weights in few bits; GraphError if it has
+    neither."""
     if origin is None or origin.quantisation is None:
-        raise GraphError("there is no quantisation: compile with compute=\"int8\" or \"bf16\"", user_loc())
+        raise GraphError("there is no quantisation: compile with compute=\"int8\" or \"bf16\", or store=", user_loc())
     return origin.quantisation.report()
 
 
 def explained(origin: Origin | None, text: str) -> str:
     """What explains a program, and before it the products that `compute=` left in f32."""
-    left = origin.quantisation.rewriter.left if origin and origin.quantisation else ""
+    left = origin.quantisation.left if origin and origin.quantisation else ""
     return "\n\n".join(filter(None, (left, text)))
 
 

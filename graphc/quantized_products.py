@@ -86,7 +86,8 @@ class ProductQuantizer(ProductRewriter):
             return ProductError(p.name, p.text, 8, how, fixed.largest, fixed.relative, RESULTS)
         weights, axes = self.numbers(p.weights, state), product_axes(p.node, p.place or 0)
         scale = np.maximum(np.abs(weights).max(axis=axes, keepdims=True), np.float32(TINY)) / np.float32(MOST)
-        return ProductError(p.name, p.text, 8, "i8 by row", *difference(np.rint(weights / scale) * scale, weights))
+        with np.errstate(invalid="ignore"):         # weights that are not finite: so are their errors
+            return ProductError(p.name, p.text, 8, "i8 by row", *difference(np.rint(weights / scale) * scale, weights))
 
 
 def _why_not(node: Node, place: int | None, target: Target) -> str:

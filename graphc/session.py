@@ -36,7 +36,8 @@ from graphc.runtime.memory import round_up
 from graphc.sized import SizedGraph
 from graphc.specialised import Specialised
 from graphc.state import State
-from graphc.weight_storage import Store, storing
+from graphc.stored_weights import storing
+from graphc.weight_storage import Store
 
 KEPT_PROMPTS = 3                    # programs for prompts of different lengths, where there is none for all
 KEPT_STEPS = 32                     # programs of a token: all, since each window is twice as large as the one before
@@ -174,13 +175,15 @@ class Session:
 
     def _on_arrays(self, function: GraphFunction) -> tuple[Graph, list[np.ndarray], StateLock]:
         """The graph as weights are stored, the arrays of its state, and their lock."""
-        function = storing(function, self.plan.store)
+        function, stored = storing(function, self.plan.store)
         needed = entries(function)
         owner = self.owner([e for e in needed if not _is_own(e)])
         for entry in needed:
             if _is_own(entry) and entry.name not in self.own:
                 self.own.add(entry, entry.initial(0))
         arrays = [(self.own if _is_own(e) or owner is None else owner).array(e) for e in needed]
+        if stored:
+            stored.check(arrays)
         return function.graph, arrays, (owner or self.own).lock
 
     @contained

@@ -65,15 +65,27 @@ def block_weight(w: Rewriter, weight: Value, block: int, bits: int, with_minimum
     blocks = w.reshape(weight, shape=(rows, static_dim(columns) // block, block))
     if with_minimum:
         low = w.min(blocks, axes=(2,), keepdims=True)
-        scale = w.maximum(w.div(w.sub(w.max(blocks, axes=(2,), keepdims=True), low), (1 << bits) - 1), TINY)
+        width = finite_or_nan(w, w.sub(w.max(blocks, axes=(2,), keepdims=True), low))
+        scale = w.maximum(w.div(width, (1 << bits) - 1), TINY)
         codes, parts = w.round(w.div(w.sub(blocks, low), scale)), [scale, low]
     else:
-        scale = w.maximum(w.div(w.max(w.abs(blocks), axes=(2,), keepdims=True), (1 << bits - 1) - 1), TINY)
+        largest = finite_or_nan(w, w.max(w.abs(blocks), axes=(2,), keepdims=True))
+        scale = w.maximum(w.div(largest, (1 << bits - 1) - 1), TINY)
         codes, parts = w.round(w.div(blocks, scale)), [scale]
     zero = ZEROS[bits, with_minimum]
     codes, op = w.add(codes, zero) if zero else codes, BlockProduct(block, bits, zero)
     flat = [w.reshape(part, shape=scale.type.shape[:2]) for part in parts]
     return BlockWeight(op, (_packed(w, w.cast(codes, dtype=CODES[bits][0]), bits), *flat))
+
+
+def finite_or_nan(w: Rewriter, v: Value) -> Value:
+    """v where it is finite, else NaN: codes times an infinite scale would be infinities of any sign."""
+    return w.add(v, w.sub(v, v))
+
+
+def largest_of_rows(w: Rewriter, weight: Value) -> Value:
+    """The largest absolute number of each row [N, 1], above 0; NaN of a row with one that is not finite."""
+    return w.maximum(finite_or_nan(w, w.max(w.abs(weight), axes=(1,), keepdims=True)), TINY)
 
 
 def _packed(w: Rewriter, codes: Value, bits: int) -> Value:

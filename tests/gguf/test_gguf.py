@@ -155,3 +155,14 @@ def test_fields_that_do_not_fit_are_refused(fields, text, tmp_path):
         tensors[name] = KINDS[tensor.kind].name, tensor.shape, tensor.data.tobytes()
     with pytest.raises(GraphError, match=text):
         gc.from_gguf(write(tmp_path / "n.gguf", own, tensors))
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    """A scale, and what the type that is asked for has no room for."""
+    path = quantised_file(tmp_path / "m.gguf", "Q4_0")
+    raw, first = path.read_bytes(), random_blocks("Q4_0", (WIDTH, WIDTH), 2, 0.2)[2][:18]         # a block of blk.0.attn_q
+    for scale, options, message in ((np.inf, {}, r"bad.gguf is damaged: blk.0.attn_q.weight has blocks with a scale"),
+                                    (30000, {"store": "f16"}, "numbers of blk.0.attn_q.weight are beyond f16")):
+        (tmp_path / "bad.gguf").write_bytes(raw.replace(first, np.array([scale], np.float16).tobytes() + first[2:]))
+        with pytest.raises(GraphError, match=message):
+            gc.from_gguf(tmp_path / "bad.gguf", **options)

@@ -294,3 +294,56 @@ def test_other_types_are_no_storage(store):
 def test_a_network_without_matrices_has_nothing_to_store():
     with pytest.raises(gc.GraphError, match="has no f32 parameter with two axes to keep so"):
         gc.compile(nn.LayerNorm(), seed=0, store="bf16", x=gc.f32[2, 4])
+
+
+@pytest.mark.parametrize("store", ["int4", "int8", BLOCKS["4 minima"], {"0": "int4"}])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_integers_cannot_stand_for_what_is_not_finite(bad, store):
+    net, types = nn.Linear(32) >> nn.Linear(32), {"x": gc.f32[1, 32]}
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, **types))}
+    state["0.weight"][3, 7] = bad
+    with pytest.raises(gc.GraphError, match=rf"store=: weight '0.weight' of \w+ holds {bad} \(1 of its 1024 numbers") as info:
+        gc.compile(net, state=state, store=store, **types)
+    assert info.value.loc.file == __file__
+    gc.compile(net, state=state, store={"1": "int4"}, **types)
+
+
+def test_generators_say_which_weight_is_not_finite():
+    net = gc.models.gpt(50, 32, 2, 2, context=32)
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, ids=gc.i64[1, 4]))}
+    state["0.weight"][1, 1] = np.nan
+    with pytest.raises(gc.GraphError, match="store=: weight '0.weight' of .* holds nan"):
+        gc.Generator(net, store="int4", state=state)([1, 2, 3], 2)
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("store", ["int4", "int8", BLOCKS["4 minima"], BLOCKS["8"]])
+def test_what_becomes_infinite_later_gives_nan(store, rows):
+    """Whatever the signs: a code of infinity has none."""
+    step = gc.train_step(nn.Linear(3, bias=False), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[4, 64], y=gc.f32[4, 3], seed=0)
+    predict = gc.compile(step.model, x=gc.f32[rows, 64], store=store)
+    weights = step.state["weight"]
+    weights[1] = np.inf
+    step.state["weight"] = weights
+    y = predict(np.ones((rows, 64), np.float32))
+    assert np.isnan(y[:, 1]).all() and np.isfinite(y[:, [0, 2]]).all()
+
+
+def test_the_errors_of_weights():
+    net, types = nn.Linear(64) >> nn.Linear(40) >> nn.Linear(3) >> nn.Linear(5), {"x": gc.f32["B", 128]}
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, **types))}
+    state["2.weight"][0, :2] = 1e5, -1e6
+    store = {"0": BLOCKS["int4"], "1": "int8", "2": "f16", "3": None}
+    report = gc.compile(net, state=state, store=store, **types).quantisation()
+    rows = {r.name: r for r in report.weights}
+    assert set(rows) == set(state) and not report.products
+    for name, kept in (("0.weight", in_blocks(state["0.weight"], BLOCKS["int4"])), ("1.weight", as_integers(state["1.weight"]))):
+        errors = np.abs(kept.astype(np.float64) - state[name])
+        np.testing.assert_allclose((rows[name].largest, rows[name].rms), (errors.max(), np.sqrt(np.square(errors).mean())), rtol=1e-5)
+        assert rows[name].largest > 1e-4
+    assert [rows[n].kept_bytes for n in ("0.weight", "1.weight", "2.weight", "3.weight")] == [64 * 128 // 2 + 64 * 4 * 4, 40 * 64 + 160, 240, 60]
+    assert rows["2.weight"].note == "2 numbers are beyond f16 and became infinite" and rows["2.weight"].largest == np.inf
+    assert rows["3.weight"].note == "store= says so" and rows["0.bias"].note.startswith("no matrix")
+    assert "int4 in 32s" in str(report) and "int8 by row" in str(report)
+    both = gc.compile(net, seed=0, store="int4", compute="bf16", **types).quantisation()
+    assert len(both.products) == 4 and {r.name: r.note for r in both.weights}["2.weight"] == "rows of 40 are no whole blocks"

@@ -83,7 +83,7 @@ def _loaded(path: Path, store: DType | None) -> GgufModel:
     arrays: dict[str, np.ndarray] = {}
     layers = dict(matrices(net))
     for ours, theirs in names.items():
-        array = decoded(file.tensors[theirs])
+        array = _checked(decoded(file.tensors[theirs]), theirs, path)
         if ours not in layers:
             arrays[ours] = array.whole() if isinstance(array, Quantised) else array
         elif isinstance(array, Quantised) and store is None:
@@ -91,7 +91,7 @@ def _loaded(path: Path, store: DType | None) -> GgufModel:
             arrays |= {f"{ours}.{part}": a for part, a in parts.items()}
         else:
             whole = array.whole() if isinstance(array, Quantised) else array
-            arrays[ours] = whole if store is None else whole.astype(store.np, copy=False)
+            arrays[ours] = whole if store is None else _rounded(whole, store, theirs, path)
             layers[ours].stored = WholeStorage(_float_type(arrays[ours]))
     function = trace_network(net, input_ids=i64["B", "T"])
     needed = entries(function)
@@ -99,6 +99,25 @@ def _loaded(path: Path, store: DType | None) -> GgufModel:
         raise GraphError(f"{path} has {names.get(unused[0], unused[0])}, for which the network has no place",
                          user_loc())
     return GgufModel(net, State.create(needed, None, arrays, str(path), mapped=True), file)
+
+
+def _checked(array: np.ndarray | Quantised, name: str, path: Path) -> np.ndarray | Quantised:
+    """The array. GraphError if integers have a scale that is not finite: products that add up a block before they
+    multiply by it would give infinities where the numbers give NaN."""
+    parts = (array.scale, array.minimum) if isinstance(array, Quantised) else ()
+    if not all(part is None or np.isfinite(part).all() for part in parts):
+        raise GraphError(f"{path} is damaged: {name} has blocks with a scale or minimum that is not finite", user_loc())
+    return array
+
+
+def _rounded(whole: np.ndarray, store: DType, name: str, path: Path) -> np.ndarray:
+    """GraphError for numbers that become infinite."""
+    with np.errstate(over="ignore"):
+        rounded = whole.astype(store.np, copy=False)
+    if rounded is not whole and (np.isinf(rounded) & np.isfinite(whole)).any():
+        raise GraphError(f'{path}: numbers of {name} are beyond {store.name}; store="bf16" has room for them',
+                         user_loc())
+    return rounded
 
 
 def _names(file: GgufFile) -> Mapping[str, str]:
