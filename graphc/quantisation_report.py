@@ -9,6 +9,7 @@ import numpy as np
 from graphc.dsl.form import formed_methods
 from graphc.ir.graph import Graph, Value
 from graphc.product_rewriter import F32_BITS, ProductError, ProductRewriter
+from graphc.records import dataclass
 from graphc.stored_weights import StoredWeights, WeightError
 
 WEIGHTS_HEAD = ("weight", "type", "kept", "largest error", "rms error", "bytes f32", "bytes kept", "note")

@@ -16,7 +16,7 @@ from graphc.dsl.context import user_loc
 from graphc.errors import InternalError, Unsized
 from graphc.ir.dims import evaluate
 from graphc.ir.graph import Graph
-from graphc.ir.open import Bounds, open_graph, size_conditions
+from graphc.ir.open import Bounds, open_graph, size_conditions, tightened
 from graphc.memory.budget import Budget
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
@@ -48,13 +48,20 @@ class SizedGraph:
                  budget: Budget | None = None):
         """`state`, `lock`, `quiet`: as of `Executable`. `budget`: of the largest sizes."""
         self.graph = graph
-        opened, self.bounds = open_graph(graph, bounds)
-        self._conditions = size_conditions(opened)
         budget = budget and budget.for_sizes(graph.name, graph.dim_names, {n: b.high for n, b in bounds.items()})
-        self.compilation = Compilation(opened, budget=budget)
-        self.memory = for_all_sizes(lambda: self.compilation.build.memory)
+        self._compile(bounds, budget)
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None
+
+    def _compile(self, bounds: Mapping[str, Bounds], budget: Budget | None) -> None:
+        """For all sizes, or for those for which a stage finds that its part can be done for all."""
+        opened, self.bounds = open_graph(self.graph, bounds)
+        self._conditions = size_conditions(opened)
+        self.compilation = Compilation(opened, budget=budget)
+        try:
+            self.memory = for_all_sizes(lambda: self.compilation.build.memory)
+        except Unsized as reason:
+            self._compile(tightened(self.bounds, reason), budget)
 
     def serves(self, sizes: Mapping[str, int]) -> bool:
         """Whether the program is right for these sizes."""

@@ -6,6 +6,7 @@ Matrix products, einsum of two operands, convolutions and both of their gradient
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd, lcm
 
 import numpy as np
 
@@ -87,6 +88,15 @@ class Contraction:
     def flops(self) -> Dim:
         """Multiplications and additions, terms that meet padding included."""
         return 2 * product_of(self.sizes)
+
+    @property
+    def residue_steps(self) -> tuple[int, ...]:
+        """For each dim the step after which every division that it is in leaves the same remainder."""
+        steps = [1] * len(self.sizes)
+        for m in (*self.a, *self.b):
+            for coefficient, d in m.terms:
+                steps[d] = lcm(steps[d], m.divisor // gcd(coefficient, m.divisor))
+        return tuple(steps)
 
     @property
     def swapped(self) -> Contraction:

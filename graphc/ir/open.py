@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import Dim, Poly, bind, evaluate, size_name
+from graphc.ir.dims import Dim, Poly, bind, evaluate, size_name, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.graph import Graph, regions
 from graphc.records import dataclass
@@ -28,23 +28,46 @@ class Bounds:
 
 
 def open_graph(graph: Graph, given: Mapping[str, Bounds]) -> tuple[Graph, dict[str, Bounds]]:
-    """The graph with bounds for each name, those given or tighter ones: such that every dimension is at least 1, and
-    every shape rule holds. Other sizes may be right, and are rare: they have programs of their own. Unsized where
-    bounds of single names do not say when rules hold."""
+    """The graph with bounds for each name, those given or tighter ones: such that every dimension is at least 1, every
+    shape rule holds, and every part of a contraction with a division has elements. Other sizes may be right, and are
+    rare: they have programs of their own. Unsized where bounds of names do not say when rules hold."""
     bounds = {name: _ended(given.get(name, Bounds())) for name in sorted(graph.dim_names)}
-    for dim in set(_dims(graph)):
+    for dim in dict.fromkeys(_dims(graph)):
         bounds = _tightened(bounds, dim - 1) or bounds
     while True:
         sizes = {name: size_name(name, b.low, b.high, b.usual) for name, b in bounds.items()}
         try:
-            return bind_graph(graph, sizes), bounds
+            opened = bind_graph(graph, sizes)
         except GraphError as error:
             if not isinstance(error, Unsized):          # right for some sizes, or else the call will say so
                 raise Unsized(error.text, error.loc) from error
-            tighter = _tightened(bounds, error.condition) if isinstance(error.condition, Poly) else None
-            if tighter in (None, bounds):
-                raise
+            bounds = tightened(bounds, error)
+        else:
+            tighter = bounds
+            for wanted in dict.fromkeys(_residues(opened)):
+                tighter = _tightened(tighter, wanted) or tighter
+            if tighter == bounds:
+                return opened, bounds
             bounds = tighter
+
+
+def tightened(bounds: Mapping[str, Bounds], error: Unsized) -> dict[str, Bounds]:
+    """Bounds under which the error's condition may hold; the error where these do not say when."""
+    tighter = _tightened(bounds, error.condition) if isinstance(error.condition, Poly) else None
+    if tighter is None or tighter == bounds:
+        raise error
+    return tighter
+
+
+def _residues(graph: Graph) -> Iterator[Dim]:
+    """What is at least 0 where each residue class of the dims of divided indices has an element. A strided gradient is
+    a product for each of them."""
+    for node in graph.nodes:
+        if node.op.is_contraction:
+            c = node.op.contraction(*(v.type for v in node.inputs))
+            yield from (size - step for size, step in zip(c.sizes, c.residue_steps) if step > 1)
+        for _, region in regions(node.op):
+            yield from _residues(region)
 
 
 def _ended(bounds: Bounds) -> Bounds:
@@ -59,17 +82,21 @@ def size_conditions(graph: Graph) -> tuple[Dim, ...]:
 
 
 def _tightened(bounds: Mapping[str, Bounds], wanted: Dim) -> dict[str, Bounds] | None:
-    """Bounds under which `wanted`, linear in one name, is at least 0; None where it is something else."""
-    if isinstance(wanted, int) or len(wanted.names) != 1:
+    """Bounds under which `wanted` is at least 0: exact where it is linear in one name. Of several names the one with
+    the largest usual size gets a least one, the others being at their least: it is rarely small. None where no such
+    bound says it."""
+    if isinstance(wanted, int) or not {str(name) for name in wanted.names} <= set(bounds):
         return None
-    (name,), terms = wanted.names, dict(wanted.terms)
-    if str(name) not in bounds:
-        return None
-    slope, constant = terms.get((name,), 0), terms.get((), 0)
-    low, high, usual = bounds[str(name)].low, bounds[str(name)].high, bounds[str(name)].usual
-    if set(terms) - {(name,), ()} or slope == 0:
-        least = next((n for n in range(low, low + TRIED) if _value(wanted, str(name), n) >= 0), None)
-        return None if least in (None, low) else {**bounds, str(name): Bounds(least, high, usual)}
+    names, terms = wanted.names, dict(wanted.terms)
+    atom = max(names, key=lambda name: (_usual(bounds[str(name)]), str(name)))
+    name, slope, constant = str(atom), terms.get((atom,), 0), terms.get((), 0)
+    low, high, usual = bounds[name].low, bounds[name].high, bounds[name].usual
+    if set(terms) - {(atom,), ()} or slope == 0:
+        lows = {str(other): bounds[str(other)].low for other in names}
+        closed = bind(wanted, {other: size_name(other) for other in lows})
+        tried = range(low, min(low + TRIED, high or MOST))
+        least = next((n for n in tried if evaluate(closed, {**lows, name: n}) >= 0), None)
+        return None if least in (None, low) else {**bounds, name: Bounds(least, high, usual)}
     if slope > 0:
         low = max(low, -(constant // slope))
     else:
@@ -77,12 +104,11 @@ def _tightened(bounds: Mapping[str, Bounds], wanted: Dim) -> dict[str, Bounds] |
         high = most if high is None else min(high, most)
     if high is not None and low > high:
         raise Unsized(f"{wanted} is below 0 for all sizes of {name}")
-    return {**bounds, str(name): Bounds(low, high, usual)}
+    return {**bounds, name: Bounds(low, high, usual)}
 
 
-def _value(dim: Dim, name: str, size: int) -> int:
-    """Of a dimension of plain or open names."""
-    return evaluate(bind(dim, {name: size_name(name)}), {name: size})
+def _usual(bounds: Bounds) -> int:
+    return typical(size_name("n", bounds.low, bounds.high, bounds.usual))
 
 
 def _dims(graph: Graph) -> Iterator[Dim]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
-from math import gcd
 from typing import Generic
 
 from graphc.errors import InternalError, Unsized
 from graphc.ir.contraction import AxisMap, Contraction, Maps
-from graphc.ir.dims import Dim, Dims, Poly, Size, ceil_div, largest, lower, product_of, typical
+from graphc.ir.dims import Dim, Dims, Poly, Size, ceil_div, largest, product_of, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.machine import Machine
@@ -138,7 +137,7 @@ class _Split:
 def _split_phases(c: Contraction) -> Iterator[_Split]:
     """Parts of the contraction in which every division is exact; together they write each output once."""
     divided = [m for maps in (c.a, c.b) for m in maps if m.divisor != 1]
-    steps = _residue_classes(c, divided)
+    steps = c.residue_steps
     kept = [d for d in c.batch + c.m + c.n if steps[d] > 1]
     summed = [d for d in c.k if steps[d] > 1]
     for outer in product(*[range(steps[d]) for d in kept]):
@@ -150,16 +149,6 @@ def _split_phases(c: Contraction) -> Iterator[_Split]:
         part = _part(c, steps, solutions[0] if solutions else dict(zip(kept, outer)), not solutions)
         if 0 not in (part.c.sizes[d] for d in c.batch + c.m + c.n):
             yield part
-
-
-def _residue_classes(c: Contraction, divided: Sequence[AxisMap]) -> list[int]:
-    """For each dim the step after which every division by which it is touched leaves the same remainder."""
-    steps = [1] * len(c.sizes)
-    for m in divided:
-        for coefficient, d in m.terms:
-            step = m.divisor // gcd(coefficient, m.divisor)
-            steps[d] = steps[d] * step // gcd(steps[d], step)
-    return steps
 
 
 def _divides(m: AxisMap, starts: dict[int, int]) -> bool:
@@ -184,8 +173,9 @@ def _part(c: Contraction, steps: Sequence[int], starts: dict[int, int], empty: b
 def _steps_from(size: Dim, start: int, step: int) -> Dim:
     """Of start, start + step, … how many are below `size`."""
     count = ceil_div(size - start, step)
-    if not isinstance(count, int) and lower(count) < 1:
-        raise Unsized(f"every {step}th of {size} positions from number {start} on may be none")
+    if not isinstance(count, int) and not is_nonnegative(count - 1):
+        raise Unsized(f"every {step}th of {size} positions from number {start} on may be none",
+                      condition=size - (start + 1))
     return largest(0, count)
 
 

@@ -40,8 +40,8 @@ APART = {
 }
 """Functions that have a program for each size, maybe: with what that has to do."""
 
-GRADIENTS_APART = {"conv1d", "conv2d", "conv3d", "trapezoid"}
-"""Gradients of which parts have no elements at the least sizes, or of strides."""
+GRADIENTS_APART = {"trapezoid"}
+"""Gradients of which parts have no elements at the least sizes."""
 
 ROWS = [r for r in TABLE if r.letters and r.id not in APART]
 FIRST = {r.name: r for r in reversed(ROWS)}     # of each function

@@ -86,8 +86,8 @@ class _PadCopy:
         count = smallest(source.shape[x], copy.low[x] + copy.shape[x]) - first
         after = copy.shape[x] - before - largest(0, count)
         self._fill(start, before * inner)
-        if not isinstance(count, int) and lower(count) < 1:
-            raise Unsized(f"a padded copy may have no element of a row of {source.shape[x]}")
+        if not isinstance(count, int) and not is_nonnegative(count - 1):
+            raise Unsized(f"a padded copy may have no element of a row of {source.shape[x]}", condition=count - 1)
         if count > 0:
             begin: list[Ix | Dim] = list(origin)
             begin[x] = first

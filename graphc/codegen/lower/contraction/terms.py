@@ -7,7 +7,7 @@ from typing import Protocol
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.ranges import load_spaced
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, typical
 from graphc.records import dataclass
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import MixedChannels
@@ -55,8 +55,12 @@ class Terms:
         say: vectors of many positions are read side by side, which the CPU does not take for streams.
         """
         ahead = {distance + self.operand.linear.strides[dim] for distance in self.loaded}
-        for distance in sorted(ahead - self.loaded.keys() if self.step == 1 else ()):
+        for distance in sorted(ahead - self.loaded.keys() if self.step == 1 else (), key=self._place):
             self.f.prefetch(self.operand.memory, [self.start + distance])
+
+    def _place(self, distance: Dim) -> tuple[int, str]:
+        """For an order: that in memory, for typical sizes."""
+        return typical(distance), str(distance)
 
 
 @dataclass(frozen=True)
