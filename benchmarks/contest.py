@@ -165,7 +165,8 @@ def _children(pid: int) -> list[int]:
 @dataclass
 class Contest:
     """Engines of one number of threads. `folder` is for files between the processes, whose weights the `maker`
-    writes; `places` says where engines come from that are not modules of this checkout by their own name.
+    writes; `places` says where engines come from that are not modules of this checkout by their own name; `settled`
+    says of the times so far whether more turns would tell nothing new.
     """
     engines: Sequence[str]
     threads: int
@@ -175,6 +176,7 @@ class Contest:
     turn_seconds: float = TURN_SECONDS
     places: Mapping[str, Place] = field(default_factory=dict)
     maker: str = "torch"
+    settled: Callable[[Mapping[str, Figures]], bool] = lambda figures: False
     hosts: dict[str, Host] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -188,6 +190,15 @@ class Contest:
         if self.maker in self.absent:
             raise EngineError(f"{self.maker}, which makes the weights for all engines, {self.absent[self.maker]}")
 
+    def warm(self, workload: Workload) -> None:
+        """The maker opens it once, so that what it loads and sets up for its first workload is not done for each: times
+        of building are then those of a later one.
+        """
+        save_batches(workload, self.folder)
+        host = self.hosts[self.maker]
+        host.send(warm=self._request(workload))
+        host.reply(OPEN_LIMIT)
+
     def end(self) -> None:
         for host in self.hosts.values():
             host.end()
@@ -200,7 +211,7 @@ class Contest:
         `limit` measures, for about so many seconds, the times that the machine would take: it has turns as the engines
         have, under LIMIT.
         """
-        request = {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads}
+        request = self._request(workload)
         self._prepare(workload, request)
         figures = {engine: self._open(engine, request, end) for engine in self.engines}
         try:
@@ -210,6 +221,9 @@ class Contest:
             for host in self.hosts.values():
                 host.close()
         return figures
+
+    def _request(self, workload: Workload) -> dict:
+        return {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads}
 
     def _prepare(self, workload: Workload, request: dict) -> None:
         host = self.hosts[self.maker]
@@ -240,7 +254,7 @@ class Contest:
             figures[LIMIT], turns[LIMIT] = Figures(), partial(limit, LIMIT_SECONDS)
         order, end = list(turns), time.monotonic() + self.seconds
         for turn in range(self.turns):
-            if turn >= MIN_TURNS and time.monotonic() > end:
+            if turn >= MIN_TURNS and (time.monotonic() > end or self.settled(figures)):
                 break
             for engine in order[turn % len(order):] + order[:turn % len(order)] if order else ():
                 if not figures[engine].error:

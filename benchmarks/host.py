@@ -2,7 +2,8 @@
 
 Line by line: a request as JSON on stdin, a reply as JSON on stdout. {"open": …} forks; the child then answers {"turn":
 seconds} until anything else comes. {"prepare": …} makes the files that all engines read. So a child starts with the
-library imported and nothing else, and its memory is that of one workload.
+library imported and nothing else, and its memory is that of one workload. {"warm": …} opens a workload in the process
+itself: what the first one loads and sets up, every child has from then on.
 """
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ STEPS = 3                       # training losses that are compared, and calls b
 CHUNK = 1e-3                    # calls shorter than this are timed together
 WARM_SECONDS, WARM_CALLS = 0.02, 3
 MEMORY_LIMIT = 14 << 30
-REQUESTS = {"open", "prepare"}
+REQUESTS = {"open", "prepare", "warm"}
 
 
 def main() -> None:
@@ -42,6 +43,10 @@ def main() -> None:
     while line := _line():
         if not _is_request(line):
             continue                            # it was meant for a child that has ended
+        if warm := json.loads(line).get("warm"):
+            engine.make(_case(warm))
+            _reply(replies, {})
+            continue
         child = os.fork()
         if not child:
             _serve(engine, line, replies)

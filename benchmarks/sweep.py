@@ -1,112 +1,193 @@
 """`python -m benchmarks sweep`: single operators at sizes that nobody chose, graphc beside PyTorch (eager and
 torch.compile, the best) and, for loops, jitted JAX, in alternating turns. Finds the shapes at which graphc falls off.
 
-Prints each problem with time of graphc / time of the best peer and the share of what the machine could do; then the
-distribution by family, the worst, and what changed against a file that an earlier run kept.
+Prints each problem with time of graphc / time of the best peer and the share of what the machine could do; what is far
+off is measured a second time at the end. Then come the distribution by family, the worst, and what changed against a
+file that an earlier run kept (`sweep_report.py`). A run that is stopped, by --minutes or by a signal, reports what it
+has: problems come in a drawn order, so that this is a fair sample of all. `--resume` goes on where it stopped.
 """
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
-from benchmarks.contest import INFERENCE_ONLY, Contest, Figures
+from benchmarks.contest import INFERENCE_ONLY, Contest, EngineError, Figures
 from benchmarks.limit import Machine, Work, operator_work
 from benchmarks.operators import FAMILIES, Draw, Options
-from benchmarks.workloads import Workload
+from benchmarks.sweep_report import LIMIT, MOST, TYPICAL, Row, load, report
+from benchmarks.workloads import INFER, Workload
 
-SECONDS, TURNS, TURN_SECONDS = 2.5, 7, 0.1      # of one problem: of the turns together; of one turn
-WORST = 20                                      # rows that are printed again at the end
-NEIGHBOUR_LIMIT, LIMIT, MOST = 2.0, 1.0, 1.3    # wanted: between neighbours, of 95 % of the problems, of any
+SECONDS, TURNS, TURN_SECONDS = 2.5, 7, 0.06     # of one problem: of the turns together; of one turn
+SURE = 1.1                                      # a ratio may move by so much and still is on its side of a limit
 
 
-@dataclass(frozen=True)
-class Row:
-    """One problem. `ratio`: time of graphc / time of the best peer (medians), `best` that of the best turns; `share`
-    of the machine's limit; `step`: how much longer its neighbour takes for a unit of work, or a unit of its own
-    against the neighbour's.
-    """
-    family: str
-    mode: str
-    options: str
-    threads: int
-    seconds: float = 0.0
-    ratio: float = math.nan
-    best: float = math.nan
-    peer: str = ""
-    share: float = 0.0
-    step: float = math.nan
-    error: str = ""
+class Progress:
+    """What there is to measure and how long that takes: when to stop for the second measurements."""
 
-    @property
-    def key(self) -> str:
-        return f"{self.family} {self.mode} {self.options} t{self.threads}"
+    def __init__(self, minutes: float):
+        self.start = time.monotonic()
+        self.end = self.start + 60 * minutes if minutes else math.inf
+        self.count = 0
 
-    def __str__(self) -> str:
-        text = f"{self.family} {self.mode} {self.options}, {self.threads} threads: "
-        if self.error:
-            return text + self.error
-        peers = f"{self.ratio:.2f} of {self.peer} (bests {self.best:.2f}), " if self.peer else ""
-        step = f", neighbour {self.step:.2f}" if not math.isnan(self.step) else ""
-        return f"{text}{1e6 * self.seconds:.1f} µs, {peers}{self.share:.0%} of the limit{step}"
+    def is_over(self, left: int = 0) -> bool:
+        """Whether the time is up, or would be after so many problems more."""
+        now = time.monotonic()
+        return now + left * (now - self.start) / max(1, self.count) > self.end
 
 
 def main(options: argparse.Namespace) -> None:
-    end = time.monotonic() + 60 * options.minutes if options.minutes else math.inf
     families = {name: FAMILIES[name] for name in FAMILIES if not options.family
                 or any(f in name for f in options.family)}
     engines = options.engine or ["graphc", "torch", *([] if options.quick else ["inductor"]), "jax"]
-    print(f"seed {options.seed}, {options.problems} problems a family and mode")
-    rows = []
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, open(options.out / "sweep.jsonl", "w") as kept:
-        for threads in options.threads:
-            for row in swept(families, engines, threads, options, Path(folder), end):
-                print(row, flush=True)
-                kept.write(json.dumps(asdict(row)) + "\n")
-                kept.flush()
-                rows.append(row)
-    print(report(rows, load(options.against) if options.against else {}))
-
-
-def swept(families: Mapping, engines: Sequence[str], threads: int, options: argparse.Namespace, folder: Path,
-          end: float) -> Iterator[Row]:
-    """Problems in turn from every family, so that a run that is cut short has seen all of them."""
-    machine = Machine(threads)
-    contest = Contest(engines, threads, folder, seconds=SECONDS, turns=TURNS, turn_seconds=TURN_SECONDS, maker="graphc")
-    contest.start()
+    path = options.out / "sweep.jsonl"
+    known = load(path) if options.resume and path.exists() else {}
+    print(f"seed {options.seed}, {options.problems} problems a family and mode"
+          + (f", {len(known)} kept from before" if known else ""))
+    rows: dict[str, Row] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    start = time.monotonic()
     try:
-        for problem, number, stepped in problems(families, options.seed, options.problems):
-            if time.monotonic() > end:
-                return
-            contest.engines = [e for e in engines if e in contest.hosts and takes(e, problem)]
-            row = measured(contest, problem, machine, threads)
-            if options.neighbours and stepped and not row.error:
-                contest.engines = ["graphc"]
-                row = replace(row,
-                              step=stepped_ratio(row, problem, measured(contest, stepped, machine, threads), stepped))
-            yield row
-    finally:
-        contest.end()
+        with open(path, "a" if known else "w") as kept:
+            for threads in options.threads:
+                # each number of threads has its part of the time
+                progress = Progress(options.minutes / len(options.threads))
+                with Measuring(engines, threads, options.neighbours) as measuring:
+                    todo = list(problems(families, options.seed, options.problems))
+                    for row in swept(measuring, todo, known, progress):
+                        _keep(row, rows, known, kept)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    print(report(list(rows.values()), load(options.against) if options.against else {}))
+    print(f"\n{len(rows)} problems in {(time.monotonic() - start) / 60:.1f} minutes")
 
 
-def problems(families: Mapping, seed: int, count: int) -> Iterator[tuple[Workload, int, Workload | None]]:
-    """Each with its number and a neighbour: the same with one size larger by one, where there is one. A problem
-    depends on its family, the seed and its number alone.
+def _keep(row: Row, rows: dict[str, Row], known: Mapping[str, Row], kept: TextIO) -> None:
+    rows[row.key] = row
+    if known.get(row.key) is not row:
+        print(row, flush=True)
+        kept.write(json.dumps(asdict(row)) + "\n")
+        kept.flush()
+
+
+def swept(measuring: Measuring, todo: Sequence[tuple[Workload, Workload | None]], known: Mapping[str, Row],
+          progress: Progress) -> Iterator[Row]:
+    """A row for each problem, and once more for those that are measured twice: theirs take the place of the first."""
+    doubtful: list[tuple[Row, Workload, Workload | None]] = []
+    for problem, stepped in todo:
+        # so much is kept free for what must be measured twice
+        if progress.is_over(len(doubtful) + 1):
+            break
+        row = known.get(measuring.row(problem).key)
+        if row is None:
+            row = measuring(problem, stepped)
+            progress.count += 1
+        if row.is_doubtful:
+            doubtful.append((row, problem, stepped))
+        yield row
+    for row, problem, stepped in sorted(doubtful, key=lambda d: -d[0].ratio):
+        if progress.is_over():
+            return
+        yield twice(row, measuring(problem, stepped))
+
+
+def twice(first: Row, second: Row) -> Row:
+    """The first measurement with what the second says; the second alone where the first failed."""
+    if first.error:
+        return second
+    return replace(first, again=math.inf if second.error else second.ratio, step_again=second.step)
+
+
+class Measuring:
+    """Engines of one number of threads, started for the length of a `with`."""
+
+    def __init__(self, engines: Sequence[str], threads: int, neighbours: bool):
+        self.engines, self.threads, self.neighbours = engines, threads, neighbours
+        self.folder = tempfile.TemporaryDirectory()
+        self.machine = Machine(threads)
+        self.contest = Contest(engines, threads, Path(self.folder.name), seconds=SECONDS, turns=TURNS,
+                               turn_seconds=TURN_SECONDS, maker="graphc", settled=is_settled)
+
+    def __enter__(self) -> Measuring:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        self.contest.start()
+        self.contest.warm(Workload("op.reduce", 1, INFER, LIMIT, {"shape": (4, 4), "perm": (0, 1), "axes": (0,),
+                                                                  "op": "sum"}, drawn=True))
+
+    def __exit__(self, *_: object) -> None:
+        self.contest.end()
+        self.folder.cleanup()
+
+    def __call__(self, problem: Workload, stepped: Workload | None) -> Row:
+        try:
+            row = self.measured(problem, [e for e in self.engines if e in self.contest.hosts and takes(e, problem)])
+            if self.neighbours and stepped and not row.error:
+                other = self.measured(stepped, ["graphc"])
+                row = replace(row, step=stepped_ratio(row, problem, other, stepped))
+        except (EngineError, OSError) as error:
+            # the process of an engine has ended: all start again
+            row = replace(self.row(problem), error=str(error) or type(error).__name__)
+            self.contest.end()
+            self.start()
+        return row
+
+    def row(self, problem: Workload) -> Row:
+        return Row(problem.network, problem.mode, words(problem.options), self.threads)
+
+    def measured(self, problem: Workload, engines: Sequence[str]) -> Row:
+        row, self.contest.engines = self.row(problem), engines
+        figures = self.contest.run(problem)
+        mine = figures["graphc"]
+        if mine.error:
+            return replace(row, error=mine.error)
+        peers = {e: f for e, f in figures.items() if e != "graphc" and not f.error}
+        row = replace(row, seconds=mine.median, share=seconds_at_limit(problem, self.machine) / mine.median)
+        if not peers:
+            wrong = [f"{e}: {f.error}" for e, f in figures.items() if f.error and f.error != INFERENCE_ONLY]
+            return replace(row, error="; ".join(wrong)) if wrong else row
+        peer = min(peers, key=lambda e: peers[e].median)
+        return replace(row, peer=peer, ratio=mine.median / peers[peer].median, best=best_ratio(mine, peers))
+
+
+def is_settled(figures: Mapping[str, Figures]) -> bool:
+    """Whether more turns would leave the ratio to the best peer on its side of every limit: neither the middle half of
+    the times of both, nor what these may move by, reaches one.
+    """
+    found = {e: np.quantile(f.times, (0.25, 0.5, 0.75)) for e, f in figures.items() if not f.error}
+    mine = found.pop("graphc", None)
+    if mine is None or not found:
+        return True
+    low, _, high = min(found.values(), key=lambda quartiles: quartiles[1])
+    return not any(mine[0] / high / SURE < limit < mine[2] / low * SURE for limit in (TYPICAL, LIMIT, MOST))
+
+
+def problems(families: Mapping, seed: int, count: int) -> Iterator[tuple[Workload, Workload | None]]:
+    """Each with a neighbour: the same with one size larger by one, where there is one. A problem depends on its family,
+    the seed and its number alone. They come in rounds of one of each family and mode, in a drawn order.
     """
     for number in range(count):
+        drawn = []
         for name, family in families.items():
             for mode in family.modes:
                 rng = np.random.default_rng([seed, number, *name.encode(), len(mode)])
                 options = family.draw(Draw(rng))
-                yield workload(name, mode, options), number, neighbour(name, mode, options, rng)
+                problem, other = workload(name, mode, options), neighbour(name, mode, options, rng)
+                drawn.append((rng.random(), problem, other))
+        yield from ((problem, other) for _, problem, other in sorted(drawn, key=lambda d: d[0]))
 
 
 def workload(name: str, mode: str, options: Options) -> Workload:
@@ -155,21 +236,6 @@ def takes(engine: str, problem: Workload) -> bool:
     return engine != ("inductor" if FAMILIES[problem.network].loops else "jax")
 
 
-def measured(contest: Contest, problem: Workload, machine: Machine, threads: int) -> Row:
-    row = Row(problem.network, problem.mode, words(problem.options), threads)
-    figures = contest.run(problem)
-    mine = figures["graphc"]
-    if mine.error:
-        return replace(row, error=mine.error)
-    peers = {e: f for e, f in figures.items() if e != "graphc" and not f.error}
-    row = replace(row, seconds=mine.median, share=seconds_at_limit(problem, machine) / mine.median)
-    if not peers:
-        wrong = [f"{e}: {f.error}" for e, f in figures.items() if f.error and f.error != INFERENCE_ONLY]
-        return replace(row, error="; ".join(wrong)) if wrong else row
-    peer = min(peers, key=lambda e: peers[e].median)
-    return replace(row, peer=peer, ratio=mine.median / peers[peer].median, best=best_ratio(mine, peers))
-
-
 def best_ratio(mine: Figures, peers: Mapping[str, Figures]) -> float:
     return mine.best / min(f.best for f in peers.values())
 
@@ -188,41 +254,3 @@ def stepped_ratio(row: Row, problem: Workload, other: Row, stepped: Workload) ->
     unit = row.seconds / max(work.flops, work.bytes)
     step = other.seconds / max(more.flops, more.bytes)
     return max(unit / step, step / unit)
-
-
-def load(path: Path) -> dict[str, Row]:
-    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
-    return {row.key: row for row in rows}
-
-
-def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
-    """The distribution by family, the worst, errors, and rows that an earlier run had otherwise by more than a tenth.
-    """
-    compared = [r for r in rows if r.peer]
-    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | above 1 |",
-             "|---|---|---|---|---|---|---|---|"]
-    groups = {f"{r.family} {r.mode}": [] for r in compared}
-    for row in compared:
-        groups[f"{row.family} {row.mode}"].append(row.ratio)
-    lines += [distribution(name, ratios) for name, ratios in [*groups.items(), ("all", [r.ratio for r in compared])]
-              if ratios]
-    lines += ["", f"The {WORST} worst:", *(str(r) for r in sorted(compared, key=lambda r: -r.ratio)[:WORST])]
-    jumps = [r for r in rows if r.step > NEIGHBOUR_LIMIT]
-    lines += ["", f"{len(jumps)} with a neighbour that takes more than {NEIGHBOUR_LIMIT:.0f} times for a unit of work:",
-              *(str(r) for r in sorted(jumps, key=lambda r: -r.step)[:WORST])]
-    errors = [r for r in rows if r.error]
-    lines += ["", f"{len(errors)} without figures:", *map(str, errors)] if errors else []
-    changed = [(r, before[r.key]) for r in compared if r.key in before and before[r.key].peer]
-    lines += ["", "Changed against the kept file (ratio before -> now):"] if changed else []
-    lines += [f"{old.ratio:.2f} -> {r.ratio:.2f}  {r.key}"
-              for r, old in sorted(changed, key=lambda p: p[0].ratio / p[1].ratio)
-              if not 0.9 < r.ratio / old.ratio < 1.1]
-    return "\n".join(lines)
-
-
-def distribution(name: str, ratios: Sequence[float]) -> str:
-    at = lambda share: sorted(ratios)[min(len(ratios) - 1, int(share * len(ratios)))]
-    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    figures = " | ".join(f"{r:.2f}" for r in (mean, at(0.5), at(0.9), at(0.95), max(ratios)))
-    above = f"{sum(r > LIMIT for r in ratios)} ({sum(r > MOST for r in ratios)} above {MOST})"
-    return f"| {name} | {len(ratios)} | {figures} | {above} |"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from benchmarks.operators import FAMILIES
 
 INFER, TRAIN, GRADIENTS = "infer", "train", "gradients"
 BATCHES = 4                     # different inputs, used in turn
+DRAWN_BYTES = 32 << 20          # of a drawn operator: to make more takes longer than to run it
 # of SGD. Batch norm after many layers makes the second loss depend on rounding when steps are large
 RATE, NORMED_RATE = 0.1, 0.00001
 
@@ -52,8 +54,11 @@ class Workload:
         return NORMED_RATE if self.network in ("resnet", "mobilenet") else RATE
 
     def batches(self, seed: int = 0) -> list[tuple[np.ndarray, ...]]:
-        rng = np.random.default_rng(seed)
-        return [tuple(a.draw(rng) for a in self.arrays) for _ in range(BATCHES)]
+        rng, count = np.random.default_rng(seed), BATCHES
+        if self.is_operator and self.drawn:
+            nbytes = sum(4 * prod(a.shape) for a in self.arrays)
+            count = min(BATCHES, max(1, DRAWN_BYTES // nbytes))
+        return [tuple(a.draw(rng) for a in self.arrays) for _ in range(count)]
 
 
 def _rows(batch, sizes):

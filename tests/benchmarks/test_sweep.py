@@ -10,7 +10,9 @@ import pytest
 from benchmarks import operators_graphc, sweep
 from benchmarks.engines import graphc_engine
 from benchmarks.operators import FAMILIES, LARGEST_BYTES, Draw
-from benchmarks.sweep import Row, is_valid, neighbour, problems, report, workload
+from benchmarks.contest import Figures
+from benchmarks.sweep import Progress, is_settled, is_valid, neighbour, problems, swept, words, workload
+from benchmarks.sweep_report import Row, load, report
 from benchmarks.workloads import GRADIENTS
 
 KINDS = [(name, mode) for name, family in FAMILIES.items() for mode in family.modes]
@@ -21,10 +23,17 @@ def drawn(name: str, seed: int = 0):
 
 
 def test_problems_depend_on_the_seed_alone():
-    first, again, other = ([p.name for p, _, _ in problems(FAMILIES, seed, 2)] for seed in (5, 5, 6))
+    first, again, other = ([p.name for p, _ in problems(FAMILIES, seed, 2)] for seed in (5, 5, 6))
     assert first == again != other
     only = {"op.sort": FAMILIES["op.sort"]}
-    assert [p.name for p, _, _ in problems(only, 5, 2)] == [name for name in first if name.startswith("op.sort")]
+    assert [p.name for p, _ in problems(only, 5, 2)] == [name for name in first if name.startswith("op.sort")]
+
+
+def test_each_round_has_all_families_and_modes_in_an_order_of_its_own():
+    """So that a run that is stopped has a fair sample."""
+    order = [(p.network, p.mode) for p, _ in problems(FAMILIES, 5, 2)]
+    first, second = order[:len(KINDS)], order[len(KINDS):]
+    assert sorted(first) == sorted(second) == sorted(KINDS) and first != second
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -98,4 +107,52 @@ def test_a_report_has_distribution_worst_neighbours_errors_and_changes():
 def test_rows_survive_their_file(tmp_path):
     path = tmp_path / "sweep.jsonl"
     path.write_text("\n".join(sweep.json.dumps(sweep.asdict(r)) for r in ROWS))
-    assert {k: str(r) for k, r in sweep.load(path).items()} == {r.key: str(r) for r in ROWS}
+    assert {k: str(r) for k, r in load(path).items()} == {r.key: str(r) for r in ROWS}
+
+
+class Measured:
+    """In place of engines: the ratio that each call gives, in turn."""
+
+    def __init__(self, *ratios: float):
+        self.ratios, self.asked = list(ratios), []
+
+    def row(self, problem) -> Row:
+        return Row(problem.network, problem.mode, words(problem.options), 1)
+
+    def __call__(self, problem, stepped) -> Row:
+        self.asked.append(problem.name)
+        return replace(self.row(problem), ratio=self.ratios.pop(0), peer="torch")
+
+
+def test_what_is_far_off_is_measured_twice_and_counts_only_if_it_is_again():
+    todo = list(problems({"op.sort": FAMILIES["op.sort"]}, 1, 2))       # two modes
+    measured = Measured(0.5, 1.4, 0.6, 2.0, 1.5, 1.2)
+    rows = {row.key: row for row in swept(measured, todo, {}, Progress(0))}
+    assert measured.asked == [p.name for p, _ in [*todo, todo[3], todo[1]]]
+    assert [(r.ratio, r.again) for r in rows.values() if r.ratio > 1.3] == [(1.4, 1.2), (2.0, 1.5)]
+    assert "3 (" not in report(list(rows.values()), {}) and "2 (1 above 1.3)" in report(list(rows.values()), {})
+
+
+def test_a_resumed_run_measures_what_is_missing():
+    todo = list(problems({"op.sort": FAMILIES["op.sort"]}, 1, 2))
+    known = {row.key: row for row in swept(Measured(0.5, 1.4, 0.9), todo[:2], {}, Progress(0))}
+    measured = Measured(0.6, 0.7)
+    rows = list(swept(measured, todo, known, Progress(0)))
+    assert measured.asked == [p.name for p, _ in todo[2:]] and [r.ratio for r in rows] == [0.5, 1.4, 0.6, 0.7]
+
+
+def test_a_run_whose_time_is_up_measures_nothing_more():
+    progress = Progress(1e-9)
+    assert not list(swept(Measured(), list(problems(FAMILIES, 1, 1)), {}, progress))
+
+
+@pytest.mark.parametrize("mine, settled", [((0.3, 0.31, 0.32), True), ((0.58, 0.6, 0.62), False),
+                                           ((0.7, 0.72, 0.75), True), ((0.9, 0.95, 1.02), False), ((3.0, 3.1), True)])
+def test_turns_end_when_the_ratio_is_clear(mine, settled):
+    assert is_settled({"graphc": Figures(mine), "torch": Figures((1.0, 1.01)), "jax": Figures((9.0,))}) == settled
+
+
+def test_a_drawn_operator_of_many_bytes_has_fewer_batches():
+    small, large = (workload("op.reduce", "infer", {"shape": (n, 1 << 20), "perm": (0, 1), "axes": (0,), "op": "sum"})
+                    for n in (1, 5))
+    assert (len(small.batches()), len(large.batches())) == (4, 1)

@@ -1,0 +1,103 @@
+"""What a sweep found, row by row and together."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+WORST = 20                                      # rows that are printed again at the end
+# wanted: between neighbours, of the geometric mean, of 95 % of the problems, of any
+NEIGHBOUR_LIMIT, TYPICAL, LIMIT, MOST = 2.0, 0.6, 1.0, 1.3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem. `ratio`: time of graphc / time of the best peer (medians), `best` that of the best turns; `share`
+    of the machine's limit; `step`: how much longer its neighbour takes for a unit of work, or a unit of its own
+    against the neighbour's. `again`, `step_again`: the same of a second measurement, where there is one.
+    """
+    family: str
+    mode: str
+    options: str
+    threads: int
+    seconds: float = 0.0
+    ratio: float = math.nan
+    best: float = math.nan
+    peer: str = ""
+    share: float = 0.0
+    step: float = math.nan
+    error: str = ""
+    again: float = math.nan
+    step_again: float = math.nan
+
+    @property
+    def key(self) -> str:
+        return f"{self.family} {self.mode} {self.options} t{self.threads}"
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it should be measured a second time."""
+        return bool(self.error or self.ratio > MOST and math.isnan(self.again)
+                    or self.step > NEIGHBOUR_LIMIT and math.isnan(self.step_again))
+
+    @property
+    def lasting(self) -> float:
+        """The ratio that two measurements agree on at least."""
+        return self.ratio if math.isnan(self.again) else min(self.ratio, self.again)
+
+    @property
+    def lasting_step(self) -> float:
+        return self.step if math.isnan(self.step_again) else min(self.step, self.step_again)
+
+    def __str__(self) -> str:
+        text = f"{self.family} {self.mode} {self.options}, {self.threads} threads: "
+        if self.error:
+            return text + self.error
+        again, step_again = (f" and {value:.2f}" if not math.isnan(value) else ""
+                             for value in (self.again, self.step_again))
+        peers = f"{self.ratio:.2f}{again} of {self.peer} (bests {self.best:.2f}), " if self.peer else ""
+        step = f", neighbour {self.step:.2f}{step_again}" if not math.isnan(self.step) else ""
+        return f"{text}{1e6 * self.seconds:.1f} µs, {peers}{self.share:.0%} of the limit{step}"
+
+
+def load(path: Path) -> dict[str, Row]:
+    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
+    return {row.key: row for row in rows}
+
+
+def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
+    """The distribution by family, the worst, errors, and rows that an earlier run had otherwise by more than a tenth.
+    """
+    compared = [r for r in rows if r.peer]
+    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | above 1 |",
+             "|---|---|---|---|---|---|---|---|"]
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(compared, key=lambda r: (r.family, r.mode)):
+        groups.setdefault(f"{row.family} {row.mode}", []).append(row)
+    lines += [distribution(name, group) for name, group in [*groups.items(), ("all", compared)] if group]
+    lines += ["", f"The {WORST} worst:", *(str(r) for r in sorted(compared, key=lambda r: -r.lasting)[:WORST])]
+    stepped = [r for r in rows if not math.isnan(r.step)]
+    jumps = [r for r in stepped if r.lasting_step > NEIGHBOUR_LIMIT]
+    if stepped:
+        lines += ["", f"{len(jumps)} of {len(stepped)} with a neighbour that takes more than {NEIGHBOUR_LIMIT:.0f} "
+                  "times for a unit of work:", *(str(r) for r in sorted(jumps, key=lambda r: -r.lasting_step)[:WORST])]
+    errors = [r for r in rows if r.error]
+    lines += ["", f"{len(errors)} without figures:", *map(str, errors)] if errors else []
+    changed = [(r, before[r.key]) for r in compared if r.key in before and before[r.key].peer]
+    lines += ["", "Changed against the kept file (ratio before -> now):"] if changed else []
+    lines += [f"{old.ratio:.2f} -> {r.ratio:.2f}  {r.key}"
+              for r, old in sorted(changed, key=lambda p: p[0].ratio / p[1].ratio)
+              if not 0.9 < r.ratio / old.ratio < 1.1]
+    return "\n".join(lines)
+
+
+def distribution(name: str, rows: Sequence[Row]) -> str:
+    """A line of the table: of first measurements, but what is above the most that is wanted is above it in both."""
+    ratios = sorted(r.ratio for r in rows)
+    at = lambda share: ratios[min(len(ratios) - 1, int(share * len(ratios)))]
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    figures = " | ".join(f"{r:.2f}" for r in (mean, at(0.5), at(0.9), at(0.95), ratios[-1]))
+    above = f"{sum(r > LIMIT for r in ratios)} ({sum(r.lasting > MOST for r in rows)} above {MOST})"
+    return f"| {name} | {len(ratios)} | {figures} | {above} |"
