@@ -1,10 +1,12 @@
 # The few commands that everybody types (CONTRIBUTING.md).
-.PHONY: lint test quick docs bench
+.PHONY: lint test slow quick docs bench
 lint:
 	ruff check .
 	mypy
 test:
 	pytest
+slow:
+	pytest -m slow
 quick:
 	pytest tests/ops tests/nn tests/train tests/docs
 docs:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from graphc.bf16_products import NO_PAIRS, Bf16Products
 from graphc.codegen.llvm.host import host_target
 from graphc.dsl.context import user_loc
+from graphc.dsl.debug import rewritten
 from graphc.dsl.function import GraphFunction
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
@@ -68,11 +69,11 @@ def computing(function: GraphFunction, compute: Compute) -> tuple[GraphFunction,
 
 def _in_bf16(function: GraphFunction) -> tuple[GraphFunction, ProductRewriter]:
     rounder = Bf16Products(host_target())
-    graph = rounder.whole(function.graph)
+    made = rewritten(function, rounder.whole)
     if all(p.why_not and p.why_not != NO_PAIRS for p in rounder.found):
         raise GraphError(f"compute={bf16.name!r}: {function.name} has no product of f32 (matmul, einsum, convolution, "
                          f"attention) that would be one of bf16{_reasons(rounder)}", user_loc())
-    return replace(function, graph=graph), rounder
+    return made, rounder
 
 
 def _reasons(rewriter: ProductRewriter) -> str:

@@ -5,7 +5,6 @@ Carries and results may be arrays or nested tuples, lists and dicts of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,19 +55,20 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Dim | None = None, reve
             raise GraphError(f"the body of scan returns (carry, y), y may be None; it returned {_kind(result)}")
         new = _carried("scan", result[0], carry_tree, cs)
         ys, y_tree = flatten(tree_map(as_array, result[1]))
+        printed = body.prints or []
+        shown = [Array(v, body) for each in printed for v in each.values or (body.value(as_array(0)),)]
     if body.iteration is not None:
         elements, stacked = [*elements, body.iteration], [*stacked, iota(length, dtype=i64)]
     if not new and not ys:
         raise GraphError("scan with no carry and no y computes nothing")
-    results, printed = len(new) + len(ys), body.prints or []
-    ys += [Array(v, body) for each in printed for v in each.values]     # what is printed is stacked, too
+    results = len(new) + len(ys)
+    ys += shown                         # what is printed is stacked, too
     captured, (region,) = _regions((body, cs + elements, new + ys))
     outs = emit_all("scan", *carries, *stacked, *captured, body=region, carries=len(carries), xs=len(stacked),
                     length=length, reverse=reverse)
-    stacks = iter(outs[results:])
+    stacks = (y.value for y in outs[results:])
     for each in printed:
-        values = tuple(next(stacks).value for _ in each.names)
-        note(current_trace(), replace(each, values=values, loops=(reverse, *each.loops)))
+        note(current_trace(), each.in_loop(stacks, reverse))
     return unflatten(carry_tree, outs[:len(new)]), unflatten(y_tree, outs[len(new):results])
 
 

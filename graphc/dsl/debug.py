@@ -1,8 +1,9 @@
 """Values printed while a program runs: results that whoever calls it prints, and takes away."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +13,16 @@ from graphc.dsl.context import current_trace, tracing
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
-from graphc.ir.graph import Value
+from graphc.ir.graph import Graph, Value
 from graphc.records import dataclass
+from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from graphc.dsl.function import GraphFunction
     from graphc.dsl.trace import Trace
 
 PRINTED = "debug_print."            # begins the names of results that are printed, where results have names
+MANY = 100                          # elements along a size that is not known yet, to try a text
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,30 @@ class Print:
         counts = arrays[0].shape[:len(self.loops)] if arrays else ()
         for at in np.ndindex(counts):
             step = tuple(n - 1 - i if back else i for i, n, back in zip(at, counts, self.loops))
-            shown_ = [a[step] for a in arrays]
-            given = [a for name, a in zip(self.names, shown_) if not name]
-            yield self.text.format(*given, **{name: a for name, a in zip(self.names, shown_) if name})
+            yield _filled(self.text, self.names, [a[step] for a in arrays])
+
+    def in_loop(self, values: Iterator[Value], reverse: bool) -> Print:
+        """The same around a loop, of the stacks of what it shows there. One that shows nothing has one stack, which
+        counts the steps."""
+        names = self.names or ("",)
+        return replace(self, names=names, values=tuple(next(values) for _ in names), loops=(reverse, *self.loops))
+
+
+def _filled(text: str, names: Sequence[str], arrays: Sequence[np.ndarray]) -> str:
+    """The text with the numbers. GraphError where it asks for others."""
+    given = [a for name, a in zip(names, arrays) if not name]
+    named = {name: a for name, a in zip(names, arrays) if name}
+    try:
+        return text.format(*given, **named)
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise GraphError(f"debug_print: {shown(text)} does not fit {len(given)} arrays by position"
+                         f"{' and ' * bool(named)}{', '.join(named)}: {error!r}") from None
+
+
+def _like(type: TensorType) -> np.ndarray:
+    """An array of zeros of this type, which takes no memory. Of names as sizes there are many elements."""
+    shape = tuple(n if isinstance(n, int) else MANY for n in type.shape)
+    return np.broadcast_to(np.zeros((), type.dtype.np), shape)[()]
 
 
 @formed
@@ -70,15 +94,12 @@ def debug_print(text: str, *arrays: Array, **named: Array) -> None:
         raise GraphError(f'debug_print takes a text such as "x = {{}}" and what it shows, got {shown(text)}')
     names = ("",) * len(arrays) + tuple(named)
     given = [*arrays, *named.values()]
-    try:
-        text.format(*(np.float64(0) for _ in arrays), **dict.fromkeys(named, np.float64(0)))
-    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise GraphError(f"debug_print: {shown(text)} does not fit {len(arrays)} arrays by position"
-                         f"{' and ' * bool(named)}{', '.join(named)}: {error!r}") from None
     if not tracing():
-        return print(text.format(*arrays, **named))
+        return print(_filled(text, names, given))
     trace = current_trace()
-    note(trace, Print(text, names, tuple(trace.value(as_array(a)) for a in given)))
+    values = tuple(trace.value(as_array(a)) for a in given)
+    _filled(text, names, [_like(v.type) for v in values])           # a mistake is said here, not by the first call
+    note(trace, Print(text, names, values))
     return None
 
 
@@ -101,13 +122,14 @@ class Printer:
     def __call__(self, results: tuple[Any, ...] | dict[str, Any]) -> Any:
         count = sum(len(p.names) for p in self.prints)
         values = list(results.values()) if isinstance(results, dict) else list(results)
-        left = iter(values[len(values) - count:])
+        own = len(values) - count
+        left = iter(values[own:])
         for each in self.prints:
             for line in each.lines([np.asarray(next(left)) for _ in each.names]):
                 print(line)
         if isinstance(results, dict):
-            return {name: value for name, value in results.items() if not name.startswith(PRINTED)}
-        return values[0] if self.plain else tuple(values[:len(values) - count])
+            return dict(islice(results.items(), own))
+        return values[0] if self.plain else tuple(values[:own])
 
 
 def with_printed(f: GraphFunction) -> tuple[GraphFunction, Printer | None]:
@@ -117,9 +139,22 @@ def with_printed(f: GraphFunction) -> tuple[GraphFunction, Printer | None]:
     graph = f.graph
     values = [v for p in f.prints for v in p.values]
     old = ("",) if graph.output_names is None else graph.output_names
-    names = (*old, *(f"{PRINTED}{i}" if any(old) else "" for i in range(len(values))))
+    taken = PRINTED
+    while any(name.startswith(taken) for name in old):
+        taken += PRINTED
+    names = (*old, *(f"{taken}{i}" if any(old) else "" for i in range(len(values))))
     wide = replace(graph, outputs=(*graph.outputs, *values), output_names=names)
     return replace(f, graph=wide, prints=(), retrace=None), Printer(f.prints, graph.output_names is None)
+
+
+def rewritten(f: GraphFunction, rewrite: Callable[[Graph], Graph]) -> GraphFunction:
+    """`f` with the graph that `rewrite` makes of its own, printing the values that are there what they were."""
+    wide, count = with_printed(f)[0].graph, len(f.graph.outputs)
+    graph = rewrite(wide)
+    left = iter(graph.outputs[count:])
+    prints = tuple(replace(p, values=tuple(next(left) for _ in p.values)) for p in f.prints)
+    return replace(f, graph=replace(graph, outputs=graph.outputs[:count], output_names=f.graph.output_names),
+                   prints=prints)
 
 
 class PrintingGraph:

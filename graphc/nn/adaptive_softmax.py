@@ -51,8 +51,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         for i, (low, high, tail) in enumerate(zip(self.cutoffs, self.cutoffs[1:], tails)):
             inside = _chosen(tail, gc.clip(ids - low, 0, high - low - 1)) + head[..., first + i]
             found = gc.where(ids >= low, inside, found)
-        known = gc.logical_and(ids >= 0, ids < self.cutoffs[-1])
-        found = found + gc.take(gc.zeros(1, found.dtype), gc.where(known, 0, 1))    # a wrong id is an error of the call
+        nothing = gc.embedding(gc.zeros((self.cutoffs[-1], 1), found.dtype), ids)       # refuses ids of no class
+        found = found + gc.squeeze(nothing, -1)
         return found, -gc.mean(found)
 
     def log_prob(self, x: Array) -> Array:

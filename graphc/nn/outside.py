@@ -29,4 +29,5 @@ def check_made(kind: str, made: Iterable[str], parameters: Collection[str]) -> N
     """GraphError if a layer that was called has no parameter of a name that others were to make up."""
     for name in made:
         if not any(own.startswith(f"parametrizations.{name}.") for own in parameters):
-            raise GraphError(f"{kind} has no parameter {name!r} to be made of others; it has {', '.join(parameters)}")
+            raise GraphError(f"{kind} has no parameter {name!r} to be made of others; it has "
+                             f"{', '.join(parameters) or 'none'}")

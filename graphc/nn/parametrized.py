@@ -13,7 +13,7 @@ from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed
 from graphc.errors import GraphError
-from graphc.ir.convert import shown
+from graphc.ir.convert import integer, real, shown
 from graphc.ir.dims import static_shape
 from graphc.ir.types import TensorType, normalize_axis
 from graphc.nn.module import Module
@@ -162,8 +162,10 @@ def spectral_norm(layer: Layer, name: str = "weight", n_power_iterations: int = 
     "parametrizations.weight.0._u" and "….0._v", as of torch.nn.utils.parametrizations.spectral_norm. `axis` is torch's
     `dim`. GraphError if the layer was called before, or has no such parameter when it is.
     """
-    if n_power_iterations < 1:
+    if integer(n_power_iterations, "spectral_norm: n_power_iterations") < 1:
         raise GraphError(f"spectral_norm: n_power_iterations is at least 1, got {n_power_iterations}", user_loc())
+    if not real(eps, "spectral_norm: eps") > 0:
+        raise GraphError(f"spectral_norm: eps is a number above 0, got {eps}", user_loc())
     transposed = isinstance(layer, (gc.nn.ConvTranspose1d, gc.nn.ConvTranspose2d, gc.nn.ConvTranspose3d))
     return _made("spectral_norm", layer, name,
                  SpectralNorm(name, n_power_iterations, eps, int(transposed) if axis is None else axis))

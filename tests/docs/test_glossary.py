@@ -1,19 +1,18 @@
 """docs/glossary.md: its order, no term twice, and every name in code font is a name or a word of what graphc prints."""
 from __future__ import annotations
 
-import ast
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+from source import sources
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "glossary.md").read_text()
 ENTRY = re.compile(r"^- \*\*(.+?)\*\*: (.+?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)
 SECTIONS = {title: ENTRY.findall(body)
             for title, body in re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)}
-FIELDS = {"name", "id", "attr", "arg"}
 
 
 def order(term: str) -> str:
@@ -25,16 +24,7 @@ def words() -> frozenset[str]:
     """Names that the package defines or uses, its modules and folders, and the words of its texts (docstrings are
     none).
     """
-    found: set[str] = set()
-    for path in (ROOT / "graphc").rglob("*.py"):
-        found |= {path.stem, path.parent.name}
-        tree = ast.parse(path.read_text())
-        silent = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
-        for node in ast.walk(tree):
-            found |= {value for field, value in ast.iter_fields(node) if field in FIELDS and isinstance(value, str)}
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent:
-                found |= set(re.findall(r"[A-Za-z_]\w*", node.value))
-    return frozenset(found)
+    return frozenset().union(*(source.words for source in sources().values()))
 
 
 def test_there_are_enough_terms_each_with_a_sentence():

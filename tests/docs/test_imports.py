@@ -1,12 +1,14 @@
 """Who may import whom (docs/architecture.md, "Folders"), read from the source."""
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
+from source import sources
 
+<<<<<<< HEAD
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
 BASE = ("errors", "given", "config", "contained", "once", "records")
+=======
+BASE = ("errors", "given", "config", "contained", "once")
+>>>>>>> w-reader
 # folder or file: what it may import beside itself; what is not listed sees all
 MAY = {
     "records": (), "errors": ("records",), "extra": ("errors",), "given": ("errors",), "config": ("errors", "given", "records"), "contained": (),
@@ -30,21 +32,6 @@ LOADS_LATER = ("codegen/llvm/lazy.py", "once.py", "__init__.py", "cli.py", "runt
 # import_module: LLVM, the compiler behind public names, layers and optimizers that few programs use, the extra `demo`, the runtime's routines where their text is
 # not in the disk cache, numpy's bf16, TensorBoard's writer (perhaps torch's), matplotlib, the extra `llm`, the package onnx
 
-FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
-
-
-def tree(file: str) -> ast.Module:
-    return ast.parse((PACKAGE / file).read_text())
-
-
-def imports(node: ast.AST) -> Iterator[str]:
-    """Dotted names of what is imported: the module and, for `from m import n`, also m.n."""
-    for n in ast.walk(node):
-        if isinstance(n, ast.Import):
-            yield from (a.name for a in n.names)
-        elif isinstance(n, ast.ImportFrom):
-            yield from (f"{n.module}.{a.name}" for a in n.names)
-
 
 def part(file: str) -> str:
     return file.split("/")[0].removesuffix(".py")
@@ -52,30 +39,28 @@ def part(file: str) -> str:
 
 def test_directions():
     wrong = []
-    for file in FILES:
+    for file, source in sources().items():
         own = part(file)
         if own not in MAY:
             continue
         allowed = (own, *MAY[own])
-        named = [n.removeprefix("graphc").removeprefix(".") for n in imports(tree(file)) if n.split(".")[0] == "graphc"]
+        named = [n.removeprefix("graphc").removeprefix(".") for n in source.imports if n.split(".")[0] == "graphc"]
         wrong += [f"{file}: {n}" for n in named if not any(n == a or a and n.startswith(f"{a}.") for a in allowed)]
     assert not wrong
 
 
 def test_imports_stand_at_the_top():
-    inside = [f"{file}: {name}" for file in FILES for f in ast.walk(tree(file))
-              if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) for name in imports(f)]
-    later = {file for file in FILES for n in ast.walk(tree(file)) if isinstance(n, ast.Call)
-             and "import_module" in ast.unparse(n.func)}
-    later |= {file for file in FILES if "graphc.once.loaded" in set(imports(tree(file)))}
+    inside = [f"{file}: {name}" for file, source in sources().items() for name in source.inside]
+    later = {file for file, source in sources().items()
+             if "import_module" in source.calls or "graphc.once.loaded" in source.imports}
     assert not inside and later <= set(LOADS_LATER), (inside, later)
 
 
 def test_llvm_and_networkx_come_through_lazy():
-    for file in FILES:
-        named = [n for n in imports(tree(file)) if n.split(".")[0] in HEAVY]
+    for file, source in sources().items():
+        named = [n for n in source.imports if n.split(".")[0] in HEAVY]
         assert not named, f"{file} imports {named}; codegen/llvm/lazy.py loads it"
-        uses = any(n.startswith("graphc.codegen.llvm.lazy") for n in imports(tree(file)))
+        uses = any(n.startswith("graphc.codegen.llvm.lazy") for n in source.imports)
         assert not uses or part(file) in ("codegen", "runtime"), f"{file} uses LLVM; only codegen and runtime do"
 
 

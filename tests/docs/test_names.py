@@ -1,20 +1,17 @@
 """One name, one class: a layer and its operator may share theirs, and an initializer the name of what it fills with."""
 from __future__ import annotations
 
-import ast
 import re
 from collections import defaultdict
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
+from source import PACKAGE, sources
 
 
 def test_no_two_classes_have_one_name():
     homes: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                homes[node.name].append(path.relative_to(PACKAGE).as_posix())
+    for file, source in sources().items():
+        for name in source.classes:
+            homes[name].append(file)
     shared = {name: [f for f in files if not f.startswith("nn/")] for name, files in homes.items() if len(files) > 1}
     assert not {name: homes[name] for name, outside in shared.items() if len(outside) != 1
                 or not outside[0].startswith("ir/")}

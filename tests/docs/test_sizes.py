@@ -3,12 +3,8 @@ what is.
 """
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
+from source import PACKAGE, Function, sources
 
-PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
 FILE, FUNCTION, PARAMETERS = 400, 50, 7                 # lines, lines, and parameters without a default
 
 LONG_FILES: set[str] = set()
@@ -20,24 +16,9 @@ MANY_PARAMETERS = {"schedule/choose_contraction.py:contraction_schedule", "sched
 TEXTS = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-@cache
-def functions() -> list[tuple[str, ast.FunctionDef]]:
+def functions() -> list[tuple[str, Function]]:
     """Each function as file:name, those of classes with the class."""
-    return [(f"{file}:{name}", f) for file, text in TEXTS.items() for name, f in _inside(ast.parse(text), "")]
-
-
-def _inside(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef):
-            yield prefix + child.name, child
-        if isinstance(child, ast.stmt):
-            yield from _inside(child, f"{child.name}." if isinstance(child, ast.ClassDef) else "")
-
-
-def parameters(f: ast.FunctionDef) -> int:
-    """Those that a caller must keep in mind: `self`, and options that have a default, are not counted."""
-    plain = [a for a in (*f.args.posonlyargs, *f.args.args) if a.arg not in ("self", "cls")]
-    return len(plain) - len(f.args.defaults) + sum(default is None for default in f.args.kw_defaults)
+    return [(f"{file}:{f.name}", f) for file, source in sources().items() for f in source.functions]
 
 
 def test_files():
@@ -45,9 +26,9 @@ def test_files():
 
 
 def test_functions():
-    assert {name for name, f in functions() if f.end_lineno - f.lineno + 1 > FUNCTION} == LONG_FUNCTIONS
+    assert {name for name, f in functions() if f.lines > FUNCTION} == LONG_FUNCTIONS
 
 
 def test_parameters():
-    many = {name for name, f in functions() if parameters(f) > PARAMETERS}
+    many = {name for name, f in functions() if f.parameters > PARAMETERS}
     assert {name for name in many if not name.startswith(ARGUMENTS_OF_OTHERS)} == MANY_PARAMETERS

@@ -50,6 +50,36 @@ def test_the_steps_of_a_loop_in_the_order_in_which_they_run(capsys):
     assert result["last"] == 3 and result["each"].tolist() == [3, 2, 0] and len(result) == 2
 
 
+def test_texts_may_ask_for_all_that_an_array_has(capsys):
+    @gc.graph
+    def f(x: gc.f32["B"]):
+        gc.debug_print("{0.shape} {0[2]:.1f} {1:d} {2:.2f}", x, gc.argmax(x), gc.sum(x).astype(gc.bf16))
+        return x
+    run = gc.compile(f)
+    assert printed(capsys, run, np.arange(4, dtype=np.float32))[1] == ["(4,) 2.0 3 6.00"]
+    with pytest.raises(gc.GraphError, match=r"debug_print: .* does not fit 3 arrays by position: IndexError"):
+        run(np.ones(2, np.float32))
+
+
+def test_a_text_alone_is_printed_in_each_step_of_all_loops(capsys):
+    @gc.graph
+    def f(x: gc.f32[3]):
+        gc.debug_print("begin")
+        return gc.scan(lambda c, t: (gc.debug_print("step"), (c + t, None))[1], gc.zeros((), gc.f32), x)[0]
+    result, lines = printed(capsys, gc.compile(f), np.ones(3, np.float32))
+    assert result == 3 and lines == ["begin", "step", "step", "step"]
+    assert printed(capsys, gc.vmap(f), np.ones((2, 3), np.float32))[1].count("step") == 6
+
+
+def test_results_may_have_the_names_of_what_is_printed(capsys):
+    @gc.graph
+    def f(x: gc.f32[()]):
+        gc.debug_print("{}", x)
+        return {"debug_print.0": x + 1, "debug_print.one": x + 2}
+    result, lines = printed(capsys, gc.compile(f), np.float32(1))
+    assert result == {"debug_print.0": 2, "debug_print.one": 3} and lines == ["1.0"]
+
+
 def test_what_is_made_of_a_graph_prints_too(capsys):
     @gc.graph
     def square(x: gc.f64[3]):
@@ -83,6 +113,8 @@ def test_a_training_step(capsys):
     assert len(printed(capsys, run, x[:2])[1]) == 1
     reported = gc.train_step(nn.Linear(1) >> Seen(), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[5, 3], y=gc.f32[5, 1], report="grad_norm")
     assert printed(capsys, reported, x, y)[0].keys() == {"loss", "grad_norm"}
+    rounded = gc.train_step(nn.Linear(8) >> Seen() >> nn.Linear(1), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[5, 3], y=gc.f32[5, 1], compute="bf16")
+    assert len(printed(capsys, rounded, x, y)[1]) == 1
     with pytest.raises(gc.GraphError, match="debug_print in a step with shards="):
         gc.train_step(nn.Linear(1) >> Seen(), loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[4, 3], y=gc.f32[4, 1], shards=2)
 
@@ -98,6 +130,9 @@ def test_outside_of_graphs_it_prints_at_once(capsys):
     (lambda x: (gc.debug_print("{} {}", x), x)[1], "does not fit 1 arrays by position"),
     (lambda x: (gc.debug_print("{y}", z=x), x)[1], "does not fit 0 arrays by position and z"),
     (lambda x: (gc.debug_print(x), x)[1], "debug_print takes a text such as"),
+    (lambda x: (gc.debug_print("{:.3f}", x), x)[1], "does not fit 1 arrays by position: TypeError.'unsupported format string"),
+    (lambda x: (gc.debug_print("{:d}", gc.sum(x)), x)[1], "does not fit 1 arrays by position: ValueError"),
+    (lambda x: (gc.debug_print("{0[3]}", x), x)[1], "does not fit 1 arrays by position: IndexError"),
 ])
 def test_mistakes(body, text):
     with pytest.raises(gc.GraphError, match=text):

@@ -181,3 +181,20 @@ def test_gumbel_softmax_draws_by_the_probabilities():
     np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.eye(3)[soft.argmax(1)], hard, atol=1e-6)
     np.testing.assert_allclose(hard.mean(0), p, atol=0.02)
+
+
+def test_adaptive_softmax():
+    """What a target gets is what log_prob gives of it, and these are log-probabilities; ids of no class are refused."""
+    layer = nn.AdaptiveLogSoftmaxWithLoss(7, [2, 4], div_value=2.0)
+
+    def f(x, target):
+        return *layer(x, target), layer.log_prob(x), layer.predict(x)
+    run = gc.compile(f, x=gc.f32[7, 8], target=gc.i64[7], seed=0)
+    x = np.random.default_rng(0).normal(size=(7, 8)).astype(np.float32)
+    found, loss, every, best = run(x, np.arange(7))
+    np.testing.assert_allclose(np.exp(every).sum(1), np.ones(7), rtol=1e-5)
+    np.testing.assert_allclose(found, np.diagonal(every), rtol=1e-5)
+    assert loss == pytest.approx(-found.mean(), rel=1e-5) and best.tolist() == every.argmax(1).tolist()
+    for wrong in (-1, 7):
+        with pytest.raises(gc.GraphError, match=f"got id {wrong}, which is out of range: there are 7 rows"):
+            run(x, np.full(7, wrong))

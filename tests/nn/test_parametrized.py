@@ -83,6 +83,8 @@ def test_second_gradients():
     (lambda: nn.weight_norm(gc.relu), "weight_norm takes a layer with parameters, such as nn.Linear"),
     (lambda: nn.weight_norm(nn.weight_norm(nn.Linear(2))), "weight_norm: weight of this layer is made of others already"),
     (lambda: nn.spectral_norm(nn.Linear(2), n_power_iterations=0), "n_power_iterations is at least 1, got 0"),
+    (lambda: nn.spectral_norm(nn.Linear(2), n_power_iterations=2.5), "n_power_iterations is an int, got 2.5"),
+    (lambda: nn.spectral_norm(nn.Linear(2), eps=0), "eps is a number above 0, got 0"),
     (lambda: gc.compile(nn.weight_norm(nn.Linear(2), "wieght"), x=gc.f32[3, 4], seed=0), "Linear has no parameter 'wieght' to be made of others; it has weight"),
     (lambda: gc.compile(nn.weight_norm(nn.Linear(2), axis=3), x=gc.f32[3, 4], seed=0), "axis 3"),
 ])
