@@ -13,13 +13,15 @@ from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS
 from graphc.records import dataclass
 from graphc.schedule.contraction_context import ContractionContext, even
-from graphc.schedule.cost import Candidate, Ranking, ranked
+from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.register_tiles import register_tile
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.winograd_schedule import WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 
 ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
+PREFETCH_LINES = 8              # of weights every STEPS channels, at most: a block of few tiles would do little else
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_TILES = 48              # tiles that it transforms at a time
@@ -82,8 +84,18 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
     groups = 1 if local else max(1, min(2 * most, flops // small) // blocks)
     panels = even(pieces, max(1, pieces / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
+    kept = _bytes(x.dtype, points, features, channels) <= target.machine.l2_bytes // 2
     return WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
-                            points, channels, panels < pieces, x.dtype)
+                            points, channels, panels < pieces, x.dtype,
+                            0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)))
+
+
+def _prefetch_lines(row_bytes: int, register_tiles: int) -> int:
+    """For each register tile: those of a block together prefetch the next panel of weights, which have so many bytes
+    for each channel, if that is little beside their arithmetic. Else the first tile of each panel would wait for
+    memory, which would have nothing to do while the others compute."""
+    lines = -(-row_bytes * STEPS // (register_tiles * LINE_BYTES))
+    return lines if lines <= PREFETCH_LINES else 0
 
 
 def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:
@@ -117,15 +129,15 @@ def gradient_schedule(p: KernelProblem[WinogradWeightGrad]) -> WinogradGradSched
     tiles, known = typical(count), isinstance(count, int)
     mr, vectors = gradient_tile(x.dtype, target)
     rows = -(-tiles // -(-tiles // GRADIENT_TILES)) if known else GRADIENT_TILES
-    ranking = _gradient_block(c, op.tile, -(-tiles // rows), target)
-    most = ranking.best.schedule
+    ranking = ranked(_gradient_candidates(c, op.tile, -(-tiles // rows), target))
+    most, parts = ranking.best.schedule
     channels = even(c.channels, min(c.channels, most), lanes)
     features = even(c.features, min(c.features, most), vectors * lanes)
-    tasks = -(-c.channels // channels) * -(-c.features // features)
     blocks = ceil_div(count, rows)
-    share = _share(blocks, max(1, target.machine.planned_tiles // tasks))
-    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points,
-                                prod(static_shape(outs[0].shape)), x.dtype, ranking)
+    share = _share(blocks, parts if isinstance(blocks, int) else _most_parts(c, most, target))
+    kernels = prod(static_shape(outs[0].shape))
+    return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points, kernels, x.dtype,
+                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, ranking)
 
 
 def _share(blocks: Dim, parts: int) -> Dim:
@@ -139,26 +151,30 @@ def _share(blocks: Dim, parts: int) -> Dim:
     return -(-blocks // -(-blocks // share))
 
 
-def _gradient_block(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Ranking[int]:
-    """Channels and features of a task: larger blocks transform less often, smaller ones share the work among more
-    threads.
-    """
-    return ranked(_gradient_candidates(c, m, blocks, target))
-
-
-def _gradient_candidates(c: ConvolutionSizes, m: int, blocks: int, target: Target) -> Iterator[Candidate[int]]:
+def _gradient_candidates(c: ConvolutionSizes, m: int, blocks: int,
+                         target: Target) -> Iterator[Candidate[tuple[int, int]]]:
+    """(channels and features of a task, parts of the tiles). Larger blocks transform less often, smaller ones and more
+    parts share the work among more threads; each part makes all kernels, which are written, read and added."""
     machine, lanes, points = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2
     multiply_adds = points * c.tiles(m) * c.channels * c.features
     products = multiply_adds / (lanes * machine.fma_per_cycle) / machine.micro_kernel_peak
+    made = (machine.transform_point_cycles * points * c.channels * c.features / lanes
+            + 2 * c.kernel_elements * c.dtype.itemsize / machine.l3_bytes_per_cycle)
     for size in (GRADIENT_BLOCK, GRADIENT_BLOCK // 2):
         down, across = -(-c.channels // size), -(-c.features // size)
         passes = -(-c.channels // lanes) * across + -(-c.features // lanes) * down
         transforms = machine.transform_point_cycles * points * c.tiles(m) * passes
-        tasks = down * across * max(1, min(blocks, machine.planned_tiles // (down * across)))
-        last = (products + transforms) / tasks * (1 - 1 / machine.planned_cores)
-        yield Candidate(f"blocks of {size}", size, (
-            ("products", products / machine.planned_cores), ("transforms", transforms / machine.planned_cores),
-            ("last task", last)))
+        most = min(blocks, _most_parts(c, size, target))
+        for parts in sorted({-(-blocks // -(-blocks // parts)) for parts in range(1, most + 1)}):
+            last = (products + transforms) / (down * across * parts) * (1 - 1 / machine.planned_cores)
+            yield Candidate(f"blocks of {size}, tiles in {parts}", (size, parts), (
+                ("products", products / machine.planned_cores), ("transforms", transforms / machine.planned_cores),
+                ("kernels made", parts * made / machine.planned_cores), ("last task", last)))
+
+
+def _most_parts(c: ConvolutionSizes, size: int, target: Target) -> int:
+    """As many as give each of the planned threads its tasks."""
+    return max(1, target.machine.planned_tiles // (-(-c.channels // size) * -(-c.features // size)))
 
 
 def gradient_tile(dtype: DType, target: Target) -> tuple[int, int]:

@@ -25,7 +25,8 @@ class WinogradSchedule(ProductSchedule):
 
     It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums`
     channels at a time, and transforms the products back. shared: transformed tiles lie in shared scratch, made before
-    all tasks, because several groups read them.
+    all tasks, because several groups read them. prefetch_lines: cache lines of the next panel of weights that a
+    register tile prefetches every STEPS channels.
     """
     mr: int
     vectors: int
@@ -39,6 +40,7 @@ class WinogradSchedule(ProductSchedule):
     channels: int
     shared: bool
     dtype: DType
+    prefetch_lines: int = 0
 
     @property
     def nr(self) -> int:
@@ -75,9 +77,10 @@ class WinogradSchedule(ProductSchedule):
 
     def __str__(self) -> str:
         shared = f"; shared scratch {self.shared_bytes} B" if self.shared else ""
+        prefetch = f", prefetch {self.prefetch_lines}" if self.prefetch_lines else ""
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.blocks} blocks of {self.rows} tiles × {self.groups} groups of {self.width} features, "
-                f"sums of {self.sums}{shared}")
+                f"sums of {self.sums}{prefetch}{shared}")
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ class WinogradGradSchedule(ProductSchedule):
 
     It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles
     of mr channels × vectors of features. A task has `share` blocks of tiles; where these are not all, its kernels
-    (`kernels` numbers) are added to those of the others in order. ranking: the sizes of blocks among which one was
-    chosen.
+    (`kernels` numbers) are added to those of the others in order. stream: kernels go past the caches, where no epilogue
+    takes them. ranking: the blocks and parts among which one was chosen.
     """
     mr: int
     vectors: int
@@ -109,6 +112,7 @@ class WinogradGradSchedule(ProductSchedule):
     points: int
     kernels: int
     dtype: DType
+    stream: bool = False
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -143,6 +147,7 @@ class WinogradGradSchedule(ProductSchedule):
 
     def __str__(self) -> str:
         parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits != 1 else ""
+        stream = ", streamed" if self.stream else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.channels} channels × {self.features} features, "
-                f"{self.blocks} blocks of {self.rows} tiles{parts}")
+                f"{self.blocks} blocks of {self.rows} tiles{stream}{parts}")

@@ -12,6 +12,7 @@ from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import dtype_of, f32
 from graphc.ir.winograd import POINTS, error_bound, gradient_error_bound, growth, transforms
+from graphc.schedule import choose_winograd
 
 EPS = 2.0**-24
 NONE, SAME, ODD = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 2), (1, 0))
@@ -145,6 +146,41 @@ def test_epilogue_of_the_gradient_towards_kernels(extra):
     x, dy = arrays(*shape[:-1])[0], result_gradient(*shape)
     added = np.random.default_rng(2).normal(size=extra).astype(np.float32)
     assert (kernel_gradient(x, dy, 4, ODD, added) == kernel_gradient(x, dy, 4, ODD) + added).all()
+
+
+def test_prefetched_weights(monkeypatch):
+    """Weights that are not in L2 when their turn comes: fetched before, to the same bits."""
+    x, w = arrays(6, 200, 130, 12, 12)
+    graph = Builder()
+    u = graph.apply(WinogradWeights(4, 16), (graph.state_input("w", f32[w.shape]),))[0]
+    graph = graph.finish([graph.apply(WinogradConv2d(4, 130, SAME), (graph.input("x", f32[x.shape]), u))[0]])
+    found = {}
+    for lines in (8, 0):
+        monkeypatch.setattr(choose_winograd, "PREFETCH_LINES", lines)
+        run = CompiledGraph(graph, state=[w])
+        assert ("prefetch" in run.dump("planned")) == (lines > 0)
+        found[lines] = run(x).tobytes()
+    assert found[8] == found[0]
+
+
+def test_kernels_past_the_caches():
+    """Results that the caches do not hold, at addresses of whole vectors and at others."""
+    x, w = arrays(1, 512, 512, 3, 3)
+    dy = result_gradient(1, 512, 512, 3, 3, SAME)
+    b = Builder()
+    ins = [b.input(name, f32[a.shape]) for name, a in (("x", x), ("dy", dy))]
+    run = CompiledGraph(b.finish([b.apply(WinogradWeightGrad(4, SAME), ins)[0]]))
+    memory = np.empty(w.size + 17, np.float32)
+    first = -memory.ctypes.data % 64 // 4
+    found = [memory[first + skipped:][:w.size].reshape(w.shape) for skipped in (0, 1)]
+    exact = ConvWeightGrad.at(2)(padding=SAME, w_shape=w.shape).reference(x.astype(np.float64), dy.astype(np.float64))
+    bytes_of = []
+    for out in found:
+        memory[:] = np.nan
+        run(x, dy, out=out)
+        assert (np.abs(out - exact) <= gradient_error_bound(4, x, dy, SAME)).all()
+        bytes_of.append(out.tobytes())
+    assert bytes_of[0] == bytes_of[1]
 
 
 def test_the_stated_numbers():

@@ -142,6 +142,17 @@ def test_large_batches_need_no_large_scratch():
     assert few.arena > few.outputs and many.arena <= many.outputs        # both: a result stored channels last
 
 
+def test_parts_of_the_tiles_are_worth_what_they_cost():
+    """Each part makes and writes all kernels: the more there are of these, the fewer parts."""
+    def schedule(channels: int, size: int) -> str:
+        b = Builder()
+        x, dy = (b.input(name, f32[4, channels, size, size]) for name in ("x", "dy"))
+        return Compilation(b.finish(b.apply(WinogradWeightGrad(4, SAME), (x, dy))), AVX512).text("planned")
+    assert "split 17" in schedule(64, 56) and "split 3" in schedule(128, 28)
+    assert "split" not in schedule(256, 14) and "streamed" not in schedule(256, 14)
+    assert "streamed" in schedule(1024, 7)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_loops_of_any_shape_verify(seed):
     """Every access is proved to be inside, on every target: blocks, groups and vectors that are not whole."""

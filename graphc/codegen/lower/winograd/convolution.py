@@ -22,6 +22,7 @@ from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
+from graphc.ir.dims import static_shape
 from graphc.ir.ops.winograd import WinogradConv2d, grid
 from graphc.records import dataclass
 from graphc.schedule.winograd_schedule import WinogradSchedule
@@ -114,7 +115,7 @@ class _Winograd:
             with f.loop(0, features, s.nr) as across:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
                 columns = ColumnPanel(self.u.view_at([point.index, panel, part.index, 0], (1,), (1,)),
-                                      ColumnLayout(s.nr))
+                                      ColumnLayout(s.nr, prefetch_lines=s.prefetch_lines))
                 source = image.view_at([point.index * s.plane + part.index], (1,))
                 target = sums.view_at([point.index * s.sum_plane + across.index], (1,))
                 self.column_products(self.rows(block), source, columns, MicroTileSums(target, s.width, add), steps)
@@ -125,14 +126,24 @@ class _Winograd:
         shape = MicroTileShape(s.mr, s.vectors, s.lanes, self.fused)
         layout = RowLayout(1, scattered=True, even=self.any_rows)
         offsets = (Ix(), Ix(s.row)) if self.any_rows else tuple([Ix(i * s.row) for i in range(s.mr)])
+        share = -(-s.nr * s.sums // -(-s.rows // s.mr))
         with f.loop(0, count, s.mr) as loop:
             row = loop.index
             a = RowPanel(image.view_at([row * s.row], (1,)), layout, offsets)
+            if s.prefetch_lines:
+                columns = replace(columns, next=f.divmod(row, s.mr)[0] * share + self.next_panel)
             c = replace(sums, memory=sums.memory.view_at([row * s.width], (1,)))
             if self.any_rows:
                 call_for_rows(f, shape, count - row, a, columns, c, steps)
             else:
                 call_micro_kernel(f, shape, a, columns, c, steps)
+
+    @property
+    def next_panel(self) -> int:
+        """Elements from one panel of weights to that which follows it in a group: the next features, or else channels,
+        or else point."""
+        s, (point, panel, *_) = self.s, static_shape(self.u.strides)
+        return panel if s.panels > 1 else s.sums * s.nr if s.sums < s.channels else point
 
     # ---- and back
 

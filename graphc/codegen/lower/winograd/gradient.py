@@ -173,19 +173,34 @@ class _WeightGrad:
         """
         f = self.f
         merged = self.epilogue.run_together(DENSE) if self.epilogue else None
-        if all(out.strides[1:] == DENSE for out in self.outs) and (merged or not self.epilogue):
-            outs = [f.reinterpret(out, (out.shape[0], out.shape[1] * KERNEL), (out.strides[0], 1)) for out in self.outs]
-            return vector_run(f, count * KERNEL, self.s.lanes, lambda at, lanes, mask: _apply(
-                f, merged, outs, [feature, channel * KERNEL + at], source(at, lanes, mask), mask))
-        with f.loop(0, count) as loop, f.loop(0, TAPS) as p, f.loop(0, TAPS) as q:
-            at = [feature, channel + loop.index, p.index, q.index]
-            _apply(f, self.epilogue, self.outs, at, source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None),
-                   None)
+        if not all(out.strides[1:] == DENSE for out in self.outs) or self.epilogue and not merged:
+            with f.loop(0, count) as loop, f.loop(0, TAPS) as p, f.loop(0, TAPS) as q:
+                at = [feature, channel + loop.index, p.index, q.index]
+                number = source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None)
+                _apply(f, self.epilogue, self.outs, at, number, None)
+            return
+        outs = [f.reinterpret(out, (out.shape[0], out.shape[1] * KERNEL), (out.strides[0], 1)) for out in self.outs]
+
+        def run(hint: str | None) -> None:
+            vector_run(f, count * KERNEL, self.s.lanes, lambda at, lanes, mask: _apply(
+                f, merged, outs, [feature, channel * KERNEL + at], source(at, lanes, mask), mask,
+                hint if mask is None else None))
+        if not self.streams(channel):
+            return run(None)
+        with f.if_(f.is_aligned(outs[0], self.s.lanes * self.s.dtype.itemsize)):
+            run("nontemporal")
+        with f.else_():
+            run(None)
+
+    def streams(self, channel: Ix) -> bool:
+        """Whether vectors of kernels, those from `channel` on, go past the caches: they all lie as the first one."""
+        steps = self.outs[0].strides[0], channel.divisor() * KERNEL
+        return self.s.stream and self.epilogue is None and all(step % self.s.lanes == 0 for step in steps)
 
 
 def _apply(f: LoopFunction, epilogue: Epilogue | None, outs: Sequence[View], at: list[Ix], value: Val,
-           mask: Val | None) -> None:
+           mask: Val | None, hint: str | None = None) -> None:
     """Lanes run along the last axis."""
     values = [value] if epilogue is None else epilogue(f, value, at, value.lanes, mask, len(at) - 1)
     for out, v in zip(outs, values, strict=True):
-        f.store(out, at, v, mask)
+        f.store(out, at, v, mask, hint)
