@@ -3,12 +3,7 @@ from __future__ import annotations
 
 from source import sources
 
-<<<<<<< HEAD
-PACKAGE = Path(__file__).resolve().parent.parent.parent / "graphc"
 BASE = ("errors", "given", "config", "contained", "once", "records")
-=======
-BASE = ("errors", "given", "config", "contained", "once")
->>>>>>> w-reader
 # folder or file: what it may import beside itself; what is not listed sees all
 MAY = {
     "records": (), "errors": ("records",), "extra": ("errors",), "given": ("errors",), "config": ("errors", "given", "records"), "contained": (),
@@ -65,5 +60,5 @@ def test_llvm_and_networkx_come_through_lazy():
 
 
 def test_dataclasses_compile_no_method_when_they_are_imported():
-    named = {file for file in FILES if "dataclasses.dataclass" in set(imports(tree(file)))}
+    named = {file for file, source in sources().items() if "dataclasses.dataclass" in source.imports}
     assert named == {"records.py"}, f"{named}: import dataclass from graphc.records, which costs a twentieth of the time"
