@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.ir.types import BY_NAME, DType, TensorType, f32
 from graphc.nn.parameter import Parameter
 from graphc.passes.block_weights import block_weight, largest_of_rows
 from graphc.passes.integer_weights import IntegerWeight, KeptWeight, reading
+from graphc.records import dataclass
 from graphc.weight_storage import ROW_INTEGERS, IntegerBlocks, Kind, Store, StoreByName, matches
 
 SHOWN = 8                                       # names in a message
