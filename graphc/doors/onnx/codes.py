@@ -15,8 +15,8 @@ from graphc.doors.onnx.known import Known
 from graphc.dsl.array import Array, emit
 from graphc.ir.graph import Value
 from graphc.ir.ops.activation import Relu
-from graphc.records import dataclass
 from graphc.ir.ops.shape import Reshape, Transpose
+from graphc.records import dataclass
 
 
 @dataclass(frozen=True, eq=False)
