@@ -248,6 +248,7 @@ class Compilation:
         self._tools = Tools(self.target, self.config, timed, Pipeline(self.config),
                             bool(self.config.verify or graph.dim_names), budget)
 
+    @contained
     def stage(self, kind: type[S]) -> S:
         """The stage of this class."""
         return next(stage for stage in compile_graph(self.graph, self._tools) if type(stage) is kind)

@@ -1,7 +1,9 @@
 """Values that are computed or loaded at their first use, and kept."""
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -36,8 +38,19 @@ held_by_forks(LOADING)
 def loaded(module: str, name: str = "") -> Any:
     """The module, imported at its first use; with `name`, what it defines under this name."""
     with LOADING:
+        known = module in sys.modules
         found = import_module(module)
+        if not known:
+            _count_as_old()
         return getattr(found, name) if name else found
+
+
+def _count_as_old() -> None:
+    """Moves all objects to the collector's oldest generation, where its next small collections do not visit them, nor
+    afterwards those that modules have defined. Not where somebody has frozen objects, whom this would thaw."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+        gc.unfreeze()
 
 
 class once_property(Generic[T]):

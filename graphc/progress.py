@@ -4,12 +4,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Generic, TextIO, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
-try:
-    from tqdm import tqdm
-except ImportError:                 # an extra: without it, plain lines
-    tqdm = None
+from graphc.once import loaded
 
 Batch = TypeVar("Batch")
 SECONDS_BETWEEN_LINES = 10.0
@@ -34,7 +31,8 @@ class Progress(Generic[Batch]):
         self.last = value
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._drawn() if tqdm is not None and self.file.isatty() else self._written()
+        bar = _bar_class() if self.file.isatty() else None
+        return self._drawn(bar) if bar is not None else self._written()
 
     @property
     def text(self) -> str:
@@ -42,9 +40,9 @@ class Progress(Generic[Batch]):
         rate = self.done * self.examples / max(time.perf_counter() - self._start, 1e-9)
         return f"loss {self.last:.4f}, {rate:.0f} {self.unit}/s"
 
-    def _drawn(self) -> Iterator[Batch]:
+    def _drawn(self, bar_class: Any) -> Iterator[Batch]:
         self._start = time.perf_counter()
-        with tqdm(total=self.total, desc=self.title, file=self.file, unit="step", mininterval=0.1) as bar:
+        with bar_class(total=self.total, desc=self.title, file=self.file, unit="step", mininterval=0.1) as bar:
             for batch in self.batches:
                 yield batch
                 self.done += 1
@@ -64,3 +62,12 @@ class Progress(Generic[Batch]):
     def _say(self) -> None:
         count = f"{self.done}/{self.total}" if self.total else str(self.done)
         print(f"{self.title}: {count} steps, {self.text}", file=self.file, flush=True)
+
+
+def _bar_class() -> Any:
+    """tqdm's; None without it, an extra. It is loaded for the first bar: that takes a third as long as all of graphc.
+    """
+    try:
+        return loaded("tqdm", "tqdm")
+    except ImportError:
+        return None

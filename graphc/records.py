@@ -3,8 +3,9 @@
 The standard library's writes the source text of up to six methods of each class, and compiles it when the class is
 made: a third of a millisecond. A first compile imports some 300 such classes and uses few of their methods. Here a
 class gets descriptors: the first look at `__init__`, `__eq__` or `__hash__` compiles it, and puts it in the
-descriptor's place. `fields`, `replace`, `field`, KW_ONLY and the rest of `dataclasses` work as with any dataclass;
-`order`, `slots` and InitVar are the standard library's alone.
+descriptor's place. Most classes have few objects, though, and the first ones are made without. `fields`, `replace`,
+`field`, KW_ONLY and the rest of `dataclasses` work as with any dataclass; `order`, `slots` and InitVar are the standard
+library's alone.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, FrozenInstanceError
+from functools import partial
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,9 @@ MADE_ANEW = _MadeAnew()
 KNOWN = {"__set": object.__setattr__, "__made_anew": MADE_ANEW}
 
 
+FEW = 8                         # objects of a class that take as long to make without a constructor as to compile one
+
+
 class _CompiledLater:
     """A method that `compiled(cls)` gives at the first look at it, on the class or on an object; then the class has the
     method itself."""
@@ -44,6 +49,38 @@ class _CompiledLater:
         return bound
 
 
+class _ConstructorLater(_CompiledLater):
+    """`__init__`: of the first few objects every field is set by name, of others by the compiled method."""
+
+    def __init__(self, cls: Any, compiled: Callable[[type], Method], assign: Method) -> None:
+        super().__init__(cls, compiled)
+        self.assign, self.left = assign, FEW
+
+    def __get__(self, instance: object, owner: type | None = None) -> Method:
+        if self.left <= 0 or not isinstance(instance, self.cls):       # inspect gives the class itself
+            return super().__get__(instance, owner)
+        self.left -= 1
+        return partial(self.fill, instance)
+
+    def fill(self, made: Any, /, *values: object, **named: object) -> None:
+        """What the compiled method does; where there is something to refuse, it is asked for its words."""
+        fields = dataclasses.fields(self.cls)
+        given = {**dict(zip([f.name for f in fields if not f.kw_only], values)), **named}
+        fits = len(given) == len(values) + len(named) and given.keys() <= {f.name for f in fields if f.init}
+        for f in fields:
+            if f.name not in given and f.default_factory is not MISSING:
+                given[f.name] = f.default_factory()
+            elif f.init:
+                fits = fits and given.setdefault(f.name, f.default) is not MISSING
+        if not fits:
+            return self.compiled(self.cls)(made, *values, **named)
+        for f in fields:
+            if f.name in given:
+                self.assign(made, f.name, given[f.name])
+        if hasattr(made, "__post_init__"):
+            made.__post_init__()
+
+
 def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, repr: bool = True) -> Any:
     """Decorator: the class with the methods of a dataclass, but for those that it defines itself."""
     if cls is None:
@@ -53,7 +90,8 @@ def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, rep
         own.pop("__hash__", None)       # Python's None for a class that defines `__eq__` is not the class's own word
     cls.__doc__ = cls.__doc__ or cls.__name__       # the standard library would write the constructor's signature
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
-    methods: dict[str, Any] = {"__init__": _CompiledLater(made, _frozen_init if frozen else _init)}
+    init = (_frozen_init, object.__setattr__) if frozen else (_init, setattr)
+    methods: dict[str, Any] = {"__init__": _ConstructorLater(made, *init)}
     if repr:
         methods["__repr__"] = _repr
     if eq:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from threading import Lock, get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import TensorType
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
-from graphc.profile import Profile
 from graphc.runtime.fork import renew_after_fork
 from graphc.nn.network import network_name
 from graphc.ranks import ALONE, Ranks
@@ -35,6 +34,9 @@ from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
 from graphc.training_graph import Recipe
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 Result = np.ndarray | dict[str, np.ndarray]
 TRIES = 3                           # of a step whose state others write meanwhile

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -34,11 +34,13 @@ from graphc.nn.module import Function, Module, as_module
 from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.product_types import training_compute
-from graphc.profile import Profile
 from graphc.ranks import ALONE, Ranks
 from graphc.shards import ShardedProgram, step_program
 from graphc.state import Model, Own, State
 from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 MOST_SHARDS = 1 << 16
 FIT = "fit/"                        # begins the names of what a checkpoint keeps of a run of `fit`

@@ -13,6 +13,7 @@ import numpy as np
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.jit import Loaded, load_cached
+from graphc.contained import contained
 from graphc.errors import InternalError
 from graphc.once import loaded as loaded_module
 from graphc.records import dataclass
@@ -57,6 +58,7 @@ class Native:
 
 
 @once
+@contained
 def native() -> Native:
     """The runtime, loaded at the first use."""
     target = runtime_target()

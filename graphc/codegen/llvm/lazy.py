@@ -8,7 +8,7 @@ from threading import RLock
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
-from graphc.once import LOADING, held_by_forks
+from graphc.once import LOADING, held_by_forks, loaded
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +20,7 @@ def llvm() -> ModuleType:
     """`llvmlite.binding`, with the native target initialised."""
     with LOADING:
         if not _ready:
-            binding = import_module("llvmlite.binding")
+            binding = loaded("llvmlite.binding")
             binding.initialize_native_target()
             binding.initialize_native_asmprinter()
             if lock := _lock(binding):
