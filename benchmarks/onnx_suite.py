@@ -42,7 +42,6 @@ REASONS: Mapping[str, str] = {
                                 "such numbers are: the suite rounds after each operator, graphc less often (of 192 "
                                 "results 22 to 39 are not those of f64, rounded; of the suite's 40 to 75)",
     "test_attention_4d_causal_fp16*": "as above",
-    "test_roialign_mode_max": "ONNX takes the largest of four weighted corners, not of what lies between them",
     "test_equal_string*": "strings", "test_*string*": "strings", "test_strnorm*": "strings",
     "test_ai_onnx_ml_label_encoder_tensor*": "strings",
     "test_regex*": "strings", "test_image_decoder*": "encoded images are decoded before a network sees them"}

@@ -15,7 +15,7 @@ from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import UNBOUNDED, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Compute, For, FunctionIR, If, Load, Parallel, ReturnIf, Statement, Store, While, bodies,
-    statements)
+    control)
 from graphc.codegen.loops.ops import MATH
 from graphc.ir.dims import typical
 
@@ -24,6 +24,7 @@ STEP_NS = 2e5                   # about the time between two polls
 COST_NS: dict[type[Statement], float] = {Load: 2.0, Store: 2.0, CheckIndex: 2.0, Compute: 1.0}
 CHECKED_NS = 20.0               # of an access that data decide: the cache may not have it
 MATH_NS = 20.0
+CONTROL = (Call, For, While, Parallel, If)
 
 
 class Looks:
@@ -45,6 +46,8 @@ class Looks:
         function."""
         leaves = False
         for place, s in enumerate(body):
+            if type(s) not in CONTROL:
+                continue
             ends = last and place == len(body) - 1
             if isinstance(s, Call) and self._leaving[s.callee] or isinstance(s, Parallel) and not _is_serial(s):
                 leaves = True
@@ -103,7 +106,7 @@ def _arguments(functions: Sequence[FunctionIR]) -> IndexFacts:
             if symbol in sites:
                 facts.limit(symbol, sites[symbol])
         known: dict[Ix, int] = {}
-        for s in statements(f.body):
+        for s in control(f.body):
             if isinstance(s, Call):
                 for symbol, ix in zip(s.callee.params, s.ints):
                     if symbol in counting:
@@ -115,7 +118,7 @@ def _counting(functions: Sequence[FunctionIR]) -> set[Sym]:
     """What numbers of trips depend on, also in functions that are called: most other integers are offsets in memory."""
     found: set[Sym] = set()
     for f in reversed(functions):
-        for s in statements(f.body):
+        for s in control(f.body):
             if isinstance(s, For):
                 _add_symbols((s.lo, s.hi), found)
             elif isinstance(s, (While, Parallel)):

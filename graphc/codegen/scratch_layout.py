@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.codegen.loops.loop_ir import Call, FunctionIR, Parallel, Root, statements
+from graphc.codegen.loops.loop_ir import Call, FunctionIR, Parallel, Root, control
 from graphc.ir.dims import Dim, largest, round_up
 from graphc.schedule.target import ALIGNMENT
 
@@ -43,7 +43,7 @@ def callers_first(functions: Sequence[FunctionIR]) -> list[FunctionIR]:
 
 def callees(f: FunctionIR) -> list[FunctionIR]:
     """The functions that `f` calls, each once, in order of first call."""
-    return list(dict.fromkeys(s.callee for s in statements(f.body) if type(s) is Call))
+    return list(dict.fromkeys(s.callee for s in control(f.body) if type(s) is Call))
 
 
 def _place(f: FunctionIR, base: Dim, offsets: dict[Root, Dim]) -> Dim:

@@ -135,6 +135,24 @@ def test_what_stays_in_floats():
     np.testing.assert_allclose(gc.compile(gc.from_onnx(model.proto(y)))(model.x), expect, atol=1e-4)
 
 
+@pytest.mark.parametrize("axis", (None, 1))
+@pytest.mark.parametrize("op", ("MatMul", "Gemm"))
+@pytest.mark.parametrize("zero", (3, 118, 250))
+def test_weights_alone(axis, op, zero):
+    """Bytes with a zero point times floats: no floats are made of them in a call."""
+    model, turned = Model(floats(3, 160)), op == "Gemm"
+    codes, scale, _ = weight_of(U8, (160, 120), axis)
+    zeros = np.full(np.shape(scale), zero, U8)
+    how = {"transB": 1} if turned else {}
+    weights = model.weights(codes.T.copy() if turned else codes, scale, zeros, axis=0 if turned else 1)
+    net = gc.from_onnx(model.proto(model.node(op, "x", weights, **how)))
+    numbers = (codes.astype(F) - zero) * scale
+    found, expect = gc.compile(net)(model.x), model.x.astype(np.float64) @ numbers
+    terms = np.abs(model.x).astype(np.float64) @ ((codes.astype(F) + zero) * scale)
+    assert np.all(np.abs(found - expect) <= 4e-7 * terms)
+    assert gc.plan(net, B=3).memory.arena < codes.nbytes
+
+
 def test_trained_scales_count():
     """Scales along an axis are parameters: what training makes of them is used by integers too."""
     model = Model(floats(3, 40))

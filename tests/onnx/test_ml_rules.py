@@ -90,11 +90,20 @@ def test_encoders_and_the_like():
     x = np.array([[1, 5, 7], [2, 5, 9]])
     same("LabelEncoder", {"x": x}, keys_int64s=[5, 7, 1], values_floats=[0.5, 0.7, 0.1], default_float=-1.0, opset=2)
     same("LabelEncoder", {"x": floats(3).round()}, keys_floats=[0.0, 1.0], values_int64s=[7, 8], default_int64=-5, opset=2)
+    same("OneHotEncoder", {"x": x}, cats_int64s=[5, 7, 1], zeros=1)
+    same("OneHotEncoder", {"x": x[:, :2]}, cats_int64s=[5, 2, 1], zeros=0)
     same("ArrayFeatureExtractor", {"x": floats(3, 4), "y": np.array([2, 0])}, constants=("y",))
     holes = floats(3, 4)
     holes[1, 2] = np.nan
     same("Imputer", {"x": holes}, imputed_value_floats=[0.5, 0.6, 0.7, 0.8], replaced_value_float=float("nan"))
     same("FeatureVectorizer", {"a": floats(3, 2), "b": floats(3, 1, seed=1)}, inputdimensions=[2, 1])
+
+
+def test_what_is_no_category():
+    x = np.array([[1, 5, 7]])
+    model = model_of("OneHotEncoder", {"x": x}, domain="ai.onnx.ml", cats_int64s=[5, 1], zeros=0)
+    with pytest.raises(gc.GraphError, match="index 2, which is out of range"):
+        in_graphc(model, {"x": x})
 
 
 def test_strings_are_refused_by_name():

@@ -320,5 +320,16 @@ def statements(body: Body) -> Iterator[Statement]:
             yield from statements(inner)
 
 
+def control(body: Body) -> Iterator[Statement]:
+    """Loops, branches and calls, also nested ones, in order: few among all statements."""
+    for s in body:
+        if type(s) is Call:
+            yield s
+        elif type(s) in _BODIES:
+            yield s
+            for inner in bodies(s):
+                yield from control(inner)
+
+
 _BODIES: dict[type[Statement], tuple[str, ...]] = {
     For: ("body",), Parallel: ("body",), If: ("then", "otherwise"), While: ("head", "body")}

@@ -39,6 +39,7 @@ class Reach(NamedTuple):
 class Reaches:
     """What is known of functions that are finished."""
     found: dict[tuple[FunctionIR, Root], Reach] = field(default_factory=dict)
+    parallel: dict[FunctionIR, bool] = field(default_factory=dict)      # which have parallel loops, or call such
 
     def of(self, f: FunctionIR, root: Root) -> Reach:
         """In terms of the integers that `f` is called with."""

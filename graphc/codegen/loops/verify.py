@@ -16,7 +16,7 @@ from graphc.codegen.loops.index import ELEMENTS, Ix, Sym, depends_on
 from graphc.codegen.loops.index_proofs import IndexFacts, at_least, at_most
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
-    ReturnIf, Stamp, Store, Val, View, While, bodies)
+    ReturnIf, Stamp, Store, Val, View, While, control)
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.loops.reach import End, Reaches, joined, substituted
@@ -226,7 +226,7 @@ def _parallel(c: Checker, s: Parallel) -> None:
 
 def _call(c: Checker, s: Call) -> None:
     c.use_index(*s.ints, *[v.start for v in s.views])
-    if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee.body):
+    if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee, c.reaches.parallel):
         raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop "
                             f"{c.tiles[-1].label!r}")
     for symbol, ix in zip(s.callee.params, s.ints):
@@ -290,9 +290,12 @@ class _CallReach:
         return f"{self.given.name}[{end.limits[0] if end.limits else '…'}]"
 
 
-def _has_parallel(statements: Body) -> bool:
-    return any(type(s) is Parallel and not _runs_once(s) or type(s) is Call and _has_parallel(s.callee.body)
-               or any(_has_parallel(inner) for inner in bodies(s)) for s in statements)
+def _has_parallel(f: FunctionIR, known: dict[FunctionIR, bool]) -> bool:
+    """`known`: of the functions that were asked about before."""
+    if f not in known:
+        known[f] = any(type(s) is Parallel and not _runs_once(s)
+                       or type(s) is Call and _has_parallel(s.callee, known) for s in control(f.body))
+    return known[f]
 
 
 def _check_index(c: Checker, s: CheckIndex) -> None:

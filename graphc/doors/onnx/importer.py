@@ -10,15 +10,7 @@ from graphc.doors.onnx.call import Call, Item, as_known, plain
 from graphc.doors.onnx.codes import Origins
 from graphc.doors.onnx.folding import folded
 from graphc.doors.onnx.graph import (
-    DEPTH,
-    FunctionKey,
-    GraphReader,
-    ModelFunction,
-    ModelGraph,
-    ModelNode,
-    Reference,
-    StoredTensor,
-)
+    DEPTH, FunctionKey, GraphReader, ModelFunction, ModelGraph, ModelNode, Reference, StoredTensor)
 from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import OnnxModel, element_type

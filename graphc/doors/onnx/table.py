@@ -10,7 +10,7 @@ from onnx import AttributeProto, FunctionProto, TensorProto, TypeProto, defs, he
 from graphc.doors.onnx.call import Item, type_of
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
-    attention, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml, norm,
+    attention, boxes, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml, norm,
     product, quantized, random, recurrent, reduce, sequence, shape, signal, training)
 from graphc.doors.onnx.rule import ImportRule, RuleFunction, rule_of
 from graphc.errors import InternalError
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call
 
 # modules with RULES
-PARTS = (attention, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml, norm,
-         product, quantized, random, recurrent, reduce, sequence, shape, signal, training)
+PARTS = (attention, boxes, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml,
+         norm, product, quantized, random, recurrent, reduce, sequence, shape, signal, training)
 
 
 def _merged(parts: Sequence[Mapping[str, RuleFunction]]) -> dict[str, RuleFunction]:

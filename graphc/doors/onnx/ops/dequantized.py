@@ -23,16 +23,19 @@ BIAS_APART = 1e-5                   # of a bias's scale from that of the sums, r
 
 def matmul(a: Array, b: Array, *, call: Call) -> Array:
     sums = _product_sums(a, b, call)
-    return gc.matmul(a, b) if sums is None else _floats(sums, call)
+    return _product(a, b, call) if sums is None else _floats(sums, call)
 
 
 def gemm(a: Array, b: Array, c: Array | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
          transB: int = 0, call: Call) -> Array:
     plain = alpha == 1 and (beta == 1 or c is None) and not transA
     sums = _product_sums(a, b, call, bool(transB)) if plain else None
-    if sums is None:
-        return product.gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
-    return _with_bias(sums, c, (), call)
+    if sums is not None:
+        return _with_bias(sums, c, (), call)
+    if plain:
+        y = _product(a, b, call, bool(transB))
+        return y if c is None else y + c
+    return product.gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
 
 
 def conv(x: Array, w: Array, bias: Array | None = None, *, auto_pad: str = "NOTSET", dilations: Sizes = None,
@@ -70,6 +73,25 @@ def _product_sums(a: Array, b: Array, call: Call, transposed: bool = False) -> I
     integers, zero = signed_weights(weights.integers, weights.zero, call)
     y = whole_product(data.integers, integers.T if transposed else integers, small_zero(data.zero, call), zero)
     return _scaled(y, data, weights, (), call)
+
+
+def _product(a: Array, b: Array, call: Call, transposed: bool = False) -> Array:
+    """Of numbers. Weights of bytes with a zero point are read as bytes around 0; what the zero point adds to all of a
+    column is the sum of a row of `a` times one number. In training, of the weights as they are."""
+    found = call.importer.origins.of(b)
+    wanted = (None, 0 if transposed else 1)
+    if (call.training or not isinstance(found, Codes) or found.zero is None or not found.lasting or b.ndim != 2
+        or a.ndim < 2 or found.integers.dtype not in (i8, u8) or found.axis not in wanted):
+        return gc.matmul(a, b.T if transposed else b)
+    integers, zero = found.integers, call.array(found.zero).astype(f32)
+    if integers.dtype is u8:
+        integers, zero = (integers ^ 128).astype(i8), zero - 128.0
+    scale = call.array(found.scale)
+    one = found.axis is None
+    scale, zero = (v.reshape(()) if one else v for v in (scale, zero))
+    weights = integers.astype(f32) * (scale.reshape((-1, 1)) if transposed and not one else scale)
+    y = gc.matmul(a, weights.T if transposed else weights)
+    return y - gc.sum(a, -1, keepdims=True) * (zero * scale)
 
 
 def _scaled(y: Array, data: Codes, weights: Codes, after: tuple[int, ...], call: Call) -> IntegerSums:

@@ -129,30 +129,6 @@ def grid_sample(x: Array, grid: Array, *, align_corners: int = 0, mode: str = "l
     return gc.grid_sample(x, grid, GRID_MODES.get(mode, mode), padding_mode, bool(align_corners))
 
 
-def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transformation_mode: str = "half_pixel",
-              mode: str = "avg", output_height: int = 1, output_width: int = 1, sampling_ratio: int = 0,
-              spatial_scale: float = 1.0) -> Array:
-    """Each box cut into cells, in each of which `sampling_ratio`² points are read between elements."""
-    if sampling_ratio <= 0 or mode != "avg":
-        raise Unsupported("mode max" if mode != "avg" else "a number of points that depends on the boxes")
-    shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
-    corners = rois * spatial_scale - shift
-    height, width = x.shape[2:]
-    places = []
-    for low, high, cells, size in ((1, 3, output_height, height), (0, 2, output_width, width)):
-        length = corners[:, high] - corners[:, low]
-        length = length if shift else gc.maximum(length, 1.0)
-        steps = (gc.arange(cells * sampling_ratio).astype(x.dtype) + 0.5) / (cells * sampling_ratio)
-        places.append(gc.expand_dims(corners[:, low], 1) + gc.expand_dims(length, 1) * steps)
-    y, x_at = places
-    shape = (y.shape[0], y.shape[1], x_at.shape[1])
-    y, x_at = gc.broadcast_to(gc.expand_dims(y, 2), shape), gc.broadcast_to(gc.expand_dims(x_at, 1), shape)
-    seen = (y >= -1.0) & (y <= float(height)) & (x_at >= -1.0) & (x_at <= float(width))
-    grid = gc.stack([x_at * 2.0 / max(width - 1, 1) - 1.0, y * 2.0 / max(height - 1, 1) - 1.0], 3)
-    read = gc.grid_sample(gc.take(x, batch_indices, 0), grid, "bilinear", "border", True)
-    return gc.avg_pool2d(gc.where(gc.expand_dims(seen, 1), read, 0.0), sampling_ratio)
-
-
 def col2im(x: Array, image_shape: Ints, block_shape: Ints, *, dilations: Sequence[int] | None = None,
            pads: Sequence[int] | None = None, strides: Sequence[int] | None = None) -> Array:
     """Windows, added up where they were."""
@@ -235,5 +211,5 @@ def _overlap(low: np.ndarray, high: np.ndarray, i: int, j: int) -> float:
 
 
 RULES: Mapping[str, Callable[..., Any]] = {
-    "Resize": resize, "GridSample": grid_sample, "RoiAlign": roi_align, "Col2Im": col2im, "DeformConv": deform_conv,
+    "Resize": resize, "GridSample": grid_sample, "Col2Im": col2im, "DeformConv": deform_conv,
     "NonMaxSuppression": non_max_suppression}

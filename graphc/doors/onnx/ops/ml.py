@@ -190,6 +190,21 @@ def label_encoder(x: Array, *, keys_floats: Floats = (), keys_int64s: Ints = (),
         usual, values.dtype)).array())
 
 
+def one_hot_encoder(x: Array, *, cats_int64s: Ints = (), cats_strings: Texts = (), zeros: int = 1) -> Array:
+    """1 where a number is a category. One that is none has zeros, or is an index out of range."""
+    if cats_strings:
+        raise Unsupported("categories that are strings")
+    if not cats_int64s:
+        raise GraphError("OneHotEncoder without categories")
+    wide = x.astype(gc.i64)
+    found = gc.expand_dims(wide, -1) == Known.of(np.asarray(cats_int64s, np.int64)).array()
+    if zeros:
+        return found.astype(gc.f32)
+    count = len(cats_int64s)
+    at = gc.where(gc.any(found, axis=-1), gc.argmax(found.astype(gc.i32), axis=-1), count)
+    return gc.take(Known.of(np.eye(count, dtype=np.float32)).array(), at, axis=0)
+
+
 def zip_map(x: Operand, *, classlabels_int64s: Ints = (), classlabels_strings: Texts = ()) -> Any:
     return x
 
@@ -199,4 +214,5 @@ RULES: Mapping[str, Callable[..., Any]] = {f"{ML}:{name}": rule for name, rule i
     ("LinearClassifier", linear_classifier), ("TreeEnsembleRegressor", tree_regressor),
     ("TreeEnsembleClassifier", tree_classifier), ("TreeEnsemble", tree_ensemble),
     ("ArrayFeatureExtractor", array_feature_extractor), ("Imputer", imputer),
-    ("FeatureVectorizer", feature_vectorizer), ("LabelEncoder", label_encoder), ("ZipMap", zip_map))}
+    ("FeatureVectorizer", feature_vectorizer), ("LabelEncoder", label_encoder), ("OneHotEncoder", one_hot_encoder),
+    ("ZipMap", zip_map))}

@@ -1,4 +1,4 @@
-"""Quantised operators of ONNX: a number is (q - zero point) scale. Sums are exact, in i32."""
+"""Quantised operators of ONNX: a number is (q - zero point) scale. IntegerSums are exact, in i32."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -144,7 +144,7 @@ def small_zero(value: Operand, call: Call) -> Array | None:
 
 
 def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None) -> Array:
-    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add. Sums
+    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add. IntegerSums
     of weights are computed once."""
     wide = max(a.ndim, b.ndim)
     y = gc.matmul(a, b, dtype=i32)
@@ -242,7 +242,7 @@ def qlinear_matmul(*operands: Operand, call: Call) -> Array:
 
 
 def _requantized(y: Array, scale: Array, y_scale: Array, y_zero: Array) -> Array:
-    """Sums of products brought to the scale of the result."""
+    """IntegerSums of products brought to the scale of the result."""
     factor = scale / y_scale.astype(f32)
     low, high = y_zero.dtype.range
     wide = gc.round(y.astype(f32) * factor) + y_zero.astype(f32)
