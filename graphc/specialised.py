@@ -78,19 +78,21 @@ class SpecialisedGraph(partial[Any], Shown):
 
     As a `partial` of the native entry, sizes that have come before are called from C to C: a call costs no Python.
     """
-    graph: Graph
-    static: bool
-    origin: Origin | None       # of what `gc.compile` made
-    why_not: str                # each size needs a program of its own; empty where that is not so
+    _entry: SizesEntry
 
-    def __new__(cls, graph: Graph, make: Callable[[Graph], Runnable], advice: str = "",
-                make_sized: Callable[[Graph, Mapping[str, Bounds]], SizedGraph] | None = None,
-                bounds: Mapping[str, Bounds] = MappingProxyType({})) -> SpecialisedGraph:
-        """`make`: the native code of a graph without named dimensions; `make_sized`: that for all sizes, in bounds;
-        `advice`: what to do where the sizes are not known yet; `bounds`: those that the user gave."""
+    def __new__(cls, graph: Graph, *given: object, **options: object) -> SpecialisedGraph:
+        """With the entry of which it is a `partial`."""
         entry = SizesEntry(len(graph.inputs), lambda *args, **named: called()(*args, **named))
         self = partial.__new__(cls, entry.call)
-        self._entry, called = entry, cast(Callable[[], Callable[..., Any]], WeakMethod(self._called))   # no cycle
+        called = cast(Callable[[], Callable[..., Any]], WeakMethod(self._called))       # no cycle
+        self._entry = entry
+        return self
+
+    def __init__(self, graph: Graph, make: Callable[[Graph], Runnable], advice: str = "",
+                 make_sized: Callable[[Graph, Mapping[str, Bounds]], SizedGraph] | None = None,
+                 bounds: Mapping[str, Bounds] = MappingProxyType({})):
+        """`make`: the native code of a graph without named dimensions; `make_sized`: that for all sizes, in bounds;
+        `advice`: what to do where the sizes are not known yet; `bounds`: those that the user gave."""
         self.graph, self._native, self._advice, self.static = graph, make, advice, not graph.dim_names
         self._make_sized, self._bounds, self._opened = None if self.static else make_sized, bounds, False
         self._sized: SizedGraph | None = None
@@ -99,8 +101,8 @@ class SpecialisedGraph(partial[Any], Shown):
         self._together: OrderedDict[Hashable, Runnable] = OrderedDict()      # by sizes, of the program for all
         self._by_shapes: dict[tuple[object, ...], Runnable] = {}
         self._last: Runnable | None = None
-        self.origin, self.why_not = None, ""
-        return self
+        self.origin: Origin | None = None       # of what `gc.compile` made
+        self.why_not = ""           # each size needs a program of its own; empty where that is not so
 
     def __repr__(self) -> str:
         sizes = "" if self.static else f", for each size of {', '.join(sorted(self.graph.dim_names))}"

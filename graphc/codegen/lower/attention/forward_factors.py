@@ -78,7 +78,7 @@ class ForwardRows(ForwardFactors):
         for i in range(together):
             scale = f.splat(f.load(self.scratch.scales, [first + i]), lanes)
             for n, place in enumerate(places):
-                where = [panel, first + i, place]
+                where: Sequence[Ix | int] = (panel, first + i, place)
                 before = f.load(self.scratch.sums, where, lanes)
                 total = loop.results[i * len(places) + n]
                 f.store(self.scratch.sums, where, multiply_add(f, before, scale, total, self.b.target.has_fma))
