@@ -6,10 +6,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakMethod
 
 import numpy as np
 
+from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
@@ -28,6 +30,7 @@ from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.quantisation_report import QuantisationReport
+from graphc.runtime.sizes_entry import SizesEntry
 from graphc.sized import SizedGraph
 from graphc.state import State
 
@@ -70,10 +73,22 @@ class Specialised(Generic[R]):
         return tuple(self._kept.values())
 
 
-class SpecialisedGraph(Shown):
+class SpecialisedGraph(partial[Any], Shown):
     """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come: one
     program for all sizes where the compiler can make it, else one for each. Without named dimensions there is one
-    program, made when it is first asked for."""
+    program, made when it is first asked for.
+
+    As a `partial` of the native entry, sizes that have come before are called from C to C: a call costs no Python.
+    """
+    _entry: SizesEntry
+
+    def __new__(cls, graph: Graph, *given: object, **options: object) -> SpecialisedGraph:
+        """With the entry of which it is a `partial`."""
+        entry = SizesEntry(len(graph.inputs), lambda *args, **named: called()(*args, **named))
+        self = partial.__new__(cls, entry.call)
+        called = cast(Callable[[], Callable[..., Any]], WeakMethod(self._called))       # no cycle
+        self._entry = entry
+        return self
 
     def __init__(self, graph: Graph, make: Callable[[Graph], Runnable], advice: str = "",
                  make_sized: Callable[[Graph, Mapping[str, Bounds]], SizedGraph] | None = None,
@@ -83,7 +98,8 @@ class SpecialisedGraph(Shown):
         self.graph, self._native, self._advice, self.static = graph, make, advice, not graph.dim_names
         self._make_sized, self._bounds, self._opened = None if self.static else make_sized, bounds, False
         self._sized: SizedGraph | None = None
-        self._apart: Specialised[Runnable] = Specialised(lambda **sizes: make(bind_graph(graph, sizes)))
+        apart = cast(Callable[[], Callable[..., Runnable]], WeakMethod(self._apart_at))
+        self._apart: Specialised[Runnable] = Specialised(lambda **sizes: apart()(**sizes))
         self._together: OrderedDict[Hashable, Runnable] = OrderedDict()      # by sizes, of the program for all
         self._by_shapes: dict[tuple[object, ...], Runnable] = {}
         self._last: Runnable | None = None
@@ -98,14 +114,8 @@ class SpecialisedGraph(Shown):
         """Without native code, which is made again, mostly from the disk cache."""
         return _unpickled, (print_graph(self.graph), self._native, self._advice, self._make_sized, dict(self._bounds))
 
-    def __call__(self, *args: np.ndarray, **named: Any) -> Any:
-        if not named:                                       # the short way of most calls
-            try:
-                self._last = run = self._by_shapes[tuple(map(SHAPE, args))]
-            except (AttributeError, KeyError):
-                pass
-            else:
-                return run(*args)
+    def _called(self, *args: Any, **named: Any) -> Any:
+        """A call for whose arrays the native entry keeps no program."""
         return self.serving(args, {k: v for k, v in named.items() if k != "out"})(*args, **named)
 
     def serving(self, args: Sequence[np.ndarray], named: Mapping[str, np.ndarray] = MappingProxyType({})) -> Runnable:
@@ -117,6 +127,10 @@ class SpecialisedGraph(Shown):
             run = None
         if run is None:
             return self.fitting({**self._by_name(args), **named})
+        return self._used(run)
+
+    def _used(self, run: Runnable) -> Runnable:
+        self._entry.forget()
         self._last = run
         return run
 
@@ -125,10 +139,8 @@ class SpecialisedGraph(Shown):
         sized = self.sized
         if sized is not None and sized.serves(sizes):
             make: Callable[[], Any] = partial(sized.at, **sizes)
-            self._last = recent(self._together, tuple(sizes.items()), make, KEPT_SIZES)
-        else:
-            self._last = self._apart.at(**sizes)
-        return self._last
+            return self._used(recent(self._together, tuple(sizes.items()), make, KEPT_SIZES))
+        return self._used(self._apart.at(**sizes))
 
     def fitting(self, arrays: Mapping[str, np.ndarray]) -> Runnable:
         """The native code for the sizes of these arrays. GraphError where one is missing or of another type."""
@@ -136,11 +148,22 @@ class SpecialisedGraph(Shown):
             return self.at()
         sizes = self._sizes(arrays)
         run = self.at(**sizes)
-        if tuple(sizes.items()) in self._together:
-            if len(self._by_shapes) >= KEPT_SIZES:
-                self._by_shapes.clear()
-            self._by_shapes[tuple(np.shape(arrays[v.name]) for v in self.graph.inputs)] = run
+        if len(self._by_shapes) >= KEPT_SIZES:
+            self._forget_shapes()
+        given = [arrays[v.name] for v in self.graph.inputs]
+        self._by_shapes[tuple(map(np.shape, given))] = run
+        if isinstance(run, CompiledGraph):
+            self._entry.keep(given, run.executable, run)
         return run
+
+    def _apart_at(self, **sizes: int) -> Runnable:
+        """A program made for these sizes alone. Of those before it one may go for it."""
+        self._forget_shapes()
+        return self._native(bind_graph(self.graph, sizes))
+
+    def _forget_shapes(self) -> None:
+        self._by_shapes.clear()
+        self._entry.clear()
 
     @property
     def sized(self) -> SizedGraph | None:
@@ -157,7 +180,7 @@ class SpecialisedGraph(Shown):
     @property
     def last(self) -> Runnable | None:
         """That for the sizes used last."""
-        return self._last
+        return cast(Runnable | None, self._entry.last) or self._last
 
     @property
     def kept(self) -> tuple[Runnable, ...]:
@@ -183,10 +206,10 @@ class SpecialisedGraph(Shown):
         """The native code for the sizes used last."""
         if self.static:
             return self.at()
-        if self._last is None:
+        if self.last is None:
             raise GraphError(f"the sizes of {', '.join(sorted(self.graph.dim_names))} are not known before the first "
                              f"call{self._advice}", user_loc())
-        return self._last
+        return self.last
 
     @property
     def memory(self) -> Memory | None:
@@ -229,7 +252,7 @@ class SpecialisedGraph(Shown):
         if missing:
             raise GraphError(f"{self.graph.name} needs {missing[0]!r}", user_loc())
         try:
-            given = [np.asarray(arrays[v.name]) for v in inputs]
+            given = [_as_array(arrays[v.name], f"argument {v.name!r} of {self.graph.name}") for v in inputs]
             types = [TensorType(dtype_of(a), a.shape) for a in given]
             sizes = solve_dims([(v.name, v.type, type) for v, type in zip(inputs, types)])
             found = {name: static_dim(size) for name, size in sizes.items()}
@@ -241,6 +264,13 @@ class SpecialisedGraph(Shown):
             return found
         except GraphError as error:
             raise error.at(user_loc()) from None
+
+
+def _as_array(value: object, what: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:      # rows of different lengths; what others' arrays raise
+        raise GraphError(f"{what} is no array: {error}") from error
 
 
 def _unpickled(text: str, make: Callable[[Graph], Runnable], advice: str,

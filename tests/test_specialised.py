@@ -11,7 +11,7 @@ import pytest
 import graphc as gc
 from graphc import nn, optim, profile, sized
 from graphc.errors import Unsized
-from graphc.specialised import KEPT_PROGRAMS, Specialised, SpecialisedGraph
+from graphc.specialised import KEPT_PROGRAMS, KEPT_SIZES, Specialised, SpecialisedGraph
 
 
 def test_each_set_of_sizes_is_made_once_and_the_last_are_kept():
@@ -138,3 +138,51 @@ def test_a_step_of_fixed_sizes_says_what_to_convert():
         with pytest.raises(gc.GraphError, match="must be f32.4, 3.*, got dtype float64; convert it: x.astype"):
             call(*arrays)
     assert made.profile(np.ones((4, 6), np.float32)[:, ::2], arrays[1], runs=1).rows
+
+
+def test_sizes_that_have_come_before_are_called_without_python(monkeypatch):
+    run = gc.compile(lambda x, y: gc.sum(x * y, axis=0), x=gc.f32["B", "C"], y=gc.f32["C"])
+    sizes = [(b, c) for b in range(1, 20) for c in (1, 3, 8)]
+    arrays = {s: (np.full(s, s[0], np.float32), np.ones(s[1], np.float32)) for s in sizes}
+    for _ in range(4):                      # of each the first calls go through Python
+        for pair in arrays.values():
+            run(*pair)
+    monkeypatch.setattr(SpecialisedGraph, "serving", None)
+    served = 0
+    for (b, c), pair in arrays.items():
+        try:
+            result, out = run(*pair), np.zeros(c, np.float32)
+        except TypeError:                   # others have its row
+            continue
+        served += 1
+        assert result.tolist() == [b * b] * c and run(*pair, out=out) is out and out.tolist() == [b * b] * c
+        assert run.last.sizes == {"B": b, "C": c}
+    assert served > len(sizes) // 2
+
+
+def test_nothing_but_arrays_of_known_shapes_is_taken_by_native_code():
+    run = gc.compile(total)
+    x = np.ones((5, 3), np.float32)
+    for _ in range(4):
+        assert run(x).tolist() == [5] * 3
+    assert run(x=x).tolist() == run(x[::1]).tolist() == run(np.ones((5, 6), np.float32)[:, ::2]).tolist() == [5] * 3
+    for wrong in ((), (x, x), (x.astype(np.int8),), (None,), ([[1, 2], [3]],), (x[0],)):
+        with pytest.raises(gc.GraphError):
+            run(*wrong)
+    assert run.last is run.at(B=5)
+
+
+def test_more_sizes_than_are_kept():
+    run = gc.compile(total)
+    for _ in range(2):
+        for size in range(1, KEPT_SIZES + 20):
+            assert run(np.ones((size, 3), np.float32)).tolist() == [size] * 3
+    assert len(run.kept) == KEPT_SIZES
+
+
+def test_a_program_goes_with_its_last_reference():
+    run = gc.compile(total)
+    run(np.ones((2, 3), np.float32))
+    there = weakref.ref(run)
+    del run
+    assert there() is None

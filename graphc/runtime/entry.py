@@ -100,23 +100,33 @@ def make_entry(descriptor: Descriptor, owner: SlowPath) -> Callable[..., Any]:
     GIL."""
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return owner.slow
-    new = ctypes.pythonapi.PyCFunction_NewEx
-    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
-    return new(ctypes.addressof(_method()), (descriptor.address, descriptor, owner), "graphc")
+    return bound_builtin(_method(), (descriptor.address, descriptor, owner))
 
 
-class _MethodDef(ctypes.Structure):
+class MethodDef(ctypes.Structure):
+    """CPython's PyMethodDef."""
     _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
                 ("doc", ctypes.c_char_p)]
 
+    @classmethod
+    def of(cls, function: int) -> MethodDef:
+        """Of the native function at this address, to be kept: it outlives every builtin made from it."""
+        method = cls(b"run", function, METH_FASTCALL | METH_KEYWORDS, b"Run the compiled function on arrays.")
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
+        return method
+
+
+def bound_builtin(method: MethodDef, itself: tuple[object, ...]) -> Callable[..., Any]:
+    """A builtin whose function gets the tuple `itself`, which it keeps alive, as `self`."""
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
+    return new(ctypes.addressof(method), itself, "graphc")
+
 
 @cache
-def _method() -> _MethodDef:
-    """The one method definition; it must outlive every builtin made from it."""
-    method = _MethodDef(b"run", native().address("gc_entry"), METH_FASTCALL | METH_KEYWORDS,
-                        b"Run the compiled function on arrays.")
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
-    return method
+def _method() -> MethodDef:
+    """The one method definition."""
+    return MethodDef.of(native().address("gc_entry"))
 
 
 def _specs(specs: tuple[ArraySpec, ...]) -> tuple[np.ndarray, list[object]]:

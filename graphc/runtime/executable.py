@@ -133,6 +133,11 @@ class Executable:
         return self.resident.state
 
     @property
+    def record(self) -> int:
+        """The address of the `EntryRecord` of its calls; `call` keeps it alive."""
+        return self._descriptor.address
+
+    @property
     def settled(self) -> bool:
         """Whether nobody ever writes the state."""
         return self.lock is None and not self.program.writes

@@ -22,8 +22,8 @@ class AttentionSchedule(Schedule):
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
     depend on how many there are beyond those that it sees. narrow: where the number of columns comes with the call, the
-    schedule of no more than fit into one of its blocks. brief: by micro-kernels of little code. ranking: the register
-    tiles among which one was chosen.
+    schedule of no more than fit into one of its blocks. brief: by micro-kernels of little code. by_rows: of one vector
+    of columns, whose sums are vectors of values. ranking: the register tiles among which one was chosen.
     """
     columns: int
     rows: int
@@ -40,6 +40,7 @@ class AttentionSchedule(Schedule):
     any_length: bool = False
     narrow: AttentionSchedule | None = None
     brief: bool = False
+    by_rows: bool = False
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -60,4 +61,5 @@ class AttentionSchedule(Schedule):
         where += ", far" if self.far else ""
         if self.narrow is not None:
             where += f", up to {self.narrow.columns} columns: tile {self.narrow.mr}×{self.narrow.nr}"
+            where += f", up to {self.narrow.narrow.columns}: by rows" if self.narrow.narrow is not None else ""
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{where})"

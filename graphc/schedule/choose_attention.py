@@ -27,7 +27,11 @@ EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multip
 def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
     q, k, v = p.ins[:3]
-    return _placed(p, _forward(q, k, v, p.core.op.causal, p.target))
+    s = _forward(q, k, v, p.core.op.causal, p.target)
+    few, reads_rows = s.narrow or s, p.core.op.factors is None and v.strides[-1] == 1
+    if isinstance(q.shape[-2], Poly) and reads_rows and few.vectors == 1:
+        s = replace(s, narrow=replace(few, narrow=replace(few, columns=few.lanes, by_rows=True)))
+    return _placed(p, s)
 
 
 def attention_grad_schedule(p: KernelProblem[AttentionGrad]) -> AttentionSchedule:

@@ -9,13 +9,14 @@ import pytest
 from graphc.compiler import Compilation
 from graphc.errors import InternalError
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Dim, ceil_div, size_name
 from graphc.ir.graph import Graph, Node
 from graphc.ir.parser import parse
 from graphc.ir.types import bool_, f32
 from graphc.memory.plan import Buffer, Place, Plan
 from graphc.memory.planner import plan_memory
 from graphc.memory.verify_plan import apart, verify_plan
-from graphc.schedule.target import AVX2
+from graphc.schedule.target import ALIGNMENT, AVX2
 
 
 def body(build, *types, name="body") -> Graph:
@@ -247,3 +248,27 @@ def test_places_apart_have_no_element_in_common():
         apart_ones += apart(*places) and max(elements[0]) > min(elements[1]) and max(elements[1]) > min(elements[0])
     assert apart_ones > 100
     assert apart(Place(buffer, f32, (4, 1), (3, 1), 0), Place(buffer, f32, (4, 2), (3, 1), 1))
+
+
+def test_ends_of_buffers_are_aligned():
+    """Buffers one behind the other, of images whose sizes come with the call. That the second ends, unaligned, where
+    the third begins at an aligned place takes a proof that is not found; of aligned ends it is."""
+    n, h, w = (size_name(name) for name in ("B", "H", "W"))
+    counts = n * ((h + 1) // 2) * ((w + 1) // 2) + 1, n * h * w, n * (h + 2) * (w + 2)
+
+    def build(b):
+        first, second, third = (b.cumsum(b.input(name, f32[count]), axis=0) for name, count in zip("xyz", counts))
+        return [b.cumsum(v, axis=0) for v in (first, second, third)]
+    plan = planned(build)
+    values = [out(plan, "cumsum", number) for number in range(3)]
+    ends = [ceil_div(v.type.nbytes, ALIGNMENT) * ALIGNMENT for v in values]
+
+    def at(*offsets: Dim) -> Plan:
+        spoilt = replace(plan, arena_bytes=offsets[-1] + ends[2])
+        buffers = [plan.places[v].buffer for v in values]
+        for v, buffer, offset in zip(values, buffers, offsets):
+            spoilt = moved(spoilt, v, buffer=replace(buffer, offset=offset))
+        return spoilt
+    verify_plan(at(0, ends[0], ends[1] + ends[2]))
+    with pytest.raises(InternalError, match="overlaps another buffer"):
+        verify_plan(at(0, ends[0], ends[1]))

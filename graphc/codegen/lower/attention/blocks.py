@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
@@ -90,6 +90,17 @@ def blocks_of(r: KernelRequest[AttentionSchedule, AttentionOp], f: LoopFunction,
     s, op = r.schedule, r.op
     serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
     return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, op.factors is not None)
+
+
+def fits_better(b: Blocks, narrow: AttentionSchedule) -> Val:
+    """Whether the columns fit into one block of `narrow`, and it computes fewer than the block's own schedule: register
+    tiles of one vector where those of more would be filled in part."""
+    f, s = b.f, b.s
+    few = f.le(f.value(b.columns), narrow.columns)
+    if s.vectors == narrow.vectors:
+        return few
+    filled = f.divmod(b.columns + as_ix(s.lanes - 1), s.lanes)[0]
+    return f.and_(few, f.gt(f.value(f.divmod(filled, s.vectors)[1]), 0))
 
 
 def matrix(f: LoopFunction, view: View, number: Ix, lead: Dims) -> View:

@@ -13,11 +13,13 @@ from math import inf, prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, in_groups, larger, matrix, store_rows, turn, turn_back,
-    whole_rows)
-from graphc.codegen.lower.attention.forward_factors import ForwardFactors, ForwardPairs, ForwardScratch
+    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, fits_better, in_groups, larger, matrix, store_rows, turn,
+    turn_back, whole_rows)
+from graphc.codegen.lower.attention.forward_factors import (
+    ForwardFactors, ForwardPairs, ForwardRows, ForwardScratch)
 from graphc.codegen.lower.attention.mask import Mask, lowest
 from graphc.codegen.lower.attention.powers import LN2, exp2
+from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.ops.attention import MASKED, Attention
@@ -25,20 +27,25 @@ from graphc.ir.dims import Dim, Dims, static_dim
 from graphc.ir.types import i32
 from graphc.records import dataclass
 from graphc.schedule.attention_schedule import AttentionSchedule
+from graphc.schedule.contraction_schedule import round_up
 
 def lower_attention(r: KernelRequest[AttentionSchedule, Attention]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
     f, ins, outs = function(r)
-    b = blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2])
-    narrow = r.schedule.narrow
+    _regimes(r, blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2]), ins, outs)
+    return f
+
+
+def _regimes(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: Sequence[View],
+             outs: Sequence[View]) -> None:
+    """By the schedule that suits the number of columns."""
+    f, narrow = b.f, b.s.narrow
     if narrow is None:
-        _attention(r, b, ins, outs)
-        return f
-    with f.if_(f.le(f.value(b.columns), narrow.columns)):
-        _attention(r, replace(b, s=narrow), ins, outs)
+        return _attention(r, b, ins, outs)
+    with f.if_(fits_better(b, narrow)):
+        _regimes(r, replace(b, s=narrow), ins, outs)
     with f.else_():
         _attention(r, b, ins, outs)
-    return f
 
 
 def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: Sequence[View],
@@ -50,7 +57,8 @@ def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: S
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
         head = _head(b, number, lead, ins, (out, lse))
-        _ForwardBlock(b, r.op.factor(q.shape) / LN2, head, block * s.columns).run()
+        kind = _BlockOfRows if s.by_rows else _ForwardBlock
+        kind(b, r.op.factor(q.shape) / LN2, head, block * s.columns).run()
 
 
 @dataclass(frozen=True)
@@ -92,13 +100,16 @@ class _ForwardBlock:
         self.least, self.unseen = (MASKED, MASKED) if hides else (lowest(b.dtype), -inf)
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
         self.features, self.values = static_dim(self.q.shape[1]), static_dim(self.v.shape[1])
-        self.queries = b.panel_scratch("queries", self.features)
-        self.sums = b.panel_scratch("sums", self.values)
+        self.queries, self.sums = b.panel_scratch("queries", self.features), self._sums()
         self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
         self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
-        factors = ForwardPairs if b.in_pairs else ForwardFactors
+        factors = ForwardRows if b.s.by_rows else ForwardPairs if b.in_pairs else ForwardFactors
         self.factors = factors(b, self.k, self.v, ForwardScratch(self.queries, self.sums, self.scores, self.scales))
+
+    def _sums(self) -> View:
+        """[panel][value][query]"""
+        return self.b.panel_scratch("sums", self.values)
 
     def run(self) -> None:
         b, f = self.b, self.f
@@ -111,9 +122,8 @@ class _ForwardBlock:
         turn(b, *queries, self.features, self.queries, self.factor, b.panels_made(self.first))
         self.factors.of_queries(b.panels_made(self.first))
         self._start()
-        limit = f.min_(b.rows, self.first + b.s.columns) if b.causal else as_ix(b.rows)
         panels = b.panels_from(self.first)
-        with f.loop(0, limit, b.s.rows) as blocks:
+        with f.loop(0, self._seen(), b.s.rows) as blocks:
             self.factors.of_keys(blocks.index)
             with f.loop(self._first_panel(blocks.index), panels) as loop:
                 if b.s.far:
@@ -124,6 +134,10 @@ class _ForwardBlock:
             self._finish(loop.index, *results)
         if rows is not None and not in_place[1]:
             store_rows(b, rows, self.first, self.out)
+
+    def _seen(self) -> Ix:
+        """Keys that a query of the block sees, at most."""
+        return self.f.min_(self.b.rows, self.first + self.b.s.columns) if self.b.causal else as_ix(self.b.rows)
 
     def _start(self) -> None:
         f, s = self.f, self.b.s
@@ -209,8 +223,15 @@ class _ForwardBlock:
         return f.add(*totals)
 
     def _finish(self, panel: Ix, target: View, first: Ix) -> None:
-        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored. A
-        query from which a bool mask hides all gets 0."""
+        """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored."""
+        f, lanes = self.f, self.b.s.lanes
+        self._shares(panel)
+        turn_back(self.b, self.sums, panel, self.values, target, first,
+                  lambda i: f.splat(f.load(self.scales, [i]), lanes))
+
+    def _shares(self, panel: Ix) -> None:
+        """1 divided by the totals, as `scales`; the logsumexp is stored. A query from which a bool mask hides all gets
+        0."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         tops, totals = ([f.load(x, [panel, u], s.lanes) for u in places] for x in (self.top, self.total))
@@ -221,11 +242,35 @@ class _ForwardBlock:
             logs = [f.select(seen, x, f.const(MASKED, self.b.dtype, s.lanes)) for seen, x in zip(sees, logs)]
         for u, share in zip(places, shares):
             f.store(self.scales, [u], share)
-        turn_back(self.b, self.sums, panel, self.values, target, first,
-                  lambda i: f.splat(f.load(self.scales, [i]), s.lanes))
         for u, value in zip(places, logs):
             query = self.first + panel * s.nr + u
             f.store(self.lse, [query], value, f.tail_mask(self.b.columns - query, s.lanes))
+
+
+class _BlockOfRows(_ForwardBlock):
+    """Of no more queries than a vector has lanes: sums of values lie as the results do, so that nothing is turned back
+    and no lane stands for a query that is not there. They are the same sums in the same order."""
+
+    def _sums(self) -> View:
+        """[panel][query][value]"""
+        s = self.b.s
+        return self.f.scratch("row_sums", self.b.dtype, (self.b.panels, s.nr, round_up(self.values, s.lanes)))
+
+    def run(self) -> None:
+        b, f = self.b, self.f
+        rows = None if whole_rows(b, self.q) else b.matrix_scratch("rows", self.features)
+        if rows is not None:
+            copy_rows(b, self.q, self.first, rows)
+        turn(b, *((self.q, self.first) if rows is None else (rows, Ix())), self.features, self.queries, self.factor,
+             b.panels)
+        self._start()
+        with f.loop(0, self._seen(), b.s.rows) as blocks:
+            self._panel(blocks.index, Ix())
+        self._shares(Ix())
+        with f.loop(0, f.min_(b.s.columns, b.columns - self.first)) as loop:
+            query, share = loop.index, f.splat(f.load(self.scales, [loop.index]), b.s.lanes)
+            vector_run(f, Ix(self.values), b.s.lanes, lambda j, n, mask: f.store(
+                self.out, [self.first + query, j], f.mul(f.load(self.sums, [0, query, j], n, mask), share), mask))
 
 
 def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) -> None:

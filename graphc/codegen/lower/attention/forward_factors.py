@@ -1,12 +1,14 @@
 """How the factors of attention's two products reach the micro-kernel: as they are, or as pairs of bf16."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
 from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
 
@@ -42,6 +44,44 @@ class ForwardFactors:
         turned = self.b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
         product(self.b, RowRange(turned.view_at([0, key]), as_ix(self.v.shape[1])), self.scratch.scores, count,
                 sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
+
+
+CHAINS = 8              # sums at once, at least: two units wait four cycles for each
+
+
+class ForwardRows(ForwardFactors):
+    """Sums of values by rows: a vector is of values, a factor one query's probability. `sums`: [panel][query][value]"""
+
+    def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
+        """Several queries at once, of which the last may be none."""
+        lanes, width = self.b.s.lanes, static_dim(self.v.shape[1])
+        places = range(0, width, lanes)
+        together = 1
+        while together * len(places) < CHAINS and together < lanes:
+            together *= 2
+        f, queries = self.b.f, self.b.f.min_(self.b.columns, lanes)
+        with f.loop(0, f.divmod(queries + (together - 1), together)[0]) as groups:
+            for start in range(0, len(places), CHAINS):
+                self._add(key, count, [panel, groups.index * together], places[start:start + CHAINS], together)
+
+    def _add(self, key: Ix, count: Ix, at: list[Ix], places: Sequence[int], together: int) -> None:
+        """For `together` queries from panel and row `at` on, the values at `places`."""
+        f, lanes, (panel, first) = self.b.f, self.b.s.lanes, at
+        masks = [f.tail_mask(static_dim(self.v.shape[1]) - place, lanes) for place in places]
+        zero = f.const(0, self.b.dtype, lanes)
+        with f.loop(0, count, carry=[zero] * (together * len(places))) as loop:
+            values = [f.load(self.v, [key + loop.index, place], lanes, mask) for place, mask in zip(places, masks)]
+            factors = [f.splat(f.load(self.scratch.scores, [loop.index, first + i]), lanes) for i in range(together)]
+            terms = [(factor, value) for factor in factors for value in values]
+            loop.next(*(multiply_add(f, value, factor, total, self.b.target.has_fma)
+                        for (factor, value), total in zip(terms, loop.carried)))
+        for i in range(together):
+            scale = f.splat(f.load(self.scratch.scales, [first + i]), lanes)
+            for n, place in enumerate(places):
+                where: Sequence[Ix | int] = (panel, first + i, place)
+                before = f.load(self.scratch.sums, where, lanes)
+                total = loop.results[i * len(places) + n]
+                f.store(self.scratch.sums, where, multiply_add(f, before, scale, total, self.b.target.has_fma))
 
 
 class ForwardPairs(ForwardFactors):

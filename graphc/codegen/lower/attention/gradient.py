@@ -17,7 +17,7 @@ from math import prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, Steps, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, store_rows, turn, turn_back)
+    Blocks, Steps, blocks_of, copy_rows, fetch_ahead, fits_better, in_groups, matrix, store_rows, turn, turn_back)
 from graphc.codegen.lower.attention.gradient_factors import (
     GradientFactors, GradientPairs, GradientScratch, QueryBlock)
 from graphc.codegen.lower.attention.powers import LN2, exp2
@@ -49,7 +49,7 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule, AttentionGrad]) -> 
     if s.narrow is None:
         _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
         return f
-    with f.if_(f.le(f.value(b.columns), s.narrow.columns)):
+    with f.if_(fits_better(b, s.narrow)):
         _gradients(replace(b, s=s.narrow), op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
     with f.else_():
         _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
