@@ -166,7 +166,8 @@ def _children(pid: int) -> list[int]:
 class Contest:
     """Engines of one number of threads. `folder` is for files between the processes, whose weights the `maker`
     writes; `places` says where engines come from that are not modules of this checkout by their own name; `settled`
-    says of the times so far whether more turns would tell nothing new.
+    says of the times so far whether more turns would tell nothing new; `computing`: times are those that the process
+    computes, not those that pass.
     """
     engines: Sequence[str]
     threads: int
@@ -176,6 +177,7 @@ class Contest:
     turn_seconds: float = TURN_SECONDS
     places: Mapping[str, Place] = field(default_factory=dict)
     maker: str = "torch"
+    computing: bool = False
     settled: Callable[[Mapping[str, Figures]], bool] = lambda figures: False
     hosts: dict[str, Host] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -223,7 +225,8 @@ class Contest:
         return figures
 
     def _request(self, workload: Workload) -> dict:
-        return {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads}
+        return {"workload": asdict(workload), "folder": str(self.folder), "threads": self.threads,
+                "computing": self.computing}
 
     def _prepare(self, workload: Workload, request: dict) -> None:
         host = self.hosts[self.maker]

@@ -92,6 +92,8 @@ class Opened:
     def __init__(self, engine, request: dict):
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
         case = _case(request)
+        # of one thread: what others do on the machine meanwhile does not count
+        self.clock = time.process_time if request["computing"] else time.perf_counter
         case.batches, case.weights
         before = memory("VmRSS")
         reset_peak()
@@ -145,10 +147,10 @@ class Opened:
         order = [batches[(self.number + i) % len(batches)] for i in range(min(count, len(batches)))]
         self.number += count
         turns = [order[i % len(order)] for i in range(count)]
-        start = time.perf_counter()
+        start = self.clock()
         for batch in turns:
             run(*batch)
-        return (time.perf_counter() - start) / count
+        return (self.clock() - start) / count
 
     def _warm(self) -> None:
         """The caches are this engine's again, its threads awake."""

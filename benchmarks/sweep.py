@@ -117,7 +117,7 @@ class Measuring:
         self.folder = tempfile.TemporaryDirectory()
         self.machine = Machine(threads)
         self.contest = Contest(engines, threads, Path(self.folder.name), seconds=SECONDS, turns=TURNS,
-                               turn_seconds=TURN_SECONDS, maker="graphc", settled=is_settled)
+                               turn_seconds=TURN_SECONDS, maker="graphc", settled=is_settled, computing=threads == 1)
 
     def __enter__(self) -> Measuring:
         self.start()

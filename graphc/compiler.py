@@ -201,7 +201,7 @@ def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
     """The plan of kernels in their final order. Storage orders are those of the graphs `before`; others may
     `stand` for their values."""
     orders = {w: order for graph in ((before or fused).main, fused.prepare) if graph
-              for v, order in storage_orders(graph).items() for w in (v, *stand.get(v, ()))}
+              for v, order in storage_orders(graph, tools.target).items() for w in (v, *stand.get(v, ()))}
     return tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders)
 
 

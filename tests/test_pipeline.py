@@ -84,7 +84,7 @@ def test_a_plan_is_a_value_of_its_graphs():
     """Planning twice gives equal texts, and the first plan is what it was: nothing is shared that the second
     changes."""
     fused = Compilation(network(), AVX2).stage(FusedGraphs)
-    orders = {**storage_orders(fused.main), **(storage_orders(fused.prepare) if fused.prepare else {})}
+    orders = {**storage_orders(fused.main, AVX2), **(storage_orders(fused.prepare, AVX2) if fused.prepare else {})}
     first = plan_memory(fused.main, AVX2, fused.prepare, orders)
     text, packed = first.text(), dict(first.packed.buffers)
     second = plan_memory(fused.main, AVX2, fused.prepare, orders)

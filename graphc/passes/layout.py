@@ -1,21 +1,29 @@
 """Chooses the storage order of images: channels last for the images of convolutions and pooling, and for values
-computed with these elementwise."""
+computed with these elementwise; channels first where convolutions of few channels take fewer cycles so."""
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import inf
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, regions, users
-from graphc.ir.image import channels_last
+from graphc.ir.image import CHANNEL_AXIS, channels_last
 from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.ops.control import Cond, WhileLoop
 from graphc.ir.ops.elementwise import COPY
-from graphc.ir.ops.fused import Fused, members
+from graphc.ir.ops.fused import Fused, core_of, members
 from graphc.ir.ops.shape import Pad, Transpose
 from graphc.ir.ops.window import Pooling
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
+from graphc.schedule.choose import schedule_node
+from graphc.schedule.choose_contraction import form_cycles
+from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.kernel_families import CONTRACTIONS
+from graphc.schedule.target import Target
+from graphc.schedule.view import ViewType, contiguous_strides
 
 Order = tuple[int, ...]
 # Bodies whose results have the layout of the node's results, and the first such result of the node. Slots of a scan are
@@ -33,7 +41,7 @@ class ArrangeImages(Pass):
 
     def run(self, graph: Graph) -> Graph:
         pooling = [node for node in graph.nodes if isinstance(node.op, Pooling)]
-        foreign = {v for node in pooling for v in _images(node) if v.node is None or v.node.op.is_view}
+        foreign = {v for node in pooling for v in _images(node) if _is_foreign(v)}
         if not foreign:
             return graph
         w = Rewriter(graph)
@@ -50,16 +58,19 @@ class ArrangeImages(Pass):
         return w.done()
 
 
-def storage_orders(graph: Graph) -> dict[Value, Order]:
+def storage_orders(graph: Graph, target: Target) -> dict[Value, Order]:
     """The storage order of every value that is not stored row-major. Needs fused nodes; looks into loop bodies too.
 
     Results of attention lie as the transpose that reads them does. An image is whatever an image operator reads or
     writes, and every value of the same shape that a nest computes from an image or along with one: then no nest mixes
     orders, and no transposes are needed inside a network. Arguments and results of the graph keep the order that their
     owner gives them.
+
+    Channels come last where they fill vectors. Where all images that are tied so have fewer, the schedules of their
+    convolutions say for which order they take fewer cycles.
     """
     orders: dict[Value, Order] = {}
-    _collect(graph, orders)
+    _collect(graph, orders, target)
     return orders
 
 
@@ -78,24 +89,76 @@ def _turned_results(graph: Graph) -> dict[Value, Order]:
     return found
 
 
-def _collect(graph: Graph, orders: dict[Value, Order], images: Sequence[Value] = ()) -> None:
+def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: Sequence[Value] = ()) -> None:
     """Adds the orders of the graph's values; `images` are those that lie channels last because the graph around says
     so."""
     orders.update(_turned_results(graph))
     todo = [*images, *(v for node in graph.nodes for v in _images(node))]
     neighbours = _neighbours(graph, {v.type.rank for v in todo})
-    while todo:
-        v = todo.pop()
-        if v not in orders:
-            orders[v] = channels_last(v.type.rank)
-            todo += neighbours.get(v, ())
+    narrow: list[list[Value]] = []
+    for first in reversed(todo):
+        tied = _tied(first, neighbours, orders)
+        orders.update((v, channels_last(v.type.rank)) for v in tied)
+        if tied and not set(images).intersection(tied) and all(_is_narrow(v, target) for v in tied):
+            narrow.append(tied)
+    for tied in narrow:
+        if _is_cheaper_by_rows(tied, graph, orders, target):
+            for v in tied:
+                del orders[v]
     for node in graph.nodes:
         if not isinstance(node.op, Fused):
             for name, region in regions(node.op):
                 first = GIVEN_ON.get((type(node.op), name), len(node.outputs))
                 given = zip(region.outputs, node.outputs[first:])
-                _collect(region, orders,
+                _collect(region, orders, target,
                          [v for v, outer in given if orders.get(outer) == channels_last(outer.type.rank)])
+
+
+def _tied(first: Value, neighbours: Mapping[Value, list[Value]], orders: Mapping[Value, Order]) -> list[Value]:
+    """The values that have to lie as `first` does, and have no order yet."""
+    todo, found = [first], []
+    while todo:
+        v = todo.pop()
+        if v not in orders and v not in found:
+            found.append(v)
+            todo += neighbours.get(v, ())
+    return found
+
+
+def _is_narrow(v: Value, target: Target) -> bool:
+    """Whether the channels of a pixel do not fill a vector."""
+    sizes = v.type.shape
+    return all(isinstance(n, int) for n in sizes) and typical(sizes[CHANNEL_AXIS]) < target.lanes(v.type.dtype.itemsize)
+
+
+def _is_cheaper_by_rows(tied: Sequence[Value], graph: Graph, orders: Mapping[Value, Order], target: Target) -> bool:
+    """Whether the convolutions that read or write the values take fewer cycles where these lie row-major; what is then
+    not turned for the graph's owner counts too."""
+    group = set(tied)
+    nodes = [n for n in graph.nodes if group.intersection((*n.inputs, *n.outputs)) and group.intersection(_images(n))]
+    if all(map(_is_foreign, tied)) or not all(isinstance(core_of(n).op, CONTRACTIONS) for n in nodes):
+        return False
+    by_channels = [_cycles(n, orders, target) for n in nodes]
+    by_rows = [_cycles(n, {v: o for v, o in orders.items() if v not in group}, target) for n in nodes]
+    machine, turned = target.machine, [v for v in graph.results if v in group]
+    moved = sum(typical(v.type.size) * machine.transpose_cycles + machine.handover_cycles for v in turned)
+    return sum(by_rows) < sum(by_channels) + moved / machine.planned_cores
+
+
+def _cycles(node: Node, orders: Mapping[Value, Order], target: Target) -> float:
+    """What a convolution takes whose operands lie so; infinite where its schedule has no candidates with costs."""
+    def views(values: Sequence[Value]) -> list[ViewType]:
+        return [ViewType(v.type.dtype, v.type.shape,
+                         contiguous_strides(v.type.shape, None if _is_foreign(v) else orders.get(v)))
+                for v in values]
+    schedule = schedule_node(node, views(node.inputs), views(node.outputs), target)
+    cycles = form_cycles(schedule, target) if isinstance(schedule, ContractionSchedule) else None
+    return inf if cycles is None else cycles
+
+
+def _is_foreign(v: Value) -> bool:
+    """Whether this program does not choose the order of an image: arguments, views of other shapes."""
+    return v.node is None or v.node.op.is_view
 
 
 def _images(node: Node) -> Iterator[Value]:

@@ -66,9 +66,9 @@ def contraction_schedule(
         form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
         return _placed(form, phases, dtype, _prepacked(form, phases, context.free))
     straight = of_form(False)
-    if turned_axes(c, (a, b), lanes, invariant) == [None, None] or _form_cycles(straight, target) is None:
+    if turned_axes(c, (a, b), lanes, invariant) == [None, None] or form_cycles(straight, target) is None:
         return straight
-    return min((straight, of_form(True)), key=lambda s: _form_cycles(s, target) or inf)
+    return min((straight, of_form(True)), key=lambda s: form_cycles(s, target) or inf)
 
 
 def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
@@ -76,7 +76,7 @@ def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
     return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
 
 
-def _form_cycles(s: ContractionSchedule, target: Target) -> float | None:
+def form_cycles(s: ContractionSchedule, target: Target) -> float | None:
     """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open."""
     machine = target.machine
     if any(phase.ranking is None for phase in s.phases) or any(p.is_open for p in s.form.phases):

@@ -167,15 +167,20 @@ class TileCost:
             SHORT_RUN_LOSS if narrow else 1,
         )
         loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
-        straight = (
-            problem.packing is ColumnPacking.PANELS
-            or problem.packing is ColumnPacking.RUNS
-            and problem.n_sizes[-1] >= problem.context.lanes
-        )
-        return ("load b", loads), (
-            "pack b",
-            self._pack(1, mode, self.columns, size, self._copy if straight else self.machine.transpose_cycles),
-        )
+        return ("load b", loads), ("pack b", self._pack(1, mode, self.columns, size, self._column_cycles))
+
+    @property
+    def _column_cycles(self) -> float:
+        """Cycles for an element of a column that is packed. Of runs whose elements lie apart each is loaded on its own,
+        but for those of which a shuffle takes every second one, and comes from L2 where it is in a line of its own.
+        """
+        problem, machine = self.problem, self.machine
+        step = abs(problem.p.b.strides[problem.p.n[-1]])
+        if problem.packing is ColumnPacking.RUNS and step > 2:
+            apart = step * problem.context.itemsize >= LINE_BYTES
+            return machine.scalar_element_cycles + apart * LINE_BYTES / machine.l2_bytes_per_cycle
+        runs = problem.packing is ColumnPacking.RUNS and problem.n_sizes[-1] >= problem.context.lanes
+        return self._copy if runs or problem.packing is ColumnPacking.PANELS else machine.transpose_cycles
 
     def _share(self) -> float:
         """Of all work, the busiest core's."""

@@ -5,6 +5,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
 from graphc.passes.layout import ArrangeImages, storage_orders
+from graphc.schedule.target import AVX2, AVX512
 
 POOL = {"kernel": (2, 2), "stride": (2, 2)}
 
@@ -25,7 +26,7 @@ graph graph(x: f32[2, 8, 4, 4], flat: f32[2, 32]) {
   %5 = max_pool2d(%2) {kernel=(2, 2), stride=(2, 2)} : f32[2, 8, 2, 2]
   return (%4, %5)
 }"""
-    orders = storage_orders(after)
+    orders = storage_orders(after, AVX2)
     assert all(orders[v] == (0, 2, 3, 1) for node in after.nodes[2:] for v in node.outputs)
 
 
@@ -46,7 +47,7 @@ def attended(build):
     b = Builder()
     out, lse = b.attention(*(b.input(n, f32[2, 6, 16, 8]) for n in "qkv"))
     outputs = build(b, out, lse)
-    return storage_orders(b.finish(outputs, ("",) * len(outputs))).get(out)
+    return storage_orders(b.finish(outputs, ("",) * len(outputs)), AVX2).get(out)
 
 
 def side_by_side(b, out):
@@ -60,3 +61,25 @@ def test_heads_are_stored_side_by_side_where_they_are_read_so():
     for other in (lambda b, out: b.exp(out), lambda b, out: out, lambda b, out: b.transpose(out, perm=(0, 1, 3, 2))):
         assert attended(lambda b, out, lse: [side_by_side(b, out), other(b, out)]) is None
     assert attended(lambda b, out, lse: [b.transpose(out, perm=(0, 1, 3, 2))]) is None
+
+
+def gradient_towards(channels: int, size: int = 32):
+    """The storage order of the gradient with respect to an image of so many channels of a convolution's."""
+    b = Builder()
+    dy = b.input("dy", f32[2, 64, size, size])
+    dx = b.conv2d_input_grad(b.input("w", f32[64, channels, 3, 3]), dy, x_shape=(2, channels, size, size),
+                             stride=(1, 1), padding=((1, 1), (1, 1)))
+    return [storage_orders(b.finish([dx]), target).get(dx) for target in (AVX2, AVX512)]
+
+
+def test_images_of_few_channels_lie_as_convolutions_compute_them_fastest():
+    """Vectors along a row of pixels are full where those along three channels are not."""
+    assert gradient_towards(3) == [None, None]
+    assert gradient_towards(64) == [(0, 2, 3, 1)] * 2
+    assert gradient_towards(8) == [(0, 2, 3, 1), None]          # a vector of AVX2 has eight
+
+
+def test_images_of_few_channels_that_pooling_reads_lie_as_pooling_wants_them():
+    b = Builder()
+    y = b.exp(b.conv2d(b.input("x", f32[2, 64, 32, 32]), b.input("w", f32[3, 64, 3, 3])))
+    assert storage_orders(b.finish([b.avg_pool2d(y, **POOL)]), AVX512)[y] == (0, 2, 3, 1)

@@ -109,7 +109,7 @@ def test_images_read_side_by_side_lie_a_line_further_apart(channels, step):
     x, w = b.exp(b.input("x", f32[2, channels, 9, 9])), b.input("w", f32[channels, 1, 3, 3])
     y = b.exp(b.conv2d(x, w, groups=channels, **SAME))
     graph = EliminateCommonSubexpressions().run(MaterializePadding().run(b.finish([b.sum(y, axes=(0, 2, 3))])))
-    plan = plan_memory(graph, AVX2, orders=storage_orders(graph)).main
+    plan = plan_memory(graph, AVX2, orders=storage_orders(graph, AVX2)).main
     pad, = pads(plan.graph)
     inside, whole = plan.places[pad.inputs[0]], plan.places[pad.outputs[0]]
     assert plan.borders[pad.inputs[0]] is pad and pad not in plan.schedules and inside.buffer is whole.buffer
