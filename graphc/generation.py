@@ -208,7 +208,7 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
         if isinstance(value, bool) or not isinstance(value, Real):
             raise GraphError(f"{name} must be a number, got {value!r}", user_loc())
     info = np.finfo(np.float32)
-    if not (temperature == 0 or info.tiny <= temperature <= info.max):
+    if not (temperature == 0 or float(info.tiny) <= temperature <= float(info.max)):
         raise GraphError(f"temperature must be 0 (the likeliest token) or a positive f32, got {temperature}",
                          user_loc())
     if top_p is not None and not 0 < top_p <= 1:
