@@ -207,8 +207,10 @@ def _knobs(temperature: float, top_k: int | None, top_p: float | None) -> list[n
     for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
         if isinstance(value, bool) or not isinstance(value, Real):
             raise GraphError(f"{name} must be a number, got {value!r}", user_loc())
-    if not 0 <= temperature < np.inf:
-        raise GraphError(f"temperature must be 0 (the likeliest token) or more, got {temperature}", user_loc())
+    info = np.finfo(np.float32)
+    if not (temperature == 0 or float(info.tiny) <= temperature <= float(info.max)):
+        raise GraphError(f"temperature must be 0 (the likeliest token) or a positive f32, got {temperature}",
+                         user_loc())
     if top_p is not None and not 0 < top_p <= 1:
         raise GraphError(f"top_p is a probability above 0, got {top_p}", user_loc())
     if temperature == 0 and (top_k, top_p) != (None, None):

@@ -52,7 +52,7 @@ class Print:
         return replace(self, names=names, values=tuple(next(values) for _ in names), loops=(reverse, *self.loops))
 
 
-def _filled(text: str, names: Sequence[str], arrays: Sequence[object]) -> str:
+def _filled(text: str, names: Sequence[str], arrays: Sequence[Any]) -> str:
     """The text with the numbers. GraphError where it asks for others."""
     given = [a for name, a in zip(names, arrays) if not name]
     named = {name: a for name, a in zip(names, arrays) if name}

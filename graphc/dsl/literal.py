@@ -13,6 +13,8 @@ from graphc.ir.dims import Poly
 from graphc.ir.no_number import unknown
 from graphc.ir.types import BY_NAME, DType, bool_, f32, i64, of_numpy, u64
 
+DEEP = 8                            # levels of lists that are looked into: a list may contain itself
+
 
 def numbers(x: object, dtype: DType | None) -> np.ndarray:
     """Python numbers (or nested lists of them) as a numpy array of `dtype`; GraphError for a number that is another
@@ -26,7 +28,12 @@ def numbers(x: object, dtype: DType | None) -> np.ndarray:
         return array.astype(wanted.np)
 
 
-def not_masked(x: object) -> None:
+def not_masked(x: object, depth: int = 0) -> None:
+    """GraphError for masked arrays and numbers, also in lists: numpy would take what is masked for nan."""
+    if isinstance(x, (list, tuple)) and depth < DEEP:
+        for item in x:
+            if isinstance(item, (list, tuple, np.ndarray)):
+                not_masked(item, depth + 1)
     if isinstance(x, np.ndarray) and hasattr(x, "mask"):
         raise GraphError("a masked array's mask would be lost: give its numbers and its mask as two arrays, "
                          "and choose with gc.where")
@@ -112,7 +119,8 @@ def as_dtype(dtype: Any) -> DType:
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
     try:
-        if dtype is None or isinstance(dtype, (Symbol, np.ndarray)):         # numpy takes None for f64
+        # numpy takes None for f64, and texts that begin with a for bytes, of which it warns
+        if dtype is None or isinstance(dtype, (Symbol, np.ndarray)) or isinstance(dtype, str) and dtype[:1] == "a":
             raise TypeError
         found = of_numpy(np.dtype(dtype))
     except Exception:               # numpy asks whatever it is given for a dtype, and that may raise anything

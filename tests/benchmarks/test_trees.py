@@ -14,7 +14,7 @@ ROW = BY_NAME["resnet18 b16 train"]
 
 def test_a_checkout_beside_itself(monkeypatch):
     monkeypatch.setattr(trees, "SECONDS", 0.0)
-    workloads = [Workload("mlp", 2, TRAIN, 0.5, SIZES, "tiny"), Workload("mlp", 2, INFER, 0.5, SIZES, "tiny"),
+    workloads = [Workload("mlp", 2, TRAIN, 0.5, SIZES, "tiny"),
                  Workload("attention", 1, INFER, 0.8, {"heads": 1, "size": 8, "length": 8}, "few")]
     with checkout(str(HERE)) as folder:
         rows = list(compared(folder, workloads, 1, math.inf))

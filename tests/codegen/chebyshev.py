@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import mpmath as mp
 
@@ -114,7 +115,7 @@ def error(fit: Interpolation, found: tuple[float, ...]) -> float:
         for k in range(POINTS):
             t = mp.mpf(2 * k + 1) / POINTS - 1
             exact = fit.f(fit.middle + fit.half * t)
-            off = abs(mp.polyval([mp.mpf(c) for c in reversed(found)], t) - exact)
+            off = abs(reduce(lambda value, c, t=t: value * t + mp.mpf(c), reversed(found), mp.mpf(0)) - exact)
             greatest = max(greatest, off / abs(exact) if fit.relative else off)
         return float(greatest)
 

@@ -72,6 +72,7 @@ REFUSED = {
     "several shapes for one size": lambda x: gc.permutation((3, 4)), "one_hot of depth -1": lambda x: gc.one_hot(gc.iota((3,)), -1),
     "arange with a fraction": lambda x: gc.arange(0, 2, 0.5, dtype=gc.i64), "arange without end": lambda x: gc.arange(0.0, float("inf")),
     "arange beyond i32": lambda x: gc.arange(2 ** 31 - 2, 2 ** 31 + 2, dtype=gc.i32), "bools as positions": lambda x: gc.take(x, [True, False]),
+    "a masked number in a list": lambda x: x + [np.ma.masked, 1.0, 2.0],
     "a masked array": lambda x: x + np.ma.masked_array([1.0, 2.0, 3.0], [True, False, False]).astype(np.float32),
     "a position behind the end": lambda x: gc.take(x, [4]), "a position before the front": lambda x: gc.take_along_axis(x, np.full((1, 3), -5), 0),
 }

@@ -11,6 +11,7 @@ import saliency
 import word_vectors
 
 import graphc as gc
+from graphc import nn
 
 
 def test_computation_graph(tmp_path, capsys):
@@ -42,6 +43,16 @@ def test_logistic_regression_falls_as_in_numpy(capsys):
     assert "1 of 1 arguments agree with central differences" in capsys.readouterr().out
 
 
+def test_a_step_of_alexnet_with_a_network_of_few_parameters(capsys, monkeypatch):
+    monkeypatch.setattr(alexnet.models, "alexnet", lambda classes: (
+        nn.Conv2d(4, 11, stride=8) >> nn.relu >> nn.GlobalAvgPool2d() >> nn.Linear(classes)))
+    parameters, losses = alexnet.main(["--batch", "2", "--steps", "2", "--classes", "10"])
+    assert parameters == 4 * (3 * 11 * 11 + 1) + 10 * 5 and len(losses) == 2
+    said = capsys.readouterr().out
+    assert "0.0 M parameters" in said and f"step 1: loss {losses[1]:.4f}" in said
+
+
+@pytest.mark.slow
 def test_alexnet_has_the_parameters_of_the_paper_and_takes_a_step(capsys):
     parameters, losses = alexnet.main(["--batch", "1", "--steps", "1"])
     assert parameters == 61_100_840

@@ -47,7 +47,7 @@ def test_tagger(capsys):
     assert "of the characters" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("model", ["GRU", "Transformer"])
+@pytest.mark.parametrize("model", ["GRU", pytest.param("Transformer", marks=pytest.mark.slow)])
 def test_text_classifier(model, capsys):
     found = text_classifier.main(["--steps", "60", "--models", model])
     assert found["bag of words"] > 0.6

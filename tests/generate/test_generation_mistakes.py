@@ -80,6 +80,7 @@ def test_the_caches_are_updated_in_place_and_a_token_allocates_none():
     (lambda g: g([[1, 2], []], 3), "lengths are 2 integers from 1 to 2"),
     (lambda g: g([[1, 2]], 3, lengths=[3]), "lengths are 1 integers from 1 to 2"),
     (lambda g: g([1, 2], 3, temperature=-1), "temperature must be 0"),
+    (lambda g: g([1, 2], 3, temperature=1e-50), "temperature must be 0"), (lambda g: g([1, 2], 3, temperature=1e300), "temperature must be 0"),
     (lambda g: g([1, 2], 3, top_k=3), "temperature is 0"),
     (lambda g: g([1, 2], 3, temperature=1.0, top_k=0), "top_k is an int of 1 or more"),
     (lambda g: g([1, 2], 3, temperature=1.0, top_p=1.5), "top_p is a probability"),

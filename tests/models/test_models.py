@@ -31,11 +31,11 @@ def test_parameters(name):
 
 
 def test_gpt3_is_planned_in_seconds():
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     plan = gc.plan(models.gpt3(), ids=gc.i32[1, 2048])
     assert 174e9 < plan.parameters < 176e9
     assert plan.memory.state == 4 * plan.parameters
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000       # KB
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from zlib import crc32
 
 import numpy as np
@@ -64,6 +64,24 @@ class Sample:
         """What the numpy reference gives."""
         with np.errstate(all="ignore"):
             return as_tuple(self.op.reference(*self.arrays))
+
+
+def _traits(s: Sample) -> set:
+    """What a sample has that others of its operator may not have: attributes and shapes, and the types with the ranks."""
+    types, shapes = tuple(a.dtype.name for a in s.arrays), tuple(a.shape for a in s.arrays)
+    attributes = {(f.name, repr(getattr(s.op, f.name))) for f in (fields(s.op) if is_dataclass(s.op) else ())}
+    return attributes | {shapes, (types, tuple((len(shape), 0 in shape) for shape in shapes)), (types, "special" in s.tag)}
+
+
+def covering(samples: Sequence[Sample]) -> list[Sample]:
+    """Some of the samples of an operator: each attribute, each shape, and each type with each rank is in one of them."""
+    traits = [_traits(s) for s in samples]
+    chosen, left = set(), set().union(*traits)
+    while left:
+        best = max(range(len(samples)), key=lambda i: len(traits[i] & left))
+        chosen.add(best)
+        left -= traits[best]
+    return [samples[i] for i in sorted(chosen)]
 
 
 def rng_for(*words) -> np.random.Generator:

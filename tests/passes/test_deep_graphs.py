@@ -90,7 +90,7 @@ def test_ladders(name, program):
         gc.plan(gc.grad(f, wrt=("h", "u")))
 
 
-@pytest.mark.parametrize("program", (straight, branched, looped))
+@pytest.mark.parametrize("program", (straight, *(pytest.param(p, marks=pytest.mark.slow) for p in (branched, looped))))
 def test_ten_thousand_nodes(program):
     f = program(links(tuple(LINKS), 2200 if program is straight else 1100))      # bodies have two chains
     assert len(str(f).splitlines()) > 10_000

