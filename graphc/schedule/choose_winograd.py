@@ -111,7 +111,7 @@ def weights_schedule(p: KernelProblem[WinogradWeights]) -> WeightsSchedule:
     shape = static_shape(u.shape)
     lanes, nbytes = _lanes(shape[3], u.dtype, p.target), prod(shape) * u.dtype.itemsize
     total, cores = machine.transform_point_cycles * prod(shape) / lanes, machine.planned_cores
-    alone = WeightsSchedule(serial=True, lanes=lanes, stream=nbytes > machine.l3_bytes // 2)
+    alone = WeightsSchedule(serial=True, lanes=lanes, stream=nbytes > machine.l3_bytes // 4)
     ranking = ranked((
         Candidate("one thread", alone, (("work", total),)),
         Candidate("tiles of rows", replace(alone, serial=False), (

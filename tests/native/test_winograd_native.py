@@ -1,6 +1,7 @@
 """Native convolutions in Winograd's form: within the error bound that docs/numerics.md states, against float64."""
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -181,6 +182,26 @@ def test_kernels_past_the_caches():
         assert (np.abs(out - exact) <= gradient_error_bound(4, x, dy, SAME)).all()
         bytes_of.append(out.tobytes())
     assert bytes_of[0] == bytes_of[1]
+
+
+@pytest.mark.parametrize("m, least, most", [(2, 1.3, 2), (4, 3.5, 5.5)])
+def test_rounded_tiles(m, least, most):
+    """Transformed tiles rounded to bf16: how many times the error of rounded factors, as the documents say."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(60, 64, m + 2, m + 2)), rng.normal(size=(16, 64, 3, 3))
+    bt, g, at = (np.array(getattr(transforms(m), name)) for name in ("bt", "g", "at"))
+
+    def rounded(a):
+        return a.astype(ml_dtypes.bfloat16).astype(np.float64)
+
+    def direct(x, w):
+        return sum(np.einsum("ncij,fc->nfij", x[:, :, i:i + m, j:j + m], w[:, :, i, j], optimize=True)
+                   for i in range(3) for j in range(3))
+    tiles, kernels = (rounded(np.einsum("ai,ncij,bj->ncab", t, a, t)) for t, a in ((bt, x), (g, w)))
+    products = np.einsum("ncab,fcab->nfab", tiles, kernels, optimize=True)
+    errors = [np.sqrt(np.mean((y - direct(x, w))**2))
+              for y in (direct(rounded(x), rounded(w)), np.einsum("ia,nfab,jb->nfij", at, products, at))]
+    assert least < errors[1] / errors[0] < most
 
 
 def test_the_stated_numbers():
