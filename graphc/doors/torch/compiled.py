@@ -14,7 +14,7 @@ from graphc.doors.torch.interpret import Problem, interpret
 from graphc.doors.torch.partition import NotCompiled
 from graphc.doors.torch.program import TorchProgram
 from graphc.doors.torch.read import FxReader, array_of, target_name
-from graphc.doors.torch.results import Result, order_of, planned, tensor_at
+from graphc.doors.torch.results import PartResult, order_of, planned, tensor_at
 from graphc.doors.torch.rules.complex_numbers import Complex
 from graphc.doors.torch.rules.table import SIZES
 from graphc.dsl.function import GraphFunction, finish
@@ -54,7 +54,7 @@ class CompiledPart:
         self._seen: tuple[tuple[int, int], ...] = ()
         self._run: Callable[..., Any] | None = None
 
-    def _traced(self, module: GraphModule) -> tuple[GraphFunction | None, tuple[Result, ...]]:
+    def _traced(self, module: GraphModule) -> tuple[GraphFunction | None, tuple[PartResult, ...]]:
         """The graph, and how its results come from its arrays."""
         program, problems = self.program, list[Problem]()
         with Trace("part") as trace:

@@ -26,23 +26,23 @@ ToDim = Callable[[Any], Dim]
 
 
 @dataclass(frozen=True)
-class Layout:
+class TensorLayout:
     """Sizes, steps and first place of a tensor in its memory, in elements; they may depend on PyTorch's symbols."""
     shape: tuple[Dim, ...]
     strides: tuple[Dim, ...]
     start: Dim
 
     @staticmethod
-    def of(fake: torch.Tensor, dim: ToDim) -> Layout | None:
+    def of(fake: torch.Tensor, dim: ToDim) -> TensorLayout | None:
         """Of a tensor that AOTAutograd has captured; None where it depends on more than sizes."""
         try:
-            return Layout(tuple(map(dim, fake.shape)), tuple(map(dim, fake.stride())), dim(fake.storage_offset()))
+            return TensorLayout(tuple(map(dim, fake.shape)), tuple(map(dim, fake.stride())), dim(fake.storage_offset()))
         except GraphError:
             return None
 
-    def known(self, sizes: Sizes) -> Layout:
+    def known(self, sizes: Sizes) -> TensorLayout:
         """With these sizes for the symbols."""
-        return self if self.is_static else Layout(tuple(bind(d, sizes) for d in self.shape),
+        return self if self.is_static else TensorLayout(tuple(bind(d, sizes) for d in self.shape),
                                                   tuple(bind(d, sizes) for d in self.strides), bind(self.start, sizes))
 
     @property
@@ -51,13 +51,13 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Result:
+class PartResult:
     """One result. `value`: what is no tensor (nothing, a number, a size). Else the number of an input (`of`: how it
     lies) or of an array that the program makes (`of` is None), and the view of it that is returned; None: it itself."""
     value: Any = None
     source: int | None = None
-    of: Layout | None = None
-    view: Layout | None = None
+    of: TensorLayout | None = None
+    view: TensorLayout | None = None
 
     def made(self, arrays: Sequence[torch.Tensor], inputs: Sequence[Any], sizes: Sizes) -> Any:
         """The result of a call."""
@@ -79,7 +79,7 @@ class Result:
         return any(layout is not None and not layout.is_static for layout in (self.view, self.of))
 
 
-def _lying(tensor: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, int]:
+def _lying(tensor: torch.Tensor, layout: TensorLayout) -> tuple[torch.Tensor, int]:
     """An input that lies as was said when the graph was captured, and by how much later it starts. What lies otherwise
     is copied."""
     if any(a != b for a, b, n in zip(tensor.stride(), layout.strides, tensor.shape) if n != 1):
@@ -88,25 +88,25 @@ def _lying(tensor: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, int]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PartResults:
     """All results of a graph. `arrays`: the nodes whose arrays the program has to give, each with the order of its axes
     in memory."""
-    results: tuple[Result, ...]
+    results: tuple[PartResult, ...]
     arrays: tuple[tuple[Node, tuple[int, ...]], ...]
 
 
-def planned(nodes: Sequence[Node], dim: ToDim, values: Mapping[str, Any]) -> Plan:
+def planned(nodes: Sequence[Node], dim: ToDim, values: Mapping[str, Any]) -> PartResults:
     """For the nodes of a graph. `values`: its results that are no tensors, by node."""
-    plan = _Planner(nodes, dim)
+    plan = _ResultPlanner(nodes, dim)
     output = next(n for n in nodes if n.op == "output").args[0]
     results = output if isinstance(output, tuple | list) else (output,)
     plan.wanted = {n for n in results if isinstance(n, Node)}
-    found = tuple(plan.result(n, values) if isinstance(n, Node) else Result(n) for n in results)
-    return Plan(found, tuple((node, order_of(tensor_at(node), dim) or tuple(range(tensor_at(node).ndim)))
+    found = tuple(plan.result(n, values) if isinstance(n, Node) else PartResult(n) for n in results)
+    return PartResults(found, tuple((node, order_of(tensor_at(node), dim) or tuple(range(tensor_at(node).ndim)))
                              for node in plan.arrays))
 
 
-class _Planner:
+class _ResultPlanner:
     """Where results come from. `wanted`: the nodes that are results."""
 
     def __init__(self, nodes: Sequence[Node], dim: ToDim):
@@ -119,49 +119,49 @@ class _Planner:
             if (memory := _memory(node)) is not None:
                 self.by_memory.setdefault(memory, []).append(node)
 
-    def result(self, node: Node, values: Mapping[str, Any]) -> Result:
+    def result(self, node: Node, values: Mapping[str, Any]) -> PartResult:
         """One of the graph's results."""
         if node in self.inputs:
-            return Result(source=self.inputs[node], of=NOWHERE)
+            return PartResult(source=self.inputs[node], of=NOWHERE)
         if not isinstance(node.meta.get("val"), torch.Tensor):
-            return Result(values[node.name])
+            return PartResult(values[node.name])
         sharing = self.by_memory.get(_memory(node), [node])
         return self._of_input(node, sharing) or self._of_another(node, sharing) or self._own(node)
 
-    def _of_input(self, node: Node, sharing: Sequence[Node]) -> Result | None:
+    def _of_input(self, node: Node, sharing: Sequence[Node]) -> PartResult | None:
         """A view of an input."""
         given = next((n for n in sharing if n in self.inputs), None)
         if given is None:
             return None
-        return Result(source=self.inputs[given], of=self._layout(given), view=self._layout(node))
+        return PartResult(source=self.inputs[given], of=self._layout(given), view=self._layout(node))
 
-    def _of_another(self, node: Node, sharing: Sequence[Node]) -> Result | None:
+    def _of_another(self, node: Node, sharing: Sequence[Node]) -> PartResult | None:
         """A view of what another result is a view of."""
         if not any(n in self.wanted and n is not node for n in sharing):
             return None
         whole = next((n for n in sharing if _fills_memory(n, self.dim)), None)
         if whole is None:
             raise NotCompiled([Problem("output", "results that share memory with gaps", None)])
-        return Result(source=self._number(whole), view=self._layout(node))
+        return PartResult(source=self._number(whole), view=self._layout(node))
 
-    def _own(self, node: Node) -> Result:
+    def _own(self, node: Node) -> PartResult:
         """An array of its own."""
         fake = tensor_at(node)
         if order_of(fake, self.dim) in (None, tuple(range(fake.ndim))):
-            return Result(source=self._number(node))
-        return Result(source=self._number(node), view=replace(self._layout(node), start=0))
+            return PartResult(source=self._number(node))
+        return PartResult(source=self._number(node), view=replace(self._layout(node), start=0))
 
     def _number(self, node: Node) -> int:
         return self.arrays.setdefault(node, len(self.arrays))
 
-    def _layout(self, node: Node) -> Layout:
-        found = Layout.of(tensor_at(node), self.dim)
+    def _layout(self, node: Node) -> TensorLayout:
+        found = TensorLayout.of(tensor_at(node), self.dim)
         if found is None:               # PyTorch's own sizes can be more than polynomials; numbers always can be taken
             raise NotCompiled([Problem("output", "a view whose place in memory depends on more than sizes", None)])
         return found
 
 
-NOWHERE = Layout((), (), 0)             # of an input that is returned itself: it lies where it lies
+NOWHERE = TensorLayout((), (), 0)             # of an input that is returned itself: it lies where it lies
 
 
 def tensor_at(node: Node) -> torch.Tensor:
@@ -188,7 +188,7 @@ def order_of(fake: torch.Tensor, dim: ToDim) -> tuple[int, ...] | None:
     """The axes of a tensor from the largest step in memory to the smallest; None unless its elements fill a stretch of
     memory for all sizes. An axis of one element stands where it is."""
     rows = range(fake.ndim)
-    layout, strides = Layout.of(fake, dim), [_hint(s) for s in fake.stride()]
+    layout, strides = TensorLayout.of(fake, dim), [_hint(s) for s in fake.stride()]
     if layout is None or None in strides or 0 in layout.shape:
         return None
     many = [axis for axis in rows if layout.shape[axis] != 1]
