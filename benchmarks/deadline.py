@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def deadline(seconds: int) -> Iterator[None]:
+def deadline(seconds: float, by_clock: bool = False) -> Iterator[None]:
     """TimeoutError after so many seconds of this process's own computing, as soon as Python runs again: what others do
-    on the machine does not count."""
+    on the machine does not count. `by_clock`: after so many seconds, since processes of its own may do the work."""
+    number, timer = (signal.SIGALRM, signal.ITIMER_REAL) if by_clock else (signal.SIGPROF, signal.ITIMER_PROF)
     def stop(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    before = signal.signal(number, stop)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        signal.setitimer(timer, 0)
+        signal.signal(number, before)

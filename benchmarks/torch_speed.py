@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import math
 import statistics
+import sys
 import time
 import timeit
 import warnings
@@ -21,6 +22,7 @@ import torch._inductor.config
 from torch import nn as tnn
 
 import graphc as gc
+from benchmarks.deadline import deadline
 from benchmarks.torch_zoo import IMAGES, TIMM, VISION, Model, Tagger, of_images, of_text, of_timm, of_vision
 from graphc import nn, optim
 from graphc.doors.torch.backend import graphc
@@ -92,14 +94,15 @@ def alternated(calls: dict[str, Call]) -> dict[str, float]:
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
 
-def built(makers: dict[str, Callable[[], Call]], said: set[str]) -> tuple[dict[str, Call], dict[str, float]]:
-    """The calls that could be made and made once, and the seconds of that."""
+def built(makers: dict[str, Callable[[], Call]], patience: float,
+          said: set[str]) -> tuple[dict[str, Call], dict[str, float]]:
+    """The calls that could be made and made once, and the seconds of that: of what others need, `patience` at most."""
     calls: dict[str, Call] = {}
     took: dict[str, float] = {}
     for name, make in makers.items():
         start = time.perf_counter()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), deadline(0 if name in OURS else patience, by_clock=True):
                 warnings.simplefilter("ignore")
                 call = make()
                 call()
@@ -112,6 +115,7 @@ def built(makers: dict[str, Callable[[], Call]], said: set[str]) -> tuple[dict[s
             said.add(reason)
             continue
         took[name] = time.perf_counter() - start
+        print(f"  {name}: first call {took[name]:.1f} s", file=sys.stderr, flush=True)
         calls[name] = call
     return calls, took
 
@@ -189,18 +193,19 @@ def sized(inputs: Sequence[torch.Tensor], batch: int) -> list[torch.Tensor]:
     return [torch.cat([t] * -(-batch // len(t)))[:batch].contiguous() for t in inputs]
 
 
-def lines(model: Model, without: Sequence[str], threads: int, said: set[str]) -> Iterator[Line]:
+def lines(model: Model, options: argparse.Namespace, said: set[str]) -> Iterator[Line]:
     """All modes of a model."""
+    without, threads, patience = options.without, options.threads, options.patience
     torch.manual_seed(0)
     module, inputs = model.make()
     module.eval()
     for batch in BATCHES:
         makers = {k: v for k, v in inference(module, sized(inputs, batch), threads).items() if k not in without}
         with torch.inference_mode():
-            calls, took = built(makers, said)
+            calls, took = built(makers, patience, said)
             yield Line(model.name, f"batch {batch}", alternated(calls), took)
     makers = {k: v for k, v in training(module, sized(inputs, BATCHES[-1]), threads).items() if k not in without}
-    calls, took = built(makers, said)
+    calls, took = built(makers, patience, said)
     yield Line(model.name, f"training step, batch {BATCHES[-1]}", alternated(calls), took)
 
 
@@ -237,6 +242,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", action="append", help="models whose name contains it")
     parser.add_argument("--without", action="append", default=[], choices=[*PEERS[1:], OURS[1]])
     parser.add_argument("--minutes", type=float, default=15, help="no new model after so long")
+    parser.add_argument("--patience", type=float, default=120, help="seconds for the first call of another framework")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch._inductor.config.compile_threads = 1          # no workers, which would outlive what they are measured beside
@@ -248,11 +254,14 @@ def main(arguments: list[str]) -> None:
         if time.perf_counter() > end:
             print(f"no time for {model.name}")
             continue
-        for line in lines(model, options.without, options.threads, said):
-            found.append(line)
-            print(line, flush=True)
+        try:
+            for line in lines(model, options, said):
+                found.append(line)
+                print(line, flush=True)
+        except Exception as error:
+            print(f"BAD {model.name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
     print("\n".join(summary(found)))
 
 
 if __name__ == "__main__":
-    main([])
+    main(sys.argv[1:])

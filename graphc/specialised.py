@@ -30,6 +30,7 @@ from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.quantisation_report import QuantisationReport
+from graphc.runtime.dlpack import read_array
 from graphc.runtime.sizes_entry import SizesEntry
 from graphc.sized import SizedGraph
 from graphc.state import State
@@ -268,7 +269,7 @@ class SpecialisedGraph(partial[Any], Shown):
 
 def _as_array(value: object, what: str) -> np.ndarray:
     try:
-        return np.asarray(value)
+        return read_array(value)
     except (TypeError, ValueError, RuntimeError) as error:      # rows of different lengths; what others' arrays raise
         raise GraphError(f"{what} is no array: {error}") from error
 

@@ -12,17 +12,18 @@ from torch.fx import GraphModule, Node
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, interpret
 from graphc.doors.torch.partition import NotCompiled
-from graphc.doors.torch.program import TorchProgram, Ref
-from graphc.doors.torch.read import FxReader, array_of
+from graphc.doors.torch.program import TorchProgram
+from graphc.doors.torch.read import FxReader, array_of, target_name
+from graphc.doors.torch.results import PartResult, order_of, planned, tensor_at
 from graphc.doors.torch.rules.complex_numbers import Complex
+from graphc.doors.torch.rules.table import SIZES
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
-from graphc.ir.dims import evaluate
-from graphc.ir.types import TensorType, bf16
+from graphc.ir.types import TensorType, bf16, i64
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
 from graphc.runtime.dlpack import from_dlpack
-from graphc.runtime.memory import address
+from graphc.runtime.memory import address, aligned_copy
 from graphc.state import State
 
 ALIGNMENT = 64
@@ -35,54 +36,65 @@ class CompiledPart:
 
     def __init__(self, module: GraphModule, fixed: frozenset[int], sizes: Mapping[str, int] = MappingProxyType({})):
         """`sizes`: of PyTorch's symbols; those that it lacks come with each call."""
-        self.program = _program(module, sizes)
-        self._names = [n.name for n in module.graph.nodes if n.op == "placeholder"]
-        self._sized = {n.name: n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"}
+        self._reader = FxReader(module, {name: str(size) for name, size in sizes.items()})
+        self.program = _program(module, self._reader)
+        inputs = [n for n in module.graph.nodes if n.op == "placeholder"]
+        self._names, self._fakes = [n.name for n in inputs], [n.meta.get("val") for n in inputs]
         self._fixed = {self._names[i]: i for i in fixed if i < len(self._names)
                        and self._names[i] in self.program.inputs and self.program.inputs[self._names[i]].is_static}
-        self._arrays = [i for i, name in enumerate(self._names) if name in self.program.inputs
-                        and name not in self._fixed]
-        self.function, self._results = self._traced()
+        orders = {n.name: order_of(tensor_at(n), self._reader.dim) for n in inputs
+                  if n.name in self.program.inputs and isinstance(n.meta["val"], torch.Tensor)}
+        self._orders = {name: order for name, order in orders.items() if order and list(order) != sorted(order)}
+        self._arrays = [(self._names.index(name), self._orders.get(name)) for name in self.program.inputs
+                        if name not in self._fixed]
+        self.function, self._results = self._traced(module)
+        self._sized = any(result.needs_sizes for result in self._results)
         self._state: State | None = None
+        self._key: np.ndarray | None = None
         self._seen: tuple[tuple[int, int], ...] = ()
         self._run: Callable[..., Any] | None = None
 
-    def _traced(self) -> tuple[GraphFunction | None, list[tuple[Any, Any]]]:
-        """The graph, and of each result what makes its tensor with the number of its array; None with a value that is
-        known, or a size."""
+    def _traced(self, module: GraphModule) -> tuple[GraphFunction | None, tuple[PartResult, ...]]:
+        """The graph, and how its results come from its arrays."""
         program, problems = self.program, list[Problem]()
         with Trace("part") as trace:
-            values: dict[str, Any] = {name: trace.input(name, type) for name, type in program.inputs.items()
-                                      if name not in self._fixed}
-            for name in self._fixed:
-                type = program.inputs[name]
-                values[name] = trace.state(Parameter(type, Value(np.zeros(())), False), name, type)
+            values: dict[str, Any] = {}
+            for name, type in program.inputs.items():
+                if name in self._fixed:
+                    values[name] = trace.state(Parameter(type, Value(np.zeros(())), False), name, type)
+                    continue
+                order = self._orders.get(name) or range(len(type.shape))
+                lying = trace.input(name, type.with_shape(type.shape[axis] for axis in order))
+                values[name] = lying.transpose(*np.argsort(order).tolist()) if name in self._orders else lying
             env = interpret(program, values, problems)
             if problems:
                 raise NotCompiled(problems)
-            outputs: list[gc.Array] = []
-            made: list[tuple[Any, Any]] = []
-            for value in program.outputs.values():
-                found = env[value.name] if isinstance(value, Ref) else value
-                if isinstance(found, Complex):
-                    raise NotCompiled([Problem("output", "complex numbers that leave the program", None)])
-                if isinstance(found, gc.Array):
-                    made.append((tensor_of if found.dtype is bf16 else torch.from_numpy, len(outputs)))
-                    outputs.append(found)
-                else:
-                    made.append((None, found))
-            return (finish(trace, tuple(outputs)) if outputs else None), made
+            plan = planned(list(module.graph.nodes), self._reader.dim, env)
+            outputs = [self._output(env[node.name], order) for node, order in plan.arrays]
+            self._makers = [tensor_of if array.dtype is bf16 else torch.from_numpy for array in outputs]
+            return (finish(trace, tuple(outputs)) if outputs else None), plan.results
+
+    @staticmethod
+    def _output(found: Any, order: Sequence[int]) -> gc.Array:
+        """An array of the program as it is to lie in memory."""
+        if isinstance(found, Complex):
+            raise NotCompiled([Problem("output", "complex numbers that leave the program", None)])
+        return found if list(order) == sorted(order) else found.transpose(*order)
 
     def __call__(self, *tensors: Any) -> list[Any]:
         """The results for these tensors and sizes."""
-        if self.function is None:
-            return [self._plain(value, tensors) for _, value in self._results]
-        if self._run is None or self._fixed:
-            self._renew(tensors)
-        assert self._run is not None
-        found = self._run(*[numbers(tensors[i]) for i in self._arrays])
-        return [make(found[value]) if make is not None else self._plain(value, tensors)
-                for make, value in self._results]
+        arrays: list[torch.Tensor] = []
+        if self.function is not None:
+            if self._run is None or self._fixed:
+                self._renew(tensors)
+            if self._key is not None:
+                self._key[:] = _drawn()
+            assert self._run is not None
+            found = self._run(*[numbers(tensors[i] if order is None else tensors[i].permute(order))
+                                for i, order in self._arrays])
+            arrays = [make(array) for make, array in zip(self._makers, found)]
+        sizes = self._sizes(tensors) if self._sized else {}
+        return [result.made(arrays, tensors, sizes) for result in self._results]
 
     def _renew(self, tensors: Sequence[Any]) -> None:
         """Compiles at the first call; afterwards says that parameters have changed, where they have."""
@@ -104,7 +116,8 @@ class CompiledPart:
         for value, key in zip(function.graph.state, function.keys):
             entry = Entry(value.name, value.type, key)
             if key == RANDOM_KEY:
-                self._state.add(entry, np.array([torch.initial_seed() & 0x7FFFFFFF, 0], np.int64))
+                self._key = aligned_copy(np.zeros(2, np.int64))
+                self._state.add(entry, self._key, mapped=True)
                 continue
             array = array_of(tensors[self._fixed[value.name]])
             lies_well = tensors[self._fixed[value.name]].is_contiguous() and address(array) % ALIGNMENT == 0
@@ -120,18 +133,15 @@ class CompiledPart:
             self._state[name] = array_of(tensors[i])
         self._state.lock.write([], [])
 
-    def _plain(self, value: Any, tensors: Sequence[Any]) -> Any:
-        """A result that is no array of the program: nothing, a number, or a size as it is at this call."""
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        sizes: dict[str, int] = {}
-        for name, tensor in zip(self._names, tensors):
-            fake = self._sized[name]
+    def _sizes(self, tensors: Sequence[Any]) -> dict[str, int]:
+        """PyTorch's symbols at this call."""
+        found: dict[str, int] = {}
+        for fake, tensor in zip(self._fakes, tensors):
             if isinstance(fake, torch.Tensor):
-                sizes |= {str(s): n for s, n in zip(fake.shape, tensor.shape) if not isinstance(s, int)}
+                found |= {str(s): n for s, n in zip(fake.shape, tensor.shape) if not isinstance(s, int)}
             elif isinstance(fake, torch.SymInt):
-                sizes[str(fake)] = tensor
-        return evaluate(value, sizes)
+                found[str(fake)] = tensor
+        return found
 
 
 class PerSizePart:
@@ -168,31 +178,52 @@ class PerSizePart:
         return self._made[key](*tensors)
 
 
-def _program(module: GraphModule, sizes: Mapping[str, int]) -> TorchProgram:
+def _program(module: GraphModule, reader: FxReader) -> TorchProgram:
     """The graph as a program; sizes among its inputs are the names that its arrays have."""
-    reader = FxReader(module, {name: str(size) for name, size in sizes.items()})
     program = reader.body()
     inputs, given = {}, dict(program.given)
-    for node in (n for n in module.graph.nodes if n.op == "placeholder"):
-        value = node.meta.get("val")
-        if isinstance(value, torch.SymInt):
-            given[node.name] = reader.dim(value)
-        elif isinstance(value, torch.Tensor):
+    nodes = [n for n in module.graph.nodes if n.op == "placeholder"]
+    for node in nodes:
+        if isinstance(node.meta.get("val"), torch.Tensor):
             inputs[node.name] = _known_type(program, node)
+        elif not isinstance(node.meta.get("val"), torch.SymInt):
+            given[node.name] = node.meta.get("val")
+    names = frozenset[str]().union(*(type.names for type in inputs.values()))
+    for node in (n for n in nodes if isinstance(n.meta.get("val"), torch.SymInt)):
+        size = reader.dim(node.meta["val"])
+        if isinstance(size, int) or size.names <= names or all(user.op == "output" for user in node.users):
+            given[node.name] = size
         else:
-            given[node.name] = value
+            inputs[node.name] = _number_type(node)
     return TorchProgram("part", inputs, program.steps, program.outputs, given=given, constants=program.constants)
+
+
+def _number_type(node: Node) -> TensorType:
+    """Of an integer that may change from call to call and is no size of an array: a scalar array, which operators take
+    as they take a number. NotCompiled where Python computes with it."""
+    if any(target_name(user.target) in SIZES for user in node.users):
+        raise NotCompiled([Problem("placeholder", f"arithmetic with the number {node.meta['val']}", None)])
+    return i64[()]
 
 
 def _known_type(program: TorchProgram, node: Node) -> TensorType:
     found = program.inputs[node.name]
-    if not isinstance(found, TensorType):
+    if not isinstance(found, TensorType) or node.meta["val"].layout is not torch.strided:
         raise NotCompiled([Problem("placeholder", f"an input of {node.meta.get('val')}", None)])
     return found
 
 
-def numbers(tensor: torch.Tensor) -> np.ndarray | torch.Tensor:
-    """The numbers of a tensor, where they lie: what native code reads at once."""
+def _drawn() -> tuple[int, int]:
+    """A key for the random numbers of one call, by PyTorch's generator: what seeds, saves or restores that one does so
+    to the numbers that are drawn here."""
+    word = int(torch.randint(1 << 62, ()))
+    return word >> 31, word & 0x7FFFFFFF
+
+
+def numbers(tensor: Any) -> Any:
+    """The numbers of a tensor, where they lie: what native code reads at once. A number as it is."""
+    if not isinstance(tensor, torch.Tensor):
+        return tensor
     if READS_TENSORS:
         return tensor if type(tensor) is torch.Tensor and not tensor.requires_grad else tensor.detach()
     if tensor.dtype is torch.bfloat16 or tensor.is_neg():

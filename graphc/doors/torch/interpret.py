@@ -45,6 +45,10 @@ def interpret(program: TorchProgram, values: Mapping[str, Any],
                 raise error.at(step.loc or user_loc()) from None
             problems.append(Problem(step.target, error.text, step.loc, step.name))
             env[step.name] = _stand_in(step)
+        except Exception:
+            if not problems:
+                raise
+            env[step.name] = _stand_in(step)        # a rule may make no sense of what stands in for an earlier result
     _noted(call, env)
     return env
 

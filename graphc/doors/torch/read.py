@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
@@ -249,8 +250,9 @@ def _used(steps: tuple[Step, ...], wanted: list[Any]) -> tuple[Step, ...]:
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
     """The numbers of a tensor, on its own memory where that is contiguous."""
-    plain = tensor.detach().cpu().resolve_conj().contiguous()
-    return from_dlpack(plain)
+    with unset_fake_temporarily():          # a backend is called where PyTorch runs nothing
+        plain = tensor.detach().cpu().resolve_conj().contiguous()
+        return from_dlpack(plain)
 
 
 def place(node: Node) -> Loc | None:

@@ -9,7 +9,7 @@ from typing import Any
 import graphc as gc
 from graphc.autodiff.backward import backward
 from graphc.doors.torch.rules import layers, products, shapes
-from graphc.doors.torch.rules.promotion import as_type
+from graphc.doors.torch.rules.promotion import as_type, in_widest_type
 from graphc.dsl.array import emit
 from graphc.dsl.context import current_trace
 from graphc.errors import GraphError
@@ -73,6 +73,14 @@ def _layer_norm(g: Array, x: Array, shape: Sequence[Any], mean: Array, spread: A
     rest = tuple(range(x.ndim - len(shape)))
     dx, hat = _normalised(g if weight is None else g * weight, x, mean, spread, axes)
     return _kept((dx, gc.sum(g * hat, rest), gc.sum(g, rest)), mask)
+
+
+def _weight_norm(g: Array, v: Array, scale: Array, norms: Array, dim: int) -> tuple[Array, Array]:
+    """Of v * scale / |v|, whose norms are over all axes but one."""
+    axes = tuple(axis for axis in range(v.ndim) if axis != dim % v.ndim)
+    norms = norms.reshape(scale.shape)
+    along = gc.sum(g * v, axes, True).reshape(scale.shape) / norms
+    return scale / norms * (g - v * (along / norms)), along
 
 
 def _rms_norm(g: Array, x: Array, shape: Sequence[Any], spread: Array, weight: Array | None,
@@ -191,8 +199,10 @@ def _cumulative_extreme(g: Array, x: Array, at: Array, dim: int) -> Array:
 
 RULES: dict[str, Rule] = {
     **{f"graphc.{name}_backward.default": _recurrent(name) for name in products.LAYERS},
-    "convolution_backward.default": _convolution, "native_layer_norm_backward.default": _layer_norm,
-    "native_group_norm_backward.default": _group_norm, "native_batch_norm_backward.default": _batch_norm,
+    "convolution_backward.default": _convolution, "native_layer_norm_backward.default": in_widest_type(_layer_norm),
+    "native_group_norm_backward.default": in_widest_type(_group_norm),
+    "native_batch_norm_backward.default": in_widest_type(_batch_norm),
+    "_weight_norm_interface_backward.default": _weight_norm,
     "_fused_rms_norm_backward.default": _rms_norm, "embedding_dense_backward.default": _embedding,
     "max_pool2d_with_indices_backward.default": _max_pool(2), "max_pool3d_with_indices_backward.default": _max_pool(3),
     "avg_pool2d_backward.default": _average_pool(2), "avg_pool3d_backward.default": _average_pool(3),

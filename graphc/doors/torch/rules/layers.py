@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.products import _per_axis
-from graphc.doors.torch.rules.promotion import as_type, size_array
+from graphc.doors.torch.rules.promotion import as_type, in_widest_type, size_array
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.ir.types import DType, bool_, f32, f64, i64
 
@@ -299,15 +299,16 @@ RULES: dict[str, Rule] = {
     **{f"{prefix}softmax.{form}": _softmax(gc.softmax) for prefix, form in (("", "int"), ("_", "default"))},
     **{f"{prefix}log_softmax.{form}": _softmax(gc.log_softmax) for prefix, form in (("", "int"), ("_", "default"))},
     "special_softmax.default": _softmax(gc.softmax), "special_log_softmax.default": _softmax(gc.log_softmax),
-    "_safe_softmax.default": _safe_softmax, "layer_norm.default": _layer_norm,
-    "native_layer_norm.default": _native_layer_norm, "rms_norm.default": _rms_norm,
-    "_fused_rms_norm.default": _fused_rms_norm, "group_norm.default": _group_norm,
-    "native_group_norm.default": _native_group_norm, "batch_norm.default": _batch_norm,
-    "_native_batch_norm_legit_functional.default": _batch_norm_functional,
-    "_native_batch_norm_legit.default": lambda *args: _batch_norm_functional(*args)[:3],
+    "_safe_softmax.default": _safe_softmax, "layer_norm.default": in_widest_type(_layer_norm),
+    "native_layer_norm.default": in_widest_type(_native_layer_norm), "rms_norm.default": _rms_norm,
+    "_fused_rms_norm.default": _fused_rms_norm, "group_norm.default": in_widest_type(_group_norm),
+    "native_group_norm.default": in_widest_type(_native_group_norm), "batch_norm.default": in_widest_type(_batch_norm),
+    "_native_batch_norm_legit_functional.default": in_widest_type(_batch_norm_functional),
+    "_native_batch_norm_legit.default": in_widest_type(lambda *args: _batch_norm_functional(*args)[:3]),
     "_native_batch_norm_legit.no_stats": _batch_no_stats, "native_batch_norm.default": lambda x, w, b, m, v, t, mo, e:
     _batch_norm_functional(x, w, b, m, v, t, mo, e)[:3] if m is not None else _batch_no_stats(x, w, b, t, mo, e),
-    "_native_batch_norm_legit_no_training.default": _batch_no_training, "instance_norm.default": _instance_norm,
+    "_native_batch_norm_legit_no_training.default": in_widest_type(_batch_no_training),
+    "instance_norm.default": _instance_norm,
     **{f"max_pool{n}d.default": _max_pool(n, False) for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices.default": _max_pool(n, True) for n in (1, 2, 3)},
     **{f"avg_pool{n}d.default": _average_pool(n) for n in (1, 2, 3)},

@@ -137,7 +137,9 @@ def _logit(x: Array, eps: float | None = None) -> Array:
 
 
 def _sign(x: Array) -> Array:
-    return x if x.dtype is bool_ else gc.sign(x)
+    if x.dtype is bool_:
+        return x
+    return gc.where(gc.isnan(x), as_type(0, x.dtype), gc.sign(x)) if x.dtype.is_float else gc.sign(x)
 
 
 def _signbit(x: Array) -> Array:
@@ -275,8 +277,10 @@ RULES: dict[str, Rule] = {
        for name, functions in {"and": (gc.bitwise_and, gc.logical_and), "or": (gc.bitwise_or, gc.logical_or),
                                "xor": (gc.bitwise_xor, gc.logical_xor)}.items()},
     "bitwise_not.default": lambda x: gc.logical_not(x) if x.dtype is bool_ else gc.bitwise_not(x),
-    **{f"bitwise_{name}_shift.{form}": of_common(function) for form in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")
-       for name, function in {"left": gc.left_shift, "right": gc.right_shift}.items()},
+    **{name: of_common(function) for side, function in {"left": gc.left_shift, "right": gc.right_shift}.items()
+       for name in (*(f"bitwise_{side}_shift.{form}" for form in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
+                    *(f"__{side[0]}shift__.{form}" for form in ("Tensor", "Scalar")))},
+    "prims.fma.default": lambda x, y, z: x * y + z,
     "isnan.default": lambda x: gc.isnan(*floating(x)), "isinf.default": lambda x: gc.isinf(*floating(x)),
     "isfinite.default": lambda x: gc.isfinite(*floating(x)),
     "isposinf.default": lambda x: gc.equal(*floating(x, inf)),

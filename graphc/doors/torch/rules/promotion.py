@@ -96,3 +96,16 @@ def of_floats(function: Callable[..., Any]) -> Callable[..., Any]:
 def of_common(function: Callable[..., Any]) -> Callable[..., Any]:
     """A rule for operands that are all arrays or numbers, computed in their common type."""
     return lambda *operands: function(*promoted(*operands))
+
+
+def in_widest_type(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule whose float arrays may have several types, as activations and parameters have under autocast: computed in
+    the type that holds all."""
+    def rule(*operands: Any, **options: Any) -> Any:
+        types = {x.dtype for x in operands if isinstance(x, gc.Array) and x.dtype.is_float}
+        if len(types) < 2:
+            return function(*operands, **options)
+        wide = reduce(promoted_type, types)
+        return function(*(x.astype(wide) if isinstance(x, gc.Array) and x.dtype.is_float else x for x in operands),
+                        **options)
+    return rule
