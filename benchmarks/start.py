@@ -27,7 +27,8 @@ PROGRAMS = {
         "gc.compile(nn.Sequential(nn.Linear(32), gc.relu, nn.Linear(10)), x=gc.f32[16, 20], seed=0)\n",
     "convolutions, trained": IMPORT +
         "net = nn.Sequential(nn.Conv2d(8, 3, padding=1), gc.relu, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(10))\n"
-        "gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[8, 1, 12, 12], y=gc.i32[8]).memory\n",
+        "gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.SGD(0.1),\n"
+        "              x=gc.f32[8, 1, 12, 12], y=gc.i32[8]).memory\n",
     "transformer": IMPORT + "gc.compile(nn.Sequential(*[nn.TransformerBlock(4, hidden=64) for _ in range(2)]),\n"
         "           x=gc.f32[2, 16, 32], seed=0)\n"}
 MEASURED = """import resource, sys, numpy
