@@ -9,14 +9,14 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, library, loss_curves, low_precision, machine, matmul,
-    ranks, rows, scaling, shards, sizes, small, sweep, table, torch_door, trees)
+    attention, compiling, elementwise, examples, generation, library, low_precision, machine, matmul, ranks, rows,
+    scaling, shards, sizes, small, start, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
-NETWORKS, TREES, SWEEP, SIZES, RANKS = "networks", "trees", "sweep", "sizes", "ranks"
+NETWORKS, TREES, START, SWEEP, SIZES, RANKS = "networks", "trees", "start", "sweep", "sizes", "ranks"
 SHARDS, LOW, CURVES = "shards", "low-precision", "loss-curves"
 ONNX, TORCH = "onnx", "torch"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
@@ -24,8 +24,8 @@ BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": ele
               "generation": generation.main, "examples": examples.main,
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
               "compile-networks": compiling.main, "library": library.main}
-WITH_OPTIONS = {NETWORKS: table.main, TREES: trees.main, SWEEP: sweep.main, SIZES: sizes.main, LOW: low_precision.main,
-                CURVES: loss_curves.main}
+WITH_OPTIONS = {TREES: trees.main, START: start.main, SWEEP: sweep.main, SIZES: sizes.main, LOW: low_precision.main,
+                CURVES: loss_curves.main, NETWORKS: table.main}
 # module and function: loaded at use, since ONNX Runtime is needed
 ONNX_PARTS = {"suite": ("onnx_suite", "main"), "models": ("onnx_models", "main"),
               "mutations": ("onnx_damaged", "main"), "gradients": ("onnx_gradients", "main")}
@@ -40,9 +40,9 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [*WITH_OPTIONS, RANKS, SHARDS, ONNX, TORCH, *sorted(BENCHMARKS)]
+    names = [NETWORKS, TREES, START, SWEEP, SIZES, RANKS, SHARDS, LOW, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
-    parser.add_argument("old", nargs="?", help="for trees: the checkout or revision that this one is compared with; "
+    parser.add_argument("old", nargs="?", help="for trees and start: the checkout or revision to compare with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
                         "its own options; for ranks: what a network between them lets pass, 1gbit say")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
@@ -85,8 +85,9 @@ def main() -> None:
     if options.name == SHARDS:
         shards.main()
         return
-    if (options.name == TREES) is not bool(options.old):
-        parser.error("trees compares this checkout with another: python -m benchmarks trees FOLDER-OR-REVISION")
+    if (options.name in (TREES, START)) is not bool(options.old):
+        parser.error(f"{TREES} and {START} compare this checkout with another: "
+                     f"python -m benchmarks {TREES} FOLDER-OR-REVISION")
     if options.name in WITH_OPTIONS:
         WITH_OPTIONS[options.name](options)
     else:

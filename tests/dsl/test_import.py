@@ -21,8 +21,33 @@ assert "compile" in dir(gc) and not hasattr(gc, "compiles")
 """
 
 
+LOADED = """
+import sys, numpy
+before = set(sys.modules)
+import graphc as gc
+from graphc import nn, optim
+{use}
+print(*sorted(set(sys.modules) - before))
+"""
+COMPILED = "gc.compile(nn.Sequential(nn.Linear(3), gc.relu), x=gc.f32[2, 4], seed=0)"
+TRAINED = "gc.train_step(nn.Linear(3), loss=nn.cross_entropy, optimizer=optim.SGD(0.1), x=gc.f32[2, 4], y=gc.i32[2]).memory"
+# of packages that these uses do without: pictures of profiles, bars, checks of installed versions, random numbers
+SELDOM = {"tqdm", "statistics", "importlib.metadata", "ssl", "http", "html", "csv", "graphc.profile", "graphc.models"}
+
+
 def test_import_loads_no_compiler():
     subprocess.run([sys.executable, "-c", CODE], check=True)
+
+
+# modules take 0.1 to 0.4 ms each; a number that must grow for a reason may
+@pytest.mark.parametrize("use, most, never", [
+    ("", 140, SELDOM | {"numpy.random", "pathlib", "shutil", "safetensors"}),
+    (COMPILED, 430, SELDOM), (TRAINED, 460, SELDOM - {"csv"})], ids=["import", "compile", "train"])
+def test_few_modules_are_loaded(use, most, never):
+    done = subprocess.run([sys.executable, "-c", LOADED.format(use=use)], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert never.isdisjoint(loaded), never & set(loaded)
+    assert sum(name.startswith("graphc") for name in loaded) <= most, f"{use} loads more modules of graphc than before"
 
 
 @pytest.mark.parametrize("module", [nn, optim])
