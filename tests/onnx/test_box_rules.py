@@ -1,7 +1,7 @@
 """Boxes of images: beside ONNX Runtime, and their gradients."""
 import numpy as np
 import pytest
-from one_node import floats, in_graphc, model_of, same
+from one_node import floats, in_graphc, in_runtime, model_of, same
 
 import graphc as gc
 
@@ -26,6 +26,20 @@ def test_gradients_of_the_images(op, how):
     rest = {"rois": BOXES} if op == "MaxRoiPool" else {"rois": BOXES[:, 1:] + F(0.3), "at": BOXES[:, 0].astype(np.int64)}
     net = gc.from_onnx(model_of(op, {"x": floats(2, 3, 8, 7), **rest}, constants=tuple(rest), **how))
     assert gc.check_gradients(net, x=floats(2, 3, 8, 7), samples=3, directions=1).ok
+
+
+@pytest.mark.parametrize("op, how", (("MaxRoiPool", {"pooled_shape": [2, 3]}), (
+    "RoiAlign", {"mode": "max", "output_height": 2, "output_width": 2, "sampling_ratio": 2}), (
+    "RoiAlign", {"output_height": 2, "output_width": 2, "sampling_ratio": 2})))
+def test_open_sizes(op, how):
+    """One program for images of any size."""
+    rest = {"rois": BOXES} if op == "MaxRoiPool" else {"rois": BOXES[:, 1:] + F(0.3), "at": BOXES[:, 0].astype(np.int64)}
+    model = model_of(op, {"x": floats(2, 3, 8, 7), **rest}, **how)
+    run = gc.compile(gc.from_onnx(model, sizes={"x": ("N", 3, "H", "W")}))
+    for shape in ((2, 3, 8, 7), (2, 3, 5, 9)):
+        x = floats(*shape)
+        expect, = in_runtime(model_of(op, {"x": x, **rest}, **how), {"x": x, **rest})
+        np.testing.assert_allclose(run(x, *rest.values()), expect, atol=1e-5)
 
 
 def test_boxes_of_another_shape():

@@ -8,6 +8,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
+OPSETS = {"bitcast": 26}            # of operators that the usual opset, 23, does not have
 runtime.set_default_logger_severity(4)          # it warns of every initializer that a call may replace
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peer import run
+from peer import OPSETS, run
 
 from graphc.doors.onnx_out.model import model_of
 from graphc.doors.onnx_out.rewrites import REWRITES
@@ -29,7 +29,6 @@ OF_PASSES = frozenset(("row_places", "check_rows", "pick_rows", "add_rows", "win
 OPEN = frozenset(("max", "min", "argmax", "argmin", "sort", "argsort"))
 # f32 that is 0 in the runtime: sigmoid is cut off at -18, results below the least normal number are 0
 SMALL = {"sigmoid": 2e-8}
-SINCE = {"bitcast": 26}             # the opset of what older ones cannot say
 EXPORTED = [s for s in SAMPLES if s.op.name not in OF_PASSES]
 FEW = 4                             # samples of an operator that CI takes
 
@@ -59,7 +58,7 @@ def test_every_operator_has_a_rule():
 def test_sample(sample: Sample):
     graph = sample.graph()
     arrays = {v.name: a for v, a in zip(graph.inputs, sample.arrays, strict=True)}
-    results = list(run(model_of(graph, [], SINCE.get(sample.op.name, 23), "0"), arrays).values())
+    results = list(run(model_of(graph, [], OPSETS.get(sample.op.name, 23), "0"), arrays).values())
     for actual, expect in zip(results, map(np.asarray, sample.expected()), strict=True):
         assert (actual.dtype, actual.shape) == (expect.dtype, expect.shape)
         if sample.op.name in OPEN and sample.tag.startswith("odd"):

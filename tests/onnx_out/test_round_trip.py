@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from peer import assert_same
+from peer import OPSETS, assert_same
 from test_exported_networks import GRAPHS, NETS, STEPS, inputs_of
 from test_exported_operators import EXPORTED
 
@@ -100,7 +100,7 @@ def some() -> list:
 @pytest.mark.parametrize("sample", some())
 def test_operator(sample):
     graph = sample.graph()
-    model = model_of(graph, [], 23, "0")
+    model = model_of(graph, [], OPSETS.get(sample.op.name, 23), "0")
     arrays = {v.name: a for v, a in zip(graph.inputs, sample.arrays)}
     try:
         found = numbers(model, arrays)

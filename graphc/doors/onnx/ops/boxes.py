@@ -6,10 +6,12 @@ from math import inf
 from typing import Any
 
 import graphc as gc
-from graphc.doors.onnx.rule import Unsupported
+from graphc.doors.onnx.ops.product import MAX
+from graphc.doors.onnx.rule import Known, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim
+from graphc.ir.types import DType, i64
 
 
 def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transformation_mode: str = "half_pixel",
@@ -22,7 +24,7 @@ def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transfo
         raise GraphError(f"mode is {mode!r}")
     shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     corners = rois * spatial_scale - shift
-    height, width = x.shape[2:]
+    height, width = (_count(size, x.dtype) for size in x.shape[2:])
     places = []
     for low, high, cells in ((1, 3, output_height), (0, 2, output_width)):
         length = corners[:, high] - corners[:, low]
@@ -32,13 +34,18 @@ def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transfo
     y, x_at = places
     shape = (y.shape[0], y.shape[1], x_at.shape[1])
     y, x_at = gc.broadcast_to(gc.expand_dims(y, 2), shape), gc.broadcast_to(gc.expand_dims(x_at, 1), shape)
-    seen = gc.expand_dims((y >= -1.0) & (y <= float(height)) & (x_at >= -1.0) & (x_at <= float(width)), 1)
+    seen = gc.expand_dims((y >= -1.0) & (y <= height) & (x_at >= -1.0) & (x_at <= width), 1)
     images = gc.take(x, batch_indices, 0)
     if mode == "max":
-        return gc.max_pool2d(gc.where(seen, _largest_corner(images, y, x_at), 0.0), sampling_ratio)
-    grid = gc.stack([x_at * 2.0 / max(width - 1, 1) - 1.0, y * 2.0 / max(height - 1, 1) - 1.0], 3)
+        return MAX[2](gc.where(seen, _largest_corner(images, y, x_at), 0.0), sampling_ratio)
+    grid = gc.stack([at * 2.0 / gc.maximum(size - 1.0, 1.0) - 1.0 for at, size in ((x_at, width), (y, height))], 3)
     read = gc.grid_sample(images, grid, "bilinear", "border", True)
     return gc.avg_pool2d(gc.where(seen, read, 0.0), sampling_ratio)
+
+
+def _count(size: Dim, dtype: DType) -> Array:
+    """A size as a number."""
+    return Known.of([size], i64).array().reshape(()).astype(dtype)
 
 
 def _largest_corner(images: Array, y: Array, x: Array) -> Array:
@@ -50,7 +57,7 @@ def _largest_corner(images: Array, y: Array, x: Array) -> Array:
     corners = []
     for row, row_weight in sides[0]:
         for column, column_weight in sides[1]:
-            at = (row * width + column).reshape((y.shape[0], 1, -1))
+            at = (row * _count(width, i64) + column).reshape((y.shape[0], 1, -1))
             at = gc.broadcast_to(at, (y.shape[0], images.shape[1], at.shape[2]))
             read = gc.take_along_axis(flat, at, 2).reshape((*images.shape[:2], *y.shape[1:]))
             corners.append(read * gc.expand_dims(row_weight * column_weight, 1))
@@ -59,10 +66,11 @@ def _largest_corner(images: Array, y: Array, x: Array) -> Array:
 
 def _neighbours(at: Array, size: Dim) -> Sequence[tuple[Array, Array]]:
     """The elements below and above places on an axis, and their weights."""
-    inside = gc.clip(at, 0.0, float(size - 1))
+    last = _count(size, at.dtype) - 1.0
+    inside = gc.clip(at, 0.0, last)
     below = gc.floor(inside)
-    number = below.astype(gc.i64)
-    return (number, 1.0 - (inside - below)), (gc.minimum(number + 1, size - 1), inside - below)
+    above = gc.minimum(below + 1.0, last)
+    return (below.astype(gc.i64), 1.0 - (inside - below)), (above.astype(gc.i64), inside - below)
 
 
 def max_roi_pool(x: Array, rois: Array, *, pooled_shape: tuple[int, ...], spatial_scale: float = 1.0) -> Array:
