@@ -117,7 +117,7 @@ def _made(source: TracedFunction, threads: int, seed: int | None,
           state: str | os.PathLike[str] | Mapping[str, np.ndarray] | State | None, store: Store | None,
           compute: str | Calibration | None, budget: Budget | None) -> CompiledGraph | SpecialisedGraph:
     """The native code of a traced function, with its parameters."""
-    declared, stored = storing(source.function, store)
+    declared, stored = storing(source.function, store, compute is not None)
     function, rewriter = computing(declared, compute)
     source = replace(source, function=function)
     graph, needed = source.graph, entries(function)
@@ -197,7 +197,8 @@ def _planned(f: object, options: Mapping[str, Any], bindings: Mapping[str, Any])
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = bind_graph(computing(storing(source.function, store)[0], compute)[0].graph, source.sizes)
+    stored, _ = storing(source.function, store, compute is not None)
+    graph = bind_graph(computing(stored, compute)[0].graph, source.sizes)
     if graph.dim_names:
         return _sized_plan(source, graph, budget)
     return PlanReport.of(source.function, source.sizes, Compilation(graph, budget=budget))

@@ -16,6 +16,7 @@ from graphc.schedule.register_tiles import register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES
 
 EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
+DECODE_CYCLES = 5               # for a vector of columns that are codes: these are transposed as bytes
 COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
@@ -159,6 +160,8 @@ class TileCost:
         problem = self.problem
         size = problem.n * problem.k
         part = 1.0 if mode is PackingMode.ONCE else min(1.0, problem.b_span / size)
+        if problem.context.codes:
+            part *= problem.context.codes.bits / (8 * problem.context.itemsize)
         narrow = mode is PackingMode.PER_TILE and self.columns * problem.context.itemsize < STREAM_RUN_BYTES
         loads = self._loads(
             part * self.columns,
@@ -174,7 +177,8 @@ class TileCost:
         )
         return ("load b", loads), (
             "pack b",
-            self._pack(1, mode, self.columns, size, self._copy if straight else self.machine.transpose_cycles),
+            self._pack(1, mode, self.columns, size, self._decode if problem.context.codes else self._copy if straight
+                       else self.machine.transpose_cycles),
         )
 
     def _share(self) -> float:
@@ -193,6 +197,11 @@ class TileCost:
     def _copy(self) -> float:
         """Cycles for an element that is copied into a panel."""
         return COPY_CYCLES / self.problem.context.lanes
+
+    @property
+    def _decode(self) -> float:
+        """Cycles for an element that is made of a code."""
+        return DECODE_CYCLES / self.problem.context.lanes
 
     def _touched(self, run: int, blocks: int, shares: bool) -> float:
         """How many blocks of an operand a core reads, of `blocks` in each batch entry. shares: `run` consecutive tiles
