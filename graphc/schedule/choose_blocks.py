@@ -65,7 +65,8 @@ def _form(p: KernelProblem[BlockProduct]) -> Form:
 
 
 def _tiles(p: KernelProblem[BlockProduct], phase: Phase[Dim]) -> PhaseSchedule:
-    """With the blocks of the sum that a product by W has, in whole blocks of codes: then all bits are the same."""
+    """With the blocks of the sum that a product by W has: then all bits are the same; longer, if those are no whole
+    blocks of codes."""
     op, lanes = p.core.op, p.target.lanes(f32.itemsize)
     parts = 8 * sum(v.dtype.itemsize for v in p.ins[2:len(p.core.inputs)])
     wide = ContractionContext(p.target, f32.itemsize, lanes, (False, True))
@@ -74,7 +75,7 @@ def _tiles(p: KernelProblem[BlockProduct], phase: Phase[Dim]) -> PhaseSchedule:
     first = usual.regimes[-1] if isinstance(usual, RowsSchedule) else usual
     assert isinstance(first, TileSchedule)
     sizes = group_sizes(phase, phase.k)
-    chunk = round_up(first.blocking.kc.length(sizes), op.block)
+    chunk = round_up(static_dim(first.blocking.kc.length(sizes)), op.block)
     return open_tile_schedule(phase, codes, settled=Agreement(Cut(0, min(chunk, static_dim(sizes[0])))))
 
 
