@@ -75,10 +75,11 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable[..., Any], /, *
     `store`: "bf16", "f16", "int8", "int4" or gc.IntegerBlocks: the f32 parameters with two axes (weights of linear and
     recurrent layers, attention, tables of embeddings) are rounded, kept so and read so, while the network computes in
     f32: to this type, or to integers from -127 to 127 times a scale for each row ("int4": from -7 to 7, for each block
-    of 32). Where memory must deliver the weights anew in each call, that is two to four times as fast; blocks are read
-    by products of up to 4 rows, others read f32 made of them. The state itself stays as it is. By name,
-    `store={"head": "bf16", "layers.*": "int8"}`: the first pattern (as of fnmatch, of parameters or layers) that
-    matches a weight says how it is kept; others stay f32.
+    of 32). Where memory must deliver the weights anew in each call, that is two to four times as fast. Without
+    `compute`, products of any number of rows read blocks so; those of many in loops read f32 made of them. The state
+    itself stays as it is. By name, `store={"head": "bf16", "layers.*": "int8"}`: the first pattern (as of fnmatch, of
+    parameters or layers) that matches a weight says how it is kept; others stay f32. `quantisation()` of the result
+    has the errors and bytes of each.
 
     `compute`: "bf16": the factors of f32 products (matmul, einsum, attention, convolutions) are rounded to bf16, their
     sums stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it
@@ -118,7 +119,7 @@ def _made(source: TracedFunction, threads: int, seed: int | None,
           state: str | os.PathLike[str] | Mapping[str, np.ndarray] | State | None, store: Store | None,
           compute: str | Calibration | None, budget: Budget | None) -> CompiledGraph | SpecialisedGraph:
     """The native code of a traced function, with its parameters."""
-    declared, stored = storing(source.function, store)
+    declared, stored = storing(source.function, store, compute is not None)
     function, rewriter = computing(declared, compute)
     source = replace(source, function=function)
     graph, needed = source.graph, entries(function)
@@ -198,7 +199,8 @@ def _planned(f: object, options: Mapping[str, Any], bindings: Mapping[str, Any])
         raise GraphError("loss= and trainable= are those of a training step: give optimizer= too", user_loc())
     else:
         source = _declared(f, training, outputs, bindings)
-    graph = bind_graph(computing(storing(source.function, store)[0], compute)[0].graph, source.sizes)
+    stored, _ = storing(source.function, store, compute is not None)
+    graph = bind_graph(computing(stored, compute)[0].graph, source.sizes)
     if graph.dim_names:
         return _sized_plan(source, graph, budget)
     return PlanReport.of(source.function, source.sizes, Compilation(graph, budget=budget))

@@ -19,6 +19,7 @@ from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node
 from graphc.ir.open import Bounds
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.types import TensorType, f32, i64
@@ -272,9 +273,12 @@ def _of_last(now: Decoding, scores: Array) -> Array:
         after.append((node, place))
         scores = Array(node.inputs[place], scores.trace)
     made = scores.value.node
-    operands = [Array(v, scores.trace) for v in made.inputs] if made is not None else []
-    product = made is not None and isinstance(made.op, Matmul) and operands[0].ndim == 3 and operands[1].ndim == 2
-    last = now.last(operands[0]) @ operands[1] if product else now.last(scores)
+    if made is not None and isinstance(made.op, Matmul | BlockProduct) and [
+            v.type.rank for v in made.inputs] == [3, *(2 for _ in made.inputs[1:])]:
+        x = now.last(Array(made.inputs[0], scores.trace))
+        last = Array(scores.trace.builder.apply(made.op, [x.value, *made.inputs[1:]])[0], scores.trace)
+    else:
+        last = now.last(scores)
     for node, place in reversed(after):
         values = [last.value if i == place else v for i, v in enumerate(node.inputs)]
         last = Array(scores.trace.builder.apply(node.op, values)[0], scores.trace)

@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.interp import evaluate
 from graphc.ir.types import BY_NAME, DType, TensorType, f32
 from graphc.nn.parameter import Parameter
-from graphc.passes.block_weights import block_weight, largest_of_rows
+from graphc.passes.block_weights import block_product, block_weight, largest_of_rows
 from graphc.passes.integer_weights import IntegerWeight, KeptWeight, reading
 from graphc.records import dataclass
 from graphc.weight_storage import ROW_INTEGERS, IntegerBlocks, Kind, Store, StoreByName, matches
@@ -103,9 +103,11 @@ def _rounded(array: np.ndarray, kind: Kind) -> np.ndarray:
         return evaluate(_stored(graph, {graph.state[0]: kind}), (array,))[0]
 
 
-def storing(function: GraphFunction, store: Store | None) -> tuple[GraphFunction, StoredWeights | None]:
-    """The function with its trained f32 arrays of two axes rounded to what `store` keeps, and what was done. GraphError
-    if it has none, or none of a name."""
+def storing(function: GraphFunction, store: Store | None,
+            computes: bool = False) -> tuple[GraphFunction, StoredWeights | None]:
+    """The function with its trained f32 arrays of two axes rounded to what `store` keeps, and what was done. computes:
+    products of many rows are to be made of other numbers (`compute=`), and read none of the codes. GraphError if it has
+    none, or none of a name."""
     if store is None:
         return function, None
     weights = [v for v, key in zip(function.graph.state, function.keys, strict=True)
@@ -125,7 +127,7 @@ def storing(function: GraphFunction, store: Store | None) -> tuple[GraphFunction
                              user_loc())
     done = StoredWeights(function.name, function.graph.state, kept,
                          {v: _why_not(v, store) for v in weights if v not in kept})
-    return (replace(function, graph=_stored(function.graph, kept)) if kept else function), done
+    return (replace(function, graph=_stored(function.graph, kept, not computes)) if kept else function), done
 
 
 def _why_not(weight: Value, store: Store) -> str:
@@ -161,7 +163,7 @@ def _check_patterns(store: StoreByName, weights: Sequence[str]) -> None:
                              f"{', '.join(weights[:SHOWN])}{', …' * (len(weights) > SHOWN)}", user_loc())
 
 
-def _stored(graph: Graph, kept: Mapping[Value, Kind]) -> Graph:
+def _stored(graph: Graph, kept: Mapping[Value, Kind], for_all: bool = True) -> Graph:
     """The graph, reading these state arrays as they are after rounding. What is rounded depends on state alone, so it
     is derived: made when the state has changed, packed, and all that calls read.
 
@@ -172,7 +174,8 @@ def _stored(graph: Graph, kept: Mapping[Value, Kind]) -> Graph:
     integers: dict[Value, KeptWeight] = {}
     for v, kind in kept.items():
         if isinstance(kind, IntegerBlocks):
-            integers[v] = block_weight(w, w[v], kind.size, kind.bits, kind.minimum)
+            op = block_product(kind.size, kind.bits, kind.minimum)
+            integers[v] = block_weight(w, w[v], op, kind.minimum, for_all)
         elif kind in ROW_INTEGERS:
             integers[v] = _integer_weight(w, w[v], *ROW_INTEGERS[kind])
         else:

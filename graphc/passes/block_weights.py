@@ -8,11 +8,10 @@ from math import prod
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import static_dim
 from graphc.ir.graph import Value
-from graphc.ir.ops.blocks import CODES, FEW_ROWS, BlockProduct
+from graphc.ir.ops.blocks import CODES, BlockProduct
 from graphc.ir.ops.index import Take
-from graphc.ir.ops.shape import Concat
-from graphc.ir.types import f32
 from graphc.records import dataclass
+from graphc.schedule.parallel_rows import FEW_ROWS
 
 TINY = 1e-30                        # a block, or a row, of zeros has this scale at least
 # the code of 0, or of the minimum: by bits, and whether there are minima
@@ -22,11 +21,13 @@ ZEROS = {(4, False): 8, (4, True): 0, (8, False): 0, (8, True): -128}
 @dataclass(frozen=True)
 class BlockWeight:
     """A matrix [N, K] that `product` multiplies by, of its codes, scales and perhaps minima; or, with `is_turned`, its
-    transpose. whole: it as f32 numbers, where these are at hand."""
+    transpose. whole: it as f32 numbers, where these are at hand. for_all: products of any number of rows read codes;
+    else those of few alone."""
     op: BlockProduct
     parts: tuple[Value, ...]
     is_turned: bool = False
     whole: Value | None = None
+    for_all: bool = True
 
     def turned(self, w: Rewriter) -> BlockWeight:
         whole = None if self.whole is None else w.transpose(self.whole, perm=(1, 0))
@@ -35,21 +36,23 @@ class BlockWeight:
     def numbers(self, w: Rewriter) -> Value:
         if self.whole is not None:
             return self.whole
-        y = _numbers(w, self.op, self.parts)
+        y = self.op.numbers(w, *self.parts)
         return w.transpose(y, perm=(1, 0)) if self.is_turned else y
 
     def product(self, w: Rewriter, other: Value, place: int) -> Value | None:
-        """Of few rows, along which the blocks run."""
+        """Of rows along which the blocks run. In loops many rows read the numbers, which are made once for all steps.
+        """
         along_blocks = self.is_turned if place == 1 else not self.is_turned and other.type.rank == 1
         rows = prod(other.type.shape[:-1])
-        if not along_blocks or not isinstance(rows, int) or rows > FEW_ROWS:
+        few = isinstance(rows, int) and rows <= FEW_ROWS
+        if not along_blocks or not few and (self.whole is not None or not self.for_all):
             return None
         return w.apply(self.op, (other, *self.parts))[0]
 
     def rows(self, w: Rewriter, positions: Value) -> Value | None:
         if self.is_turned:
             return None
-        return _numbers(w, self.op, [w.apply(Take(0), [part, positions])[0] for part in self.parts])
+        return self.op.numbers(w, *[w.apply(Take(0), [part, positions])[0] for part in self.parts])
 
     def captured(self, w: Rewriter) -> tuple[Value, tuple[Value, ...]]:
         return self.numbers(w), self.parts
@@ -58,10 +61,11 @@ class BlockWeight:
         return replace(self, parts=tuple(added), whole=v)
 
 
-def block_weight(w: Rewriter, weight: Value, block: int, bits: int, with_minimum: bool) -> BlockWeight:
+def block_weight(w: Rewriter, weight: Value, op: BlockProduct, with_minimum: bool, for_all: bool) -> BlockWeight:
     """The matrix of codes that is nearest to f32 numbers [N, K]: of a block the largest number becomes the largest
     code, or with minima the least and the largest number the least and the largest code."""
     rows, columns = weight.type.shape
+    block, bits = op.block, op.bits
     blocks = w.reshape(weight, shape=(rows, static_dim(columns) // block, block))
     if with_minimum:
         low = w.min(blocks, axes=(2,), keepdims=True)
@@ -72,10 +76,14 @@ def block_weight(w: Rewriter, weight: Value, block: int, bits: int, with_minimum
         largest = finite_or_nan(w, w.max(w.abs(blocks), axes=(2,), keepdims=True))
         scale = w.maximum(w.div(largest, (1 << bits - 1) - 1), TINY)
         codes, parts = w.round(w.div(blocks, scale)), [scale]
-    zero = ZEROS[bits, with_minimum]
-    codes, op = w.add(codes, zero) if zero else codes, BlockProduct(block, bits, zero)
+    codes = w.add(codes, op.zero) if op.zero else codes
     flat = [w.reshape(part, shape=scale.type.shape[:2]) for part in parts]
-    return BlockWeight(op, (_packed(w, w.cast(codes, dtype=CODES[bits][0]), bits), *flat))
+    return BlockWeight(op, (_packed(w, w.cast(codes, dtype=CODES[bits][0]), bits), *flat), for_all=for_all)
+
+
+def block_product(block: int, bits: int, with_minimum: bool) -> BlockProduct:
+    """Of codes that `block_weight` makes."""
+    return BlockProduct(block, bits, ZEROS[bits, with_minimum])
 
 
 def finite_or_nan(w: Rewriter, v: Value) -> Value:
@@ -98,16 +106,3 @@ def _packed(w: Rewriter, codes: Value, bits: int) -> Value:
         codes = w.bitor(low, w.shift_left(high, bits))
     return w.reshape(codes, shape=(rows, blocks * codes.type.shape[2]))
 
-
-def _numbers(w: Rewriter, op: BlockProduct, parts: Sequence[Value]) -> Value:
-    """f32 [..., K] of codes [..., K / 2] or [..., K], and scales [..., K / block]."""
-    codes, scale, *minimum = parts
-    shape = scale.type.shape
-    codes = w.reshape(codes, shape=(*shape, op.block * op.bits // 8))
-    if op.bits == 4:
-        codes, = w.apply(Concat(len(shape)), (w.bitand(codes, 15), w.shift_right(codes, op.bits)))
-    y = w.cast(codes, dtype=f32)
-    y = w.mul(w.sub(y, op.zero) if op.zero else y, w.reshape(scale, shape=(*shape, 1)))
-    for low in minimum:
-        y = w.add(y, w.reshape(low, shape=(*shape, 1)))
-    return w.reshape(y, shape=(*shape[:-1], shape[-1] * op.block))

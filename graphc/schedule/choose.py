@@ -12,9 +12,11 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType
 from graphc.schedule.choose_attention import attention_grad_schedule, attention_schedule
+from graphc.schedule.choose_blocks import block_product_schedule
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.choose_nest import nest_schedule
 from graphc.schedule.choose_plain import plain_schedule
@@ -71,5 +73,5 @@ CHOOSERS: dict[type[Op], Chooser] = {
     **dict.fromkeys(NESTS, nest_schedule), **dict.fromkeys(ROWS, plain_schedule), **dict.fromkeys(CONTRACTIONS,
                                                                                                   _contraction),
     WinogradConv2d: winograd_schedule, WinogradWeightGrad: gradient_schedule, WinogradWeights: weights_schedule,
-    Attention: attention_schedule, AttentionGrad: attention_grad_schedule,
+    Attention: attention_schedule, AttentionGrad: attention_grad_schedule, BlockProduct: block_product_schedule,
 }

@@ -57,14 +57,14 @@ def contraction_schedule(
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant))
         phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
-        return replace(_placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
+        return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
     def of_form(turned: bool) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant))
         pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
         form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
-        return _placed(form, phases, dtype, _prepacked(form, phases, context.free))
+        return placed(form, phases, dtype, _prepacked(form, phases, context.free))
     straight = of_form(False)
     if turned_axes(c, (a, b), lanes, invariant) == [None, None] or form_cycles(straight, target) is None:
         return straight
@@ -172,7 +172,7 @@ def _gate_schedule(p: Phase[Dim], context: ContractionContext, gates: int) -> Ph
 
 # --- where the shared scratch lies ------------------------------------------------------------------------------------
 
-def _placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: int | None) -> ContractionSchedule:
+def placed(form: Form, phases: tuple[PhaseSchedule, ...], dtype: DType, ready: int | None) -> ContractionSchedule:
     first, second = (0 if copy is None else round_up(copy.size + ALIGN, ALIGN) for copy in form.copies)
     copies = None if form.copies[0] is None else 0, None if form.copies[1] is None else first
     end = top = first + second

@@ -18,12 +18,14 @@ REGIMES = ((96, 48), (0, 1024))
 WORTH = 1.05                    # how much faster a regime must be
 
 
-def open_tile_schedule(p: Phase[Dim], context: ContractionContext, gates: int = 0) -> PhaseSchedule:
-    """By micro-tiles. The blocks of sums are those of the typical number of rows in all regimes, and so are the columns
-    of a micro-tile, of which each kind is code of its own. Sums of a length that is not known either have one schedule
-    for all numbers of rows: parts of such sums are several blocks long.
+def open_tile_schedule(p: Phase[Dim], context: ContractionContext, gates: int = 0,
+                       settled: Agreement = Agreement()) -> PhaseSchedule:
+    """By micro-tiles. settled: what other products have in common with all of them. The blocks of sums are those of the
+    typical number of rows in all regimes, and so are the columns of a micro-tile, of which each kind is code of its
+    own. Sums of a length that is not known either have one schedule for all numbers of rows: parts of such sums are
+    several blocks long.
     """
-    usual = _tiles(p, context, gates, typical(p.extent(p.m)), Agreement())
+    usual = _tiles(p, context, gates, typical(p.extent(p.m)), settled)
     if known(p, p.m) or not known(p, p.k):
         return usual
     agreed = Agreement(usual.blocking.kc, usual.vectors, packed=usual.b is not PackingMode.UNPACKED)

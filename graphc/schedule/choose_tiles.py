@@ -34,6 +34,7 @@ from graphc.schedule.tile_sizes import (
 )
 
 TALL_ROWS = (256, 128)          # of tiles that pack their own columns: the more, the more rows share these
+DECODED_ROWS = (512, 256, 128)  # of tiles that make numbers of codes
 DEEP_RATIO = 4                  # steps of a sum for each row or column, from which on tiles take parts of it
 FIRST_USE_STEPS = 2048          # of a sum, from which on the wait for the first block of rows counts little
 FIRST_USE_PANELS = 4            # of columns, from which on enough of them read the packed rows
@@ -97,12 +98,15 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
     shares = problem.k >= FIRST_USE_STEPS and problem.n >= FIRST_USE_PANELS * problem.nr
     if straight and shares and not free[0] and not problem.gates:
         yield TileFamily("rows packed by first use", *first_use_tile(problem), (BY_FIRST_USE,), b)
+    if problem.context.codes:
+        for rows in DECODED_ROWS:
+            yield TileFamily(f"numbers for {rows} rows", *tall_tile(problem, rows), a, b)
     mc, nc = shared_tile(problem)
     if problem.agreed and problem.agreed.columns:
         nc, mode = problem.agreed.columns
         b = (mode,)
     yield TileFamily("columns for all", mc, nc, a, b)
-    for rows in TALL_ROWS if own else ():
+    for rows in TALL_ROWS if own and not problem.context.codes else ():
         yield TileFamily(f"columns for {rows} rows", *tall_tile(problem, rows), a, (PER_TILE,))
 
 
@@ -119,7 +123,10 @@ def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
 
 
 def _column_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
-    """Columns that are contiguous along n may be read unpacked, unless it is settled that they are packed."""
+    """Columns that are contiguous along n may be read unpacked, unless it is settled that they are packed. Codes become
+    numbers where these are used at once."""
+    if problem.context.codes:
+        return (PER_TILE,)
     p, packed = problem.form, problem.agreed is not None and problem.agreed.packed
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
     return (UNPACKED, ONCE) if straight and not packed else (ONCE,)

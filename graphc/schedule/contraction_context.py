@@ -11,12 +11,22 @@ DOT_ROWS = 3                    # most rows of products whose operands are read 
 
 
 @dataclass(frozen=True)
+class ColumnCodes:
+    """Columns of b that lie in memory as codes, in blocks of so many steps of k, `bits` each with the block's scale
+    and minimum: each tile makes numbers of its own."""
+    block: int
+    bits: float
+
+
+@dataclass(frozen=True)
 class ContractionContext:
-    """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls."""
+    """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
+    columns lie that are no numbers yet."""
     target: Target
     itemsize: int
     lanes: int
     free: tuple[bool, ...]
+    codes: ColumnCodes | None = None
 
     @property
     def machine(self) -> Machine:

@@ -10,7 +10,7 @@ from graphc.records import dataclass
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.cost import Ranking
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
-from graphc.schedule.schedule import ProductSchedule
+from graphc.schedule.schedule import OPERANDS, ProductSchedule
 
 MAX_TAPS = 49
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
@@ -231,6 +231,7 @@ class ContractionSchedule(ProductSchedule):
         change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements of type
         `packed_dtype` (None: `dtype`).
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
+    operands: inputs that are no epilogue's; more than two where columns are codes with scales.
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
@@ -244,6 +245,7 @@ class ContractionSchedule(ProductSchedule):
     packed_size: Dim = 0
     gates: int = 0
     packed_dtype: DType | None = None
+    operands: int = OPERANDS
 
     @property
     def rankings(self) -> tuple[Ranking[object], ...]:

@@ -18,11 +18,15 @@ from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
 from graphc.records import dataclass
+from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
 Views = Sequence[ViewType]
 
 ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multiplied at the same time
+REGISTERS_OF_ROW = 8                # of vectors, for a row of the other factor: sums, and a block of it
+FEW_ROWS = 8                        # of x: of so many, results are stored one by one
+MOST_GROUPS = 2                     # of such rows that are taken together, each code of its own; more rows are a loop
 CHANGING = index.ScatterAdd, scatter.Scatter, index.ScatterAddAlongAxis, scatter.ScatterAlongAxis
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
@@ -184,6 +188,11 @@ def _right_hand_sides(op: Op, ins: Views, outs: Views) -> Rows:
     *batch, n, k = outs[0].shape
     lane = min(k, CHUNK) if isinstance(k, int) else CHUNK
     return Rows((*batch, ceil_div(k, CHUNK)), lane, unit_stride(-1, ins[1], outs[0]), typical(n)**2 // 2)
+
+
+def few_together(target: Target) -> int:
+    """Rows of the other factor for which codes are converted once."""
+    return max(1, target.vector_registers // REGISTERS_OF_ROW)
 
 
 def _block_product(op: blocks.BlockProduct, ins: Views, outs: Views) -> Rows:

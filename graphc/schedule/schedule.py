@@ -9,7 +9,7 @@ from graphc.schedule.cost import Ranking
 from graphc.schedule.view import ViewType
 
 InplacePairs = tuple[tuple[int, int], ...]      # (output, input)
-OPERANDS = 2                                    # of a product; the inputs behind them are those of its epilogue
+OPERANDS = 2                                    # of most products; the inputs behind are those of the epilogue
 
 
 class Schedule(ABC):
@@ -57,8 +57,10 @@ class Schedule(ABC):
 
 class ProductSchedule(Schedule):
     """The schedule of sums of products, which go through an epilogue: each element of another input is read where its
-    result is stored.
+    result is stored. operands: the first inputs, which it has itself.
     """
+    operands: int = OPERANDS
 
     def inplace_pairs(self, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> InplacePairs:
-        return tuple((o, i) for i, view in enumerate(ins) if i >= OPERANDS for o, out in enumerate(outs) if view == out)
+        return tuple((o, i) for i, view in enumerate(ins) if i >= self.operands
+                     for o, out in enumerate(outs) if view == out)

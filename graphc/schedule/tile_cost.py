@@ -16,6 +16,7 @@ from graphc.schedule.register_tiles import register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES
 
 EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
+DECODE_CYCLES = 5               # for a vector of columns that are codes: these are transposed as bytes
 COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
@@ -159,6 +160,8 @@ class TileCost:
         problem = self.problem
         size = problem.n * problem.k
         part = 1.0 if mode is PackingMode.ONCE else min(1.0, problem.b_span / size)
+        if problem.context.codes:
+            part *= problem.context.codes.bits / (8 * problem.context.itemsize)
         narrow = mode is PackingMode.PER_TILE and self.columns * problem.context.itemsize < STREAM_RUN_BYTES
         loads = self._loads(
             part * self.columns,
@@ -167,20 +170,16 @@ class TileCost:
             SHORT_RUN_LOSS if narrow else 1,
         )
         loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
-        return ("load b", loads), ("pack b", self._pack(1, mode, self.columns, size, self._column_cycles))
-
-    @property
-    def _column_cycles(self) -> float:
-        """Cycles for an element of a column that is packed. Of runs whose elements lie apart each is loaded on its own,
-        but for those of which a shuffle takes every second one, and comes from L2 where it is in a line of its own.
-        """
-        problem, machine = self.problem, self.machine
-        step = abs(problem.p.b.strides[problem.p.n[-1]])
-        if problem.packing is ColumnPacking.RUNS and step > 2:
-            apart = step * problem.context.itemsize >= LINE_BYTES
-            return machine.scalar_element_cycles + apart * LINE_BYTES / machine.l2_bytes_per_cycle
-        runs = problem.packing is ColumnPacking.RUNS and problem.n_sizes[-1] >= problem.context.lanes
-        return self._copy if runs or problem.packing is ColumnPacking.PANELS else machine.transpose_cycles
+        straight = (
+            problem.packing is ColumnPacking.PANELS
+            or problem.packing is ColumnPacking.RUNS
+            and problem.n_sizes[-1] >= problem.context.lanes
+        )
+        return ("load b", loads), (
+            "pack b",
+            self._pack(1, mode, self.columns, size, self._decode if problem.context.codes else self._copy if straight
+                       else self.machine.transpose_cycles),
+        )
 
     def _share(self) -> float:
         """Of all work, the busiest core's."""
@@ -198,6 +197,11 @@ class TileCost:
     def _copy(self) -> float:
         """Cycles for an element that is copied into a panel."""
         return COPY_CYCLES / self.problem.context.lanes
+
+    @property
+    def _decode(self) -> float:
+        """Cycles for an element that is made of a code."""
+        return DECODE_CYCLES / self.problem.context.lanes
 
     def _touched(self, run: int, blocks: int, shares: bool) -> float:
         """How many blocks of an operand a core reads, of `blocks` in each batch entry. shares: `run` consecutive tiles

@@ -7,7 +7,9 @@ import pytest
 import graphc as gc
 from graphc import nn, optim
 from graphc.compiler import Compilation
+from graphc.dsl.array import emit
 from graphc.ir.interp import evaluate
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.parser import parse
 from graphc.ir.types import BY_NAME
 from graphc.nn.network import entries, trace_network
@@ -347,3 +349,58 @@ def test_the_errors_of_weights():
     assert "int4 in 32s" in str(report) and "int8 by row" in str(report)
     both = gc.compile(net, seed=0, store="int4", compute="bf16", **types).quantisation()
     assert len(both.products) == 4 and {r.name: r.note for r in both.weights}["2.weight"] == "rows of 40 are no whole blocks"
+
+
+@pytest.mark.parametrize("kind", ["int4", "8 minima"])
+def test_many_rows_have_the_bits_of_the_numbers(kind):
+    """With what follows in the same kernel, and tails of rows and columns; no f32 copy is kept."""
+    net, types = nn.Linear(70) >> nn.tanh >> nn.Linear(64), {"x": gc.f32[130, 192]}
+    state = {e.name: e.initial(0) for e in entries(trace_network(nn.Linear(70) >> nn.tanh >> nn.Linear(64), False, **types))}
+    store = {"0": BLOCKS[kind]}
+    kept = gc.compile(net, state=state, store=store, **types)
+    assert "packed-per-tile" in kept.dump("planned") and 'kind="contraction"' in kept.dump("fused")
+    assert kept.memory.derived < 70 * 192 * 2 + 70 * 64 * 4 + 8192
+    full = gc.compile(net, state=state | {"0.weight": in_blocks(state["0.weight"], BLOCKS[kind])}, **types)
+    x = numbers((130, 192), "f32")
+    np.testing.assert_array_equal(kept(x), full(x))
+
+
+@pytest.mark.parametrize("rows", [3, 9, 40])
+def test_rows_of_codes_and_what_follows(rows):
+    net, types = nn.Linear(37) >> nn.silu >> nn.Linear(8), {"x": gc.f32[rows, 64]}
+    state = {e.name: e.initial(0) for e in entries(trace_network(net, False, **types))}
+    x, (kept, full) = numbers((rows, 64), "f32"), (gc.compile(net, state=state | {"0.weight": w}, store=store, **types) for w, store in (
+        (state["0.weight"], {"0": BLOCKS["4 minima"]}), (in_blocks(state["0.weight"], BLOCKS["4 minima"]), None)))
+    np.testing.assert_allclose(kept(x), full(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [SSE2, AVX2, AVX512, NEON], ids=lambda t: t.name)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_panels_of_codes_on_every_target(target, bits):
+    """The loops' verifier sees all accesses."""
+    text = f"""graph f(x: f32[200, 192], c: {"u8[500, 96]" if bits == 4 else "i8[500, 192]"}, s: f32[500, 6]) {{
+  %0 = block_product(x, c, s) {{block=32, bits={bits}}} : f32[200, 500]
+  return %0
+}}"""
+    assert "packed_b" in Compilation(parse(text), target).text("loops")
+
+
+def test_the_gradient_of_a_product_by_codes():
+    """That of x, as if the matrix were numbers; twice."""
+    op = BlockProduct(32, 4, 8)
+    codes, scale = RNG.integers(0, 256, (5, 32)).astype(np.uint8), np.abs(numbers((5, 2), "f32"))
+    w = op.whole(codes, scale, ())
+
+    @gc.graph
+    def loss(x: gc.f32[3, 64], c: gc.u8[5, 32], s: gc.f32[5, 2]):
+        return gc.sum(emit("block_product", x, c, s, block=32, bits=4, zero=8) ** 3)
+    first = gc.grad(loss, wrt="x")
+
+    @gc.graph
+    def of_gradient(x: gc.f32[3, 64], c: gc.u8[5, 32], s: gc.f32[5, 2]):
+        return gc.sum(first(x, c, s) ** 2)
+    x = numbers((3, 64), "f32")
+    y = x @ w.T
+    np.testing.assert_allclose(gc.compile(first)(x, codes, scale), 3 * y ** 2 @ w, rtol=1e-3, atol=1e-2)
+    second = 36 * ((3 * y ** 2 @ w) @ w.T * y / 3) @ w
+    np.testing.assert_allclose(gc.compile(gc.grad(of_gradient, wrt="x"))(x, codes, scale), second, rtol=1e-3, atol=1e-3 * np.abs(second).max())

@@ -58,12 +58,11 @@ def from_gguf(path: str | os.PathLike[str], *, store: DType | str | None = None)
     Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K. The network takes input_ids, integers [B, T], and gives the logits of the
     next token [B, T, vocabulary]. Parameters are called as in transformers ("model.layers.0.mlp.up_proj.weight").
 
-    The file is mapped, whole numbers stay so. Integers of few bits become 4 or 8 bits without a loss, and tokens of few
-    sequences read these, with f32 sums; prompts, more sequences, and whatever gc.compile makes multiply by the same
-    weights as f32, made and packed once. store: "f32", "bf16" or "f16" makes all matrices numbers of this type now;
-    bf16 and f16 round.
+    The file is mapped, whole numbers stay so. Integers of few bits become 4 or 8 bits without a loss, and all products
+    read these, with f32 sums: those of few rows convert them in registers, others while they pack them. store: "f32",
+    "bf16" or "f16" makes all matrices numbers of this type now; bf16 and f16 round.
 
-    Raises GraphError for a file that is damaged, or has types or fields that are not known.
+    Raises GraphError for a file that is damaged, or has types or fields that are not known, and for numbers beyond f16.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise GraphError(f"from_gguf takes the path of a file, got {shown(path)}", user_loc())

@@ -1,15 +1,14 @@
 """How a layer keeps its matrix, as the file has it, and how it multiplies by it."""
 from __future__ import annotations
 
-from math import prod
 from typing import Protocol
 
 import graphc as gc
 from graphc import nn
 from graphc.dsl.array import emit
-from graphc.ir.ops.blocks import CODES, FEW_ROWS
+from graphc.dsl.context import current_trace
+from graphc.ir.ops.blocks import CODES, BlockProduct
 from graphc.ir.types import DType, f32
-from graphc.nn.decode import stepping
 from graphc.nn.parameter import ZEROS, Normal
 from graphc.records import dataclass
 
@@ -50,8 +49,7 @@ class BlockStorage:
     weight.codes, u8 [rows, columns / 2] or i8 [rows, columns], weight.scale and weight.minimum, f32
     [rows, columns / size].
 
-    Few tokens' products read the codes themselves, with f32 sums. Whole sequences multiply by W as f32, which is made
-    and packed once: that rounds in another order.
+    Products read the codes themselves, with f32 sums; W as f32 numbers is nowhere.
     """
     size: int
     bits: int
@@ -62,24 +60,17 @@ class BlockStorage:
         return self._numbers(*self._parts(layer, rows, columns))
 
     def product(self, layer: nn.Module, x: gc.Array, rows: int) -> gc.Array:
-        columns, tokens = int(x.shape[-1]), prod(x.shape[:-1])
-        if stepping() is None or not isinstance(tokens, int) or tokens > FEW_ROWS:
-            return x @ self.matrix(layer, rows, columns).T
-        return emit("block_product", x, *self._parts(layer, rows, columns), block=self.size, bits=self.bits,
+        return emit("block_product", x, *self._parts(layer, rows, int(x.shape[-1])), block=self.size, bits=self.bits,
                     zero=self.zero)
 
     def rows(self, layer: nn.Module, ids: gc.Array, rows: int, columns: int) -> gc.Array:
         return self._numbers(*(gc.embedding(part, ids) for part in self._parts(layer, rows, columns)))
 
-    def _numbers(self, codes: gc.Array, scale: gc.Array, *minimum: gc.Array) -> gc.Array:
+    def _numbers(self, *parts: gc.Array) -> gc.Array:
         """f32 [..., columns]."""
-        codes = codes.reshape(*scale.shape, -1)
-        if self.bits == 4:
-            codes = gc.concat([codes & 15, codes >> 4], codes.ndim - 1)
-        w = (codes.astype(f32) - self.zero) * gc.expand_dims(scale, scale.ndim)
-        for least in minimum:
-            w = w + gc.expand_dims(least, least.ndim)
-        return w.reshape(*scale.shape[:-1], -1)
+        trace = current_trace()
+        op = BlockProduct(self.size, self.bits, self.zero)
+        return gc.Array(op.numbers(trace.builder, *map(trace.value, parts)), trace)
 
     def _parts(self, layer: nn.Module, rows: int, columns: int) -> list[gc.Array]:
         dtype, together = CODES[self.bits]

@@ -8,11 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dims import static_dim
-from graphc.ir.op import Cost, Op, require
+from graphc.ir.graph import Value
+from graphc.ir.op import Cost, Gradients, Op, OpBuilder, Values, require
+from graphc.ir.ops.shape import Concat
 from graphc.ir.types import DType, TensorType, bf16, f16, f32, i8, u8
 
 CODES: dict[int, tuple[DType, int]] = {4: (u8, 2), 8: (i8, 1)}      # bits of a code -> type in memory, codes in each
-FEW_ROWS = 4                        # of x: up to so many, reading codes costs less than reading W
 SCALES = (f32, f16, bf16)
 
 
@@ -22,10 +23,12 @@ class BlockProduct(Op):
 
     Codes have `bits` bits. Of 8 they are i8 [N, K]. Of 4 they are 0 … 15, and a byte of u8 [N, K / 2] has two: byte j
     of a block that of its column j in the low bits, and that of column j + block / 2. scale, and minimum if it is
-    there, are [N, K / block], f32, f16 or bf16. Sums are f32: of each block first, times its scale.
+    there, are [N, K / block], f32, f16 or bf16. Sums are f32: of few rows of x each block's first, times its scale; of
+    many those of x @ Wᵀ, in its order. Has a gradient of x alone.
     """
     name: ClassVar[str] = "block_product"
     linear_in = ((0,),)
+    takes_epilogue = True
     block: int
     bits: int
     zero: int = 0
@@ -58,6 +61,23 @@ class BlockProduct(Op):
         for least in minimum:
             w = w + least.astype(np.float32)[..., None]
         return w.reshape(codes.shape[0], -1)
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        """That of x. The matrix is what it is."""
+        return b.matmul(gs[0], self.numbers(b, *ins[1:])), *(None for _ in ins[1:])
+
+    def numbers(self, b: OpBuilder, codes: Value, scale: Value, *minimum: Value) -> Value:
+        """W, or rows of it, of parts [..., K / 2] or [..., K] and [..., K / block]: f32 [..., K]."""
+        shape = scale.type.shape
+        codes = b.reshape(codes, shape=(*shape, self.block * self.bits // 8))
+        if self.bits == 4:
+            codes, = b.apply(Concat(len(shape)), (b.bitand(codes, 15), b.shift_right(codes, self.bits)))
+        y = b.cast(codes, dtype=f32)
+        y = b.sub(y, self.zero) if self.zero else y
+        for i, part in enumerate((scale, *minimum)):
+            wide = b.reshape(part if part.type.dtype is f32 else b.cast(part, dtype=f32), shape=(*shape, 1))
+            y = b.add(y, wide) if i else b.mul(y, wide)
+        return b.reshape(y, shape=(*shape[:-1], shape[-1] * self.block))
 
     def cost(self, x: TensorType, codes: TensorType, scale: TensorType, *minimum: TensorType) -> Cost:
         y = self.infer(x, codes, scale, *minimum)

@@ -28,7 +28,7 @@ def core_of(node: Node) -> Node:
     if not isinstance(node.op, Fused) or node.op.kind != "contraction":
         return node
     inner = contraction_in(node.op.body)
-    if inner.inputs != node.op.body.inputs[:2]:
+    if inner.inputs != node.op.body.inputs[:len(inner.inputs)]:
         raise InternalError("the operands of a contraction come first among the inputs of its cluster", "fused",
                             repr(node))
     return inner

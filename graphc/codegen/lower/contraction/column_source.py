@@ -148,7 +148,8 @@ class ColumnsPackedPerTile(PackedColumns):
 
     def pack(self, tile: ContractionTile, k: Range) -> View:
         c, s = self.c, self.c.schedule
-        memory = c.f.scratch("packed_b", c.b.dtype, (s.width(c.phase) * s.blocking.kc.length(c.k_sizes) + s.lanes,))
+        size = s.width(c.phase) * s.blocking.kc.length(c.k_sizes) + s.lanes
+        memory = c.f.scratch("packed_b", self.packer.dtype, (size,))
         self.packer.pack(tile.batch, tile.columns, k, self._panels(tile, k, memory))
         return memory
 

@@ -10,11 +10,13 @@ from graphc.codegen.lower.contraction.dots import DotContraction
 from graphc.codegen.lower.contraction.narrow import NarrowContraction
 from graphc.codegen.lower.contraction.outputs import flat
 from graphc.codegen.lower.contraction.padded_copy import pad_copy
-from graphc.codegen.lower.contraction.phase import AnyEpilogue, ContractionViews, PhaseLowering, part_of_scratch
+from graphc.codegen.lower.contraction.phase import (
+    AnyEpilogue, BlockCodes, ContractionViews, PhaseLowering, part_of_scratch)
 from graphc.codegen.lower.contraction.plain import PlainContraction
 from graphc.codegen.lower.contraction.regimes import RowsContraction
 from graphc.codegen.lower.contraction.streamed import StreamedContraction
 from graphc.codegen.lower.contraction.tiled import TiledContraction
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, RowsSchedule, StreamSchedule,
     TileSchedule)
@@ -41,9 +43,30 @@ def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedul
     dtype = schedule.dtype
     prepacked = (f.view("packed", schedule.packed_dtype or dtype, (schedule.packed_size,)) if schedule.packed_size != 0
                  else None)
-    shared = f.view("shared", dtype, (schedule.shared_scratch,)) if schedule.shared_scratch != 0 else None
+    shared = _shared(f, schedule)
     a, b = _operands(f, inputs, schedule, shared, target)
     views = ContractionViews(a, b, outputs, shared, prepacked)
+    return _run(f, schedule, views, target, epilogue)
+
+
+def lower_block_product(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule,
+                        target: Target, op: BlockProduct, epilogue: AnyEpilogue, name: str) -> LoopFunction:
+    """The same of the views ins = [x, codes, scale, perhaps minimum, *extra]; nothing is prepacked."""
+    f = LoopFunction(name)
+    inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
+    outputs = tuple([f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)])
+    x, codes, *scales = [flat(f, view) for view in inputs[:schedule.operands]]
+    views = ContractionViews(x, codes, outputs, _shared(f, schedule), None, BlockCodes(op, codes, tuple(scales)))
+    return _run(f, schedule, views, target, epilogue)
+
+
+def _shared(f: LoopFunction, schedule: ContractionSchedule) -> View | None:
+    return f.view("shared", schedule.dtype, (schedule.shared_scratch,)) if schedule.shared_scratch != 0 else None
+
+
+def _run(f: LoopFunction, schedule: ContractionSchedule, views: ContractionViews, target: Target,
+         epilogue: AnyEpilogue = None) -> LoopFunction:
+    """The function with the loops of all phases."""
     for number, part in enumerate(schedule.phases):
         LOWERINGS[type(part)](f, schedule, number, views, target.has_fma, epilogue).run()
     return f

@@ -13,12 +13,14 @@ from typing import ClassVar
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import store_as
+from graphc.codegen.lower.contraction.phase import BlockCodes
 from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import (
     Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.ir.dims import Dim, static_dim, typical
+from graphc.ir.types import DType, f32, i32
 from graphc.records import dataclass
 from graphc.schedule.blocking import ColumnPacking, Cut, fine_cut
 from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up, taps
@@ -68,6 +70,11 @@ class ColumnPacker(ABC):
         if pieces <= typical(s.blocking.kc.count(c.k_sizes)):
             return s.blocking.kc
         return fine_cut(c.k_sizes, round_up(-(-typical(c.k) // pieces), PACK_STEPS))
+
+    @property
+    def dtype(self) -> DType:
+        """Of the elements of a panel."""
+        return self.c.b.dtype
 
     @abstractmethod
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
@@ -180,10 +187,60 @@ class TransposedTaps(ColumnPacker):
         return [gathered(f, b, starts)] if width == 1 else transposed_runs(f, b, starts, width)
 
 
+@dataclass(frozen=True)
+class DecodedColumns(ColumnPacker):
+    """b is codes in blocks along k: bytes are transposed in registers, where that takes the fewest shuffles, and become
+    numbers as `BlockProduct.whole` makes them, element by element, so that sums of them have the same bits."""
+    source: BlockCodes
+
+    @property
+    def dtype(self) -> DType:
+        return f32
+
+    def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
+        c, f, op, lanes = self.c, self.c.f, self.source.op, self.c.schedule.lanes
+        first, _ = f.divmod(k.start, op.block)
+        count, _ = f.divmod(k.count, op.block)
+        with f.loop(0, columns.length, lanes) as loop:
+            place = target.at(f, loop.index)
+            rows = [f.min_(columns.flat + (loop.index + i), c.n - 1) for i in range(lanes)]
+            with f.loop(0, count, name="block") as blocks:
+                # the minimum is for the verifier, which does not know that blocks end where the sum does
+                block = f.min_(first + blocks.index, static_dim(c.k) // op.block - 1)
+                self._block(rows, block, target.memory, place + blocks.index * op.block * target.width,
+                            target.width)
+
+    def _block(self, rows: list[Ix], block: Ix, memory: View, place: Ix, width: int) -> None:
+        """One block of a vector of columns, whose steps are `width` apart from `place` on."""
+        f, op, lanes = self.c.f, self.source.op, self.c.schedule.lanes
+        size, blocks = op.block * op.bits // 8, static_dim(self.c.k) // op.block
+        parts = [f.cast(gathered(f, view, [row * blocks + block for row in rows]), f32) for view in self.source.scales]
+        starts = [(row * blocks + block) * size for row in rows]
+
+        def decode(at: Ix, steps: int) -> None:
+            for i, codes in enumerate(transposed_runs(f, self.source.codes, [s + at for s in starts], steps)):
+                wide = f.cast(codes, i32)
+                halves = (wide,) if op.bits == 8 else (f.and_(wide, 15), f.lshr(wide, op.bits))
+                for half, code in enumerate(halves):
+                    step = at + i + half * size
+                    f.store(memory, [place + step * width], self._number(code, parts))
+        with f.loop(0, size // lanes * lanes, lanes) as loop:
+            decode(loop.index, lanes)
+        if size % lanes:
+            decode(Ix(size // lanes * lanes), size % lanes)
+
+    def _number(self, code: Val, parts: list[Val]) -> Val:
+        f = self.c.f
+        y = f.mul(f.cast(f.sub(code, self.source.op.zero) if self.source.op.zero else code, f32), parts[0])
+        return f.add(y, parts[1]) if len(parts) > 1 else y
+
+
 COLUMN_PACKERS: dict[ColumnPacking, type[ColumnPacker]] = {
     ColumnPacking.PANELS: CopiedPanels, ColumnPacking.RUNS: CopiedRuns, ColumnPacking.TRANSPOSED: TransposedColumns,
     ColumnPacking.TAPS: TransposedTaps}
 
 
 def column_packer(c: TiledPhase) -> ColumnPacker:
+    if c.views.codes is not None:
+        return DecodedColumns(c, c.views.codes)
     return COLUMN_PACKERS[column_packing(c.phase, c.schedule.lanes)](c)

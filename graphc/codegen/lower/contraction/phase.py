@@ -10,6 +10,7 @@ from graphc.codegen.lower.contraction.outputs import EpilogueFunction, GateEpilo
 from graphc.codegen.lower.contraction.sweep import GateSweep, Sweep
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Dims
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.types import DType
 from graphc.records import dataclass
 from graphc.schedule.contraction_form import Phase
@@ -20,15 +21,25 @@ AnyEpilogue = EpilogueFunction | GateEpilogueFunction | None         # by `Contr
 
 
 @dataclass(frozen=True)
+class BlockCodes:
+    """The columns of b as rows of codes, as `op` says, flat; scales: and minima."""
+    op: BlockProduct
+    codes: View
+    scales: tuple[View, ...]
+
+
+@dataclass(frozen=True)
 class ContractionViews:
     """The memory of a contraction's function. a, b: flat, as the linear maps of the phases index them; shared: scratch
-    that all threads see; prepacked: the operand that was packed before the kernel runs.
+    that all threads see; prepacked: the operand that was packed before the kernel runs; codes: what columns are made
+    of that are no numbers in memory.
     """
     a: View
     b: View
     outs: tuple[View, ...] = ()
     shared: View | None = None
     prepacked: View | None = None
+    codes: BlockCodes | None = None
 
 
 @dataclass(frozen=True)
