@@ -3,7 +3,8 @@
 For every network some sizes are drawn (`--seed`); both run in alternating turns in one process. Printed are the ratio
 of the medians (above 1: the program for all sizes is slower) and of the bests, whether the results agree, what the
 first call of new sizes costs against the second, and the time to compile; then a table, and BERT-base as a server runs
-it (`sizes_serving`). `--quick`: fewer sizes, not the greatest, and turns, in at most about five minutes.
+it (`sizes_serving`), in Markdown, which is also written to `--out`, as sizes.md. `--quick`: fewer sizes, not the
+greatest, and turns, in at most about five minutes.
 """
 from __future__ import annotations
 
@@ -108,6 +109,8 @@ def cases(threads: int) -> Iterator[Case]:
     yield Case("MLP", {"x": gc.f32["B", 784]}, batch, inference(mlp, threads))
     yield Case("attention", {"x": gc.f32["B", "T", 512]}, {"B": (1, 4), "T": (64, 4096)},
                inference(nn.MultiHeadAttention(8), threads))
+    yield Case("attention of few positions", {"x": gc.f32["B", "T", 512]}, {"B": (1, 4), "T": (1, 63)},
+               inference(nn.MultiHeadAttention(8), threads))
     yield Case("GPT 6x384", {"x": ids}, {"B": (1, 8), "T": (8, 512)}, inference(gpt, threads), 1000)
     yield Case("BERT-base", {"x": ids}, text, inference(models.bert(), threads), 1000, draws=24)
     for kind in (nn.LSTM, nn.GRU):
@@ -125,6 +128,15 @@ def cases(threads: int) -> Iterator[Case]:
                training(gpt, nn.cross_entropy, threads), 1000)
     yield Case("LSTM 256 train", {"x": gc.f32["T", "B", 64], "y": gc.i32["T", "B"]}, {"T": (5, 100), "B": (1, 32)},
                training(nn.LSTM(256) >> nn.Linear(10), nn.cross_entropy, threads), 10)
+    yield Case("strided convolutions train", {"x": gc.f32["B", 3, "H", "W"], "y": gc.i32["B"]},
+               {"B": (1, 16), "H": (16, 128), "W": (16, 128)}, training(strided(), nn.cross_entropy, threads), 10)
+
+
+def strided() -> Callable:
+    """Halves its image three times, without pools."""
+    def half(width: int) -> Callable:
+        return nn.Conv2d(width, 3, stride=2, padding=1) >> nn.BatchNorm2d() >> nn.relu
+    return half(32) >> half(64) >> half(128) >> nn.GlobalAvgPool2d() >> nn.Linear(10)
 
 
 def u_net() -> Callable:
@@ -145,6 +157,7 @@ def u_net() -> Callable:
 
 def main(options: argparse.Namespace) -> None:
     minutes = options.minutes or (QUICK_MINUTES if options.quick else math.inf)
+    texts: list[str] = []
     for threads in options.threads:
         found, late = list[Compared](), list[str]()
         end = time.monotonic() + 60 * minutes
@@ -155,9 +168,13 @@ def main(options: argparse.Namespace) -> None:
                 found.append(measured(case, np.random.default_rng(options.seed), options.quick, end))
             else:
                 late.append(case.name)
-        print(table(found, late, threads))
+        texts.append(table(found, late, threads))
         if not options.workload or any(text in SERVED for text in options.workload):
-            print("\n".join(sizes_serving.main(threads, QUICK_PAIRS if options.quick else PAIRS, options.seed)))
+            rows = sizes_serving.main(threads, QUICK_PAIRS if options.quick else PAIRS, options.seed)
+            texts.append("\n".join(f"- {row}" for row in rows))
+    print("\n\n".join(texts))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "sizes.md").write_text("\n\n".join(texts) + "\n")
 
 
 def measured(case: Case, rng: np.random.Generator, quick: bool, end: float) -> Compared:

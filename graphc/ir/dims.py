@@ -7,7 +7,7 @@ for some sizes within the bounds and not for others is `Unsized`.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from math import gcd, prod
 from typing import TypeVar, cast, overload
@@ -255,10 +255,23 @@ def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
     if all(isinstance(item, int) for item in items):
         return max(cast(tuple[int, ...], items))
+    return _largest(items, is_nonnegative)
+
+
+def largest_end(*ends: Dim) -> Dim:
+    """The greatest. That one end of buffers is never above another is looked for where it takes no long proof, through
+    the formulas of offsets: of ends of which none lies on another that is rare."""
+    def is_above(above: Dim) -> bool:
+        named = not isinstance(above, int) and any(isinstance(atom, Named) for atom in above.atoms)
+        return lower(above) >= 0 if named else is_nonnegative(above)
+    return _largest(ends, is_above)
+
+
+def _largest(items: Iterable[Dim], is_above: Callable[[Dim], bool]) -> Dim:
     kept: list[Dim] = []
     for item in dict.fromkeys(items):
-        if not any(is_nonnegative(other - item) for other in kept):
-            kept = [other for other in kept if not is_nonnegative(item - other)] + [item]
+        if not any(is_above(other - item) for other in kept):
+            kept = [other for other in kept if not is_above(item - other)] + [item]
     return kept[0] if len(kept) == 1 else Poly((((Largest(tuple(kept)),), 1),))
 
 

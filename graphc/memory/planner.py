@@ -12,7 +12,7 @@ from typing import Any, cast, overload
 import numpy as np
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, ceil_div, largest, named, typical
+from graphc.ir.dims import Dim, ceil_div, largest, largest_end, named, typical
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
@@ -285,10 +285,10 @@ def _stacked(buffers: Sequence[Buffer], order: Sequence[int],
     ends: list[Dim] = [0] * len(buffers)
     for n in order:
         direct = below[n] - set().union(*(below[k] for k in below[n]))      # these end after those below them
-        offset = named(f"offset{n}", largest(0, *(ends[k] for k in sorted(direct))))
+        offset = named(f"offset{n}", largest_end(0, *(ends[k] for k in sorted(direct))))
         offsets[buffers[n]], ends[n] = offset, offset + _padded(buffers[n].nbytes)
     beneath = set().union(*below)
-    return offsets, named("arena", largest(0, *(end for n, end in enumerate(ends) if n not in beneath)))
+    return offsets, named("arena", largest_end(0, *(end for n, end in enumerate(ends) if n not in beneath)))
 
 
 @overload

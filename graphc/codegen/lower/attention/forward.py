@@ -122,8 +122,8 @@ class _ForwardBlock:
         turn(b, *queries, self.features, self.queries, self.factor, b.panels_made(self.first))
         self.factors.of_queries(b.panels_made(self.first))
         self._start()
-        panels = b.panels_from(self.first)
-        with f.loop(0, self._seen(), b.s.rows) as blocks:
+        seen, panels = self._seen(), b.panels_from(self.first)
+        with f.loop(0, seen, b.s.rows) as blocks:
             self.factors.of_keys(blocks.index)
             with f.loop(self._first_panel(blocks.index), panels) as loop:
                 if b.s.far:
@@ -225,12 +225,13 @@ class _ForwardBlock:
     def _finish(self, panel: Ix, target: View, first: Ix) -> None:
         """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored."""
         f, lanes = self.f, self.b.s.lanes
-        self._shares(panel)
+        logs = self._shares(panel)
         turn_back(self.b, self.sums, panel, self.values, target, first,
                   lambda i: f.splat(f.load(self.scales, [i]), lanes))
+        self._store_logs(panel, logs)
 
-    def _shares(self, panel: Ix) -> None:
-        """1 divided by the totals, as `scales`; the logsumexp is stored. A query from which a bool mask hides all gets
+    def _shares(self, panel: Ix) -> Sequence[Val]:
+        """1 divided by the totals, as `scales`; gives the logsumexps. A query from which a bool mask hides all gets
         0."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
@@ -242,7 +243,11 @@ class _ForwardBlock:
             logs = [f.select(seen, x, f.const(MASKED, self.b.dtype, s.lanes)) for seen, x in zip(sees, logs)]
         for u, share in zip(places, shares):
             f.store(self.scales, [u], share)
-        for u, value in zip(places, logs):
+        return logs
+
+    def _store_logs(self, panel: Ix, logs: Sequence[Val]) -> None:
+        f, s = self.f, self.b.s
+        for u, value in zip(range(0, s.nr, s.lanes), logs):
             query = self.first + panel * s.nr + u
             f.store(self.lse, [query], value, f.tail_mask(self.b.columns - query, s.lanes))
 
@@ -266,7 +271,7 @@ class _BlockOfRows(_ForwardBlock):
         self._start()
         with f.loop(0, self._seen(), b.s.rows) as blocks:
             self._panel(blocks.index, Ix())
-        self._shares(Ix())
+        self._store_logs(Ix(), self._shares(Ix()))
         with f.loop(0, f.min_(b.s.columns, b.columns - self.first)) as loop:
             query, share = loop.index, f.splat(f.load(self.scales, [loop.index]), b.s.lanes)
             vector_run(f, Ix(self.values), b.s.lanes, lambda j, n, mask: f.store(
