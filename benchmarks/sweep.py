@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TextIO
@@ -33,17 +34,22 @@ SURE = 1.1                                      # a ratio may move by so much an
 
 
 class Progress:
-    """What there is to measure and how long that takes: when to stop for the second measurements."""
+    """How long problems take, and so when to stop for the second measurements."""
 
     def __init__(self, minutes: float):
-        self.start = time.monotonic()
-        self.end = self.start + 60 * minutes if minutes else math.inf
-        self.count = 0
+        self.end = time.monotonic() + 60 * minutes if minutes else math.inf
+        self.count, self.spent = 0, 0.0
 
     def is_over(self, left: int = 0) -> bool:
         """Whether the time is up, or would be after so many problems more."""
-        now = time.monotonic()
-        return now + left * (now - self.start) / max(1, self.count) > self.end
+        return time.monotonic() + left * self.spent / max(1, self.count) > self.end
+
+    @contextmanager
+    def problem(self) -> Iterator[None]:
+        """A problem that is measured inside."""
+        start = time.monotonic()
+        yield
+        self.count, self.spent = self.count + 1, self.spent + time.monotonic() - start
 
 
 def main(options: argparse.Namespace) -> None:
@@ -91,8 +97,8 @@ def swept(measuring: Measuring, todo: Sequence[tuple[Workload, Workload | None]]
             break
         row = known.get(measuring.row(problem).key)
         if row is None:
-            row = measuring(problem, stepped)
-            progress.count += 1
+            with progress.problem():
+                row = measuring(problem, stepped)
         if row.is_doubtful:
             doubtful.append((row, problem, stepped))
         yield row

@@ -109,7 +109,7 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
         *((Fuse(1, target.machine),) if check_nan else (      # a NaN is traced to one operator
             Fuse(machine=target.machine),
             FuseGates(target))),        # right after fusion, which makes the clusters that it merges
-        ArrangeImages(),                # after fusion, which would take its copies for work to be fused
+        ArrangeImages(target),          # after fusion, which would take its copies for work to be fused
         Order(),                        # after fusion: an optimizer's update of one parameter is one node then
     )
 

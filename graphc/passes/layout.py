@@ -12,16 +12,18 @@ from graphc.ir.graph import Graph, Node, Value, regions, users
 from graphc.ir.image import CHANNEL_AXIS, channels_last
 from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.ops.control import Cond, WhileLoop
-from graphc.ir.ops.elementwise import COPY
+from graphc.ir.ops.elementwise import COPY, Elementwise
 from graphc.ir.ops.fused import Fused, core_of, members
 from graphc.ir.ops.shape import Pad, Transpose
-from graphc.ir.ops.window import Pooling
+from graphc.ir.ops.window import AvgPoolGrad, Pooling
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.choose_contraction import form_cycles
 from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.kernel_families import CONTRACTIONS
+from graphc.schedule.parallel_rows import takes_lines
+from graphc.schedule.pool_cost import channel_cycles, line_cycles
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
@@ -34,13 +36,15 @@ GIVEN_ON: dict[tuple[type, str], int] = {(Cond, "then_body"): 0, (Cond, "else_bo
 @dataclass(frozen=True)
 class ArrangeImages(Pass):
     """Needs fused nodes. Copies the images of a pooling to channels last where this program does not choose their order
-    (arguments, views of other shapes): the copy costs less than windows that are computed element by element.
-    Contractions read any order as it is.
+    (arguments, views of other shapes): the copy costs less than windows that are computed element by element. Not where
+    they are better computed line by line. Contractions read any order as it is.
     """
+    target: Target
     name: ClassVar[str] = "arrange_images"
 
     def run(self, graph: Graph) -> Graph:
-        pooling = [node for node in graph.nodes if isinstance(node.op, Pooling)]
+        by_lines = _pools_by_lines(graph, self.target)
+        pooling = [node for node in graph.nodes if isinstance(node.op, Pooling) and node not in by_lines]
         foreign = {v for node in pooling for v in _images(node) if _is_foreign(v)}
         if not foreign:
             return graph
@@ -93,13 +97,14 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
     """Adds the orders of the graph's values; `images` are those that lie channels last because the graph around says
     so."""
     orders.update(_turned_results(graph))
-    todo = [*images, *(v for node in graph.nodes for v in _images(node))]
+    by_lines = _pools_by_lines(graph, target)
+    todo = [*images, *(v for node in graph.nodes if node not in by_lines for v in _images(node))]
     neighbours = _neighbours(graph, {v.type.rank for v in todo})
     narrow: list[list[Value]] = []
-    for first in reversed(todo):
-        tied = _tied(first, neighbours, orders)
-        orders.update((v, channels_last(v.type.rank)) for v in tied)
-        if tied and not set(images).intersection(tied) and all(_is_narrow(v, target) for v in tied):
+    for v in reversed(todo):
+        tied = _tied(v, neighbours, orders)
+        orders.update((u, channels_last(u.type.rank)) for u in tied)
+        if tied and not set(images).intersection(tied) and all(_is_narrow(u, target) for u in tied):
             narrow.append(tied)
     for tied in narrow:
         if _is_cheaper_by_rows(tied, graph, orders, target):
@@ -112,6 +117,35 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
                 given = zip(region.outputs, node.outputs[first:])
                 _collect(region, orders, target,
                          [v for v, outer in given if orders.get(outer) == channels_last(outer.type.rank)])
+
+
+def _pools_by_lines(graph: Graph, target: Target) -> set[Node]:
+    """The poolings that take fewer cycles on row-major images than with both copies, and that nothing ties to another
+    operator on images."""
+    def pays(node: Node, op: Pooling) -> bool:
+        x, y = node.inputs[-1].type, node.outputs[0].type
+        image, out = (y, x) if isinstance(op, AvgPoolGrad) else (x, y)
+        return (takes_lines(op, image.shape, out.shape)
+                and line_cycles(op, image, out, target) < channel_cycles(op, image, out, target))
+    found = [node for node in graph.nodes if isinstance(node.op, Pooling) and pays(node, node.op)]
+    readers = users(graph) if found else {}
+    return {node for node in found if _is_alone(node, readers)}
+
+
+def _is_alone(pool: Node, readers: Mapping[Value, list[Node]]) -> bool:
+    """Whether no other operator on images is joined to the pooling by elementwise work."""
+    seen, waiting = {pool}, [pool]
+    while waiting:
+        node = waiting.pop()
+        near = [v.node for v in node.inputs if v.node is not None]
+        near += [reader for v in (*node.inputs, *node.outputs) for reader in readers.get(v, ())]
+        for other in near:
+            if other not in seen and any(True for _ in _images(other)):
+                return False
+            if other not in seen and isinstance(other.op, (Fused, Elementwise, Pad)):
+                seen.add(other)
+                waiting.append(other)
+    return True
 
 
 def _tied(first: Value, neighbours: Mapping[Value, list[Value]], orders: Mapping[Value, Order]) -> list[Value]:

@@ -10,17 +10,17 @@ from typing import ClassVar
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import static_shape, typical
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
+from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.ops.elementwise import MAXIMUM, Elementwise
 from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.window import MaxPool
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
+from graphc.schedule.pool_cost import LINE_CYCLES, channel_cycles, line_cycles, spaced_loads
 from graphc.schedule.target import Target
 
 MOST_POSITIONS = 16             # of a window, each of which is a slice of its own
-LINE_CYCLES = 13                # of a loop around a line of vectors
 REST_CYCLES = 2                 # of an element of a vector that is not full, where elements lie apart
 
 
@@ -28,7 +28,7 @@ REST_CYCLES = 2                 # of an element of a vector that is not full, wh
 class SpellPools(Pass):
     """max_pool(x) -> maximum(x[first of each window], x[second of each window], …), of a padded image where windows
     reach outside; where no image beside it is a convolution's, and that takes fewer cycles than to turn the image, to
-    walk over windows by channels, and to turn the result.
+    walk over windows by channels, and to turn the result, or than to walk line by line.
 
     Needs static sizes, a decomposed graph. Gives slices, which are views, and maxima; the same bits. Stands before
     fusion, which takes these into its loop nests, and before images are given their order.
@@ -56,28 +56,18 @@ class SpellPools(Pass):
         sizes = (*x.shape, *y.shape)
         if not all(isinstance(n, int) for n in sizes) or 0 in sizes or prod(op.kernel) > MOST_POSITIONS:
             return False
-        return self._straight(op, x, y) < self._turned(op, x, y)
+        return self._straight(op, x, y) < min(cycles(op, x, y, self.target) for cycles in (channel_cycles, line_cycles))
 
     def _straight(self, op: MaxPool, x: TensorType, y: TensorType) -> float:
         """Cycles of vectors along the last axis, and of what is left of each line. Vectors of a stride of two are two
         loads and a shuffle, of a larger one as many loads as lanes."""
         machine, lanes, step = self.target.machine, self.target.lanes(x.dtype.itemsize), op.stride[-1]
         whole, rest = divmod(typical(y.shape[-1]), lanes)
-        loads = step if step <= 2 else lanes
-        each = loads / machine.loads_per_cycle + machine.vector_op_cycles + (step == 2)
+        each = spaced_loads(step, lanes) / machine.loads_per_cycle + machine.vector_op_cycles + (step == 2)
         last = rest * REST_CYCLES if step > 1 else each
         line = LINE_CYCLES + prod(op.kernel) * (whole * each + (last if rest else 0))
         padded = 2 * typical(x.nbytes) / machine.l3_bytes_per_cycle if _reaches_outside(op, x, y) else 0
         return typical(y.size) / typical(y.shape[-1]) * line + padded
-
-    def _turned(self, op: MaxPool, x: TensorType, y: TensorType) -> float:
-        """Cycles of vectors along the channels, and of both copies."""
-        machine, lanes = self.target.machine, self.target.lanes(x.dtype.itemsize)
-        channels = typical(y.shape[CHANNEL_AXIS])
-        vectors = typical(y.size) / channels * -(-channels // lanes)
-        moved = machine.transpose_cycles + 2 * x.dtype.itemsize / machine.l3_bytes_per_cycle
-        each = 1 / machine.loads_per_cycle + machine.vector_op_cycles
-        return vectors * prod(op.kernel) * each + typical(x.size + y.size) * moved
 
 
 def maxima(b: Builder, op: MaxPool, x: Value) -> Value:

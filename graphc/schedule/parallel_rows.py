@@ -201,8 +201,39 @@ def _block_product(op: blocks.BlockProduct, ins: Views, outs: Views) -> Rows:
     return Rows((ceil_div(codes.shape[0], ROWS_TOGETHER),), x.shape[-1], True, ROWS_TOGETHER * prod(x.shape[:-1]))
 
 
+def takes_lines(op: Op, image: Dims, out: Dims) -> bool:
+    """Whether what windows of such an image have in common may be computed line by line: all windows have as many
+    positions, lines known lengths.
+    """
+    if not isinstance(op, (window.MaxPool, window.AvgPool, window.AvgPoolGrad)):
+        return False
+    size, result = image[FIRST_SPATIAL_AXIS:], out[FIRST_SPATIAL_AXIS:]
+    if not all(isinstance(n, int) for n in (*size, *result)) or 0 in size or 0 in result:
+        return False
+    if isinstance(op, window.MaxPool):
+        return True
+    even = op.count_include_pad and not op.ceil_mode or not op.reaches_outside(size, result)
+    return even and (isinstance(op, window.AvgPool) or op.padding[-1][0] < op.kernel[-1] == op.spans[-1])
+
+
+def pools_by_lines(op: Op, ins: Views, outs: Views) -> bool:
+    """Whether vectors of a pooling run along lines of pixels: these, and not channels, are neighbours in memory."""
+    image, out = (outs[0], ins[0]) if isinstance(op, window.AvgPoolGrad) else (ins[0], outs[0])
+    if not unit_stride(-1, image, out) or not takes_lines(op, image.shape, out.shape):
+        return False
+    return image.shape[CHANNEL_AXIS] == 1 or not unit_stride(CHANNEL_AXIS, image, out)
+
+
+def _lines(op: window.Pooling, result: ViewType) -> Rows:
+    """A line of the result: what is above each other, and what is side by side."""
+    *outer, kernel = op.kernel
+    return Rows(result.shape[:-1], result.shape[-1], True, prod(outer) + kernel)
+
+
 def _pool(op: window.Pooling, ins: Views, outs: Views) -> Rows:
     n, c, *size = outs[0].shape
+    if pools_by_lines(op, ins, outs):
+        return _lines(op, outs[0])
     if unit_stride(CHANNEL_AXIS, *ins, *outs):
         return Rows((n, *size), c, True, prod(op.kernel))
     return Rows((n, c, *size[:-1]), size[-1], False, prod(op.kernel))
@@ -214,6 +245,8 @@ def _pool_gradient(op: window.Pooling, ins: Views, outs: Views) -> Rows:
     """
     (n, c, *size), (*lines, width) = outs[0].shape, ins[-1].shape[FIRST_SPATIAL_AXIS:]
     line = 2 * width * prod(op.kernel)
+    if pools_by_lines(op, ins, outs):
+        return _lines(op, outs[0])
     if not unit_stride(CHANNEL_AXIS, *ins, *outs):
         return Rows((n, c), 1, False, prod(lines) * line)
     if op.covers_once(size):

@@ -1,98 +1,28 @@
-"""Pooling. Lanes run along the channels where these are neighbours in memory. Windows that are inside the image are
-unrolled; the bounds of those that reach into the padding are loop bounds.
+"""Pooling. Lanes run along the channels where these are neighbours in memory (for those where pixels of a line are:
+`pool_lines.py`). Windows that are inside the image are unrolled; the bounds of those that reach into the padding are
+loop bounds.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
-from itertools import product
 from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.pool_lines import average_lines, gradient_lines, maximum_lines
+from graphc.codegen.lower.pool_window import Place, PoolWindow
 from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
 from graphc.ir.dims import Dim
 from graphc.ir.image import FIRST_SPATIAL_AXIS, channels_last
 from graphc.ir.op import Op
 from graphc.ir.ops import window
-from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import DType, i32
 from graphc.records import dataclass
-from graphc.schedule.parallel_rows import CHUNK, rows_of
+from graphc.schedule.parallel_rows import CHUNK, pools_by_lines, rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
 
 UNROLLED = 16                       # positions of a window, at most
-Place = list[Ix]                    # an index along each spatial axis
-# where, number of the position, carried -> carried
-Visit = Callable[[Place, Val, tuple[Val, ...]], Sequence[Val]]
-
-
-class PoolWindow:
-    """The positions of one pooling window inside the image. `whole`: it is known that all of them are."""
-
-    def __init__(self, f: LoopFunction, op: window.Pooling, size: Sequence[Dim], out: Sequence[Ix],
-                 whole: bool = False):
-        self.f, self.op, self.whole = f, op, whole
-        self.starts = [o * stride - low for o, stride, (low, _) in zip(out, op.stride, op.padding)]
-        self.size = size
-
-    def never_whole(self) -> bool:
-        """Whether some position is in the padding, wherever the window is."""
-        reach = [(k - 1) * step for k, step in zip(self.op.kernel, self.op.dilation)]
-        known = [start.const if start.is_const else None for start in self.starts]
-        return any(is_nonnegative(r - size) or at is not None and (at < 0 or is_nonnegative(at + r - size))
-                   for r, size, at in zip(reach, self.size, known))
-
-    def is_whole(self) -> Val:
-        """Whether no position is in the padding."""
-        f, last = self.f, [(k - 1) * step for k, step in zip(self.op.kernel, self.op.dilation)]
-        inside = [f.and_(f.ge(f.value(start), f.value(Ix())), f.le(f.value(start + reach), f.value(Ix(size - 1))))
-                  for start, reach, size in zip(self.starts, last, self.size)]
-        return reduce(f.and_, inside)
-
-    def reduce(self, carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
-        """Visits the positions row by row, carrying values."""
-        f, steps = self.f, self.op.dilation
-        if self.whole:
-            for number, at in enumerate(product(*map(range, self.op.kernel))):
-                place = [start + k * step for start, k, step in zip(self.starts, at, steps)]
-                carry = tuple(visit(place, f.const(number, i32), carry))
-            return carry
-        return self._walk((), carry, visit)
-
-    def _walk(self, at: tuple[Ix, ...], carry: tuple[Val, ...], visit: Visit) -> tuple[Val, ...]:
-        """The positions inside the image that begin with `at`."""
-        f, axis = self.f, len(at)
-        if axis == len(self.starts):
-            place = [self._inside(start + k * step, n)
-                     for start, k, step, n in zip(self.starts, at, self.op.dilation, self.size)]
-            number = reduce(lambda n, along: n * along[0] + along[1], zip(self.op.kernel, at), Ix())
-            return tuple(visit(place, f.cast(f.value(number), i32), carry))
-        lo, hi = self._bounds(axis)
-        with f.loop(lo, hi, carry=carry) as loop:
-            loop.next(*self._walk((*at, loop.index), loop.carried, visit))
-        return loop.results
-
-    def count(self, beyond: Sequence[tuple[int, int]]) -> Val:
-        """How many positions are inside the image, or in what lies around it by so many elements (before, after)."""
-        f = self.f
-        if self.whole:
-            return f.const(prod(self.op.kernel), i32)
-        spans = [hi - lo for lo, hi in (self._bounds(axis, around) for axis, around in enumerate(beyond))]
-        return reduce(f.mul, [f.value(span) for span in spans])
-
-    def _bounds(self, axis: int, around: tuple[int, int] = (0, 0)) -> tuple[Ix, Ix]:
-        """The positions k with 0 <= start + k * step < size, or with so many elements around the image."""
-        f, start, step = self.f, self.starts[axis], self.op.dilation[axis]
-        low, high = around
-        first = f.divmod(start * -1 + (step - 1 - low), step)[0]
-        behind = f.divmod(start * -1 + (self.size[axis] + high - 1), step)[0] + 1
-        return f.max_(first, 0), f.min_(behind, self.op.kernel[axis])
-
-    def _inside(self, at: Ix, size: Dim) -> Ix:
-        """The index, inside by the loop's bounds, in a form that the verifier believes."""
-        return self.f.max_(self.f.min_(at, size - 1), 0)
 
 
 def _for_window(f: LoopFunction, op: window.Pooling, size: Sequence[Dim], result: Sequence[Dim], out: Sequence[Ix],
@@ -190,6 +120,8 @@ def _chosen(at: PoolLanes, x: View, extra: View | None = None) -> tuple[Val, ...
 
 
 def _max_pool(r: KernelRequest[PlainSchedule, window.MaxPool]) -> LoopFunction:
+    if pools_by_lines(r.op, r.ins, r.outs):
+        return maximum_lines(r, _lowest(r.ins[0].dtype))
     def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
         lowest = at.fill(_lowest(x.dtype), x.dtype)
@@ -202,6 +134,8 @@ def _max_pool_pick(r: KernelRequest[PlainSchedule, window.MaxPoolPick]) -> LoopF
 
 
 def _avg_pool(r: KernelRequest[PlainSchedule, window.AvgPool]) -> LoopFunction:
+    if pools_by_lines(r.op, r.ins, r.outs):
+        return average_lines(r)
     def element(at: PoolLanes, xs: Sequence[View]) -> Val:
         x, = xs
         total, = at.window.reduce((at.fill(0, x.dtype),), lambda place, k, sums: [at.f.add(sums[0], at.load(x, place))])
@@ -276,6 +210,8 @@ def _max_pool_grad(r: KernelRequest[PlainSchedule, window.MaxPoolGrad]) -> LoopF
 
 
 def _avg_pool_grad(r: KernelRequest[PlainSchedule, window.AvgPoolGrad]) -> LoopFunction:
+    if pools_by_lines(r.op, r.ins, r.outs):
+        return gradient_lines(r)
     def send(at: PoolLanes, xs: Sequence[View], place: Place, add: Add) -> None:
         dy, = xs
         share = at.f.div(at.load(dy, place), at.splat(_divisor(at, r.op, dy.dtype)))
