@@ -30,8 +30,7 @@ from graphc.memory.usage import Memory
 from graphc.once import recent
 from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.quantisation_report import QuantisationReport
-from graphc.runtime.dlpack import read_array
-from graphc.runtime.sizes_entry import SizesEntry
+from graphc.runtime.arguments import array_of_any_type
 from graphc.sized import SizedGraph
 from graphc.state import State
 
@@ -253,7 +252,7 @@ class SpecialisedGraph(partial[Any], Shown):
         if missing:
             raise GraphError(f"{self.graph.name} needs {missing[0]!r}", user_loc())
         try:
-            given = [_as_array(arrays[v.name], f"argument {v.name!r} of {self.graph.name}") for v in inputs]
+            given = [array_of_any_type(arrays[v.name], f"argument {v.name!r} of {self.graph.name}") for v in inputs]
             types = [TensorType(dtype_of(a), a.shape) for a in given]
             sizes = solve_dims([(v.name, v.type, type) for v, type in zip(inputs, types)])
             found = {name: static_dim(size) for name, size in sizes.items()}

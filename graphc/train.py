@@ -35,6 +35,7 @@ from graphc.nn.network import entries, sorted_out
 from graphc.nn.parameter import Parameter
 from graphc.product_types import training_compute
 from graphc.ranks import ALONE, Ranks
+from graphc.runtime.arguments import array_of_any_type
 from graphc.shards import ShardedProgram, step_program
 from graphc.state import Model, Own, State
 from graphc.training_graph import EMA, REPORTS, STEP, Objective, Recipe
@@ -367,7 +368,7 @@ class TrainStep(Trainer, Shown):
         if wrong or len(arrays) + len(named) != len(names):
             raise GraphError(f"the step takes {', '.join(names)}; got {len(arrays)} arrays"
                              + (f" and {', '.join(named)}" if named else ""), user_loc())
-        return tuple(np.asarray(given[n]) for n in names)
+        return tuple(array_of_any_type(given[n], f"the step's {n!r}") for n in names)
 
     def _begin(self) -> None:
         """The step is about to train, perhaps for the first time."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphc.dsl.trace import Trace
 
 PRINTED = "debug_print."            # begins the names of results that are printed, where results have names
-MANY = 100                          # elements along a size that is not known yet, to try a text
+MANY = 10_000                       # elements along a size that is not known yet, to try a text
 
 
 @dataclass(frozen=True)

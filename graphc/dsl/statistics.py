@@ -118,10 +118,17 @@ def cummin(x: Array, axis: int = -1) -> tuple[Array, Array]:
 
 @formed
 def array_equal(x: Array, y: Array) -> Array:
-    """bool scalar: whether shapes and all elements are equal; NaN equals nothing."""
+    """bool scalar: whether shapes and all elements are equal; NaN equals nothing. GraphError where it depends on sizes
+    that have names whether shapes are equal."""
     dtype = common_dtype((x, y))
     x, y = as_array(x, dtype), as_array(y, dtype)
-    return emit("eq", x, y).all() if x.shape == y.shape else as_array(False)
+    if x.shape == y.shape:
+        return emit("eq", x, y).all()
+    differ = [isinstance(m, int) and isinstance(n, int) and m != n for m, n in zip(x.shape, y.shape)]
+    if x.ndim == y.ndim and not any(differ):
+        raise GraphError(f"array_equal: whether {x.type} and {y.type} have the same shape is not known while the graph "
+                         "is traced; give both the same names of sizes, or bind them first")
+    return as_array(False)
 
 
 @formed

@@ -72,12 +72,24 @@ def _as_array(spec: ArraySpec, value: object, function: str) -> np.ndarray:
         return np.asarray(value)
     if isinstance(value, Number) and not isinstance(value, np.generic):
         return _number(spec, value, function)
-    for convert in (_from_dlpack, _from_buffer, _from_interface):
-        array = convert(spec, value, function)
-        if array is not None:
-            return array
+    array = foreign_array(value, f"argument {spec.name!r} of {function}")
+    if array is not None:
+        return array
     raise GraphError(f"argument {spec.name!r} of {function} must be an array {spec.type}, got {type(value).__name__}; "
                      f"convert it: np.asarray(…, {spec.type.dtype.written})")
+
+
+def foreign_array(value: object, what: str) -> np.ndarray | None:
+    """An array of another library as numpy's, on the same memory; None of what is no array. GraphError where its
+    library does not give it."""
+    return next((array for convert in (_from_dlpack, _from_buffer, _from_interface)
+                 if (array := convert(value, what)) is not None), None)
+
+
+def array_of_any_type(value: object, what: str) -> np.ndarray:
+    """An argument of which the type is not checked yet, as an array. Lists and numbers are what numpy makes of them."""
+    array = None if isinstance(value, (np.ndarray, Number)) else foreign_array(value, what)
+    return np.asarray(value) if array is None else array
 
 
 def _number(spec: ArraySpec, value: object, function: str) -> np.ndarray:
@@ -97,24 +109,23 @@ def _number(spec: ArraySpec, value: object, function: str) -> np.ndarray:
         raise GraphError(f"argument {spec.name!r} of {function}: {value} does not fit into {spec.type.dtype}") from None
 
 
-def _from_dlpack(spec: ArraySpec, value: object, function: str) -> np.ndarray | None:
+def _from_dlpack(value: object, what: str) -> np.ndarray | None:
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
         return None
     try:
         return from_dlpack(value)
     except Exception as error:      # each library words this in its own exception: a device, a gradient, a dtype
-        raise GraphError(f"argument {spec.name!r} of {function}: {type(value).__name__} gives no CPU array: {error}"
-                         ) from error
+        raise GraphError(f"{what}: {type(value).__name__} gives no CPU array: {error}") from error
 
 
-def _from_buffer(spec: ArraySpec, value: Any, function: str) -> np.ndarray | None:
+def _from_buffer(value: Any, what: str) -> np.ndarray | None:
     try:                            # the only way to ask whether it has a buffer, before Python 3.12
         return np.asarray(memoryview(value))
     except (TypeError, ValueError):
         return None
 
 
-def _from_interface(spec: ArraySpec, value: object, function: str) -> np.ndarray | None:
+def _from_interface(value: object, what: str) -> np.ndarray | None:
     known = hasattr(value, "__array__") or hasattr(value, "__array_interface__")
     return np.asarray(value) if known else None
 

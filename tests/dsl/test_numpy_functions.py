@@ -72,3 +72,11 @@ def test_mistakes(wrong, message):
     with pytest.raises(gc.GraphError, match=message) as info:
         trace_types(lambda x: (wrong(x), x)[1], {"x": gc.f32[3, 4]})
     assert info.value.loc.file == __file__
+
+
+def test_arrays_of_unknown_sizes_are_not_taken_for_different():
+    differ = trace_types(lambda x, y: (gc.array_equal(x, y), gc.array_equal(x, x)), {"x": gc.f32["N", 3], "y": gc.f32["M", 4]})
+    assert str(differ).count("bool[]") >= 2                 # 3 and 4 columns, whatever N and M are
+    for other in (gc.f32["M", 3], gc.f32[5, 3]):
+        with pytest.raises(gc.GraphError, match="array_equal: whether .* have the same shape is not known"):
+            trace_types(lambda x, y: gc.array_equal(x, y), {"x": gc.f32["N", 3], "y": other})

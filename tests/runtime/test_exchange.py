@@ -197,3 +197,20 @@ def test_the_table_has_an_end(kind):
 def test_the_layout_is_that_of_dlpack_h():
     assert {name: field.offset for name, field in DLTensor.fields.items()} == dict(
         data=0, device_type=8, device=12, rank=16, element=20, dims=24, strides=32, byte_offset=40)
+
+
+def test_sizes_are_those_of_arrays_of_other_libraries(kind):
+    """Of a type without `shape` and without numpy's own ways, which knows DLPack alone."""
+    @gc.graph
+    def doubled(x: gc.f32["B", 3]):
+        return x + x
+    run = gc.compile(doubled)
+    for rows in (1, 2, 2, 5, 0):
+        x = np.ones((rows, 3), np.float32)
+        assert np.array_equal(run(kind(x)), x + x)
+    own = kind(X)
+    own.requires_grad = True
+    with pytest.raises(GraphError, match="argument 'x' of doubled: Own gives no CPU array: it wants a gradient"):
+        run(own)
+    with pytest.raises(GraphError, match=r"argument .x. is f32\[B, 3\], with B = 2, got f32\[2, 2\]"):
+        run(kind(X[:, :2].copy()))
