@@ -35,7 +35,21 @@ def softmax(x, axis):
 
 POSITIVE = X @ X.T + 2 * np.eye(3, dtype=np.float32)
 GAPS = np.where(X > 1, np.nan, X).astype(np.float32)
+SCALES = np.array([0, -0.0, 1, -2, 0.3, 3e-44, -1e-38, 3.4e38, 2 ** -126, np.inf], np.float32)
+ROOTS, TURNS = np.linalg.eigh(POSITIVE)
 ROWS = [
+    ("frexp.Tensor", (SCALES,), {}, tuple(np.frexp(SCALES))),
+    ("linalg_matrix_exp.default", (POSITIVE,), {}, ((TURNS * np.exp(ROOTS)) @ TURNS.T).astype(np.float32)),
+    ("linalg_matrix_exp.default", (np.float32([[[0, 1], [0, 0]], [[0, 40], [-40, 0]]]),), {}, np.float32(
+        [[[1, 1], [0, 1]], [[np.cos(40), np.sin(40)], [-np.sin(40), np.cos(40)]]])),
+    ("histc.default", (GAPS, 5, -1, 1), {}, np.histogram(GAPS, 5, (-1, 1))[0].astype(np.float32)),
+    ("histc.default", (X, 4), {}, np.histogram(X, 4)[0].astype(np.float32)),
+    ("histogram.bin_ct", (X, 5), {"range": (-1.0, 1.0), "weight": Y}, tuple(
+        a.astype(np.float32) for a in np.histogram(X, 5, (-1, 1), weights=Y))),
+    ("histogram.bins_tensor", (X, np.float32([-1, 0, 0.5, 2])), {"density": True}, tuple(
+        a.astype(np.float32) for a in np.histogram(X, [-1, 0, 0.5, 2], density=True))),
+    ("sign.default", (GAPS,), {}, np.sign(np.nan_to_num(GAPS))), ("__rshift__.Scalar", (I, 1), {}, I >> 1),
+    ("prims.fma.default", (X, Y, X), {}, X * Y + X),
     ("special_erfcx.default", (LARGE,), {}, np.array([float(mp.exp(mp.mpf(x) ** 2) * mp.erfc(x)) for x in LARGE])),
     ("special_i0e.default", (LARGE,), {}, np.array([float(mp.besseli(0, x) * mp.exp(-abs(x))) for x in LARGE])),
     ("special_i1e.default", (-LARGE,), {}, np.array([float(mp.besseli(1, -x) * mp.exp(-abs(x))) for x in LARGE])),

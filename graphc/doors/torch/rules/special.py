@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import pi, prod, sqrt
+from math import nan, pi, prod, sqrt
 from typing import Any
 
 import graphc as gc
-from graphc.doors.torch.rules.promotion import of_floats
+from graphc.doors.torch.rules.promotion import as_type, of_floats
+from graphc.ir.types import i32, i64
 
 Array = gc.Array
 Rule = Callable[..., Any]
 FRACTION, FROM_ERFCX = 24, 5.0      # steps of a continued fraction, exact to f64's last digits from there on
+TAYLOR, SQUARINGS = 18, 16          # terms of exp of a matrix of size 1, exact to f64's last digits; largest log2(size)
 SERIES, FROM_BESSEL = 14, 50.0      # terms of an asymptotic series, likewise
 
 
@@ -42,6 +44,65 @@ def _scaled_bessel(order: int, bessel: Callable[[Array], Array]) -> Callable[[Ar
     return function
 
 
+def _frexp(x: Array) -> tuple[Array, Array]:
+    """(m, e) with x = m 2^e and 0.5 <= |m| < 1; of 0, infinity and NaN x itself and 0."""
+    is_plain = gc.logical_and(gc.isfinite(x), gc.not_equal(x, 0))
+    size = gc.stop_gradient(gc.where(is_plain, gc.abs(x), as_type(1, x.dtype)))
+    e = gc.floor(gc.log2(size)) + 1
+    first = gc.floor(e * 0.5)                   # in two steps: 2^-e alone is infinite where x is tiny
+    scale, rest = gc.exp2(-first), gc.exp2(first - e)
+    found = size * scale * rest
+    e = e + gc.where(found >= 1, 1, gc.where(found < 0.5, -1, 0)).astype(x.dtype)
+    last = gc.where(found >= 1, 0.5, gc.where(found < 0.5, 2.0, 1.0)).astype(x.dtype)
+    nothing = as_type(0, x.dtype)
+    return gc.where(is_plain, x * scale * rest * last, x), gc.where(is_plain, e, nothing).astype(i32)
+
+
+def _matrix_exponential(x: Array) -> Array:
+    """exp(x) of square matrices: the Taylor polynomial of x / 2^k, squared k times, where 2^k is at least the largest
+    sum of a row (Higham, Functions of Matrices, 10.3). Each matrix has a k of its own, 2^SQUARINGS at most."""
+    size = gc.stop_gradient(gc.max(gc.sum(gc.abs(x), -1, True), -2, True))
+    k = gc.ceil(gc.log2(gc.maximum(size, as_type(1, x.dtype))))
+    scaled, unit = x * gc.exp2(-k), gc.eye(x.shape[-1], dtype=x.dtype)
+    found = unit + scaled / TAYLOR
+    for n in range(TAYLOR - 1, 0, -1):
+        found = unit + (scaled @ found) / n
+    for n in range(SQUARINGS):
+        found = gc.where(k > n, found @ found, found)
+    return gc.where(k > SQUARINGS, gc.full((), nan, x.dtype), found)
+
+
+def _ends(x: Array, low: Any, high: Any) -> tuple[Array, Array]:
+    """Those of a histogram: of the numbers themselves where the given ones agree, apart by 1 each where these do."""
+    ends = [as_type(low, x.dtype), as_type(high, x.dtype)] if low != high else [gc.min(x), gc.max(x)]
+    apart = (ends[0] == ends[1]).astype(x.dtype)
+    return ends[0] - apart, ends[1] + apart
+
+
+def _histc(x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
+    """How many numbers lie in each of equal intervals, by a product as PyTorch has it, rather than by comparisons."""
+    low, high = _ends(x, low, high)
+    flat = x.reshape(-1)
+    inside = gc.logical_and(flat >= low, flat <= high)
+    place = gc.trunc((gc.where(inside, flat, low) - low) * bins / (high - low)).astype(i64)
+    place = gc.where(inside, gc.minimum(place, bins - 1), bins)
+    return gc.bincount(place, length=bins + 1)[:bins].astype(x.dtype)
+
+
+def _histogram(x: Array, bins: Any, *, range: tuple[float, float] | None = None, weight: Array | None = None,
+               density: bool = False) -> tuple[Array, Array]:
+    """Counts of intervals, and their ends."""
+    edges = bins
+    if not isinstance(bins, Array):
+        low, high = _ends(x, *(range or (0.0, 0.0)))
+        step, at = (high - low) / bins, gc.arange(bins + 1).astype(x.dtype)
+        edges = gc.where(at < (bins + 1) // 2, low + step * at, high - step * (bins - at))      # torch.linspace's
+    counts, _ = gc.histogram(x, edges, weights=weight, density=density)
+    return counts.astype(x.dtype), edges
+
+
 RULES: dict[str, Rule] = {f"special_{name}.default": of_floats(function) for name, function in {
     "erfcx": _erfcx, "i1": gc.i1, "i0e": _scaled_bessel(0, gc.i0), "i1e": _scaled_bessel(1, gc.i1),
-    "modified_bessel_i0": gc.i0, "modified_bessel_i1": gc.i1}.items()}
+    "modified_bessel_i0": gc.i0, "modified_bessel_i1": gc.i1}.items()} | {
+    "frexp.Tensor": _frexp, "linalg_matrix_exp.default": _matrix_exponential, "histc.default": _histc,
+    "histogram.bin_ct": _histogram, "histogram.bins_tensor": _histogram}
