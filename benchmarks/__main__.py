@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, library, low_precision, machine, matmul, ranks, rows,
-    scaling, shards, sizes, small, start, sweep, table, torch_door, trees)
+    attention, compiling, elementwise, examples, generation, library, loss_curves, low_precision, machine, matmul,
+    ranks, rows, scaling, shards, sizes, small, start, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
@@ -40,7 +40,7 @@ def _elsewhere(text: str) -> tuple[str, Place]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [NETWORKS, TREES, START, SWEEP, SIZES, RANKS, SHARDS, LOW, ONNX, TORCH, *sorted(BENCHMARKS)]
+    names = [*WITH_OPTIONS, RANKS, SHARDS, ONNX, TORCH, *sorted(BENCHMARKS)]
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees and start: the checkout or revision to compare with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "

@@ -31,6 +31,7 @@ from graphc.once import recent
 from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.arguments import array_of_any_type
+from graphc.runtime.sizes_entry import SizesEntry
 from graphc.sized import SizedGraph
 from graphc.state import State
 
@@ -264,13 +265,6 @@ class SpecialisedGraph(partial[Any], Shown):
             return found
         except GraphError as error:
             raise error.at(user_loc()) from None
-
-
-def _as_array(value: object, what: str) -> np.ndarray:
-    try:
-        return read_array(value)
-    except (TypeError, ValueError, RuntimeError) as error:      # rows of different lengths; what others' arrays raise
-        raise GraphError(f"{what} is no array: {error}") from error
 
 
 def _unpickled(text: str, make: Callable[[Graph], Runnable], advice: str,

@@ -87,9 +87,13 @@ def foreign_array(value: object, what: str) -> np.ndarray | None:
 
 
 def array_of_any_type(value: object, what: str) -> np.ndarray:
-    """An argument of which the type is not checked yet, as an array. Lists and numbers are what numpy makes of them."""
+    """An argument of which the type is not checked yet, as an array. Lists and numbers are what numpy makes of them;
+    GraphError where that is nothing, as of rows of different lengths."""
     array = None if isinstance(value, (np.ndarray, Number)) else foreign_array(value, what)
-    return np.asarray(value) if array is None else array
+    try:
+        return np.asarray(value) if array is None else array
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GraphError(f"{what} is no array: {error}") from error
 
 
 def _number(spec: ArraySpec, value: object, function: str) -> np.ndarray:

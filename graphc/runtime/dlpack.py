@@ -28,12 +28,6 @@ def from_dlpack(value: Any) -> np.ndarray:
     return array
 
 
-def read_array(value: Any) -> np.ndarray:
-    """`value` as numpy reads it; by `__dlpack__` where it is another library's, which tells more."""
-    is_foreign = getattr(type(value), "__dlpack__", None) is not None and not isinstance(value, np.ndarray | np.generic)
-    return from_dlpack(value) if is_foreign else np.asarray(value)
-
-
 def _is_negated(value: Any) -> bool:
     """Whether its numbers have the other sign in memory, which `__dlpack__` does not tell."""
     ask = getattr(value, NEGATED, None)

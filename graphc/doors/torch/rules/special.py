@@ -81,10 +81,10 @@ def _ends(x: Array, low: Any, high: Any) -> tuple[Array, Array]:
 
 def _histc(x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
     """How many numbers lie in each of equal intervals, by a product as PyTorch has it, rather than by comparisons."""
-    low, high = _ends(x, low, high)
+    first, last = _ends(x, low, high)
     flat = x.reshape(-1)
-    inside = gc.logical_and(flat >= low, flat <= high)
-    place = gc.trunc((gc.where(inside, flat, low) - low) * bins / (high - low)).astype(i64)
+    inside = gc.logical_and(flat >= first, flat <= last)
+    place = gc.trunc((gc.where(inside, flat, first) - first) * bins / (last - first)).astype(i64)
     place = gc.where(inside, gc.minimum(place, bins - 1), bins)
     return gc.bincount(place, length=bins + 1)[:bins].astype(x.dtype)
 
