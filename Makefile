@@ -4,7 +4,7 @@ lint:
 	ruff check .
 	mypy
 test:
-	pytest
+	pytest -m ''
 slow:
 	pytest -m slow
 quick:

@@ -18,8 +18,8 @@ class Sym:
 
     `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment; den >= 1. They
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
-    depends on. `sized`: its bounds depend on sizes that are not numbers; then `choices` are the indices of which it is
-    the least (`is_least`) or the greatest. `limits` and `numbers`: what was found to be no less than sums of
+    depends on. `sized`: its bounds depend on sizes that are not numbers. `choices`: the indices of which it is the
+    least (`is_least`) or the greatest. `limits` and `numbers`: what was found to be no less than sums of
     which it is the newest symbol, whatever else is known; `points`: values with which proofs are refuted.
     """
     __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least",

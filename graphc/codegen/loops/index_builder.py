@@ -132,9 +132,8 @@ def _divided(ix: Ix, divisor: Dim) -> Ix | None:
 
 
 def _chosen(symbol: Sym, items: Sequence[Ix], is_least: bool) -> Sym:
-    """The symbol, which knows its items where bounds by numbers do not say enough."""
-    if symbol.sized:
-        symbol.choices, symbol.is_least = tuple(items), is_least
+    """The symbol, which knows its items: all bounds together may say more than the bounds that it has of its own."""
+    symbol.choices, symbol.is_least = tuple(items), is_least
     return symbol
 
 

@@ -95,19 +95,20 @@ def at_least(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
 def _is_never_positive(excess: Ix, facts: IndexFacts) -> bool:
     """Whether excess <= 0 can be proved, of numbers. Of several bounds those that some point refutes are not followed:
     there may be as many ways as there are orders of bounds."""
-    while excess.terms:
-        coefficient, rest = excess.terms[-1][1], Ix(excess.const, excess.terms[:-1])
-        simpler: list[Ix] = []
-        for bound, den in _bounds_of_newest(excess, facts):
-            factor = coefficient if den == 1 else exact_quotient(coefficient, den)
-            if factor is not None:
-                simpler.append(rest + bound * factor)
-        if not simpler:
-            return False
-        excess = simpler.pop()
-        if any(not is_refuted(each, facts) and _is_never_positive(each, facts) for each in simpler):
-            return True
-    return is_nonnegative(-excess.const)
+    if not excess.terms:
+        return is_nonnegative(-excess.const)
+    coefficient, rest = excess.terms[-1][1], Ix(excess.const, excess.terms[:-1])
+    simpler: list[Ix] = []
+    for bound, den in _bounds_of_newest(excess, facts):
+        factor = coefficient if den == 1 else exact_quotient(coefficient, den)
+        if factor is not None:
+            simpler.append(rest + bound * factor)
+    if any(not is_refuted(each, facts) and _is_never_positive(each, facts) for each in simpler[:-1]):
+        return True
+    if simpler and _is_never_positive(simpler[-1], facts):
+        return True
+    choices = _choices(excess)
+    return bool(choices) and not is_refuted(excess, facts) and all(_is_never_positive(c, facts) for c in choices)
 
 
 def _is_at_most(excess: Ix, facts: IndexFacts, failed: set[Ix]) -> bool:

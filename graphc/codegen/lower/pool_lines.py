@@ -6,7 +6,6 @@ the line, into scratch with room for the padding around it; then what is side by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
@@ -19,6 +18,7 @@ from graphc.ir.dims import Dim, static_dim
 from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.ops import window
 from graphc.ir.types import DType
+from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.parallel_rows import rows_of
 from graphc.schedule.plain_schedule import PlainSchedule

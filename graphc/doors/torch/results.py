@@ -8,7 +8,7 @@ the backward pass is the one whose version counter says that it has changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from graphc.doors.torch.interpret import Problem
 from graphc.doors.torch.partition import NotCompiled
 from graphc.errors import GraphError
+from graphc.records import dataclass
 from graphc.ir.dims import Dim, bind
 
 Sizes = Mapping[str, int]
