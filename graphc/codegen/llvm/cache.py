@@ -256,7 +256,7 @@ def _source_stamp() -> str:
             for file in found:
                 if file.name.endswith(".py"):
                     info = file.stat()
-                    rows.append(f"{file.path[len(root):]} {info.st_size} {info.st_mtime_ns}")
+                    rows.append(f"{file.path[len(root) + 1:]} {info.st_size} {info.st_mtime_ns}")
                 elif "." not in file.name and file.is_dir():
                     folders.append(file.path)
     return "\n".join(sorted(rows))
