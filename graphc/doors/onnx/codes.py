@@ -15,8 +15,8 @@ from graphc.doors.onnx.known import Known
 from graphc.dsl.array import Array, emit
 from graphc.ir.graph import Value
 from graphc.ir.ops.activation import Relu
-from graphc.ir.ops.shape import Reshape, Transpose
 from graphc.records import dataclass
+from graphc.ir.ops.shape import Reshape, Transpose
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def _same(a: object, b: object) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerSums:
+class ScaledSums:
     """An array that is sums in i32 times a scale, an f32 array that meets them; `fixed`: its numbers, where nothing can
     change them. `rectified`: at least 0."""
     integers: Array
@@ -58,19 +58,19 @@ class Origins:
     """The integers behind the arrays of one walk over a model."""
 
     def __init__(self) -> None:
-        self._known: dict[Value, Codes | IntegerSums] = {}
+        self._known: dict[Value, Codes | ScaledSums] = {}
 
-    def note(self, array: Array, origin: Codes | IntegerSums) -> Array:
+    def note(self, array: Array, origin: Codes | ScaledSums) -> Array:
         """The array, of which this is known from now on."""
         self._known[array.value] = origin
         return array
 
-    def of(self, array: Array) -> Codes | IntegerSums | None:
+    def of(self, array: Array) -> Codes | ScaledSums | None:
         """What stands behind an array; also behind one that only has another shape, and behind sums that are rectified.
         """
         return self._of(array.value)
 
-    def _of(self, value: Value) -> Codes | IntegerSums | None:
+    def _of(self, value: Value) -> Codes | ScaledSums | None:
         if value in self._known or value.node is None:
             return self._known.get(value)
         op = value.node.op
@@ -78,7 +78,7 @@ class Origins:
             return None
         found = self._of(value.node.inputs[0])
         if isinstance(op, Relu):
-            return replace(found, rectified=True) if isinstance(found, IntegerSums) else None
+            return replace(found, rectified=True) if isinstance(found, ScaledSums) else None
         if not isinstance(found, Codes) or found.axis is not None:
             return None
         attributes: dict[str, Any] = dict(op.attributes)

@@ -9,7 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
-from graphc.doors.onnx.codes import Codes, IntegerSums, fixed
+from graphc.doors.onnx.codes import Codes, ScaledSums, fixed
 from graphc.doors.onnx.ops import product
 from graphc.doors.onnx.ops.quantized import signed_weights, small_zero, whole_conv, whole_product
 from graphc.dsl.array import Array
@@ -62,7 +62,7 @@ def _pair(a: Array, b: Array, count: Dim, call: Call) -> tuple[Codes, Codes] | N
     return (left, right) if fits and all(v.integers.dtype in (i8, u8) for v in (left, right)) else None
 
 
-def _product_sums(a: Array, b: Array, call: Call, transposed: bool = False) -> IntegerSums | None:
+def _product_sums(a: Array, b: Array, call: Call, transposed: bool = False) -> ScaledSums | None:
     if a.ndim < 2 or b.ndim != 2:
         return None
     columns = 0 if transposed else 1
@@ -94,15 +94,15 @@ def _product(a: Array, b: Array, call: Call, transposed: bool = False) -> Array:
     return y - gc.sum(a, -1, keepdims=True) * (zero * scale)
 
 
-def _scaled(y: Array, data: Codes, weights: Codes, after: tuple[int, ...], call: Call) -> IntegerSums:
+def _scaled(y: Array, data: Codes, weights: Codes, after: tuple[int, ...], call: Call) -> ScaledSums:
     """The sums with the scale of each output; `after`: axes behind that of the outputs."""
     one, each = call.array(data.scale).reshape(()), call.array(weights.scale)
     scale = one * each.reshape(() if weights.axis is None else (-1, *after))
     known = fixed(data.scale), fixed(weights.scale)
-    return IntegerSums(y, scale, None if known[0] is None or known[1] is None else known[0] * known[1])
+    return ScaledSums(y, scale, None if known[0] is None or known[1] is None else known[0] * known[1])
 
 
-def _with_bias(sums: IntegerSums, bias: Array | None, after: tuple[int, ...], call: Call) -> Array:
+def _with_bias(sums: ScaledSums, bias: Array | None, after: tuple[int, ...], call: Call) -> Array:
     """A bias of integers in the scale of the sums is added to them, another to the floats."""
     if bias is None:
         return _floats(sums, call)
@@ -113,14 +113,14 @@ def _with_bias(sums: IntegerSums, bias: Array | None, after: tuple[int, ...], ca
     return y + (bias.reshape((-1, *after)) if after else bias)
 
 
-def _agree(bias: Codes, sums: IntegerSums) -> bool:
+def _agree(bias: Codes, sums: ScaledSums) -> bool:
     """Whether a bias has the scale of the sums."""
     own, wanted = fixed(bias.scale), sums.fixed
     return (own is not None and wanted is not None and own.size in (1, wanted.size)
             and bool(np.all(np.abs(own - wanted) <= BIAS_APART * np.abs(wanted))))
 
 
-def _floats(sums: IntegerSums, call: Call) -> Array:
+def _floats(sums: ScaledSums, call: Call) -> Array:
     return call.importer.origins.note(sums.integers.astype(f32) * sums.scale, sums)
 
 
