@@ -75,11 +75,9 @@ def compile(f: GraphFunction | Module | Model | Graph | Callable[..., Any], /, *
     `store`: "bf16", "f16", "int8", "int4" or gc.IntegerBlocks: the f32 parameters with two axes (weights of linear and
     recurrent layers, attention, tables of embeddings) are rounded, kept so and read so, while the network computes in
     f32: to this type, or to integers from -127 to 127 times a scale for each row ("int4": from -7 to 7, for each block
-    of 32). Where memory must deliver the weights anew in each call, that is two to four times as fast. Without
-    `compute`, products of any number of rows read blocks so; those of many in loops read f32 made of them. The state
-    itself stays as it is. By name, `store={"head": "bf16", "layers.*": "int8"}`: the first pattern (as of fnmatch, of
-    parameters or layers) that matches a weight says how it is kept; others stay f32. `quantisation()` of the result
-    has the errors and bytes of each.
+    of 32). Where memory must deliver the weights anew in each call, that is two to four times as fast. The state itself
+    stays as it is. By name, `store={"head": "bf16", "layers.*": "int8"}`: the first pattern (as of fnmatch, of
+    parameters or layers) that matches a weight says how it is kept; others stay f32 (docs/numerics.md).
 
     `compute`: "bf16": the factors of f32 products (matmul, einsum, attention, convolutions) are rounded to bf16, their
     sums stay f32; all else is f32. CPUs that multiply bf16 in pairs (AVX512-BF16) take half the time; on others it
