@@ -255,19 +255,11 @@ def largest(*items: Dim) -> Dim:
     """The greatest; of sizes that are not known, an atom."""
     if all(isinstance(item, int) for item in items):
         return max(cast(tuple[int, ...], items))
-    return _largest(items, is_nonnegative)
+    return largest_by(is_nonnegative, items)
 
 
-def largest_end(*ends: Dim) -> Dim:
-    """The greatest. That one end of buffers is never above another is looked for where it takes no long proof, through
-    the formulas of offsets: of ends of which none lies on another that is rare."""
-    def is_above(above: Dim) -> bool:
-        named = not isinstance(above, int) and any(isinstance(atom, Named) for atom in above.atoms)
-        return lower(above) >= 0 if named else is_nonnegative(above)
-    return _largest(ends, is_above)
-
-
-def _largest(items: Iterable[Dim], is_above: Callable[[Dim], bool]) -> Dim:
+def largest_by(is_above: Callable[[Dim], bool], items: Iterable[Dim]) -> Dim:
+    """The greatest; `is_above(difference)` finds which are never so."""
     kept: list[Dim] = []
     for item in dict.fromkeys(items):
         if not any(is_above(other - item) for other in kept):

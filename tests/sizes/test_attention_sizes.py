@@ -9,6 +9,7 @@ import pytest
 from codegen.loop_run import RUNS
 from open_kernels import Case, OpenKernel
 
+import graphc as gc
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, bool_, f32, f64
 from graphc.schedule.attention_schedule import AttentionSchedule
@@ -124,3 +125,15 @@ def test_bits_of_a_sample_do_not_depend_on_what_is_beside_and_behind_it(length, 
     others = kernel.run(far, [*(batch(x, 2, 0.7) for x in (q, k, v)), batch(seen, 3, False), *behind])
     for alone, among in zip(grads, others):
         assert alone.tobytes() == np.ascontiguousarray(among[1:, :, :length]).tobytes()
+
+
+def test_what_calls_before_have_left_is_not_read():
+    run = gc.compile(lambda q: gc.attention(q, q, q), q=gc.f32["B", 1, "T", 40], threads=1)
+    assert run.sized, run.why_not
+    for length in (3, 20, 40):
+        x = np.random.default_rng(0).standard_normal((2, 1, length, 40)).astype(np.float32)
+        for _ in range(3):
+            wanted = run(x)
+            assert np.isnan(run(np.full_like(x, np.nan))).all()
+            np.testing.assert_array_equal(run(x), wanted)
+            assert np.isfinite(wanted).all()

@@ -146,7 +146,7 @@ class _ForwardBlock:
                 f.store(self.top, [panel.index, u], f.const(self.least, self.b.dtype, s.lanes))
                 f.store(self.total, [panel.index, u], f.const(0, self.b.dtype, s.lanes))
             with f.loop(0, self.sums.shape[1]) as row:
-                for u in range(0, s.nr, s.lanes):
+                for u in range(0, static_dim(self.sums.shape[2]), s.lanes):
                     f.store(self.sums, [panel.index, row.index, u], f.const(0, self.b.dtype, s.lanes))
 
     def _first_panel(self, key: Ix) -> Ix:
