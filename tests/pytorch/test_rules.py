@@ -46,6 +46,7 @@ ROWS = [
     ("histc.default", (X, 4), {}, np.histogram(X, 4)[0].astype(np.float32)),
     ("histogram.bin_ct", (X, 5), {"range": (-1.0, 1.0), "weight": Y}, tuple(
         a.astype(np.float32) for a in np.histogram(X, 5, (-1, 1), weights=Y))),
+    ("histogram.bin_ct", (X[:1, :1], 2), {}, (np.float32([0, 1]), np.float32([-0.5, 0, 0.5]) + X[0, 0])),
     ("histogram.bins_tensor", (X, np.float32([-1, 0, 0.5, 2])), {"density": True}, tuple(
         a.astype(np.float32) for a in np.histogram(X, [-1, 0, 0.5, 2], density=True))),
     ("sign.default", (GAPS,), {}, np.sign(np.nan_to_num(GAPS))), ("__rshift__.Scalar", (I, 1), {}, I >> 1),

@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type, of_floats
-from graphc.ir.types import i32, i64
+from graphc.ir.types import f64, i32, i64
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -59,9 +59,10 @@ def _frexp(x: Array) -> tuple[Array, Array]:
 
 
 def _matrix_exponential(x: Array) -> Array:
-    """exp(x) of square matrices: the Taylor polynomial of x / 2^k, squared k times, where 2^k is at least the largest
-    sum of a row (Higham, Functions of Matrices, 10.3). Each matrix has a k of its own, 2^SQUARINGS at most."""
-    size = gc.stop_gradient(gc.max(gc.sum(gc.abs(x), -1, True), -2, True))
+    """exp(x) of square matrices: the Taylor polynomial of x / 2^k, squared k times, where the rows of x / 2^k have sums
+    of at most 1, in f32 of 3 (Higham, Functions of Matrices, 10.3). Each matrix has a k of its own, at most SQUARINGS.
+    """
+    size = gc.stop_gradient(gc.max(gc.sum(gc.abs(x), -1, True), -2, True)) / (1 if x.dtype is f64 else 3)
     k = gc.ceil(gc.log2(gc.maximum(size, as_type(1, x.dtype))))
     scaled, unit = x * gc.exp2(-k), gc.eye(x.shape[-1], dtype=x.dtype)
     found = unit + scaled / TAYLOR
@@ -72,16 +73,16 @@ def _matrix_exponential(x: Array) -> Array:
     return gc.where(k > SQUARINGS, gc.full((), nan, x.dtype), found)
 
 
-def _ends(x: Array, low: Any, high: Any) -> tuple[Array, Array]:
-    """Those of a histogram: of the numbers themselves where the given ones agree, apart by 1 each where these do."""
-    ends = [as_type(low, x.dtype), as_type(high, x.dtype)] if low != high else [gc.min(x), gc.max(x)]
-    apart = (ends[0] == ends[1]).astype(x.dtype)
-    return ends[0] - apart, ends[1] + apart
+def _ends(given: tuple[float, float] | None, x: Array, apart: float) -> tuple[Array, Array]:
+    """The ends of a histogram: those given, or of the numbers themselves; where both are one, they move by `apart`."""
+    low, high = (gc.min(x), gc.max(x)) if given is None else (as_type(end, x.dtype) for end in given)
+    move = gc.where(low == high, as_type(apart, x.dtype), as_type(0, x.dtype))
+    return low - move, high + move
 
 
 def _histc(x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
     """How many numbers lie in each of equal intervals, by a product as PyTorch has it, rather than by comparisons."""
-    first, last = _ends(x, low, high)
+    first, last = _ends(None if low == high else (low, high), x, 1.0)
     flat = x.reshape(-1)
     inside = gc.logical_and(flat >= first, flat <= last)
     place = gc.trunc((gc.where(inside, flat, first) - first) * bins / (last - first)).astype(i64)
@@ -94,9 +95,9 @@ def _histogram(x: Array, bins: Any, *, range: tuple[float, float] | None = None,
     """Counts of intervals, and their ends."""
     edges = bins
     if not isinstance(bins, Array):
-        low, high = _ends(x, *(range or (0.0, 0.0)))
-        step, at = (high - low) / bins, gc.arange(bins + 1).astype(x.dtype)
-        edges = gc.where(at < (bins + 1) // 2, low + step * at, high - step * (bins - at))      # torch.linspace's
+        first, last = _ends(range, x, 0.5)
+        step, at = (last - first) / bins, gc.arange(bins + 1).astype(x.dtype)
+        edges = gc.where(at < (bins + 1) // 2, first + step * at, last - step * (bins - at))    # torch.linspace's
     counts, _ = gc.histogram(x, edges, weights=weight, density=density)
     return counts.astype(x.dtype), edges
 
