@@ -175,3 +175,10 @@ def _plus(array):
     def plus(x: gc.f32[300]):
         return x + array
     return plus
+
+
+@pytest.mark.parametrize("use", [gc.compile, gc.plan])
+def test_a_bare_graph_does_not_say_how_its_state_begins(use):
+    run = gc.compile(nn.Linear(3), x=gc.f32["B", 4], seed=0)
+    with pytest.raises(gc.GraphError, match=r"\(weight, bias\).*the network or function"):
+        use(run.graph, B=2)
