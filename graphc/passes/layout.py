@@ -150,13 +150,13 @@ def _is_alone(pool: Node, readers: Mapping[Value, list[Node]]) -> bool:
 
 def _tied(first: Value, neighbours: Mapping[Value, list[Value]], orders: Mapping[Value, Order]) -> list[Value]:
     """The values that have to lie as `first` does, and have no order yet."""
-    todo, found = [first], []
+    todo, found = [first], dict[Value, None]()
     while todo:
         v = todo.pop()
         if v not in orders and v not in found:
-            found.append(v)
+            found[v] = None
             todo += neighbours.get(v, ())
-    return found
+    return list(found)
 
 
 def _is_narrow(v: Value, target: Target) -> bool:
