@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, FrozenInstanceError
 from functools import partial
@@ -81,15 +82,43 @@ class _ConstructorLater(_CompiledLater):
             made.__post_init__()
 
 
+MAKING = threading.local()          # `fields`: whether this thread asks the standard library for fields alone
+
+
+class _Parameters:
+    """`__dataclass_params__`. A class is frozen for the standard library's decorator too, which may derive from it; not
+    while it only collects fields, else it would compile `__setattr__` of each class."""
+
+    def __init__(self, given: object, frozen: bool, eq: bool) -> None:
+        self._given, self._frozen, self.eq = given, frozen, eq
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen and not getattr(MAKING, "fields", False)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._given, name)
+
+
 def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, repr: bool = True) -> Any:
     """Decorator: the class with the methods of a dataclass, but for those that it defines itself."""
     if cls is None:
         return lambda cls: _dataclass(cls, frozen=frozen, eq=eq, repr=repr)
+    mixed = [b for b in _dataclasses(cls) if b.__dataclass_params__.frozen is not frozen]
+    if mixed:
+        raise TypeError(f"{cls.__name__} and {mixed[0].__name__}: frozen and other dataclasses do not derive from each "
+                        "other")
     own = dict(vars(cls))
     if own.get("__hash__") is None and "__eq__" in own:
         own.pop("__hash__", None)       # Python's None for a class that defines `__eq__` is not the class's own word
     cls.__doc__ = cls.__doc__ or cls.__name__       # the standard library would write the constructor's signature
-    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+    of_others = any(type(b.__dataclass_params__) is not _Parameters for b in _dataclasses(cls))
+    MAKING.fields = not of_others
+    try:
+        made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, frozen=frozen and of_others)(cls)
+    finally:
+        MAKING.fields = False
+    made.__dataclass_params__ = _Parameters(made.__dataclass_params__, frozen, eq)
     init = (_frozen_init, object.__setattr__) if frozen else (_init, setattr)
     methods: dict[str, Any] = {"__init__": _ConstructorLater(made, *init)}
     if repr:
@@ -102,6 +131,11 @@ def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, rep
     for name in methods.keys() - own:
         setattr(made, name, methods[name])
     return made
+
+
+def _dataclasses(cls: type) -> list[Any]:
+    """Those that the class derives from."""
+    return [b for b in cls.__mro__[1:] if "__dataclass_params__" in vars(b)]
 
 
 def _refusing(cls: Any) -> tuple[Method, Method]:

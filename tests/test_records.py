@@ -180,3 +180,36 @@ def test_an_object_that_holds_itself_prints():
     one = OURS[0](1)
     one.tags.append(one)
     assert repr(one).endswith("Plain(x=1, y=2.0, tags=[...])")
+
+
+def test_others_derive_from_ours_by_the_standard_decorator():
+    """As operators of users do, which derive from graphc's."""
+    @records._dataclass(frozen=True)
+    class Base:
+        a: int
+
+    @dataclasses.dataclass(frozen=True)
+    class Theirs(Base):
+        b: int = 2
+
+    @records._dataclass(frozen=True)
+    class Again(Theirs):
+        c: int = 3
+    made = Again(1)
+    assert (made.a, made.b, made.c) == (1, 2, 3) and made == Again(1) and hash(Theirs(1)) == hash(Theirs(1, 2))
+    for name in "abc":
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, name, 0)
+
+
+@pytest.mark.parametrize("decorator", BOTH)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_and_other_dataclasses_do_not_mix(decorator, frozen):
+    @records._dataclass(frozen=frozen)
+    class Base:
+        a: int
+    assert Base.__dataclass_params__.frozen is frozen and Base.__dataclass_params__.eq
+    with pytest.raises(TypeError, match="frozen"):
+        @decorator(frozen=not frozen)
+        class Derived(Base):
+            b: int

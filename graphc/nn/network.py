@@ -29,12 +29,12 @@ def trace_network(net: Callable[..., Any], training: bool = False, /, **types: T
 
 
 def entries(function: GraphFunction) -> tuple[Entry, ...]:
-    """What each state input of the graph is, in order. GraphError for a bare graph with state, of which nothing is known
-    but names and types."""
+    """What each state input of the graph is, in order. GraphError for a bare graph with state, of which nothing is
+    known but names and types."""
     if len(function.keys) != len(function.graph.state):
         names = ", ".join(v.name for v in function.graph.state)
-        raise GraphError(f"a bare graph does not say how its state ({names}) begins and what of it is trained: give the "
-                         "network or function that it is the graph of", user_loc())
+        raise GraphError(f"a bare graph does not say how its state ({names}) begins and what of it is trained: give "
+                         "the network or function that it is the graph of", user_loc())
     return tuple(Entry(v.name, v.type, key) for v, key in zip(function.graph.state, function.keys, strict=True))
 
 

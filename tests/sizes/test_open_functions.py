@@ -34,6 +34,7 @@ APART = {
     "max_unpool3d": "what it gives depends on sizes", "roll-3,-1": "a short axis is turned several times",
     **dict.fromkeys(("fft-5", "ifft-5"), "a part of a long axis, zeros behind a short one"),
     "unique": "as many as there are, one at least",
+    "array_equal": "whether shapes of different names are equal is not known",
     **dict.fromkeys(("diagonal-1,1,2", "diagonal--2", "pdist", "vander", "vander-3,True",
                      *(f"{name}-mode={mode}" for name in ("convolve", "correlate") for mode in ("full", "same", "valid"))),
                     "refused: its sizes must be numbers"),

@@ -1,7 +1,8 @@
 """What is said of a rank that is killed: by then launchers have killed the others too, and name a process, no rank.
 
 A shell beside each rank reads from it. When the rank ends without having said goodbye, the first such shell of a
-machine says which rank it was: a killed process closes its pipe before the launcher learns of it.
+machine says which rank it was: a killed process closes its pipe before the launcher learns of it. That shell has to be
+quicker than the launcher is with the others: until it has spoken it starts no process.
 """
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from pathlib import Path
 PATIENCE = 2.0                      # seconds for which a rank waits for its shell
 GOODBYE, SILENCE = b"goodbye\n", b"silence\n"
 SCRIPT = """read word; [ "$word" = goodbye ] && exit
-mkdir "$0" 2>/dev/null || exit
+set -C; { true > "$0"; } 2>/dev/null || exit
 [ "$word" ] || echo "$1" >&2
-exec >&- 2>&-; sleep 10; rmdir "$0"
+exec >&- 2>&-; sleep 10; rm -f "$0"
 """
 
 
