@@ -153,6 +153,18 @@ def test_weights_alone(axis, op, zero):
     assert gc.plan(net, B=3).memory.arena < codes.nbytes
 
 
+def test_infinite_numbers_times_weights_around_the_middle():
+    """What the zero point would add, infinity times 0, is left out."""
+    model = Model(floats(3, 40))
+    codes, scale, _ = weight_of(U8, (40, 12), None)
+    model.x[1, 3] = np.inf
+    net = gc.from_onnx(model.proto(model.node("MatMul", "x", model.weights(codes, scale, U8(128)))))
+    found = gc.compile(net)(model.x)
+    numbers = (codes[3].astype(F) - 128) * scale
+    np.testing.assert_array_equal(found[1], np.inf * numbers)
+    assert np.all(np.isfinite(found[[0, 2]]))
+
+
 def test_trained_scales_count():
     """Scales along an axis are parameters: what training makes of them is used by integers too."""
     model = Model(floats(3, 40))
