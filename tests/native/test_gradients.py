@@ -15,7 +15,7 @@ from graphc.ir.types import f32
 from graphc.runtime.executable import Executable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
-from op_sample import Sample, covering, rng_for  # noqa: E402
+from op_sample import Sample, rng_for, shares  # noqa: E402
 from samples import NON_DIFFERENTIABLE, SAMPLES  # noqa: E402
 
 
@@ -26,7 +26,6 @@ def has_gradient(s: Sample) -> bool:
 
 
 DIFFERENTIABLE = [s for s in SAMPLES if has_gradient(s)]
-OF = {name: [s for s in DIFFERENTIABLE if s.op.name == name] for name in sorted({s.op.name for s in DIFFERENTIABLE})}
 
 
 def graph_of(samples):
@@ -44,18 +43,8 @@ def graph_of(samples):
     return b.finish(flat, ("",) * len(flat)), arrays, [len(row) for row in results]
 
 
-@pytest.mark.parametrize("name", OF)
-def test_native_gradients_are_the_oracles(name):
-    compare(covering(OF[name]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OF)
-def test_native_gradients_of_all_samples_are_the_oracles(name):
-    compare(OF[name])
-
-
-def compare(samples):
+@pytest.mark.parametrize("samples", shares(DIFFERENTIABLE))
+def test_native_gradients_are_the_oracles(samples):
     graph, arrays, counts = graph_of(samples)
     with np.errstate(all="ignore"):
         expected = iter(evaluate(graph, arrays))

@@ -17,10 +17,9 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.executable import Executable
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
-from op_sample import covering  # noqa: E402
+from op_sample import shares  # noqa: E402
 from samples import SAMPLES  # noqa: E402
 
-OF = {name: [s for s in SAMPLES if s.op.name == name] for name in sorted({s.op.name for s in SAMPLES})}
 THREADS = (1, 2, 3, 4)
 
 
@@ -34,18 +33,8 @@ def graph_of(samples):
     return b.finish(outputs, ("",) * len(outputs))
 
 
-@pytest.mark.parametrize("name", OF)
-def test_native_code_is_the_reference(name):
-    compare(covering(OF[name]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OF)
-def test_native_code_is_the_reference_of_all_samples(name):
-    compare(OF[name])
-
-
-def compare(samples):
+@pytest.mark.parametrize("samples", shares(SAMPLES))
+def test_native_code_is_the_reference(samples):
     built = Compilation(graph_of(samples)).build
     inputs = [a for s in samples for a in s.arrays]
     runs = [Executable(built.program, threads).slow(*inputs) for threads in THREADS]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from zlib import crc32
 
 import numpy as np
+import pytest
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -82,6 +83,13 @@ def covering(samples: Sequence[Sample]) -> list[Sample]:
         chosen.add(best)
         left -= traits[best]
     return [samples[i] for i in sorted(chosen)]
+
+
+def shares(samples: Sequence[Sample]) -> list:
+    """Parameters of a test that takes the samples of an operator together: those that cover it, then, slow, all."""
+    of = {name: [s for s in samples if s.op.name == name] for name in sorted({s.op.name for s in samples})}
+    return [*(pytest.param(covering(own), id=name) for name, own in of.items()),
+            *(pytest.param(own, id=f"{name}, all", marks=pytest.mark.slow) for name, own in of.items())]
 
 
 def rng_for(*words) -> np.random.Generator:

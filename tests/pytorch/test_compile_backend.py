@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("compiled_anew")]
 T, F = torch.nn, torch.nn.functional
-
-
-@pytest.fixture(autouse=True)
-def backend():
-    from graphc.doors.torch.backend import graphc
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    return graphc
 
 
 def cnn():

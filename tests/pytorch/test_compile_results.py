@@ -7,16 +7,8 @@ import warnings
 import pytest
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("compiled_anew")]
 T, F = torch.nn, torch.nn.functional
-
-
-@pytest.fixture(autouse=True)
-def backend():
-    import graphc.doors.torch.backend
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    return graphc.doors.torch.backend
 
 
 def views_of_a_result(x):
