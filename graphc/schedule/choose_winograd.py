@@ -87,7 +87,17 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
     kept = _bytes(x.dtype, points, features, channels) <= target.machine.l2_bytes // 2
     return WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
                             points, channels, panels < pieces, x.dtype,
-                            0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)))
+                            0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)),
+                            () if isinstance(count, int) or panels < pieces else _blocks_of_few(mr, block, most))
+
+
+def _blocks_of_few(mr: int, block: int, tasks: int) -> tuple[tuple[int, int], ...]:
+    """Blocks of one register tile, two, four … below `block`, each as long as that gives no more than `tasks`."""
+    found = []
+    while mr < block:
+        found.append((mr * tasks, mr))
+        mr *= 2
+    return tuple(found)
 
 
 def _prefetch_lines(row_bytes: int, register_tiles: int) -> int:

@@ -300,20 +300,23 @@ def taps(p: Phase[Dim]) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class RowsSchedule(PhaseSchedule):
     """One phase whose number of rows is known when the kernel runs: by the first of `regimes` that takes as many.
-    Regime i takes `most[i]` rows at most; the last one, for which `most` has no entry, any number.
+    Regime i takes `most[i]` rows at most; the last one, for which `most` has no entry, any number. of_columns: it is
+    the number of columns.
 
     All regimes add each sum in the same order, by the same blocks, so that a row's bits do not depend on how many rows
     there are; and they read an operand that is packed before the kernel from the same panels.
     """
     most: tuple[int, ...]
     regimes: tuple[TileSchedule, ...]
+    of_columns: bool = False
 
     @property
     def ranking(self) -> Ranking[object] | None:
         return self.regimes[-1].ranking
 
     def __str__(self) -> str:
-        named = [f"up to {most} rows: {regime}" for most, regime in zip(self.most, self.regimes)]
+        counted = "columns" if self.of_columns else "rows"
+        named = [f"up to {most} {counted}: {regime}" for most, regime in zip(self.most, self.regimes)]
         return "; ".join([*named, str(self.regimes[-1]) if not named else f"more: {self.regimes[-1]}"])
 
 

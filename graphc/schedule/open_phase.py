@@ -12,17 +12,18 @@ def is_closed(p: Phase[Dim]) -> TypeGuard[Phase[int]]:
     return not p.is_open
 
 
-def at_typical(p: Phase[Dim], rows: int = 0) -> Phase[int]:
-    """The phase with the typical sizes of all names. rows: of m, about as many instead, if their number is open."""
+def at_typical(p: Phase[Dim], count: int = 0, counted: tuple[int, ...] = ()) -> Phase[int]:
+    """The phase with the typical sizes of all names. count: of the dims `counted`, all together, about as many instead,
+    if their number is open."""
     if is_closed(p):
         return p
     sizes = [typical(n) for n in p.sizes]
-    first = next((d for d in p.m if not isinstance(p.sizes[d], int)), None)
-    if rows and first is not None:
-        others = [sizes[d] for d in p.m if d != first]
+    first = next((d for d in counted if not isinstance(p.sizes[d], int)), None)
+    if count and first is not None:
+        others = [sizes[d] for d in counted if d != first]
         for size in others:
-            rows //= size
-        sizes[first] = max(1, rows)
+            count //= size
+        sizes[first] = max(1, count)
     return Phase(tuple(sizes), p.batch, p.m, p.n, p.k, _linear(p.a), _linear(p.b), _linear(p.out), p.parts)
 
 

@@ -26,7 +26,8 @@ class WinogradSchedule(ProductSchedule):
     It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums`
     channels at a time, and transforms the products back. shared: transformed tiles lie in shared scratch, made before
     all tasks, because several groups read them. prefetch_lines: cache lines of the next panel of weights that a
-    register tile prefetches every STEPS channels.
+    register tile prefetches every STEPS channels. few: where the number of tiles comes with the call, blocks of fewer
+    of them for images that would have too few blocks: (for so many tiles at most, tiles of a block), ascending.
     """
     mr: int
     vectors: int
@@ -41,6 +42,7 @@ class WinogradSchedule(ProductSchedule):
     shared: bool
     dtype: DType
     prefetch_lines: int = 0
+    few: tuple[tuple[int, int], ...] = ()
 
     @property
     def nr(self) -> int:
@@ -78,8 +80,9 @@ class WinogradSchedule(ProductSchedule):
     def __str__(self) -> str:
         shared = f"; shared scratch {self.shared_bytes} B" if self.shared else ""
         prefetch = f", prefetch {self.prefetch_lines}" if self.prefetch_lines else ""
+        few = "".join(f" (of {rows} up to {most} tiles)" for most, rows in self.few)
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
-                f"{self.blocks} blocks of {self.rows} tiles × {self.groups} groups of {self.width} features, "
+                f"{self.blocks} blocks of {self.rows} tiles{few} × {self.groups} groups of {self.width} features, "
                 f"sums of {self.sums}{prefetch}{shared}")
 
 

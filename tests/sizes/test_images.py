@@ -1,6 +1,8 @@
 """Networks of images whose number, height and width come with the call: strides, pools, Winograd's form."""
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -61,11 +63,13 @@ def test_one_program_serves_all_sizes(name):
 
 
 def test_an_image_has_the_same_bits_in_every_batch():
+    """Also where few images are divided into smaller blocks than many."""
     run = gc.compile(winograd(), x=gc.f32["B", 16, 14, 14], seed=0)
     assert run.sized, run.why_not
-    x = np.random.default_rng(0).standard_normal((19, 16, 14, 14)).astype(np.float32)
+    assert re.search(r"blocks of \d+ tiles \(of \d+ up to \d+ tiles\)", run.dump("planned"))
+    x = np.random.default_rng(0).standard_normal((50, 16, 14, 14)).astype(np.float32)
     together = run(x)
-    for first, count in ((0, 1), (3, 1), (18, 1), (5, 7), (2, 16)):
+    for first, count in ((0, 1), (3, 1), (49, 1), (5, 7), (2, 16), (20, 25)):
         np.testing.assert_array_equal(run(x[first:first + count]), together[first:first + count])
 
 

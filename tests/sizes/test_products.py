@@ -99,6 +99,7 @@ def cases() -> Iterator[Case]:
     for k, n in ((784, 128), (128, 10), (64, 1), (20, 768), (300, 33)):
         yield Case(f"rows {k}×{n}", lambda b, k=k, n=n: product((b, k), (k, n)), "B")
         yield Case(f"packed rows {k}×{n}", lambda b, k=k, n=n: product((b, k), (k, n)), "B", {1: (1, 0)}, True)
+    yield Case("rows 512×256, weights as they lie", lambda b: product((b, 512), (512, 256)), "B", {1: (1, 0)})
     yield Case("rows of two names", lambda b, t: product((b * t, 96), (96, 40)), "BT", {1: (1, 0)}, True)
     yield Case("rows that lie in another order", lambda t, b: product((t, b, 12), (12, 64)), "TB", {0: (1, 0, 2), 1: (1, 0)}, True)
     yield Case("rows in a batch", lambda b, t: product((b, t, 24), (24, 40)), "BT")
@@ -253,6 +254,16 @@ def test_what_is_packed_once_serves_all_regimes():
     schedule, = kernel_of(next(c for c in CASES if c.name == "packed rows 784×128")).schedule.phases
     assert isinstance(schedule, RowsSchedule) and len(schedule.regimes) > 1
     assert len({(s.blocking.nr, s.blocking.kc, s.b) for s in schedule.regimes}) == 1
+
+
+def test_few_columns_have_narrow_micro_tiles():
+    """Where rows are what a micro-tile has in its columns: those of a training step, by weights that change."""
+    case = next(c for c in CASES if c.name == "rows 512×256, weights as they lie")
+    schedule, = kernel_of(case).schedule.phases
+    assert isinstance(schedule, RowsSchedule) and schedule.of_columns
+    widths = [s.blocking.nr for s in schedule.regimes]
+    assert widths == sorted(set(widths)) and list(schedule.most) == widths[:-1]
+    assert len({s.blocking.kc for s in schedule.regimes}) == 1
 
 
 def test_small_products_have_one_regime():

@@ -1,4 +1,4 @@
-"""Products whose number of rows is known when they run: the loops of each regime, one of which is taken."""
+"""Products whose number of rows or columns is known when they run: the loops of each regime, one of which is taken."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -13,12 +13,12 @@ class RowsContraction(PhaseLowering[RowsSchedule]):
         self._run_from(0)
 
     def _run_from(self, number: int) -> None:
-        """The loops of regime `number` if it takes the rows, else those of a later one."""
+        """The loops of regime `number` if it takes as many, else those of a later one."""
         f, s = self.f, self.schedule
         loops = self._loops(s.regimes[number])
         if number == len(s.most):
             return loops.run()
-        with f.if_(f.le(f.value(self.m), s.most[number])):
+        with f.if_(f.le(f.value(self.n if s.of_columns else self.m), s.most[number])):
             loops.run()
         with f.else_():
             self._run_from(number + 1)

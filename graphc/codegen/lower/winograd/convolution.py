@@ -22,7 +22,7 @@ from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
-from graphc.ir.dims import static_shape
+from graphc.ir.dims import ceil_div, static_shape
 from graphc.ir.ops.winograd import WinogradConv2d, grid
 from graphc.records import dataclass
 from graphc.schedule.winograd_schedule import WinogradSchedule
@@ -65,6 +65,21 @@ class _Winograd:
             with f.parallel(s.blocks * strips, "transform") as t:
                 block, strip = f.divmod(t, strips)
                 self.transform(block * s.rows, strip * s.mr, self.shared.view_at([block * s.block], (s.block,)))
+        self.tasks()
+
+    def tasks(self) -> None:
+        """Of few tiles by blocks of fewer, where it is known only when the kernel runs how many there are."""
+        f, s, count = self.f, self.s, self.image.count
+        if not s.few:
+            return self.groups_and_blocks()
+        (most, rows), *others = s.few
+        with f.if_(f.le(f.value(count), most)):
+            replace(self, s=replace(s, rows=rows, blocks=ceil_div(count, rows), few=())).tasks()
+        with f.else_():
+            replace(self, s=replace(s, few=tuple(others))).tasks()
+
+    def groups_and_blocks(self) -> None:
+        f, s = self.f, self.s
         with f.parallel(s.groups * s.blocks, "tiles") as t:
             group, block = f.divmod(t, s.blocks) if s.groups > 1 or isinstance(s.blocks, int) else (Ix(), t)
             if self.shared is None:
