@@ -48,7 +48,7 @@ class _OpenProduct:
         agreed = Agreement(usual.blocking.kc, usual.vectors, packed=usual.b is not PackingMode.UNPACKED)
         if free[1]:                 # packed once for all of them, if it is packed
             agreed = replace(agreed, columns=(usual.blocking.nc, usual.b))
-        few = self._few_rows(agreed)
+        few = self._few_rows(agreed if free[1] else replace(agreed, packed=False))      # few rows repay no packing
         regimes: list[Regime] = [(few.blocking.mr, few, (1, FEW_ROWS))]
         regimes += [(most, self.tiles(rows, agreed), (rows,)) for most, rows in REGIMES]
         if free[0] and any(s.a is PackingMode.ONCE for _, s, _ in regimes):
