@@ -106,12 +106,7 @@ class Executable:
         self.program, self.signature, self.lock = program, program.signature, lock
         self.threads = threads or default_threads()
         self._on_failure, self._locate = on_failure or _unexplained, locate
-        _check_target(program.target)
-        if program.derived and program.writes and lock is None:
-            raise InternalError("what is derived from state that changes needs the state's lock, which has its version",
-                                "load")
-        table = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
-        self.resident = resident or Resident(program, table, 1 if lock else max(MIN_FRAMES, default_threads()))
+        self.resident = resident or self._load(state)
         self._profile = profile
         self._durations: list[int] = []
         scratch = round_up(static_dim(program.scratch_bytes))
@@ -125,8 +120,17 @@ class Executable:
                 self.resident.passing = self.state.passing_memory()
             self._descriptor.derive(self.resident.loaded.address(PREPARE), self.resident.passing)
         self.call = make_entry(self._descriptor, self)
-        if self.settled and resident is None and table is not state:
+        if self.settled and resident is None and self.state is not state:
             self._settle()
+
+    def _load(self, state: Sequence[np.ndarray] | StateTable) -> Resident:
+        program, lock = self.program, self.lock
+        _check_target(program.target)
+        if program.derived and program.writes and lock is None:
+            raise InternalError("what is derived from state that changes needs the state's lock, which has its version",
+                                "load")
+        table = state if isinstance(state, StateTable) else StateTable(state, program.derived, program.passing)
+        return Resident(program, table, 1 if lock else max(MIN_FRAMES, default_threads()))
 
     @property
     def state(self) -> StateTable:
