@@ -305,7 +305,9 @@ def state_for(name: str, needed: Sequence[Entry], seed: int | None, state: objec
     nothing."""
     if not needed:
         return None
-    return state if isinstance(state, State) else State.create(needed, *_origin(name, needed, seed, state))
+    if isinstance(state, State):
+        return state
+    return State.create(needed, *_origin(name, needed, seed, state), mapped=isinstance(state, str | os.PathLike))
 
 
 def _origin(name: str, needed: Sequence[Entry], seed: int | None,

@@ -15,7 +15,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,9 @@ from safetensors import SafetensorError, safe_open
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import DTYPES, of_numpy
+from graphc.once import loaded
 from graphc.replacing import OPEN_FILES, replacing
+from graphc.runtime.memory import aligned_empty
 
 METADATA, SUM, SUMS = "__metadata__", "graphc.sha256", "graphc.sums"
 MARK = f'{{"{METADATA}":{{"format":"graphc","{SUM}":"'.encode()
@@ -31,6 +33,9 @@ DIGITS = 64
 BLANK = b"0" * DIGITS
 # bytes of MARK that may be wrong: far more than accidents change, and far fewer than other files differ in
 NEAR = 8
+LARGE = 32 << 20                        # bytes of a file that is read by several threads
+READERS = 4
+TYPES = {d.name.upper(): d for d in DTYPES}         # by what the format calls them
 FOREIGN = {np.dtype(np.complex64): "C64"}       # types of the format that graphc does not have
 
 
@@ -57,17 +62,52 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("it is no file")
         with open(path, "rb") as opened, safe_open(_again(opened, path), framework="numpy") as file:
-            check = _checked_header(path, opened, file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            header = _header_of(opened)
+            check = _checked_header(path, header, file.metadata() or {})
+            table, fitting = json.loads(header[8:]), dict[str, bool]()
+
+            def read(name: str) -> np.ndarray:
+                array = _array(opened.fileno(), table[name], len(header))
+                array = file.get_tensor(name) if array is None else array
+                fitting[name] = check(name, array)
+                return array
+            names = list(file.keys())
+            arrays = dict(zip(names, _side_by_side(read, names, os.fstat(opened.fileno()).st_size)))
     except FileNotFoundError:
         raise GraphError(f"there is no checkpoint {path}", user_loc()) from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise GraphError(f"{path} is not a whole safetensors file ({error}); load an older checkpoint",
                          user_loc()) from None
-    for name, array in arrays.items():
-        if not check(name, array):
+    for name in names:
+        if not fitting[name]:
             raise _damaged(path, f"the bytes of {name} do not match their checksum")
     return arrays
+
+
+def _array(file: int, entry: Mapping[str, Any], start: int) -> np.ndarray | None:
+    """An array in memory of its own, as the header has it (which safetensors found to be right) and its bytes follow
+    from `start` on; None: of another type than graphc's. ValueError when the file has become shorter."""
+    type = TYPES.get(entry["dtype"])
+    if type is None:
+        return None
+    array = aligned_empty(tuple(entry["shape"]), type.np)
+    first, end = entry["data_offsets"]
+    rest, at = memoryview(_bytes(array)), start + first
+    while len(rest):
+        count = os.preadv(file, [rest], at)
+        if not count:
+            raise ValueError("it has become shorter")
+        rest, at = rest[count:], at + count
+    return array
+
+
+def _side_by_side(read: Callable[[str], np.ndarray], names: list[str], nbytes: int) -> list[np.ndarray]:
+    """What `read` gives for each of the names: of a large file by several threads, since the sums take longer than
+    reading."""
+    if nbytes < LARGE:
+        return list(map(read, names))
+    with loaded("concurrent.futures", "ThreadPoolExecutor")(READERS) as pool:
+        return list(pool.map(read, names))
 
 
 def _header(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -95,13 +135,17 @@ def _again(opened: BinaryIO, path: str | os.PathLike[str]) -> str:
     return same if os.path.exists(same) else os.fspath(path)
 
 
-def _checked_header(path: str | os.PathLike[str], file: BinaryIO,
+def _header_of(file: BinaryIO) -> bytes:
+    """With the eight bytes before it that say how long it is."""
+    start = file.read(8)
+    return start + file.read(int.from_bytes(start, "little"))
+
+
+def _checked_header(path: str | os.PathLike[str], header: bytes,
                     metadata: Mapping[str, str]) -> Callable[[str, np.ndarray], bool]:
     """check(name, array) -> whether the array is the one that was saved. GraphError or ValueError when the header
     itself is damaged.
     """
-    start = file.read(8)
-    header = start + file.read(int.from_bytes(start, "little"))
     json.loads(header[8:], object_pairs_hook=_unique)
     is_named = any(f'"{key}"'.encode() in header for key in (SUM, SUMS))
     if is_named or sum(a == b for a, b in zip(MARK, header[8:])) >= len(MARK) - NEAR:

@@ -21,7 +21,7 @@ from graphc.nn.entry import Entry
 from graphc.nn.module import Module
 from graphc.records import dataclass
 from graphc.runtime.lock import StateLock
-from graphc.runtime.memory import aligned_copy
+from graphc.runtime.memory import aligned_copy, aligned_empty
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class State(Mapping[str, np.ndarray], Pictured):
     def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None,
                where: str = "state", mapped: bool = False) -> "State":
         """With values of `arrays`, which came from `where`, or fresh ones: such a value depends on the seed and the
-        entry's name only, not on the order. `mapped`: the arrays are views of a file that may be written to, and become
-        the state's own without a copy."""
+        entry's name only, not on the order. `mapped`: the arrays are nobody else's, read from a file or views of one
+        that may be written to, and become the state's own without a copy."""
         state = State()
         for entry, value in zip(entries, initial_values(entries, seed, arrays, where)):
             state.add(entry, value, mapped)
@@ -279,7 +279,8 @@ def _fitting(where: str, arrays: Mapping[str, np.ndarray], name: str, shape: tup
     found = np.asarray(arrays[name])
     stored, wanted = of_numpy(found.dtype), of_numpy(dtype)
     if stored and wanted and stored.is_storage and includes(wanted, stored):    # every number of f16 and bf16 is an f32
-        found = found.astype(dtype)
+        found, narrow = aligned_empty(found.shape, dtype), found
+        found[...] = narrow
     if found.shape != shape or found.dtype != dtype:
         raise GraphError(f"{where}: {name} is {found.dtype}{list(found.shape)}, the network wants {dtype}{list(shape)}",
                          user_loc())

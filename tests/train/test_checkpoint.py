@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import graphc as gc
-from graphc import nn, optim
+from graphc import checkpoint, nn, optim
 from graphc.checkpoint import load_arrays, save_arrays
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
@@ -41,9 +41,15 @@ def test_a_crash_while_saving_keeps_the_old_file(tmp_path, monkeypatch):
     assert (load_arrays(path)["a"] == 1).all()
 
 
-def test_a_damaged_file_names_the_tensor(tmp_path):
+@pytest.mark.parametrize("large", [False, True], ids=["", "read by several threads"])
+def test_a_damaged_file_names_the_tensor(tmp_path, monkeypatch, large):
+    if large:
+        monkeypatch.setattr(checkpoint, "LARGE", 0)
     path = tmp_path / "a.safetensors"
-    save_arrays(path, {"good": np.ones(3, np.float32), "ill": np.full(4, 2, np.float32)})
+    arrays = {"good": np.ones(3, np.float32), "ill": np.full(4, 2, np.float32), "complex": np.ones(2, np.complex64)}
+    save_arrays(path, arrays)
+    for name, array in load_arrays(path).items():
+        np.testing.assert_array_equal(array, arrays[name])
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
