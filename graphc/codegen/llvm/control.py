@@ -8,6 +8,7 @@ from graphc.codegen.llvm.body import BodyEmitter, Scope
 from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
+from graphc.codegen.llvm.share import frame_note
 from graphc.codegen.llvm.types import function_symbol, type_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import at_least
@@ -244,7 +245,8 @@ def parallel(b: BodyEmitter, s: Parallel) -> None:
         del b.module.looks.every[id(loop)]
         return
     name, tile = _outlined(b, s)
-    frame = b.alloca(max(8, tile.frame_size))
+    frame = b.frame(tile.frame_size)
+    b.line(frame_note(frame, tile.frame_size, name))
     for ty, text, offset in tile.captured:
         at = b.emit(f"getelementptr i8, ptr {frame}, i64 {offset}")
         b.line(f"store {ty} {text}, ptr {at}, align 8")
