@@ -10,7 +10,7 @@ from loop_run import Compiled
 import graphc as gc
 from graphc import nn
 from graphc.codegen.llvm.emit import emit_module, scratch_bytes
-from graphc.codegen.llvm.share import shared
+from graphc.codegen.llvm.share import _magic, shared
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.verify import verify
 from graphc.compiler import Compilation
@@ -27,12 +27,30 @@ def scaled(name: str, rows: int, columns: int, distance: int, by: float = 2.0) -
     return f
 
 
-def gathered(name: str, distance: int) -> LoopFunction:
-    """y[i] = x[i, 0] + x[i, 1] where what is added lies `distance` apart: an offset in the innermost loop."""
+def gathered(name: str, distance: int, rows: int) -> LoopFunction:
+    """y[i] = x[0, i] + x[1, i] + … of rows that lie `distance` apart: offsets in the innermost loop."""
     f = LoopFunction(name)
-    x, y = f.view("x", f32, (2, 8), (distance, 1)), f.view("y", f32, (8,))
+    x, y = f.view("x", f32, (rows, 8), (distance, 1)), f.view("y", f32, (8,))
     with f.loop(0, 8) as L:
-        f.store(y, [L.index], f.load(x, [0, L.index]) + f.load(x, [1, L.index]))
+        total = f.load(x, [0, L.index])
+        for row in range(1, rows):
+            total = total + f.load(x, [row, L.index])
+        f.store(y, [L.index], total)
+    return f
+
+
+def divided(name: str, by: int, inner: bool = False) -> LoopFunction:
+    """Rows i // by + i % by of y are rows i of x; inner: elements of one row, so that the innermost loop divides."""
+    f = LoopFunction(name)
+    x, y = f.view("x", f32, (40, 8)), f.view("y", f32, (40, 8))
+    with f.loop(0, 40) as L:
+        if inner:
+            row, rest = f.divmod(L.index, by)
+            f.store(y, [row + rest, 0], f.load(x, [L.index, 0]))
+        else:
+            row, rest = f.divmod(L.index, by)
+            with f.loop(0, 8) as across:
+                f.store(y, [row + rest, across.index], f.load(x, [L.index, across.index]))
     return f
 
 
@@ -59,38 +77,56 @@ def test_kernels_that_differ_in_sizes_and_distances_are_one_with_their_tiles(tar
     assert re.findall(r'^; also "k\.(.*)"', text, re.MULTILINE) == ["a.rows.3", "a"]
 
 
-def test_what_is_shared_computes_what_it_did():
-    functions = [scaled("a", 3, 16, 20), scaled("b", 5, 24, 40), scaled("c", 4, 8, 9, by=3.0), gathered("d", 100),
-                 gathered("e", 8)]
+def run(functions: list[LoopFunction], xs: list[np.ndarray], ys: list[np.ndarray]) -> str:
+    """The LLVM text, after a call."""
     main = called(*functions)
-    c = Compiled(emit_module(list(functions), main, AVX2), scratch_bytes(list(functions), main))
+    text = emit_module(functions, main, AVX2)
+    assert Compiled(text, scratch_bytes(functions, main)).run(xs, ys) == 0
+    return text
+
+
+def test_what_is_shared_computes_what_it_did():
+    cases = [(3, 16, 20, 2.0), (5, 24, 40, 2.0), (4, 8, 9, 3.0)]
+    functions = [scaled(f"f{i}", *case) for i, case in enumerate(cases)]
     rng = np.random.default_rng(0)
     xs = [rng.standard_normal(200).astype(np.float32) for _ in functions]
     ys = [np.zeros(f.views[1].shape, np.float32) for f in functions]
-    assert c.run(xs, ys) == 0
-    for (rows, columns, distance, by), x, y in zip([(3, 16, 20, 2), (5, 24, 40, 2), (4, 8, 9, 3)], xs, ys):
+    run(functions, xs, ys)
+    for (rows, columns, distance, by), x, y in zip(cases, xs, ys):
         wanted = np.lib.stride_tricks.as_strided(x, (rows, columns), (4 * distance, 4)) * np.float32(by)
         np.testing.assert_array_equal(y, wanted)
-    for distance, x, y in zip((100, 8), xs[3:], ys[3:]):
-        np.testing.assert_array_equal(y, x[:8] + x[distance:distance + 8])
 
 
-def test_offsets_in_innermost_loops_stay_numbers():
-    functions = [gathered("d", 100), gathered("e", 8)]
-    assert definitions(emit_module(list(functions), called(*functions), AVX2)) == ["e", "d"]
+@pytest.mark.parametrize("rows, found", [(2, ["e"]), (4, ["e"]), (5, ["e", "d"])])
+def test_few_offsets_in_innermost_loops_become_registers(rows, found):
+    functions = [gathered("d", 40, rows), gathered("e", 8, rows)]
+    xs, ys = [np.arange(200, dtype=np.float32)] * 2, [np.zeros(8, np.float32) for _ in functions]
+    assert definitions(run(functions, xs, ys)) == found
+    for distance, y in zip((40, 8), ys):
+        np.testing.assert_array_equal(y, sum(xs[0][row * distance:row * distance + 8] for row in range(rows)))
 
 
-def test_divisors_in_loops_stay_numbers():
-    def divided(name: str, by: int) -> LoopFunction:
-        f = LoopFunction(name)
-        x, y = f.view("x", f32, (8, 8)), f.view("y", f32, (8, 8))
-        with f.loop(0, 8) as L:
-            row, rest = f.divmod(L.index, by)
-            with f.loop(0, 8) as inner:
-                f.store(y, [row + rest, inner.index], f.load(x, [L.index, inner.index]))
-        return f
-    functions = [divided("a", 2), divided("b", 4)]
-    assert definitions(emit_module(list(functions), called(*functions), AVX2)) == ["b", "a"]
+@pytest.mark.parametrize("inner, found", [(False, 1), (True, 4)])
+def test_divisions_become_multiplications_but_not_in_innermost_loops(inner, found):
+    divisors = (2, 3, 7, 32)
+    functions = [divided(f"by{n}", n, inner) for n in divisors]
+    xs, ys = [np.arange(320, dtype=np.float32)] * 4, [np.zeros((40, 8), np.float32) for _ in divisors]
+    text = run(functions, xs, ys)
+    assert len(definitions(text)) == found and ("mul i128" in text) != inner
+    for n, y in zip(divisors, ys):
+        wanted = np.zeros((40, 8), np.float32)
+        for i in range(40):
+            wanted[i // n + i % n, :1 if inner else 8] = xs[0].reshape(40, 8)[i, :1 if inner else 8]
+        np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.parametrize("divisor", [2, 3, 7, 641, (1 << 31) - 1, (1 << 32) - 1])
+def test_the_multiplier_of_a_divisor_is_right_for_all_numbers_of_32_bits(divisor):
+    magic = int(_magic(str(divisor))) % (1 << 64)
+    around = [k * divisor + d for k in (0, 1, 2, ((1 << 32) - 1) // divisor) for d in (-1, 0, 1)]
+    for n in (*around, (1 << 32) - 1, (1 << 32) - 2):
+        if 0 <= n < 1 << 32:
+            assert n * magic >> 64 == n // divisor, n
 
 
 def test_what_is_called_with_other_numbers_alone_is_equal_too():
@@ -121,11 +157,12 @@ def dense(layers: int) -> gc.nn.Module:
     return nn.Conv2d(32, 1) >> forward
 
 
-def test_code_does_not_grow_with_shapes():
-    """Every layer of a dense block has kernels of its own shape; they come down to the same functions."""
+def test_code_hardly_grows_with_shapes():
+    """Every layer of a dense block has kernels of its own shape; they come down to a few functions."""
     counts = []
     for layers in (6, 12):
         run = gc.compile(dense(layers), x=gc.f32[1, 32, 16, 16], seed=0, threads=1)
         text = Compilation(run.compilation.graph, AVX2).text("llvm")
-        counts.append(len(definitions(text)))
-    assert counts[1] <= counts[0] + 2, counts
+        counts.append((len(definitions(text)), text.count("\n")))
+    (functions, lines), (more_functions, more_lines) = counts
+    assert more_functions < functions + 6 and more_lines < 1.3 * lines, counts

@@ -5,8 +5,8 @@ Nearly all of a compile is LLVM's back end, and it takes as long for the tenth o
 differ become arguments of functions, and of outlined bodies of parallel loops numbers in their frames. What is computed
 stays the same, bit for bit.
 
-Numbers stay as they are where they may cost time. In an innermost loop these are all but its bounds: an offset would
-take a register there, a distance a multiplication. In any loop these are divisors: by a constant LLVM multiplies.
+Numbers stay as they are where they may cost time: in innermost loops, except few, as each takes a register there, and
+such as are divided by unless a multiplication does the same.
 """
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ FRAME = re.compile(r'^  ; frame (%\w+) of (\d+) bytes for ("k\.[^"]+")$', re.MUL
 LABEL = re.compile(r"^(\w+):$", re.MULTILINE)
 BACK = re.compile(r"^  br .*?label %(\w+).*!llvm\.loop.*$", re.MULTILINE)
 CALLS = re.compile(r"^  call void [@%]", re.MULTILINE)
-INNERMOST = ("bound", "extremum", "start", "argument")      # the numbers that may differ in an innermost loop
+SMALL = " ; small"                  # behind a division of numbers that have 32 bits at most
+MOST_INSIDE = 3                     # numbers of an innermost loop that may be registers, besides its bounds
+BOUNDS = ("bound", "extremum", "start", "argument")
 
 
 def frame_note(frame: str, size: int, tile: str) -> str:
@@ -64,7 +66,8 @@ def _levels(functions: Mapping[str, _Function]) -> list[list[_Function]]:
 
     def height(symbol: str) -> int:
         if symbol not in heights:
-            heights[symbol] = 1 + max([height(name) for name in functions[symbol].names if name in functions], default=0)
+            below = [height(name) for name in functions[symbol].names if name in functions]
+            heights[symbol] = 1 + max(below, default=0)
         return heights[symbol]
     levels: list[list[_Function]] = [[] for _ in range(max(map(height, functions), default=0))]
     for symbol, f in functions.items():
@@ -101,19 +104,22 @@ class _Sharing:
                 form = _Form(body, self.index) if len(candidates) > 1 else _Form(body)
                 equal.setdefault(form.key, []).append((f, form))
             for group in equal.values():
-                self._one(group)
+                for part in _parted(group):
+                    self._one(part)
 
-    def _one(self, group: Sequence[tuple[_Function, _Form]]) -> None:
+    def _one(self, group: Sequence[Member]) -> None:
+        """One function for all of them."""
         first, form = group[0]
-        columns = [tuple(column) for column in zip(*[each.numbers for _, each in group])]
-        given = list(dict.fromkeys([column for column in columns if len(set(column)) > 1]))
-        for k, (f, _) in enumerate(group[1:], 1):
-            self.stands[f.symbol] = _Stand(first.symbol, tuple([column[k] for column in given]))
-        self.stands[first.symbol] = _Stand(first.symbol, tuple([column[0] for column in given]))
-        names = {column: f"%given{k}" for k, column in enumerate(given)}
+        columns = _columns(group)
+        names = {column: f"%given{k}" for k, column in enumerate(dict.fromkeys(filter(_differ, columns)))}
+        given = {name: column for column, name in names.items()}
+        given |= {f"{names[column]}.magic": tuple(map(_magic, column))
+                  for column, number in zip(columns, form.numbers) if number.is_multiplied and column in names}
+        for k, (f, _) in enumerate(group):
+            self.stands[f.symbol] = _Stand(first.symbol, tuple([column[k] for column in given.values()]))
         body = form.with_names([names.get(column) for column in columns])
         others = "".join([f"; also {f.symbol[1:]}\n" for f, _ in group[1:]])
-        self.texts[first.symbol] = others + self._head(first, list(names.values())) + body
+        self.texts[first.symbol] = others + self._head(first, list(given)) + body
 
     def _head(self, f: _Function, names: Sequence[str]) -> str:
         """Where the numbers come from: arguments, or the end of the frame."""
@@ -123,7 +129,8 @@ class _Sharing:
         if size is None:
             return head
         return head + "".join([f"  {name}.at = getelementptr i8, ptr %frame, i64 {size + WORD * k}\n"
-                               f"  {name} = load {self.index}, ptr {name}.at, align 8\n" for k, name in enumerate(names)])
+                               f"  {name} = load {self.index}, ptr {name}.at, align 8\n"
+                               for k, name in enumerate(names)])
 
     def rewritten(self, text: str) -> str:
         """With the functions in it that stand for those that it named."""
@@ -152,8 +159,19 @@ class _Sharing:
         return text.replace(note[0], "\n".join(lines))
 
 
+@dataclass(frozen=True)
+class _Number:
+    """A number in a body: its text and kind, and the innermost loop in which it takes a register (-1: none). fixed: it
+    stays as it is. is_multiplied: as a divisor it becomes a multiplication."""
+    text: str
+    kind: str
+    loop: int
+    fixed: bool
+    is_multiplied: bool
+
+
 class _Form:
-    """A body without its numbers, and these; `key` is equal of bodies that one function can stand for. Without `index`
+    """A body without its numbers, and these; `key` is equal of bodies that one function may stand for. Without `index`
     all of the text belongs to the form."""
 
     def __init__(self, body: str, index: str = "") -> None:
@@ -161,18 +179,44 @@ class _Form:
         ends = [0, *[end for _, _, end in found]]
         starts = [*[start for _, start, _ in found], len(body)]
         self.parts = [body[end:start] for end, start in zip(ends, starts)]
-        self.numbers = [body[start:end] for _, start, end in found]
         loops = _Loops(body) if found else None
-        fixed = [number if loops and loops.keeps(kind, start) else ""
-                 for (kind, start, _), number in zip(found, self.numbers)]
-        self.key = (*self.parts, *fixed)
+        self.numbers = [loops.number(body, index, *each) for each in found] if loops else []
+        self.key = (*self.parts, *[number.text if number.fixed else "" for number in self.numbers])
 
     def with_names(self, names: Sequence[str | None]) -> str:
         """The body with names in the place of numbers."""
         text = [self.parts[0]]
         for name, number, part in zip(names, self.numbers, self.parts[1:]):
-            text += [name or number, part]
-        return NAMED_ROW.sub(_row, "".join(text))
+            text += [name or number.text, part]
+        return NAMED_DIVISION.sub(_multiplied, NAMED_ROW.sub(_row, "".join(text)))
+
+
+Member = tuple[_Function, _Form]
+Column = tuple[str, ...]            # what the bodies of a group have in one place
+
+
+def _columns(group: Sequence[Member]) -> list[Column]:
+    return list(zip(*[[number.text for number in form.numbers] for _, form in group]))
+
+
+def _differ(column: Column) -> bool:
+    return len(set(column)) > 1
+
+
+def _parted(group: Sequence[Member]) -> list[Sequence[Member]]:
+    """Groups in which no innermost loop has more different numbers than may be registers."""
+    numbers = group[0][1].numbers
+    inside: dict[int, list[Column]] = {}
+    for number, column in zip(numbers, _columns(group)):
+        if number.loop >= 0 and _differ(column):
+            inside.setdefault(number.loop, []).append(column)
+    many = [column for columns in inside.values() if len(set(columns)) > MOST_INSIDE for column in columns]
+    if not many:
+        return [group]
+    parts: dict[Column, list[Member]] = {}
+    for member, key in zip(group, zip(*many)):
+        parts.setdefault(key, []).append(member)
+    return [part for each in parts.values() for part in _parted(each)]
 
 
 def _numbers(body: str, index: str) -> list[tuple[str, int, int]]:
@@ -190,7 +234,7 @@ def _patterns(index: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     value, number = r"%[\w.]+", r"-?\d+)"
     operands = (
         rf"= (?:add|sub|mul)(?: nsw)? {index} {value}, (?P<factor>{number}$",
-        rf"= [us](?:div|rem) {index} {value}, (?P<divisor>{number}$",
+        rf"= u(?:div|rem) {index} {value}, (?P<divisor>{number}(?:{SMALL})?$",
         rf"= getelementptr \w+, ptr %(?!ctx,|frame,)[\w.]+, {index} (?P<offset>{number}$",
         rf"= getelementptr \[(?P<row>{number} x \w+\], ptr {value}, {index} {value}$",
         rf"= icmp \w+ {index} {value}, (?P<bound>{number}$",
@@ -200,19 +244,8 @@ def _patterns(index: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile("|".join(operands), re.MULTILINE), re.compile(rf"(?<= {index} )({number}(?=[,)])")
 
 
-NAMED_ROW = re.compile(r"^  (%[\w.]+) = getelementptr \[(%given\d+) x (\w+)\], ptr (%[\w.]+), (i\d+) (%[\w.]+)$",
-                       re.MULTILINE)
-
-
-def _row(line: re.Match[str]) -> str:
-    """A step over rows of a length that is no number."""
-    result, length, element, pointer, index, row = line.groups()
-    return (f"  {result}.by = mul nsw {index} {row}, {length}\n"
-            f"  {result} = getelementptr {element}, ptr {pointer}, {index} {result}.by")
-
-
 class _Loops:
-    """Where the loops of a body are."""
+    """Where the loops of a body are; those without calls and other loops are innermost."""
 
     def __init__(self, body: str) -> None:
         labels = {label[1]: label.start() for label in LABEL.finditer(body)}
@@ -222,8 +255,45 @@ class _Loops:
                           if not any(start <= call < end for call in calls)
                           and not any(start < other and last < end for other, last in self.all)]
 
-    def keeps(self, kind: str, place: int) -> bool:
-        """Whether a number has to stay as it is."""
-        if kind == "divisor":
-            return any(start <= place < end for start, end in self.all)
-        return kind not in INNERMOST and any(start <= place < end for start, end in self.innermost)
+    def number(self, body: str, index: str, kind: str, start: int, end: int) -> _Number:
+        text = body[start:end]
+        loop = next((k for k, (first, last) in enumerate(self.innermost) if first <= start < last), -1)
+        if kind != "divisor":
+            return _Number(text, kind, -1 if kind in BOUNDS else loop, False, False)
+        multiplied = index == "i64" and text != "1" and body.startswith(SMALL, end)
+        inside = any(first <= start < last for first, last in self.all)
+        return _Number(text, kind, loop, loop >= 0 or inside and not multiplied, multiplied)
+
+
+def _magic(divisor: str) -> str:
+    """The number of 64 bits by which to multiply in the place of dividing, and take the upper half: the least of more
+    than 2^64 / divisor. It is right where both numbers have 32 bits (Granlund and Montgomery 1994)."""
+    magic = (1 << 64) // int(divisor) + 1
+    return str(magic - (1 << 64) if magic >> 63 else magic)
+
+
+NAMED_ROW = re.compile(r"^  (%[\w.]+) = getelementptr \[(%given\d+) x (\w+)\], ptr (%[\w.]+), (i\d+) (%[\w.]+)$",
+                       re.MULTILINE)
+NAMED_DIVISION = re.compile(rf"^  (%[\w.]+) = (udiv|urem) i64 (%[\w.]+), (%given\d+){SMALL}$", re.MULTILINE)
+
+
+def _row(line: re.Match[str]) -> str:
+    """A step over rows of a length that is no number."""
+    result, length, element, pointer, index, row = line.groups()
+    return (f"  {result}.by = mul nsw {index} {row}, {length}\n"
+            f"  {result} = getelementptr {element}, ptr {pointer}, {index} {result}.by")
+
+
+def _multiplied(line: re.Match[str]) -> str:
+    """A division, or its remainder, by a divisor that is no number."""
+    result, head, number, divisor = line.groups()
+    quotient = result if head == "udiv" else f"{result}.quotient"
+    text = (f"  {result}.wide = zext i64 {number} to i128\n"
+            f"  {result}.magic = zext i64 {divisor}.magic to i128\n"
+            f"  {result}.product = mul i128 {result}.wide, {result}.magic\n"
+            f"  {result}.upper = lshr i128 {result}.product, 64\n"
+            f"  {quotient} = trunc i128 {result}.upper to i64")
+    if head == "udiv":
+        return text
+    return (f"{text}\n  {result}.whole = mul i64 {quotient}, {divisor}\n"
+            f"  {result} = sub i64 {number}, {result}.whole")
