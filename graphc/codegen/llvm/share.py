@@ -5,8 +5,8 @@ Nearly all of a compile is LLVM's back end, and it takes as long for the tenth o
 differ become arguments of functions, and of outlined bodies of parallel loops numbers in their frames. What is computed
 stays the same, bit for bit.
 
-Numbers stay as they are where they may cost time: in innermost loops, except few, as each takes a register there, and
-such as are divided by unless a multiplication does the same.
+Numbers stay as they are where they may cost time: in innermost loops, where an offset takes a register and a distance
+steps of its own, all but bounds; in all loops divisors, unless a multiplication does the same.
 """
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ LABEL = re.compile(r"^(\w+):$", re.MULTILINE)
 BACK = re.compile(r"^  br .*?label %(\w+).*!llvm\.loop.*$", re.MULTILINE)
 CALLS = re.compile(r"^  call void [@%]", re.MULTILINE)
 SMALL = " ; small"                  # behind a division of numbers that have 32 bits at most
-MOST_INSIDE = 3                     # numbers of an innermost loop that may be registers, besides its bounds
 BOUNDS = ("bound", "extremum", "start", "argument")
 
 
@@ -104,8 +103,7 @@ class _Sharing:
                 form = _Form(body, self.index) if len(candidates) > 1 else _Form(body)
                 equal.setdefault(form.key, []).append((f, form))
             for group in equal.values():
-                for part in _parted(group):
-                    self._one(part)
+                self._one(group)
 
     def _one(self, group: Sequence[Member]) -> None:
         """One function for all of them."""
@@ -161,11 +159,8 @@ class _Sharing:
 
 @dataclass(frozen=True)
 class _Number:
-    """A number in a body: its text and kind, and the innermost loop in which it takes a register (-1: none). fixed: it
-    stays as it is. is_multiplied: as a divisor it becomes a multiplication."""
+    """A number in a body. fixed: it stays as it is. is_multiplied: as a divisor it becomes a multiplication."""
     text: str
-    kind: str
-    loop: int
     fixed: bool
     is_multiplied: bool
 
@@ -201,22 +196,6 @@ def _columns(group: Sequence[Member]) -> list[Column]:
 
 def _differ(column: Column) -> bool:
     return len(set(column)) > 1
-
-
-def _parted(group: Sequence[Member]) -> list[Sequence[Member]]:
-    """Groups in which no innermost loop has more different numbers than may be registers."""
-    numbers = group[0][1].numbers
-    inside: dict[int, list[Column]] = {}
-    for number, column in zip(numbers, _columns(group)):
-        if number.loop >= 0 and _differ(column):
-            inside.setdefault(number.loop, []).append(column)
-    many = [column for columns in inside.values() if len(set(columns)) > MOST_INSIDE for column in columns]
-    if not many:
-        return [group]
-    parts: dict[Column, list[Member]] = {}
-    for member, key in zip(group, zip(*many)):
-        parts.setdefault(key, []).append(member)
-    return [part for each in parts.values() for part in _parted(each)]
 
 
 def _numbers(body: str, index: str) -> list[tuple[str, int, int]]:
@@ -256,13 +235,12 @@ class _Loops:
                           and not any(start < other and last < end for other, last in self.all)]
 
     def number(self, body: str, index: str, kind: str, start: int, end: int) -> _Number:
-        text = body[start:end]
-        loop = next((k for k, (first, last) in enumerate(self.innermost) if first <= start < last), -1)
+        text, inside = body[start:end], any(first <= start < last for first, last in self.innermost)
         if kind != "divisor":
-            return _Number(text, kind, -1 if kind in BOUNDS else loop, False, False)
+            return _Number(text, inside and kind not in BOUNDS, False)
         multiplied = index == "i64" and text != "1" and body.startswith(SMALL, end)
-        inside = any(first <= start < last for first, last in self.all)
-        return _Number(text, kind, loop, loop >= 0 or inside and not multiplied, multiplied)
+        in_loop = any(first <= start < last for first, last in self.all)
+        return _Number(text, inside or in_loop and not multiplied, multiplied)
 
 
 def _magic(divisor: str) -> str:

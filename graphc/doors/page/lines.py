@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from graphc.errors import Loc
 from graphc.ir.graph import Graph, Node, regions
@@ -57,7 +56,7 @@ class KernelNames:
     that a kernel's code stands for too."""
     numbers: Mapping[str, int]
     users: Mapping[str, frozenset[int]]
-    also: Mapping[str, frozenset[int]] = MappingProxyType({})
+    also: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def of_function(self, name: str) -> frozenset[int]:
         """Of a function of loops, LLVM or assembly: a kernel, a part of it (`kernel.tiles.1`) or what kernels share."""
