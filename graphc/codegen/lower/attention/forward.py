@@ -189,10 +189,10 @@ class _ForwardBlock:
             f.store(self.top, [panel, u], t)
             f.store(self.scales, [u], scale)
         with f.loop(0, s.nr, s.lanes) as across:
-            u = across.index
-            total, scale = [f.load(x, at, s.lanes) for x, at in ((self.total, [panel, u]), (self.scales, [u]))]
-            added = self._powers(u, f.load(self.top, [panel, u], s.lanes), count)
-            f.store(self.total, [panel, u], f.add(f.mul(total, scale), added))
+            at = across.index
+            total, scale = f.load(self.total, [panel, at], s.lanes), f.load(self.scales, [at], s.lanes)
+            added = self._powers(at, f.load(self.top, [panel, at], s.lanes), count)
+            f.store(self.total, [panel, at], f.add(f.mul(total, scale), added))
 
     def _maxima(self, before: Sequence[Val], count: Ix) -> Sequence[Val]:
         """Of the scores and those before. Two for each vector of queries, as a comparison waits for the one before

@@ -5,6 +5,7 @@ arguments.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from graphc.codegen.loops.builder import LoopFunction, Val
 from graphc.codegen.loops.index import ELEMENTS, Ix
@@ -41,7 +42,7 @@ class ColumnStarts:
         return all(at_least(start, 0) for start in self.offsets)
 
 
-def column_starts(c: PhaseLowering, columns: Range, first: Ix, lanes: int) -> ColumnStarts:
+def column_starts(c: PhaseLowering[Any], columns: Range, first: Ix, lanes: int) -> ColumnStarts:
     """Of the columns of a range from `first` on; those past the end repeat the last one."""
     f, p, last = c.f, c.phase, c.n - 1
     flat = columns.flat + first
