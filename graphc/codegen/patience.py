@@ -37,6 +37,7 @@ class Looks:
         self._costs: dict[FunctionIR | Statement, float] = {}   # of functions, loops and branches
         self._leaving: dict[FunctionIR, bool] = {}
         self._facts = _arguments(functions)
+        self._known: dict[Ix, int] = {}                         # see `_most`
         for f in reversed(functions):
             self._costs[f] = self._body(f.body)
             self._leaving[f] = self._look(f.body, last=not _is_main(f))
@@ -71,8 +72,8 @@ class Looks:
 
     def _trips(self, s: For | While | Parallel) -> int:
         if isinstance(s, For):
-            return max(0, -(-_most(s.hi - s.lo, self._facts, {}) // s.step))
-        return max(0, _most(s.limit if isinstance(s, While) else s.count, self._facts, {}))
+            return max(0, -(-_most(s.hi - s.lo, self._facts, self._known) // s.step))
+        return max(0, _most(s.limit if isinstance(s, While) else s.count, self._facts, self._known))
 
     def _body(self, body: Body) -> float:
         """Nanoseconds on one thread, about the most."""

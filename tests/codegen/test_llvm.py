@@ -129,7 +129,7 @@ def test_outlined_bodies_of_one_text_are_one_function():
         return f
     text = emit_module([copies("a", 4), copies("b", 6), copies("c", 9)], None, AVX2)
     assert text.count("define internal void") == 2
-    assert [text.count(f'tiles.{n}"') for n in (1, 2)] == [2, 3]                # its head, and where it is named
+    assert [text.count(f'@"k.{n}"') for n in ("c.tiles.1", "b.tiles.2")] == [2, 3]      # its head, and where it is named
 
 
 @pytest.mark.parametrize("arrays, hidden", [(1, 0), (16, 2)])

@@ -83,7 +83,8 @@ def test_functions_belong_to_their_kernel(page):
     data = data_of(page)
     for stage, heading in (("loops", r"(k\d+_\w+)\("), ("llvm", r'define .*@"?k\.(k\d+_\w+)"?\('), ("asm", r"k\.(k\d+_\w+):")):
         found = [(m[1], kernels) for line, _, kernels in lines_of(data, stage) if (m := re.match(heading, line))]
-        assert found and all([data["kernels"][k] for k in kernels] == [name] for name, kernels in found), stage
+        assert found and all(name in [data["kernels"][k] for k in kernels] for name, kernels in found), stage
+        assert stage != "loops" or all(len(kernels) == 1 for _, kernels in found)
 
 
 def test_rows_have_layers_phases_times_and_rivals(page):

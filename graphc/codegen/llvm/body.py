@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from graphc.codegen import abi
+from graphc.codegen.llvm.share import frame_alloca
 from graphc.codegen.llvm.types import MEMORY, constant, frame_bytes, type_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import FunctionIR, Root, Val, View
@@ -297,9 +298,9 @@ class BodyEmitter:
         """The address of a field of the context."""
         return self.emit(f"getelementptr i8, ptr %ctx, i64 {abi.OFFSETS[name]}")
 
-    def alloca(self, size: int) -> str:
+    def frame(self, size: int) -> str:
         """Stack memory of this function."""
-        return self._at_entry(f"alloca [{size} x i8], align 64")
+        return self._at_entry(frame_alloca(size))
 
     def _at_entry(self, text: str) -> str:
         name = self.name()

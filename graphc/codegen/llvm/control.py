@@ -8,9 +8,10 @@ from graphc.codegen.llvm.body import BodyEmitter, Scope
 from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
+from graphc.codegen.llvm.share import SMALL, frame_note
 from graphc.codegen.llvm.types import function_symbol, type_of
 from graphc.codegen.loops.index import Ix, Sym
-from graphc.codegen.loops.index_proofs import at_least
+from graphc.codegen.loops.index_proofs import at_least, upper
 from graphc.codegen.loops.loop_ir import (
     Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp,
     Store, Val, While)
@@ -57,7 +58,7 @@ def _quotient(b: BodyEmitter, args: list[Ix]) -> str:
     """Rounded down: the index is moved up to be positive, where unsigned division is cheap."""
     ix, divisor = args
     if at_least(ix, 0):
-        return b.emit(f"udiv {b.ix} {b.value(ix)}, {b.value(divisor)}")
+        return b.emit(f"udiv {b.ix} {b.value(ix)}, {b.value(divisor)}{_small(ix, divisor)}")
     q = b.emit(f"sdiv {b.ix} {b.value(ix)}, {b.value(divisor)}")
     r = b.emit(f"srem {b.ix} {b.value(ix)}, {b.value(divisor)}")
     return b.emit(f"add {b.ix} {q}, {b.emit(f'ashr {b.ix} {r}, {int(b.ix[1:]) - 1}')}")
@@ -66,10 +67,15 @@ def _quotient(b: BodyEmitter, args: list[Ix]) -> str:
 def _remainder(b: BodyEmitter, args: list[Ix]) -> str:
     ix, divisor = args
     if at_least(ix, 0):
-        return b.emit(f"urem {b.ix} {b.value(ix)}, {b.value(divisor)}")
+        return b.emit(f"urem {b.ix} {b.value(ix)}, {b.value(divisor)}{_small(ix, divisor)}")
     r = b.emit(f"srem {b.ix} {b.value(ix)}, {b.value(divisor)}")
     sign = b.emit(f"ashr {b.ix} {r}, {int(b.ix[1:]) - 1}")
     return b.emit(f"add {b.ix} {r}, {b.emit(f'and {b.ix} {sign}, {b.value(divisor)}')}")
+
+
+def _small(ix: Ix, divisor: Ix) -> str:
+    """A note where both have 32 bits at most."""
+    return SMALL if max(upper(ix), upper(divisor)) < 1 << 32 else ""
 
 
 def _product(b: BodyEmitter, args: list[Ix]) -> str:
@@ -244,7 +250,8 @@ def parallel(b: BodyEmitter, s: Parallel) -> None:
         del b.module.looks.every[id(loop)]
         return
     name, tile = _outlined(b, s)
-    frame = b.alloca(max(8, tile.frame_size))
+    frame = b.frame(tile.frame_size)
+    b.line(frame_note(frame, tile.frame_size, name))
     for ty, text, offset in tile.captured:
         at = b.emit(f"getelementptr i8, ptr {frame}, i64 {offset}")
         b.line(f"store {ty} {text}, ptr {at}, align 8")

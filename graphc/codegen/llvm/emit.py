@@ -11,6 +11,7 @@ from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.checks import finish_main
 from graphc.codegen.llvm.control import run
 from graphc.codegen.llvm.math import conversion_text, libm_repair_text, math_text
+from graphc.codegen.llvm.share import shared
 from graphc.codegen.llvm.types import REGISTER, function_symbol, mangled
 from graphc.codegen.loops.loop_ir import FunctionIR, Root
 from graphc.codegen.patience import Looks
@@ -71,7 +72,8 @@ class ModuleText:
         for f in self.functions:
             self._function(f)
         head = f'target triple = "{self.target.triple}"\n'
-        return "\n".join([head, *self._extra.values(), *self.texts, "attributes #0 = { nounwind }",
+        return "\n".join([head, *self._extra.values(), *shared(self.texts, f"i{self.target.pointer_bits}"),
+                          "attributes #0 = { nounwind }",
                           "attributes #1 = { nounwind alwaysinline }",
                           f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *METADATA, ""])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 
 from graphc.errors import Loc
@@ -16,6 +16,8 @@ NODE = re.compile(r'(\s*)[%"\w][^=]*? = ')
 LOOPS = re.compile(r"(\w+)\(.*:$")
 LLVM = re.compile(r'define .*?@"?(?:k\.)?([\w.]+)"?\(')
 ASSEMBLY = re.compile(r"(?:k\.)?([A-Za-z_][\w.$]*):")
+ALSO = re.compile(r'((?:^; also "[^"]*"\n)+)define .*?@"k\.([^"]*)"', re.MULTILINE)
+NOTED = re.compile(r'"k\.([^"]*)"')
 NAMED = re.compile(r"\b(?:k\.)?(k\d+_\w+|tile_\w+)")        # a kernel, called
 
 
@@ -50,14 +52,27 @@ class SourceLines:
 
 @dataclass(frozen=True)
 class KernelNames:
-    """The kernels that are called, in order; `users`: for functions that kernels call, which kernels."""
+    """The kernels that are called, in order; `users`: for functions that kernels call, which kernels; `also`: those
+    that a kernel's code stands for too."""
     numbers: Mapping[str, int]
     users: Mapping[str, frozenset[int]]
+    also: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def of_function(self, name: str) -> frozenset[int]:
         """Of a function of loops, LLVM or assembly: a kernel, a part of it (`kernel.tiles.1`) or what kernels share."""
         base = name.split(".")[0]
-        return frozenset({self.numbers[base]}) if base in self.numbers else self.users.get(base, frozenset())
+        if base not in self.numbers:
+            return self.users.get(base, frozenset())
+        return frozenset({self.numbers[base]}) | self.also.get(base, frozenset())
+
+    def in_code(self, llvm: str) -> KernelNames:
+        """Where functions of one form are one, as the LLVM text says."""
+        also: dict[str, frozenset[int]] = {}
+        for notes, name in ALSO.findall(llvm):
+            base = name.split(".")[0]
+            others = [other.split(".")[0] for other in NOTED.findall(notes)]
+            also[base] = also.get(base, frozenset()) | {self.numbers[o] for o in others if o in self.numbers}
+        return replace(self, also=also)
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,10 @@ def _texts(compilation: Compilation, kernels: Mapping[Any, str], source: SourceL
     planned = compilation.stage(ProgramPlan).text(lambda node: kernel_note(kernels, node))
     yield graph_text("planned", planned, source, names)
     yield function_text("loops", compilation.stage(Lowered).text(), LOOPS, names)
-    yield function_text("llvm", compilation.stage(Emitted).text(), LLVM, names)
-    yield function_text("asm", compilation.stage(Emitted).assembly(), ASSEMBLY, names)
+    emitted = compilation.stage(Emitted)
+    names = names.in_code(emitted.text())
+    yield function_text("llvm", emitted.text(), LLVM, names)
+    yield function_text("asm", emitted.assembly(), ASSEMBLY, names)
 
 
 def _stage_data(text: StageText) -> Data:

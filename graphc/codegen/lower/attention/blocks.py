@@ -134,21 +134,20 @@ def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
 def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor: float, count: Ix | int) -> None:
     """The block of rows from `first` on, times `factor`, as `count` panels; `source` has whole vectors of features."""
     f, lanes = b.f, b.s.lanes
-    with f.loop(0, count) as panel, f.loop(0, round_up(features, lanes), lanes) as across:
-        for u in range(0, b.s.nr, lanes):
-            row = first + panel.index * b.s.nr + u
-            for i, column in enumerate(transposed(f, source, row, across.index, lanes)):
-                f.store(panels, [panel.index, across.index + i, u], f.mul(column, factor))
+    with (f.loop(0, count) as panel, f.loop(0, round_up(features, lanes), lanes) as across,
+          f.loop(0, b.s.nr, lanes) as u):
+        row = first + panel.index * b.s.nr + u.index
+        for i, column in enumerate(transposed(f, source, row, across.index, lanes)):
+            f.store(panels, [panel.index, across.index + i, u.index], f.mul(column, factor))
 
 
 def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, first: Ix,
-              factor: Callable[[int], Val]) -> None:
+              factor: Callable[[Ix], Val]) -> None:
     """One panel, times one factor for each of its columns, as rows from `first` on, of whole vectors."""
     f, lanes = b.f, b.s.lanes
-    with f.loop(0, round_up(features, lanes), lanes) as across:
-        for u in range(0, b.s.nr, lanes):
-            for i, row in enumerate(transposed(f, sub_panel(panels, panel), across.index, u, lanes), u):
-                f.store(target, [first + panel * b.s.nr + i, across.index], f.mul(row, factor(i)))
+    with f.loop(0, round_up(features, lanes), lanes) as across, f.loop(0, b.s.nr, lanes) as u:
+        for i, row in enumerate(transposed(f, sub_panel(panels, panel), across.index, u.index, lanes)):
+            f.store(target, [first + panel * b.s.nr + u.index + i, across.index], f.mul(row, factor(u.index + i)))
 
 
 def fetch_ahead(b: Blocks, views: Sequence[View], row: Ix, panel: Ix) -> None:

@@ -184,12 +184,15 @@ class _ForwardBlock:
         places = range(0, s.nr, s.lanes)
         before = [f.load(self.top, [panel, u], s.lanes) for u in places]
         top = self._maxima(before, count)
-        totals = [self._powers(u, t, count) for u, t in zip(places, top)]
         scales = exp2(self.b, [f.sub(x, t) for x, t in zip(before, top)])
-        for u, t, scale, total in zip(places, top, scales, totals):
+        for u, t, scale in zip(places, top, scales):
             f.store(self.top, [panel, u], t)
-            f.store(self.total, [panel, u], f.add(f.mul(f.load(self.total, [panel, u], s.lanes), scale), total))
             f.store(self.scales, [u], scale)
+        with f.loop(0, s.nr, s.lanes) as across:
+            at = across.index
+            total, scale = f.load(self.total, [panel, at], s.lanes), f.load(self.scales, [at], s.lanes)
+            added = self._powers(at, f.load(self.top, [panel, at], s.lanes), count)
+            f.store(self.total, [panel, at], f.add(f.mul(total, scale), added))
 
     def _maxima(self, before: Sequence[Val], count: Ix) -> Sequence[Val]:
         """Of the scores and those before. Two for each vector of queries, as a comparison waits for the one before
@@ -205,7 +208,7 @@ class _ForwardBlock:
             tops = loop.results
         return [larger(f, x, y) for x, y in zip(tops, tops[len(before):])]
 
-    def _powers(self, u: int, top: Val, count: Ix) -> Val:
+    def _powers(self, u: Ix, top: Val, count: Ix) -> Val:
         """Those of the queries from `u` on; their sum."""
         f, lanes = self.f, self.b.s.lanes
         # two, as an addition waits for the one before it

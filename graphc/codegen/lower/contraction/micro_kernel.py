@@ -210,28 +210,28 @@ class _MicroKernel:
         return sums
 
     def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
-        f, prefetches, whole = self.f, self.spec.b.prefetch_lines > 0, Ix()
-        if prefetches:
-            whole = f.divmod(self.steps, STEPS)[0] * STEPS
-            sums = self._prefetching_steps(whole, f.param("ahead", 0, ELEMENTS), sums)
-        with f.loop(whole, self.steps, carry=sums, unroll=None if prefetches or self.spec.brief else STEPS) as loop:
-            loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
-        return loop.results
+        f = self.f
+        if self.spec.b.prefetch_lines:
+            return self._prefetching_steps(f.param("ahead", 0, ELEMENTS), sums)
+        return self._steps(Ix(), self.steps, sums, None if self.spec.brief else STEPS)
 
-    def _prefetching_steps(self, steps: Ix, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
+    def _prefetching_steps(self, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
         """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests
-        would keep loads waiting.
+        would keep loads waiting. Each group of steps is a loop of its own: written out, it takes many times the code
+        and no less time.
         """
         f, lines, line = self.f, self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
-        with f.loop(0, steps, STEPS, carry=sums) as loop:
+        with f.loop(0, self.steps, STEPS, carry=sums) as loop:
             group, _ = f.divmod(loop.index, STEPS)
             for i in range(lines):
                 f.prefetch(self.b, [ahead + (group * lines + i) * line], level=2)
-            sums = loop.carried
-            for step in range(STEPS):
-                k = loop.index + step
-                sums = self._step(k, self._rows_at(k), sums)
-            loop.next(*sums)
+            end = f.min_(loop.index + STEPS, self.steps)
+            loop.next(*self._steps(loop.index, end, loop.carried, None))
+        return loop.results
+
+    def _steps(self, first: Ix, end: Ix, sums: Sequence[Val], unroll: int | None) -> Sequence[Val]:
+        with self.f.loop(first, end, carry=sums, unroll=unroll) as loop:
+            loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
         return loop.results
 
     def _rows_at(self, k: Ix) -> list[Ix]:

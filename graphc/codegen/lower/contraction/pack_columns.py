@@ -6,18 +6,22 @@ element by element otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import ClassVar
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index_proofs import at_least
 from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.phase import BlockCodes
 from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
+from graphc.codegen.lower.contraction.pack_transposed import (
+    ColumnStarts, PackedForm, TapsForm, column_starts, packed_runs, packed_taps)
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import (
-    Index, Range, load_spaced, offset, unflatten, vector_run, walk, walk_runs)
+    Index, Range, load_spaced, offset, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.ir.dims import Dim, static_dim, typical
 from graphc.ir.types import DType, f32, i32
@@ -80,12 +84,8 @@ class ColumnPacker(ABC):
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
         """Packs a range of columns and of k."""
 
-    def _column_starts(self, columns: Range, first: Ix) -> list[Ix]:
-        """Offsets in b of a vector of columns; columns past the end repeat the last one."""
-        c, p = self.c, self.c.phase
-        return [offset(p.b, unflatten(c.f, c.f.min_(columns.flat + (first + i), c.n - 1), p.n, p.sizes))
-                for i in range(c.schedule.lanes)]
-
+    def _starts(self, columns: Range, first: Ix) -> ColumnStarts:
+        return column_starts(self.c, columns, first, self.c.schedule.lanes)
 
 class CopiedPanels(ColumnPacker):
     """b is contiguous along its only column dim: rows of vectors."""
@@ -130,24 +130,34 @@ class TransposedColumns(ColumnPacker):
     """b is contiguous along k: blocks of lanes × lanes are transposed in registers."""
 
     def pack(self, batch: Index, columns: Range, k: Range, target: ColumnPanels) -> None:
-        c, f, p, lanes = self.c, self.c.f, self.c.phase, self.c.schedule.lanes
+        f, p, lanes = self.c.f, self.c.phase, self.c.schedule.lanes
         with f.loop(0, columns.length, lanes) as loop:
             place = target.at(f, loop.index)
-            starts = self._column_starts(columns, loop.index)
+            starts = self._starts(columns, loop.index)
             with walk_runs(f, k) as (outer, at, first, count):
                 base = offset(p.b, batch | outer | {p.k[-1]: first}) - p.b.base
-                whole, rest = f.divmod(count, lanes)
+                self._run(starts.moved(base), count, target, place + at * target.width)
 
-                def block(i: Ix, steps: int) -> None:
-                    for step, row in enumerate(transposed_runs(f, c.b, [s + base + i for s in starts], steps)):
-                        store_as(f, target.memory, [place + (at + i + step) * target.width], row)
-                with f.loop(0, whole * lanes, lanes) as inner:
-                    block(inner.index, lanes)
-                if rest.is_const and isinstance(rest.const, int) and rest.const >= 3:
-                    return block(whole * lanes, rest.const)
-                with f.loop(whole * lanes, count) as inner:
-                    row = gathered(f, c.b, [s + base + inner.index for s in starts])
-                    store_as(f, target.memory, [place + (at + inner.index) * target.width], row)
+    def _run(self, starts: ColumnStarts, count: Ix, target: ColumnPanels, place: Ix) -> None:
+        """`count` steps of k. Short runs have code of their own."""
+        c, f, lanes = self.c, self.c.f, self.c.schedule.lanes
+        if at_least(count, lanes) and starts.are_known:
+            form = PackedForm(c.b.dtype, target.memory.dtype, lanes, starts.even)
+            return f.call(packed_runs(form), [c.b, target.memory.view_at([place], (1,)), count, target.width,
+                                              (count - lanes) * target.width, *starts.offsets])
+        rows = starts.each(lanes)
+        whole, rest = f.divmod(count, lanes)
+
+        def block(i: Ix, steps: int) -> None:
+            for step, row in enumerate(transposed_runs(f, c.b, [s + i for s in rows], steps)):
+                store_as(f, target.memory, [place + (i + step) * target.width], row)
+        with f.loop(0, whole * lanes, lanes) as inner:
+            block(inner.index, lanes)
+        if rest.is_const and isinstance(rest.const, int) and rest.const >= 3:
+            return block(whole * lanes, rest.const)
+        with f.loop(whole * lanes, count) as inner:
+            row = gathered(f, c.b, [s + inner.index for s in rows])
+            store_as(f, target.memory, [place + inner.index * target.width], row)
 
 
 class TransposedTaps(ColumnPacker):
@@ -164,17 +174,40 @@ class TransposedTaps(ColumnPacker):
         distances = {d: prod(p.sizes[e] for e in p.k[position + 1:]) for position, d in enumerate(p.k)}
         order = self._tap_order(together, distances)
         back = sum(min(0, p.b.strides[d]) * (p.sizes[d] - 1) for d in together)
-        channels = Range(others, group_sizes(p, others), 0, {}, Ix(), Ix(p.sizes[others[0]]), Ix(), 1)
         with f.loop(0, columns.length, lanes) as loop:
             place = target.at(f, loop.index)
-            starts = self._column_starts(columns, loop.index)
-            with walk(f, channels) as (channel, _):
-                base = offset(p.b, batch | channel) - p.b.base + back
-                at = sum((channel[d] * distances[d] for d in others), Ix())
-                for first in range(0, len(order), lanes):
-                    rows = self._tap_rows([s + base + first for s in starts], min(lanes, len(order) - first))
-                    for tap, row in zip(order[first:], rows):
-                        store_as(f, target.memory, [place + (at + tap) * target.width], row)
+            starts = self._starts(columns, loop.index).moved(offset(p.b, batch) - p.b.base + back)
+            form = self._form(others, order, starts.even, target) if starts.are_known else None
+            if form is not None:
+                count, distance = p.sizes[others[0]], distances[others[0]] * target.width
+                tap_distance = abs(order[-1] - order[0]) // (form.taps - 1) * target.width
+                f.call(packed_taps(form), [self.c.b, target.memory.view_at([place], (1,)), count, distance,
+                                           (count - 1) * distance, *starts.offsets, tap_distance])
+            else:
+                self._apart(starts.each(lanes), others, distances, order, target, place)
+
+    def _form(self, others: tuple[int, ...], order: Sequence[Dim], even: bool, target: ColumnPanels) -> TapsForm | None:
+        """The function that packs, if taps and channels lie at even distances where they go to."""
+        p, steps = self.c.phase, {b - a for a, b in zip(order, order[1:])}
+        if len(others) != 1 or len(steps) != 1:
+            return None
+        channel, step = p.b.strides[others[0]], steps.pop()
+        if not isinstance(step, int) or not isinstance(channel, int) or channel < 0:
+            return None
+        return TapsForm(self.c.b.dtype, target.memory.dtype, self.c.schedule.lanes, even, len(order), channel, step < 0)
+
+    def _apart(self, rows: Sequence[Ix], others: tuple[int, ...], distances: Mapping[int, Dim], order: Sequence[Dim],
+               target: ColumnPanels, place: Ix) -> None:
+        """With code of its own."""
+        f, p, lanes = self.c.f, self.c.phase, self.c.schedule.lanes
+        channels = Range(others, group_sizes(p, others), 0, {}, Ix(), Ix(p.sizes[others[0]]), Ix(), 1)
+        with walk(f, channels) as (channel, _):
+            base = offset(p.b, channel) - p.b.base
+            at = sum((channel[d] * distances[d] for d in others), Ix())
+            for first in range(0, len(order), lanes):
+                found = self._tap_rows([s + base + first for s in rows], min(lanes, len(order) - first))
+                for tap, row in zip(order[first:], found):
+                    store_as(f, target.memory, [place + (at + tap) * target.width], row)
 
     def _tap_order(self, together: tuple[int, ...], distances: dict[int, Dim]) -> list[Dim]:
         """The steps of k of the taps in the order in which these lie in memory."""

@@ -3,17 +3,22 @@ registers.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index import ELEMENTS, Ix
+from graphc.codegen.loops.index_proofs import at_most
+from graphc.codegen.lower.contraction.micro_kernel import ANY
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, rows
 from graphc.codegen.lower.transpose import gathered, transposed_runs
 from graphc.codegen.lower.winograd.transform import linear_map
-from graphc.ir.dims import static_shape
+from graphc.ir.dims import Sizes, static_shape
 from graphc.ir.ops.winograd import WinogradWeights
+from graphc.ir.types import DType
 from graphc.ir.winograd import TAPS, transforms
+from graphc.records import dataclass
 from graphc.schedule.winograd_schedule import WeightsSchedule
 
 KERNEL = TAPS * TAPS
@@ -32,13 +37,17 @@ def lower_weights(r: KernelRequest[WeightsSchedule, WinogradWeights]) -> LoopFun
         made = f.scratch("made", w.dtype, (points, CHANNELS * width + s.lanes))
         first = part * CHANNELS
         count = f.min_(CHANNELS, channels - first)
-        with f.loop(0, count) as loop, f.loop(0, width, s.lanes) as across:
-            own = [f.min_(panel * width + across.index + lane, features - 1) for lane in range(s.lanes)]
-            places = [feature * w.strides[op.turned] + (first + loop.index) * w.strides[1 - op.turned]
-                      for feature in own]
-            taps = _taps(f, flat, places, static_shape(w.strides[2:]), s.lanes)
-            _transform(f, op, taps[::-1] if op.turned else taps, made, loop.index * width + across.index,
-                       r.target.has_fma)
+        of_feature, of_channel = static_shape((w.strides[op.turned], w.strides[1 - op.turned]))
+        room = f.reinterpret(made, (points * made.strides[0],), (1,))
+        with f.loop(0, width, s.lanes) as across:
+            feature, start = panel * width + across.index, first * of_channel
+            even = at_most(feature + (s.lanes - 1), features - 1)
+            starts = [feature * of_feature + start, of_feature] if even else [
+                f.min_(feature + lane, features - 1) * of_feature + start for lane in range(s.lanes)]
+            form = WeightsForm(w.dtype, op.tile, s.lanes, static_shape(w.strides[2:]), bool(op.turned), even,
+                               r.target.has_fma)
+            f.call(weights_kernel(form), [flat, room.view_at([across.index], (1,)), count, made.strides[0],
+                                          of_channel, (count - 1) * of_channel, width, (count - 1) * width, *starts])
         part_of_u = u.view_at([0, panel, first, 0])
         if not s.stream:
             _copy(f, made, part_of_u, count, s.lanes)
@@ -56,6 +65,47 @@ def _copy(f: LoopFunction, made: View, u: View, count: Ix, lanes: int, hint: str
         f.store(u, [point.index, 0, loop.index, across.index], value, hint=hint)
 
 
+@dataclass(frozen=True)
+class WeightsForm:
+    """Which function transforms the kernels of a vector of features. steps: from a row of a kernel to the next, and in
+    a row; turned: kernels are turned by 180°; even: features are at equal distances."""
+    dtype: DType
+    tile: int
+    lanes: int
+    steps: Sizes
+    turned: bool
+    even: bool
+    fused: bool
+
+    @property
+    def name(self) -> str:
+        forms = {"turned": self.turned, "even": self.even, "unfused": not self.fused}
+        suffix = "".join(f"_{form}" for form, holds in forms.items() if holds)
+        return f"winograd_weights_{self.dtype}_{self.tile}x3_{self.lanes}_by{'_'.join(map(str, self.steps))}{suffix}"
+
+
+@cache
+def weights_kernel(form: WeightsForm) -> LoopFunction:
+    """Views: kernels, and where their transforms go. Integers: channels; how far apart points are there; how far
+    apart channels are here, and where the last begins; the same there; where each feature begins, or (if even) the
+    first, and the distance to the next."""
+    f, lanes = LoopFunction(form.name, noalias=True), form.lanes
+    w, made = (f.view(name, form.dtype, (ANY,), (1,)) for name in ("w", "made"))
+    count = f.param("channels", 1, 1 << 24)
+    point, here, last_here, there, last_there = [
+        f.param(name, 0, ELEMENTS) for name in ("point", "here", "last_here", "there", "last_there")]
+    names = ("first", "step") if form.even else [f"feature{lane}" for lane in range(lanes)]
+    given = [f.param(name, 0, ELEMENTS) for name in names]
+    starts = [given[0] + given[1] * lane for lane in range(lanes)] if form.even else given
+    with f.loop(0, count) as loop:
+        source, place = (f.min_(f.product(loop.index, distance), last)      # minima prove that it is inside
+                         for distance, last in ((here, last_here), (there, last_there)))
+        taps = _taps(f, w, [start + source for start in starts], form.steps, lanes)
+        _transform(f, form, taps[::-1] if form.turned else taps, lambda number, value: f.store(
+            made, [point * number + place], value))
+    return f
+
+
 def _taps(f: LoopFunction, w: View, places: Sequence[Ix], steps: Sequence[int], lanes: int) -> list[Val]:
     """The nine taps of a kernel for each lane; those that lie side by side are transposed in registers."""
     if tuple(steps) != (TAPS, 1):
@@ -71,9 +121,9 @@ def _taps(f: LoopFunction, w: View, places: Sequence[Ix], steps: Sequence[int], 
     return taps
 
 
-def _transform(f: LoopFunction, op: WinogradWeights, taps: Sequence[Val], made: View, at: Ix, fused: bool) -> None:
-    g = transforms(op.tile).g
-    columns = [linear_map(f, g, taps[j::TAPS], fused) for j in range(TAPS)]
+def _transform(f: LoopFunction, form: WeightsForm, taps: Sequence[Val], store: Callable[[int, Val], None]) -> None:
+    g = transforms(form.tile).g
+    columns = [linear_map(f, g, taps[j::TAPS], form.fused) for j in range(TAPS)]
     for i in range(len(g)):
-        for j, value in enumerate(linear_map(f, g, [column[i] for column in columns], fused)):
-            f.store(made, [i * len(g) + j, at], value)
+        for j, value in enumerate(linear_map(f, g, [column[i] for column in columns], form.fused)):
+            store(i * len(g) + j, value)
