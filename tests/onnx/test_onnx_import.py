@@ -163,6 +163,19 @@ def test_positions_of_a_named_size():
         np.testing.assert_array_equal(run(x), x + np.arange(shape[1], dtype="f"))
 
 
+@pytest.mark.parametrize("step", (2, 3, -1, -2))
+def test_steps_of_a_named_size(step):
+    ends = ("zero", "t") if step > 0 else ("last", "under")
+    nodes = [node("Shape", "x", "s"), node("Gather", "s one", "t"), node("Sub", "t one", "last"),
+             node("Range", f"{ends[0]} {ends[1]} step", "r"), node("Gather", "x r", "y", axis=1)]
+    made = model(nodes, [("x", ["B", "T"])], [("y", ["B", "K"])],
+                 {"one": np.array(1), "zero": np.array(0), "under": np.array(-1), "step": np.array(step)})
+    run = gc.compile(gc.from_onnx(made))
+    for shape in ((2, 3), (1, 10), (2, 7)):
+        x = numbers(*shape)
+        np.testing.assert_array_equal(run(x), x[:, ::step])
+
+
 def test_functions_of_the_model():
     inner = helper.make_function("local", "Scaled", ["a"], ["c"],
                                  [node("Constant", "", "k", value_float=3.0), node("Mul", "a k", "c")],

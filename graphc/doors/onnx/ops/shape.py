@@ -13,7 +13,7 @@ from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
-from graphc.ir.dims import Dim, smallest
+from graphc.ir.dims import Dim, ceil_div, smallest
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
 FAR = 1 << 29                       # from here on a bound means "the end": files have INT_MAX, 10^9, …
@@ -51,7 +51,14 @@ def constant_of_shape(shape: Ints, *, value: Known | None = None) -> Array:
 
 def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     """0: the size that x has there; -1: what is left."""
-    return x.reshape(tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(shape)))
+    wanted = tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(shape))
+    try:
+        return x.reshape(wanted)
+    except GraphError as error:
+        open_ = {str(n) for d in wanted if not isinstance(d, int) for n in d.names}
+        names = sorted({str(n) for n in x.type.names} - open_) or sorted(open_)
+        raise GraphError(f"{error.text}; a file that was made for one size of {' or '.join(names)} works with it alone: "
+                         f"give it, sizes={{{names[0]!r}: …}}", error.loc) if names else error from None
 
 
 def flatten(x: Array, *, axis: int = 1) -> Array:
@@ -122,7 +129,8 @@ def _slice(size: Dim, start: Dim, end: Dim, step: Any) -> slice:
     if step > 0:
         return slice(_clamped(start, size), None if _is_end(end, size) else _clamped(end, size), step)
     stop = None if isinstance(end, int) and (end <= -FAR or isinstance(size, int) and end < -size) else end
-    return slice(None if isinstance(start, int) and start >= FAR else start, stop, step)
+    last = isinstance(start, int) and (start == -1 or start >= FAR) or start == size - 1
+    return slice(None if last else start, stop, step)
 
 
 def _is_end(end: Dim, size: Dim) -> bool:
@@ -158,15 +166,17 @@ def trilu(x: Array, k: Int = 0, *, upper: int = 1) -> Array:
 
 
 def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> Array:
-    """Of named sizes: counted by one."""
+    """Of named sizes: as many as there are whole steps."""
     first, last, step = (v.item("Range") for v in (start, limit, delta))
     if start.dtype.is_float and not (start.has_names or limit.has_names):
         computable(int(max(0, (last - first) / step)))
         return Known.of(np.arange(first, last, step), start.dtype).array()
-    first = int(first) if isinstance(first, float) and first.is_integer() else first
-    if step != 1 or isinstance(first, float):
+    first, last, step = (int(v) if isinstance(v, float) and v.is_integer() else v for v in (first, last, step))
+    if not isinstance(step, int) or step == 0 or isinstance(first, float) or isinstance(last, float):
         raise Unsupported(f"steps of {step} to a named size")
-    count = gc.arange(last - first, dtype=start.dtype)
+    steps = ceil_div((last - first) * (1 if step > 0 else -1), abs(step))
+    count = gc.arange(max(steps, 0) if isinstance(steps, int) else steps, dtype=start.dtype)
+    count = count if step == 1 else count * step
     return count if isinstance(first, int) and first == 0 else count + Known.of(_objects([first]), start.dtype).array()
 
 
