@@ -387,7 +387,7 @@ def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
 def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
     if isinstance(name, Quotient) and name.dividend.names & values.keys():
         return bind(name.dividend, values) // name.divisor
-    if isinstance(name, Largest) and any(not isinstance(item, int) and item.names & values.keys() for item in name.items):
+    if isinstance(name, Largest):
         return largest(*[bind(item, values) for item in name.items])
     return values[name] if name in values else Poly((((name,), 1),))
 

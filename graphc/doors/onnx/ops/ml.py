@@ -151,8 +151,8 @@ def tree_ensemble(x: Array, *, n_targets: int = 1, aggregate_function: int = 1, 
     return transformed(y, TRANSFORMS[post_transform])
 
 
-def array_feature_extractor(x: Array, places: Known) -> Array:
-    y = gc.take(x, places.array().reshape((-1,)), axis=-1)
+def array_feature_extractor(x: Array, places: Array) -> Array:
+    y = gc.take(x, places.reshape((-1,)), axis=-1)
     return y.reshape((1, -1)) if y.ndim == 1 else y
 
 

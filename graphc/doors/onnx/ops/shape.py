@@ -57,8 +57,10 @@ def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     except GraphError as error:
         open_ = {str(n) for d in wanted if not isinstance(d, int) for n in d.names}
         names = sorted({str(n) for n in x.type.names} - open_) or sorted(open_)
-        raise GraphError(f"{error.text}; a file that was made for one size of {' or '.join(names)} works with it alone: "
-                         f"give it, sizes={{{names[0]!r}: …}}", error.loc) if names else error from None
+        if not names:
+            raise
+        raise GraphError(f"{error.text}; a file that was made for one size of {' or '.join(names)} works with that "
+                         f"alone: give it, sizes={{{names[0]!r}: …}}", error.loc) from None
 
 
 def flatten(x: Array, *, axis: int = 1) -> Array:
