@@ -276,3 +276,17 @@ def test_float_positions_of_a_named_size():
     for shape in ((2, 3), (1, 9)):
         x = numbers(*shape)
         np.testing.assert_array_equal(run(x), x * (np.arange(shape[1], dtype="f") + np.float32(0.5)))
+
+
+@pytest.mark.parametrize("nodes, other, hint", [
+    ([node("Add", "x z", "y")], ["N", 3], "sizes={'N': 'B'}"),
+    ([node("MaxPool", "x4", "p", kernel_shape=[1, 2], strides=[1, 2]), node("ConvTranspose", "p k", "q", strides=[1, 2]),
+      node("Concat", "x4 q", "y", axis=1)], None, "sizes={'W': '2*n'}"),
+    ([node("Reshape", "x five", "y")], None, "sizes={'B': …}")])
+def test_sizes_that_would_do_are_named(nodes, other, hint):
+    inputs = [("x", ["B", 3]), *([("z", other)] if other else []), *([("x4", [1, 2, 3, "W"])] if "x4" in nodes[0].input else [])]
+    made = model(nodes, inputs, [("y", None)], {"k": np.ones((2, 2, 1, 2), "f"), "five": np.array([5, 3])})
+    with pytest.raises(gc.GraphError) as error:
+        gc.plan(gc.from_onnx(made))
+    assert hint in str(error.value)
+    gc.plan(gc.from_onnx(made, sizes={"N": "B"} if other else {"W": "2*n"} if "W" in hint else {"B": 5}))
