@@ -367,20 +367,22 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
         return whole
     number = next((c for m, c in rest.terms if not m), 0)
     common = gcd(divisor, *[c for m, c in rest.terms if m])     # (4 B + 7) // 8 = (B + 1) // 2
-    rest, divisor = _unnested(Poly.of([(m, c // common) for m, c in rest.terms if m]) + number // common,
-                              divisor // common)
-    return whole + Poly((((Quotient(cast(Poly, rest), divisor),), 1),))
+    rest = Poly.of([(m, c // common) for m, c in rest.terms if m]) + number // common
+    return whole + Poly((((Quotient(cast(Poly, rest), divisor // common),), 1),))
 
 
-def _unnested(dividend: Dim, divisor: int) -> tuple[Dim, int]:
-    """Of a quotient of a quotient the one that it is: ((x // m) + n) // d = (x + m n) // (m d)."""
-    if isinstance(dividend, Poly):
-        inner = [m[0] for m, c in dividend.terms if len(m) == 1 and c == 1 and isinstance(m[0], Quotient)]
-        if len(inner) == 1 and sum(bool(m) for m, _ in dividend.terms) == 1:
-            quotient = cast(Quotient, inner[0])
-            number = dividend - Poly((((quotient,), 1),))
-            return quotient.dividend + number * quotient.divisor, quotient.divisor * divisor
-    return dividend, divisor
+def flattened(quotient: Quotient) -> Dim:
+    """The quotient of a quotient as the one that it is: ((x // m) + n) // d = (x + m n) // (m d). As written, proofs
+    have an easier time."""
+    dividend = quotient.dividend
+    inner = [m[0] for m, c in dividend.terms if len(m) == 1 and c == 1 and isinstance(m[0], Quotient)]
+    if len(inner) != 1 or sum(bool(m) for m, _ in dividend.terms) != 1:
+        return Poly((((quotient,), 1),))
+    within = flattened(inner[0])
+    if not isinstance(within, Poly) or len(within.terms) != 1 or not isinstance(within.terms[0][0][0], Quotient):
+        return Poly((((quotient,), 1),))
+    number, last = dividend - Poly((((inner[0],), 1),)), within.terms[0][0][0]
+    return (last.dividend + number * last.divisor) // (last.divisor * quotient.divisor)
 
 
 def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:

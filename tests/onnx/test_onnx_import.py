@@ -290,3 +290,15 @@ def test_sizes_that_would_do_are_named(nodes, other, hint):
         gc.plan(gc.from_onnx(made))
     assert hint in str(error.value)
     gc.plan(gc.from_onnx(made, sizes={"N": "B"} if other else {"W": "2*n"} if "W" in hint else {"B": 5}))
+
+
+def test_a_size_in_one_quotient_is_that_of_two_convolutions():
+    """As torch.export writes it: (H + 3) // 4 after two steps of 2, computed from the input's size."""
+    nodes = [node("Conv", "x k", "h", strides=[2, 2], pads=[1, 1, 1, 1]), node("Conv", "h k", "c", strides=[2, 2], pads=[1, 1, 1, 1]),
+             node("Shape", "x", "a", start=2), node("Add", "a three", "b"), node("Div", "b four", "d"), node("ReduceProd", "d", "p"),
+             node("Concat", "ones p", "s", axis=0), node("Reshape", "c s", "y")]
+    made = model(nodes, [("x", [1, 2, "H", "W"])], [("y", None)],
+                 {"k": np.ones((2, 2, 3, 3), "f"), "three": np.array([3]), "four": np.array([4]), "ones": np.array([1, 2])})
+    run = gc.compile(gc.from_onnx(made))
+    for h, w in ((7, 12), (4, 5)):
+        assert run(numbers(1, 2, h, w)).shape == (1, 2, (h + 3) // 4 * ((w + 3) // 4))

@@ -33,7 +33,8 @@ def check(model, *cases) -> None:
 
 
 @pytest.mark.parametrize("mode", ("nearest", "linear", "cubic"))
-@pytest.mark.parametrize("coordinates", ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"))
+@pytest.mark.parametrize("coordinates", ("half_pixel", "align_corners", *(pytest.param(c, marks=pytest.mark.slow) for c in (
+    "asymmetric", "pytorch_half_pixel"))))
 def test_coordinates(mode, coordinates):
     model = open_model(13, mode=mode, coordinate_transformation_mode=coordinates)
     check(model, *({"x": floats(*s), "y": floats(*s[:2], *size)} for s, size in zip(SHAPES, ((14, 3), (9, 9)))))

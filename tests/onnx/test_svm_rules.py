@@ -39,7 +39,7 @@ def test_linear_regressor():
          kernel_params=[0.0, 0.0, 3.0], kernel_type="LINEAR")
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ("RBF", *(pytest.param(k, marks=pytest.mark.slow) for k in KERNELS if k != "RBF")))
 @pytest.mark.parametrize("counts", ((2, 3), (2, 1, 3)))
 @pytest.mark.parametrize("shares", (False, True))
 def test_classifier(kernel, counts, shares):

@@ -79,7 +79,8 @@ def gemm_6(a: Array, b: Array, c: Array, *, alpha: float = 1.0, beta: float = 1.
 
 def group_normalization_18(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5, num_groups: int) -> Array:
     """One scale and shift for each group."""
-    wide = [gc.repeat(v, x.shape[1] // num_groups, 0) for v in (scale, bias)]
+    each: Any = x.shape[1] // num_groups
+    wide = [gc.repeat(v, each, 0) for v in (scale, bias)]
     return group_normalization(x, *wide, epsilon=epsilon, num_groups=num_groups)
 
 

@@ -13,7 +13,8 @@ from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
-from graphc.ir.dims import Dim, ceil_div, smallest
+from graphc.ir.dims import Dim, Poly, bind, ceil_div, flattened, smallest
+from graphc.ir.size_atoms import Quotient
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
 FAR = 1 << 29                       # from here on a bound means "the end": files have INT_MAX, 10^9, …
@@ -51,7 +52,7 @@ def constant_of_shape(shape: Ints, *, value: Known | None = None) -> Array:
 
 def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     """0: the size that x has there; -1: what is left."""
-    wanted = tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(shape))
+    wanted = tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(_as_written(shape, x)))
     try:
         return x.reshape(wanted)
     except GraphError as error:
@@ -61,6 +62,18 @@ def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
             raise
         raise GraphError(f"{error.text}; a file that was made for one size of {' or '.join(names)} works with that "
                          f"alone: give it, sizes={{{names[0]!r}: …}}", error.loc) from None
+
+
+def _as_written(shape: Ints, x: Array) -> tuple[Any, ...]:
+    """Sizes as x has them, where a file has the same in one quotient: it computes them from the inputs."""
+    own = {flattened(atom): atom for atom in _quotients(x.shape)}
+    known: dict[str, Dim] = {atom: Poly((((own[flat],), 1),)) for atom in _quotients(shape)
+                             if (flat := flattened(atom)) in own and own[flat] != atom}
+    return tuple(bind(d, known) for d in shape) if known else shape
+
+
+def _quotients(shape: Sequence[Dim]) -> set[Quotient]:
+    return {atom for d in shape if isinstance(d, Poly) for atom in d.atoms if isinstance(atom, Quotient)}
 
 
 def flatten(x: Array, *, axis: int = 1) -> Array:
@@ -82,6 +95,7 @@ def transpose(x: Array, *, perm: Sequence[int] | None = None) -> Array:
 
 def expand(x: Array, shape: Ints) -> Array:
     """To the shape that both broadcast to."""
+    shape = _as_written(shape, x)
     rank = max(x.ndim, len(shape))
     own, wanted = (1,) * (rank - x.ndim) + x.shape, (1,) * (rank - len(shape)) + tuple(shape)
     return gc.broadcast_to(x, tuple(a if b == 1 else b for a, b in zip(own, wanted)))
