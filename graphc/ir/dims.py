@@ -371,30 +371,13 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
     return whole + Poly((((Quotient(cast(Poly, rest), divisor // common),), 1),))
 
 
-def flattened(quotient: Quotient) -> Dim:
-    """The quotient of a quotient as the one that it is: ((x // m) + n) // d = (x + m n) // (m d). As written, proofs
-    have an easier time."""
-    dividend = quotient.dividend
-    inner = [m[0] for m, c in dividend.terms if len(m) == 1 and c == 1 and isinstance(m[0], Quotient)]
-    if len(inner) != 1 or sum(bool(m) for m, _ in dividend.terms) != 1:
-        return Poly((((quotient,), 1),))
-    within = flattened(inner[0])
-    if not isinstance(within, Poly) or len(within.terms) != 1 or not isinstance(within.terms[0][0][0], Quotient):
-        return Poly((((quotient,), 1),))
-    number, last = dividend - Poly((((inner[0],), 1),)), within.terms[0][0][0]
-    return (last.dividend + number * last.divisor) // (last.divisor * quotient.divisor)
-
-
 def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     """`dim` with the named dimensions that `values` has replaced by what they stand for."""
     if isinstance(dim, int):
         return dim
     total: Dim = 0
     for monomial, coefficient in dim.terms:
-        product: Dim = coefficient
-        for name in monomial:
-            product = product * _bound_atom(name, values)
-        total = total + product
+        total = total + product_of((coefficient, *[_bound_atom(name, values) for name in monomial]))
     return total
 
 

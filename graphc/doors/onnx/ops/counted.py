@@ -22,13 +22,13 @@ FARTHEST = 64                       # operators behind one another
 
 
 @dataclass(frozen=True)
-class Linear:
+class CountedNumber:
     """A number that is `first` in round 0 and grows by `step` from round to round."""
     first: Dim
     step: int = 0
 
-    def __sub__(self, other: Linear) -> Linear:
-        return Linear(self.first - other.first, self.step - other.step)
+    def __sub__(self, other: CountedNumber) -> CountedNumber:
+        return CountedNumber(self.first - other.first, self.step - other.step)
 
     def at(self, number: Dim) -> Dim:
         return self.first + number * self.step
@@ -45,21 +45,21 @@ class Counters:
         self._truth = inputs[1] if inputs else None
         self._carried = dict(zip(inputs[2:], zip(carried, graph.outputs[1:])))
 
-    def linear(self, name: str, depth: int = 0) -> Linear | None:
+    def linear(self, name: str, depth: int = 0) -> CountedNumber | None:
         """What a value is, if it is linear in the number of the round."""
         if name == self._number:
-            return Linear(0, 1)
+            return CountedNumber(0, 1)
         if depth == FARTHEST:
             return None
         if name in self._carried:
             start, end = self._carried[name]
             first, step = _number(start), self._growth(end, name, depth + 1)
-            return None if first is None or step is None else Linear(first, step)
+            return None if first is None or step is None else CountedNumber(first, step)
         node = self._makers.get(name)
         held = self._values.get(name) if node is None or node.op != "Constant" else node.attributes.get("value")
         first = _number(held)
         if first is not None:
-            return Linear(first)
+            return CountedNumber(first)
         if node is None or node.op not in (*SAME, "Add", "Sub"):
             return None
         if node.op in SAME:
@@ -67,7 +67,7 @@ class Counters:
         a, b = (self.linear(n, depth + 1) for n in node.inputs)
         if a is None or b is None:
             return None
-        return a - b if node.op == "Sub" else Linear(a.first + b.first, a.step + b.step)
+        return a - b if node.op == "Sub" else CountedNumber(a.first + b.first, a.step + b.step)
 
     def _growth(self, end: str, start: str, depth: int) -> int | None:
         """How much `end` is more than `start`, one number for all rounds."""
@@ -84,7 +84,7 @@ class Counters:
                 return more + by.first
         return None
 
-    def terms(self, name: str, depth: int = 0) -> Iterator[Linear | None]:
+    def terms(self, name: str, depth: int = 0) -> Iterator[CountedNumber | None]:
         """Numbers that are all at least 0 where the condition `name` holds; None among them for one that is not known.
         """
         node = self._makers.get(name)
@@ -102,11 +102,11 @@ class Counters:
         elif node.op in LEAST:
             low, high = node.inputs if node.op.startswith("Less") else node.inputs[::-1]
             a, b = self.linear(low, depth + 1), self.linear(high, depth + 1)
-            yield None if a is None or b is None else b - a - Linear(LEAST[node.op])
+            yield None if a is None or b is None else b - a - CountedNumber(LEAST[node.op])
         else:
             yield None
 
-    def _both(self, node: ModelNode, depth: int) -> Iterator[Linear | None]:
+    def _both(self, node: ModelNode, depth: int) -> Iterator[CountedNumber | None]:
         """Of an If that is false wherever its condition is: `a and b` in Python."""
         yes, no = (node.attributes.get(f"{name}_branch") for name in ("then", "else"))
         if not isinstance(yes, ModelGraph) or not isinstance(no, ModelGraph):
@@ -165,7 +165,7 @@ def most_rounds(body: ModelGraph, carried: Sequence[Item], call: Call) -> int | 
     return min(found, default=None)
 
 
-def _lasts(term: Linear) -> Dim | None:
+def _lasts(term: CountedNumber) -> Dim | None:
     """How many rounds there are until it is below 0."""
     try:
         return term.first // -term.step + 2 if term.step < 0 else None

@@ -13,7 +13,8 @@ from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
-from graphc.ir.dims import Dim, Poly, bind, ceil_div, flattened, smallest
+from graphc.ir.dims import Dim, Poly, bind, ceil_div, smallest
+from graphc.ir.quotients import flattened
 from graphc.ir.size_atoms import Quotient
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
