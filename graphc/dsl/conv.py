@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.form import formed
-from graphc.dsl.sliding import MODES, Padding, Size, Walk, check_kernels, extended, transposed_windows, windows
+from graphc.dsl.sliding import (
+    MODES, Padding, Size, Walk, check_kernels, extended, framed, transposed_windows, windows)
 from graphc.ir.convert import choice, integer
 from graphc.ir.image import FIRST_SPATIAL_AXIS
 
@@ -65,6 +66,8 @@ def _conv(axes: int, x: Array, w: Array, walk: Walk, groups: int, mode: str) -> 
     options = windows(name, x, w.shape[FIRST_SPATIAL_AXIS:], walk)
     if choice(mode, f"{name}: padding_mode", MODES) != "zeros":
         x, options["padding"] = extended(name, x, options["padding"], mode), ((0, 0),) * axes
+    if all(isinstance(size, int) for size in w.shape[FIRST_SPATIAL_AXIS:]):
+        x, options = framed(x, options)
     return emit(name, x, w, **options, groups=integer(groups, f"{name}: groups", 1))
 
 

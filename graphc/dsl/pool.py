@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.form import formed
-from graphc.dsl.shape import arange, broadcast_to
-from graphc.dsl.sliding import Padding, Size, Walk, check_image, windows
+from graphc.dsl.shape import arange, broadcast_to, full
+from graphc.dsl.sliding import Padding, Size, Walk, check_image, framed, windows
 from graphc.errors import GraphError
 from graphc.ir.convert import flag, integers, real
 from graphc.ir.image import FIRST_SPATIAL_AXIS
+from graphc.ir.ops.window import lowest
 from graphc.ir.types import i32
 
 
@@ -108,9 +109,13 @@ def _max_pool(axes: int, x: Array, kernel: Size, walk: PoolWalk, ceil: bool,
               indices: bool) -> Array | tuple[Array, Array]:
     name, x = f"max_pool{axes}d", as_array(x)
     options = _options(name, axes, x, kernel, walk, ceil)
-    y = emit(name, x, **options)
     if not flag(indices, f"{name}: return_indices"):
-        return y
+        x, options = framed(x, options, lowest(x.dtype.np) if x.dtype.kind != "bool" else 0)
+        return emit(name, x, **options)
+    if framed(x, options)[0] is not x:
+        raise GraphError(f"{name}: return_indices with a padding that depends on the size {x.shape[2:]}, which is not "
+                         "known; give the padding as numbers")
+    y = emit(name, x, **options)
     return y, emit(f"{name}_pick", x, broadcast_to(places(x), x.shape), **options)
 
 
@@ -123,7 +128,14 @@ def places(x: Array) -> Array:
 def _avg_pool(axes: int, x: Array, kernel: Size, walk: PoolWalk, ceil: bool, include: bool) -> Array:
     name, x = f"avg_pool{axes}d", as_array(x)
     options = _options(name, axes, x, kernel, walk, ceil)
-    return emit(name, x, **options, count_include_pad=flag(include, f"{name}: count_include_pad"))
+    inside, at_once = framed(x, options)
+    if inside is x:
+        return emit(name, x, **options, count_include_pad=flag(include, f"{name}: count_include_pad"))
+    y = emit(name, inside, **at_once)
+    if include:
+        return y
+    ones, _ = framed(full((1, 1, *x.shape[FIRST_SPATIAL_AXIS:]), 1.0, x.dtype), options)
+    return y / emit(name, ones, **at_once)
 
 
 def _lp_pool(axes: int, x: Array, norm: float, kernel: Size, stride: Size | None, ceil: bool) -> Array:

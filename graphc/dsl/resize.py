@@ -27,13 +27,13 @@ def resize(x: Array, shape: int | Sequence[int], mode: str = "nearest", coordina
     "bilinear", "trilinear") or "cubic" ("bicubic"); by default as torch's interpolate with align_corners=False.
 
     All else is as in ONNX's Resize. coordinates: where new elements lie among the old ones, half_pixel (the default;
-    of "nearest" asymmetric), half_pixel_symmetric, pytorch_half_pixel, align_corners (torch's align_corners=True),
-    asymmetric, tf_crop_and_resize, which shows `crop` (starts, then ends, as shares of each axis) with `fill` beyond
-    the image. rounding of "nearest": floor, ceil, round_prefer_floor, round_prefer_ceil (torch's "nearest-exact":
-    half_pixel and round_prefer_ceil). scales: of each axis, in place of the ratio of sizes. antialias: a wider kernel
-    where an axis shrinks. cubic: the parameter of Keys' kernel; exclude_outside: elements beyond the border do not
-    count, instead of repeating it. These two are as torch has them unless given: -0.5 and True with antialias, else
-    -0.75 and False.
+    of "nearest" asymmetric), half_pixel_symmetric, pytorch_half_pixel, tf_half_pixel_for_nn, align_corners (torch's
+    align_corners=True), asymmetric, tf_crop_and_resize, which shows `crop` (starts, then ends, as shares of each axis)
+    with `fill` beyond the image. rounding of "nearest": floor, ceil, round_prefer_floor, round_prefer_ceil (torch's
+    "nearest-exact": half_pixel and round_prefer_ceil). scales: of each axis, in place of the ratio of sizes. antialias:
+    a wider kernel where an axis shrinks. cubic: the parameter of Keys' kernel; exclude_outside: elements beyond the
+    border do not count, instead of repeating it. These two are as torch has them unless given: -0.5 and True with
+    antialias, else -0.75 and False.
     """
     x = as_array(x)
     count = x.ndim - 2

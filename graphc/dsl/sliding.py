@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from graphc.dsl.array import Array
-from graphc.dsl.pad import extended_along
+from graphc.dsl.pad import extended_along, pad
 from graphc.errors import GraphError
 from graphc.ir.convert import integers, is_sequence, items, shown
-from graphc.ir.dims import Dim, Dims, static_shape
+from graphc.ir.dims import Dim, Dims, ceil_div, largest, static_shape
 from graphc.ir.image import FIRST_SPATIAL_AXIS, SPATIAL_NAMES, image_text, kernel_text
 
 Size = int | tuple[int, ...]
@@ -88,10 +88,19 @@ def _same(name: str, size: Dim, span: Dim, stride: int) -> Dim:
     """How much padding gives an output of ceil(size / stride)."""
     if stride == 1:
         return span - 1
-    if isinstance(size, int) and isinstance(span, int):
-        return max((-(-size // stride) - 1) * stride + span - size, 0)
-    raise GraphError(f'{name}: padding="same" with stride {stride} depends on the size {size}, which is not known; '
-                     "give the padding as numbers")
+    if not isinstance(span, int):
+        raise GraphError(f'{name}: padding="same" with stride {stride} depends on the size {span} of the kernel, which '
+                         "is not known; give the padding as numbers")
+    return largest((ceil_div(size, stride) - 1) * stride + span - size, 0)
+
+
+def framed(x: Array, options: dict, value: float = 0) -> tuple[Array, dict]:
+    """The image with the padding around it and windows that need none, where the padding depends on sizes that are not
+    known; operators take numbers."""
+    pads = options["padding"]
+    if all(isinstance(n, int) for pair in pads for n in pair):
+        return x, options
+    return pad(x, [(0, 0)] * FIRST_SPATIAL_AXIS + list(pads), value), {**options, "padding": ((0, 0),) * len(pads)}
 
 
 def _halved(total: Dim) -> tuple[Dim, Dim]:

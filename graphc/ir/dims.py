@@ -377,16 +377,15 @@ def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
         return dim
     total: Dim = 0
     for monomial, coefficient in dim.terms:
-        product: Dim = coefficient
-        for name in monomial:
-            product = product * _bound_atom(name, values)
-        total = total + product
+        total = total + product_of((coefficient, *[_bound_atom(name, values) for name in monomial]))
     return total
 
 
 def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
     if isinstance(name, Quotient) and name.dividend.names & values.keys():
         return bind(name.dividend, values) // name.divisor
+    if isinstance(name, Largest):
+        return largest(*[bind(item, values) for item in name.items])
     return values[name] if name in values else Poly((((name,), 1),))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from graphc.records import dataclass
 
-COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-               "tf_crop_and_resize")
+COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "align_corners",
+               "asymmetric", "tf_crop_and_resize")
 ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5)}
@@ -34,6 +34,8 @@ class Axis:
             return i * ((old - 1) / last) if new > 1 else i
         if self.coordinates == "asymmetric":
             return i / scale
+        if self.coordinates == "tf_half_pixel_for_nn":      # of opsets 11 and 12
+            return (i + 0.5) / scale
         if self.coordinates == "tf_crop_and_resize":
             start, end = self.crop
             if new <= 1:

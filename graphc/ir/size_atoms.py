@@ -111,6 +111,7 @@ class Largest(Atom):
     def __new__(cls, items: tuple[Dim, ...]) -> Largest:
         made = super().__new__(cls, f"max({', '.join(map(str, items))})")
         made.items = made.parts = items
+        made.is_open = all([isinstance(item, int) or item.is_open for item in items])
         lows, highs, usual = zip(*map(_facts, items))
         made.low, made.high, made.typical = max(lows), None if None in highs else max(highs), max(usual)
         return made

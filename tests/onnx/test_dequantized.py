@@ -115,6 +115,79 @@ def test_shapes_between_and_what_is_quantised_twice():
     check(model, model.quantized(y, F(0.3), U8(99)), flat)
 
 
+def used(graph) -> dict[str, list]:
+    """The types of what operators give that somebody reads, by the operators' names."""
+    needed, found = set(graph.results), {}
+    for node in reversed(graph.nodes):
+        if needed & set(node.outputs):
+            needed.update(node.inputs)
+            found.setdefault(node.op.name, []).append(node.outputs[0].type.dtype)
+    return found
+
+
+def int64s(model: Model, *numbers: int) -> str:
+    return model.held_array(np.array(numbers, np.int64))
+
+
+# what moves or chooses elements -> the operator that does it to integers
+MOVED = {"slice": lambda m, x: m.node("Slice", x, int64s(m, 1), int64s(m, 3), int64s(m, 2)),
+         "take": lambda m, x: m.node("Gather", x, int64s(m, 2, 0, 2), axis=1),
+         "tile": lambda m, x: m.node("Tile", x, int64s(m, 1, 2, 1, 1)),
+         "pad": lambda m, x: m.node("Pad", x, int64s(m, 0, 0, 1, 0, 0, 0, 0, 2)),
+         "concat": lambda m, x: m.node("Concat", x, x, axis=1),
+         "max_pool2d": lambda m, x: m.node("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]),
+         "maximum": lambda m, x: m.node("Relu", x),
+         "resize": lambda m, x: m.node("Resize", x, "", m.held_array(np.array([1, 1, 1.5, 2], F)), mode="nearest")}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_moves_elements_moves_integers(name):
+    model = Model(floats(2, 4, 6, 5))
+    scale, zero = F(0.02), U8(120)
+    y = model.quantized(MOVED[name](model, model.quantized("x", scale, zero)), scale, zero)
+    weight = weight_of(I8, (3, 8 if name in ("tile", "concat") else 3 if name == "take" else 4, 2, 2), 0)
+    y = model.node("Conv", y, model.weights(*weight, axis=0))
+    check(model, model.quantized(y, F(0.3), U8(9)))
+    kinds = used(gc.compile(gc.from_onnx(model.proto(y))).graph)[name]
+    assert gc.u8 in kinds and (gc.f32 not in kinds or name == "maximum")
+
+
+def test_joined_arrays_of_several_scales():
+    """Each part is brought to the scale of the result; what has it already is left alone."""
+    model = Model(floats(2, 4, 6, 5))
+    x = model.quantized("x", F(0.02), U8(120))
+    y = model.quantized(model.node("Sigmoid", x), F(1 / 255), U8(0))
+    z = model.quantized(model.node("Concat", x, y, axis=1), F(0.02), U8(120))
+    check(model, model.quantized(model.node("Conv", z, model.weights(*weight_of(I8, (3, 8, 2, 2), 0), axis=0)), F(0.3),
+                                 U8(9)))
+    assert used(gc.compile(gc.from_onnx(model.proto(z))).graph)["concat"] == [gc.u8]
+
+
+def test_scales_along_an_axis_that_is_transposed():
+    model = Model(floats(3, 40))
+    weights = model.node("Transpose", model.weights(*weight_of(I8, (12, 40), 0), axis=0), perm=[1, 0])
+    y = model.node("MatMul", model.quantized("x", F(0.02), U8(120)), weights)
+    check(model, model.quantized(y, F(0.31), U8(7)))
+
+
+def test_what_has_no_integers_of_the_same_scale():
+    """A negative scale turns the order around, and a padding that is no number of the file's."""
+    for op, how in (("Relu", {}), ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]})):
+        model = Model(floats(1, 2, 4, 4))
+        x = model.node("DequantizeLinear", model.node("QuantizeLinear", "x", *(
+            ends := [model.held_array(F(-0.02)), model.held_array(U8(120))])), *ends)
+        proto = model.proto(model.node("QuantizeLinear", model.node(op, x, **how), *ends))
+        codes = np.clip(np.rint(model.x / F(-0.02)) + 120, 0, 255)
+        y = (codes - 120) * F(-0.02)
+        y = np.maximum(y, 0) if op == "Relu" else y.reshape(1, 2, 2, 2, 2, 2).max((3, 5))
+        expect = np.clip(np.rint(y / F(-0.02)) + 120, 0, 255)
+        np.testing.assert_array_equal(gc.compile(gc.from_onnx(proto))(model.x), expect)
+    model = Model(floats(2, 4))
+    scale, zero = F(0.02), U8(120)
+    x = model.node("Pad", model.quantized("x", scale, zero), int64s(model, 0, 1, 0, 1), model.held_array(F(0.5)))
+    check(model, model.quantized(x, scale, zero), products=False)
+
+
 def test_what_stays_in_floats():
     """Data times data, weights of scales along the summed axis, and a bias of another scale."""
     model = Model(floats(5, 5))

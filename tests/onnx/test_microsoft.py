@@ -130,6 +130,8 @@ def test_qlinear_concat_and_where():
     parts = {"ys": np.array(0.03, F), "yz": np.array(128, U8), "a": whole(U8, 2, 3), "sa": np.array(0.02, F), "za": np.array(120, U8),
              "b": whole(U8, 2, 4, seed=1), "sb": np.array(0.04, F), "zb": np.array(130, U8)}
     same("QLinearConcat", parts, constants=("ys", "yz", "sa", "za", "sb", "zb"), axis=1, off=1)
+    same("QLinearConcat", {**parts, "ys": parts["sa"], "yz": parts["za"]}, constants=("ys", "yz", "sa", "za", "sb", "zb"),
+         axis=1, off=1)
     chosen = {"c": np.array([[True, False, True], [False, True, False]]), "x": whole(U8, 2, 3), "sx": np.array(0.02, F),
               "zx": np.array(120, U8), "y": whole(U8, 2, 3, seed=1), "sy": np.array(0.04, F), "zy": np.array(130, U8),
               "sz": np.array(0.03, F), "zz": np.array(128, U8)}

@@ -93,6 +93,7 @@ def test_encoders_and_the_like():
     same("OneHotEncoder", {"x": x}, cats_int64s=[5, 7, 1], zeros=1)
     same("OneHotEncoder", {"x": x[:, :2]}, cats_int64s=[5, 2, 1], zeros=0)
     same("ArrayFeatureExtractor", {"x": floats(3, 4), "y": np.array([2, 0])}, constants=("y",))
+    same("ArrayFeatureExtractor", {"x": np.array([7, 5, 3]), "y": np.array([2, 0, 2, 1])}, constants=("x",))
     holes = floats(3, 4)
     holes[1, 2] = np.nan
     same("Imputer", {"x": holes}, imputed_value_floats=[0.5, 0.6, 0.7, 0.8], replaced_value_float=float("nan"))

@@ -163,6 +163,19 @@ def test_positions_of_a_named_size():
         np.testing.assert_array_equal(run(x), x + np.arange(shape[1], dtype="f"))
 
 
+@pytest.mark.parametrize("step", (2, 3, -1, -2))
+def test_steps_of_a_named_size(step):
+    ends = ("zero", "t") if step > 0 else ("last", "under")
+    nodes = [node("Shape", "x", "s"), node("Gather", "s one", "t"), node("Sub", "t one", "last"),
+             node("Range", f"{ends[0]} {ends[1]} step", "r"), node("Gather", "x r", "y", axis=1)]
+    made = model(nodes, [("x", ["B", "T"])], [("y", ["B", "K"])],
+                 {"one": np.array(1), "zero": np.array(0), "under": np.array(-1), "step": np.array(step)})
+    run = gc.compile(gc.from_onnx(made))
+    for shape in ((2, 3), (1, 10), (2, 7)):
+        x = numbers(*shape)
+        np.testing.assert_array_equal(run(x), x[:, ::step])
+
+
 def test_functions_of_the_model():
     inner = helper.make_function("local", "Scaled", ["a"], ["c"],
                                  [node("Constant", "", "k", value_float=3.0), node("Mul", "a k", "c")],
@@ -263,3 +276,29 @@ def test_float_positions_of_a_named_size():
     for shape in ((2, 3), (1, 9)):
         x = numbers(*shape)
         np.testing.assert_array_equal(run(x), x * (np.arange(shape[1], dtype="f") + np.float32(0.5)))
+
+
+@pytest.mark.parametrize("nodes, other, hint", [
+    ([node("Add", "x z", "y")], ["N", 3], "sizes={'N': 'B'}"),
+    ([node("MaxPool", "x4", "p", kernel_shape=[1, 2], strides=[1, 2]), node("ConvTranspose", "p k", "q", strides=[1, 2]),
+      node("Concat", "x4 q", "y", axis=1)], None, "sizes={'W': '2*n'}"),
+    ([node("Reshape", "x five", "y")], None, "sizes={'B': …}")])
+def test_sizes_that_would_do_are_named(nodes, other, hint):
+    inputs = [("x", ["B", 3]), *([("z", other)] if other else []), *([("x4", [1, 2, 3, "W"])] if "x4" in nodes[0].input else [])]
+    made = model(nodes, inputs, [("y", None)], {"k": np.ones((2, 2, 1, 2), "f"), "five": np.array([5, 3])})
+    with pytest.raises(gc.GraphError) as error:
+        gc.plan(gc.from_onnx(made))
+    assert hint in str(error.value)
+    gc.plan(gc.from_onnx(made, sizes={"N": "B"} if other else {"W": "2*n"} if "W" in hint else {"B": 5}))
+
+
+def test_a_size_in_one_quotient_is_that_of_two_convolutions():
+    """As torch.export writes it: (H + 3) // 4 after two steps of 2, computed from the input's size."""
+    nodes = [node("Conv", "x k", "h", strides=[2, 2], pads=[1, 1, 1, 1]), node("Conv", "h k", "c", strides=[2, 2], pads=[1, 1, 1, 1]),
+             node("Shape", "x", "a", start=2), node("Add", "a three", "b"), node("Div", "b four", "d"), node("ReduceProd", "d", "p"),
+             node("Concat", "ones p", "s", axis=0), node("Reshape", "c s", "y")]
+    made = model(nodes, [("x", [1, 2, "H", "W"])], [("y", None)],
+                 {"k": np.ones((2, 2, 3, 3), "f"), "three": np.array([3]), "four": np.array([4]), "ones": np.array([1, 2])})
+    run = gc.compile(gc.from_onnx(made))
+    for h, w in ((7, 12), (4, 5)):
+        assert run(numbers(1, 2, h, w)).shape == (1, 2, (h + 3) // 4 * ((w + 3) // 4))

@@ -9,7 +9,7 @@ import make_onnx  # noqa: E402
 
 from graphc.doors.onnx.older import OLDER  # noqa: E402
 from graphc.doors.onnx.rule import rule_of  # noqa: E402
-from graphc.doors.onnx.table import RULES, schema_of  # noqa: E402
+from graphc.doors.onnx.table import RULES, rule_for, schema_of  # noqa: E402
 
 
 # strings, and numbers of which most are not there
@@ -37,6 +37,20 @@ def test_a_rule_takes_what_the_schema_has(key):
     for name, attribute in schema.attributes.items():
         if name in rule.attributes and attribute.required:
             assert not rule.attributes[name].optional or rule.attributes[name].default is None, name
+
+
+@pytest.mark.parametrize("opset", (7, 9, 11, 13, 16, 18, 21))
+def test_rules_take_the_attributes_of_older_opsets(opset):
+    lacking = {}
+    for key in RULES.keys() | OLDER.keys():
+        schema = None if ":" in key else schema_of("", key, opset)
+        if schema is None or schema.deprecated:
+            continue
+        rule = rule_for("", key, schema.since_version)
+        missing = schema.attributes.keys() - {p.name for p in rule.operands} - rule.attributes.keys() - REFUSED.get(key, set())
+        if missing and not rule.more:
+            lacking[key] = sorted(missing)
+    assert not lacking
 
 
 def test_older_forms_end_in_order():

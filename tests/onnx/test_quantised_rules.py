@@ -91,3 +91,26 @@ def test_qlinear_conv(kind, how):
              "zw": np.zeros(6, kind) if kind is I8 else np.full(6, 128, kind),
              "sy": np.array(0.6, F), "zy": np.array(100, U8), "b": whole(np.int16, 6, seed=2).astype(I32) // 30}
     same("QLinearConv", given, constants=("sx", "zx", "w", "sw", "zw", "sy", "zy", "b"), **how)
+
+
+@pytest.mark.parametrize("kind", ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1", "FLOAT8E4M3FN", "INT8"))
+def test_narrow_weights_in_a_file_of_their_own(kind, tmp_path):
+    codes = np.array([[1, 0, 3, 2, 1], [0, 1, 1, 0, 1], [3, 1, 0, 0, 2]])
+    kept = onnx.helper.make_tensor("w", getattr(onnx.TensorProto, kind), codes.shape, np.minimum(codes, 1) if kind == "INT2" else codes)
+    scale = onnx.numpy_helper.from_array(F(0.5), "s")
+    info = onnx.helper.make_tensor_value_info
+    nodes = [onnx.helper.make_node("DequantizeLinear", ["w", "s"], ["d"]), onnx.helper.make_node("Add", ["d", "x"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "one", [info("x", 1, codes.shape)], [info("y", 1, codes.shape)], [kept, scale])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 25)])
+    x = floats(*codes.shape)
+    expect = gc.compile(gc.from_onnx(made))(x)
+    kept = made.graph.initializer[0]
+    raw = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(kept)).raw_data
+    (tmp_path / "w.bin").write_bytes(b"123" + raw)
+    for field in ("int32_data", "raw_data"):
+        kept.ClearField(field)
+    kept.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "w.bin"), ("offset", "3"), ("length", str(len(raw)))):
+        kept.external_data.add(key=key, value=value)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    np.testing.assert_array_equal(gc.compile(gc.from_onnx(tmp_path / "m.onnx"))(x), expect)

@@ -113,3 +113,24 @@ def test_gradients_towards_kernels_in_winograds_form(product, names, sizes):
         assert np.abs(found - alone).max() <= RTOL * np.abs(alone).max()
         more = [np.concatenate([a, np.zeros((2, *a.shape[1:]), np.float32)]) for a in (x, g)]
         np.testing.assert_array_equal(run(more[0], w, more[1]), found)
+
+
+@pytest.mark.parametrize("stride, kernel, word", ((2, 3, "same"), (3, 2, "same_lower"), *(
+    pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 2, "same"), (2, 1, "same"), (3, 5, "same_lower"), (3, 2, "same")))))
+def test_same_padding_of_steps_over_open_sizes(stride, kernel, word):
+    """What stands around the image depends on its size; results are as large as the size says, whatever made them."""
+    def pools(x, w):
+        y, z = gc.conv2d(x, w, stride, word), gc.max_pool2d(x, kernel, stride, word)
+        return (y + z, gc.avg_pool2d(x, kernel, stride, word), gc.avg_pool2d(x, kernel, stride, word, count_include_pad=False),
+                gc.max_pool2d(x.astype(gc.i32), kernel, stride, word))
+    w = np.random.default_rng(1).standard_normal((2, 2, kernel, kernel)).astype(np.float32)
+    run = gc.compile(pools, x=gc.f32["B", 2, "H", "W"], w=gc.f32[2, 2, kernel, kernel])
+    for size in ((1, 2, 7, 6), (2, 2, 9, 11), (1, 2, 8, 5)):
+        x = np.random.default_rng(2).standard_normal(size).astype(np.float32) * 3
+        for a, b in zip(run(x, w), gc.compile(pools, x=gc.f32[size], w=gc.f32[2, 2, kernel, kernel])(x, w), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_places_of_same_padding_need_sizes():
+    with pytest.raises(gc.GraphError, match="return_indices"):
+        gc.plan(lambda x: gc.max_pool2d(x, 3, 2, "same", return_indices=True), x=gc.f32["B", 2, "H", "W"])

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.ir.dim_text import as_dim
+from graphc.ir.dims import bind, largest
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +22,11 @@ def test_sizes_are_found(run, h, w):
 def test_others_are_refused(run):
     with pytest.raises(gc.GraphError, match=r"4\*h"):
         run(np.zeros((1, 3, 6, 5), np.float32))
+
+
+def test_a_maximum_is_bound_with_its_names():
+    size = as_dim("H")
+    widest = largest(size - 3, 4 - size)
+    assert bind(widest, {"H": 9}) == 6 and bind(widest, {"H": 1}) == 3
+    assert bind(widest, {"H": as_dim("K")}) == largest(as_dim("K") - 3, 4 - as_dim("K"))
+    assert bind(widest, {"K": 1}) == widest and not widest.is_open

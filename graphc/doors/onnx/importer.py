@@ -11,6 +11,7 @@ from graphc.doors.onnx.codes import Origins
 from graphc.doors.onnx.folding import folded
 from graphc.doors.onnx.graph import (
     DEPTH, FunctionKey, GraphReader, ModelFunction, ModelGraph, ModelNode, Reference, StoredTensor)
+from graphc.doors.onnx.hints import size_hint
 from graphc.doors.onnx.known import Known, Unsupported
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import OnnxModel, element_type
@@ -89,9 +90,14 @@ class Importer:
         asked = (*wanted, *[not wanted] * len(graph.outputs))
         return tuple(self._read(found, name if ask else "") for name, ask in zip(graph.outputs, asked))
 
+    @property
+    def graph(self) -> ModelGraph:
+        """The graph or body that is walked, the innermost."""
+        return self._graphs[-1]
+
     def again(self, name: str, given: Mapping[str, Item], around: Mapping[str, Item]) -> Item:
         """The value `name` of the graph that is walked, computed anew with some values given."""
-        graph = self._graphs[-1]
+        graph = self.graph
         makers = {output: node for node in graph.nodes for output in node.outputs if output}
         found: Environment = {**{k: v for k, v in around.items() if k not in makers}, **given}
         needed, pending = set(), [name]
@@ -134,11 +140,17 @@ class Importer:
             except MemoryError as error:
                 raise GraphError(f"{node.op} needs more memory to read than there is: {error}", loc) from error
             except GraphError as error:
-                raise (error if error.text.startswith(node.op) else
-                       type(error)(f"{node.op}: {error.text}", error.loc)).at(loc) from None
+                raise self._explained(error, node, values).at(loc) from None
         for name, result in zip(node.outputs, results):
             if name:
                 values[name] = _called(result, name)
+
+    def _explained(self, error: GraphError, node: ModelNode, values: Environment) -> GraphError:
+        """The error with the operator's name, and what sizes could be given."""
+        text = error.text if error.text.startswith(node.op) else f"{node.op}: {error.text}"
+        if "sizes=" not in text:
+            text += size_hint(text, [values.get(name) for name in node.inputs])
+        return error if text == error.text else type(error)(text, error.loc)
 
     def _results(self, node: ModelNode, values: Environment) -> Sequence[Item]:
         operands = [self._read(values, name) for name in node.inputs]

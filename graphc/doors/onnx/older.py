@@ -16,7 +16,7 @@ from graphc.doors.onnx.call import Call
 from graphc.doors.onnx.known import Known
 from graphc.doors.onnx.ops.elementwise import BINARY, cast, div, power, prelu
 from graphc.doors.onnx.ops.image import resize_10
-from graphc.doors.onnx.ops.norm import batch_normalization, dropout, hardmax
+from graphc.doors.onnx.ops.norm import batch_normalization, dropout, group_normalization, hardmax
 from graphc.doors.onnx.ops.product import gemm
 from graphc.doors.onnx.ops.shape import pad
 from graphc.doors.onnx.ops.signal import dft_17
@@ -77,6 +77,13 @@ def gemm_6(a: Array, b: Array, c: Array, *, alpha: float = 1.0, beta: float = 1.
     return gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
 
 
+def group_normalization_18(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5, num_groups: int) -> Array:
+    """One scale and shift for each group."""
+    each: Any = x.shape[1] // num_groups
+    wide = [gc.repeat(v, each, 0) for v in (scale, bias)]
+    return group_normalization(x, *wide, epsilon=epsilon, num_groups=num_groups)
+
+
 def upsample_1(x: Array, *, height_scale: float, width_scale: float, mode: str = "nearest") -> Array:
     return resize_10(x, np.array([1, 1, height_scale, width_scale]), mode=mode)
 
@@ -87,5 +94,6 @@ OLDER: Mapping[str, Versions] = {
     "Resize": ((11, resize_10),), "Upsample": ((7, upsample_1), (100, resize_10)), "DFT": ((20, dft_17),),
     **{op: ((7, spread(op)),) for op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less",
                                          "Greater")},
-    "PRelu": ((7, prelu_6),), "BatchNormalization": ((7, batch_normalization_6),), "Dropout": ((7, dropout_6),),
+    "PRelu": ((7, prelu_6),), "GroupNormalization": ((21, group_normalization_18),),
+    "BatchNormalization": ((7, batch_normalization_6),), "Dropout": ((7, dropout_6),),
     "Cast": ((6, cast_5),), "Pad": ((11, pad_2),), "Gemm": ((7, gemm_6),)}

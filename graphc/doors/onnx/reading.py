@@ -20,6 +20,7 @@ from graphc.records import dataclass
 
 MAPPED = 1 << 16                    # bytes from which a tensor beside the file is mapped rather than read
 DOMAINS = ("", "ai.onnx")           # names of the main one
+PACKED: Mapping[str, int] = {"int4": 2, "uint4": 2, "float4_e2m1fn": 2, "int2": 4, "uint2": 4}      # so many in a byte
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,19 @@ class OnnxModel:
         path = inside(self.folder, entries.get("location", ""), what)
         kind = tensor.data_type
         dtype = NARROW[kind].numpy if kind in NARROW else element_type(kind, what).np
-        if dtype.name.endswith(("int2", "int4", "e2m1fn")):
-            raise Unsupported(f"{what}, of {dtype.name}, in a file of its own")
+        packed = PACKED.get(dtype.name, 1)
         count, offset = prod(tensor.dims), int(entries.get("offset", 0))
-        if int(entries.get("length", count * dtype.itemsize)) != count * dtype.itemsize:
-            raise GraphError(f"{what} has {count * dtype.itemsize} bytes, of which the file says {entries['length']}")
-        if offset < 0 or offset + count * dtype.itemsize > path.stat().st_size:
+        length = -(-count // packed) * dtype.itemsize
+        if int(entries.get("length", length)) != length:
+            raise GraphError(f"{what} has {length} bytes, of which the file says {entries['length']}")
+        if offset < 0 or offset + length > path.stat().st_size:
             raise GraphError(f"{what} would end behind the end of {path.name}")
-        if count * dtype.itemsize < MAPPED or offset % dtype.itemsize:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                return np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(tuple(tensor.dims))
-        return np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
+        if packed == 1 and length >= MAPPED and offset % dtype.itemsize == 0:
+            return np.memmap(path, dtype, "r", offset, tuple(tensor.dims))
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+        return numpy_helper.to_array(TensorProto(dims=tensor.dims, data_type=kind, raw_data=data))
 
 
 def inside(folder: Path, location: str, what: str) -> Path:

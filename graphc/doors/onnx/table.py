@@ -11,7 +11,7 @@ from graphc.doors.onnx.call import Item, type_of
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
     attention, boxes, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml, norm,
-    product, quantized, random, recurrent, reduce, sequence, shape, signal, training)
+    product, quantized, random, recurrent, reduce, sequence, shape, signal, svm, training)
 from graphc.doors.onnx.rule import ImportRule, RuleFunction, rule_of
 from graphc.errors import InternalError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # modules with RULES
 PARTS = (attention, boxes, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml,
-         norm, product, quantized, random, recurrent, reduce, sequence, shape, signal, training)
+         norm, product, quantized, random, recurrent, reduce, sequence, shape, signal, svm, training)
 
 
 def _merged(parts: Sequence[Mapping[str, RuleFunction]]) -> dict[str, RuleFunction]:

@@ -10,6 +10,7 @@ import numpy as np
 import graphc as gc
 from graphc.doors.onnx.call import Body, Call, Item, as_known
 from graphc.doors.onnx.known import MOST_PARTS
+from graphc.doors.onnx.ops.counted import most_rounds, rounds_of
 from graphc.doors.onnx.rule import Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
@@ -78,7 +79,11 @@ def loop(most: Operand = None, condition: Operand = None, *carried: Operand, bod
     rounds: Dim | None = None if limit is None else limit.item("the number of rounds")
     if going is False:
         rounds = 0
+    counted = None if isinstance(rounds, int) and going is not None else rounds_of(
+        inner.graph, rounds, carried, call)
     try:
+        if counted is not None:
+            return _counted(inner, counted, carried, call, ends=False) or tuple(carried)
         if going is not None and rounds is not None:
             found = _counted(inner, rounds, carried, call)
             if found is not None:
@@ -92,15 +97,15 @@ def loop(most: Operand = None, condition: Operand = None, *carried: Operand, bod
         return needed([most, condition], call, f"the number of rounds, since {error},")
 
 
-def _counted(body: Body, rounds: Dim, carried: Sequence[Item], call: Call) -> tuple[Item, ...] | None:
-    """So many rounds, as gc.scan; None where the body says when to end, or what it carries changes its type."""
+def _counted(body: Body, rounds: Dim, carried: Sequence[Item], call: Call,
+             ends: bool = True) -> tuple[Item, ...] | None:
+    """So many rounds, as gc.scan; None where the body says when to end, or what it carries changes its type. `ends`
+    False: what the body says is known to be that number."""
     count = len(carried)
-    ends: list[bool] = []
 
     def step(values: tuple[Array, ...], number: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         going, *results = body(number, Known.of(np.array(True)), *values)
-        if isinstance(going, Array) or not bool(as_known(going).item("a condition")):
-            ends.append(True)
+        if ends and (isinstance(going, Array) or not bool(as_known(going).item("a condition"))):
             raise NotALoop("the body ends the loop")
         new = _arrays(results, call, "the body of Loop")
         if [v.type for v in new[:count]] != [v.type for v in values]:
@@ -152,7 +157,9 @@ def _while(body: Body, most: Any, condition: Item, carried: Sequence[Item], call
     if len(body.outputs) > 1 + len(carried):
         raise NotALoop("the body of Loop stacks results")
     known = isinstance(most, int)
-    trips = min(most, MOST_TRIPS) if known else MOST_TRIPS
+    trips = min(most if known else MOST_TRIPS, most_rounds(body.graph, carried, call) or MOST_TRIPS, MOST_TRIPS)
+    if trips == MOST_TRIPS and call.training and not call.frozen:
+        raise Unsupported("training with a loop of rounds that nothing limits: all that they compute is kept")
     limit = None if most is None or known else call.array(most if not hasattr(most, "terms") else as_known(most))
     go = gc.full((), True, gc.bool_) if condition is None else call.array(condition).reshape(())
 

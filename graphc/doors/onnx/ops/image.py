@@ -2,18 +2,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from math import floor
 from typing import Any
 
 import numpy as np
 
 import graphc as gc
+from graphc.doors.onnx.ops.open_resize import OpenAxis, along
 from graphc.doors.onnx.rule import Int, Ints, Known, Numbers, Unsupported
 from graphc.dsl.array import Array, as_array
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, product_of
 from graphc.ir.types import normalize_axis
 
+MOST_PARTS_OF_ONE = 1 << 10         # a scale is a number of such parts, where it is of a named size
 GRID_MODES = {"linear": "bilinear", "cubic": "bicubic"}
 
 
@@ -28,11 +31,18 @@ def resize(x: Array, roi: Numbers | None = None, scales: Numbers | None = None, 
     crop = coordinate_transformation_mode == "tf_crop_and_resize"
     if not moved and not crop:
         return x
-    if repeats := _whole_repeats(wanted, factors, moved, mode, coordinate_transformation_mode, nearest_mode):
+    if repeats := _whole_repeats(factors, moved, mode, coordinate_transformation_mode, nearest_mode):
         for axis, times in repeats.items():
             x = gc.repeat(x, times, axis)
         return x
     spatial = sorted({*moved, *(chosen if crop else ())} - ({0, 1} if x.ndim > 2 and not {0, 1} & {*moved} else set()))
+    if any(not isinstance(size, int) for a in moved for size in (x.shape[a], wanted[a])):
+        if crop or antialias:
+            raise Unsupported("antialias or tf_crop_and_resize of a named size")
+        for a in moved:
+            x = along(x, a, wanted[a], OpenAxis(coordinate_transformation_mode, factors[a], mode, nearest_mode,
+                                                cubic_coeff_a, bool(exclude_outside)))
+        return x
     ends = None if roi is None or not crop else _ends(roi, chosen, spatial)
     return _resized(x, spatial, wanted, mode=mode, coordinates=coordinate_transformation_mode, rounding=nearest_mode,
                     antialias=bool(antialias), exclude_outside=bool(exclude_outside), cubic=cubic_coeff_a, crop=ends,
@@ -40,13 +50,17 @@ def resize(x: Array, roi: Numbers | None = None, scales: Numbers | None = None, 
 
 
 def _wanted(x: Array, axes: Sequence[int], scales: Numbers | None, sizes: Ints | None,
-            policy: str) -> tuple[list[Dim], list[float]]:
-    """The size of each axis of the result, and new / old, or what the file says instead."""
-    wanted, factors = list(x.shape), [1.0] * x.ndim
+            policy: str) -> tuple[list[Dim], list[float | None]]:
+    """The size of each axis of the result, and new / old, or what the file says instead; None where that is known when
+    it runs."""
+    wanted: list[Dim] = list(x.shape)
+    factors: list[float | None] = [1.0] * x.ndim
     if sizes is not None and len(sizes):
         own: list[Any] = [x.shape[a] for a in axes]
         ratio = 0.0
         if policy != "stretch":
+            if not all(isinstance(size, int) for size in (*sizes, *own)):
+                raise Unsupported(f"keep_aspect_ratio_policy {policy} of a named size")
             ratios = [new / old for new, old in zip(sizes, own)]
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
             sizes = tuple(floor(ratio * old + 0.5) for old in own)
@@ -62,37 +76,38 @@ def _wanted(x: Array, axes: Sequence[int], scales: Numbers | None, sizes: Ints |
         for axis, scale in zip(axes, scales.reshape(-1).tolist()):
             size = x.shape[axis]
             factors[axis] = float(scale)
-            wanted[axis] = floor(size * scale) if isinstance(size, int) else size * _whole(scale)
+            wanted[axis] = floor(size * scale) if isinstance(size, int) else _share(size, float(scale))
     else:
         raise GraphError("neither scales nor sizes")
     return wanted, factors
 
 
-def _named_ratio(new: Dim, old: Dim) -> float:
-    """Of sizes of which one has a name: whole numbers alone."""
+def _named_ratio(new: Dim, old: Dim) -> float | None:
+    """Of sizes of which one has a name, where it is a whole number whatever they are."""
     try:
         ratio = new // old if new != old else 1
     except GraphError:
-        ratio = None
-    if not isinstance(ratio, int) or old * ratio != new:
-        raise Unsupported(f"{old} elements to {new}")
-    return float(ratio)
+        return None
+    return float(ratio) if isinstance(ratio, int) and old * ratio == new else None
 
 
-def _whole(scale: float) -> int:
-    if not float(scale).is_integer():
+def _share(size: Dim, scale: float) -> Dim:
+    """floor(size * scale)."""
+    exact = Fraction(scale)
+    if exact.denominator > MOST_PARTS_OF_ONE:
         raise Unsupported(f"a named size times {scale}")
-    return int(scale)
+    return size * exact.numerator // exact.denominator
 
 
-def _whole_repeats(wanted: Sequence[Dim], factors: Sequence[float], moved: Sequence[int], mode: str, coordinates: str,
+def _whole_repeats(factors: Sequence[float | None], moved: Sequence[int], mode: str, coordinates: str,
                    rounding: str) -> dict[int, int] | None:
     """The times that each element stands in a row, where that is all that resizing does: which serves named sizes."""
     plain = mode == "nearest" and (coordinates == "asymmetric" and rounding == "floor"
                                    or coordinates == "half_pixel" and rounding.startswith("round_prefer"))
-    if not plain or not all(factors[a].is_integer() and factors[a] >= 1 for a in moved):
+    times = {a: factors[a] for a in moved}
+    if not plain or not all(t is not None and t.is_integer() and t >= 1 for t in times.values()):
         return None
-    return {a: int(factors[a]) for a in moved}
+    return {a: int(t) for a, t in times.items() if t is not None}
 
 
 def _ends(roi: Numbers, axes: Sequence[int], spatial: Sequence[int]) -> list[float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
+from graphc.doors.onnx.codes import same_numbers
 from graphc.doors.onnx.ops import norm, product, quantized, recurrent
 from graphc.doors.onnx.ops.quantized import dequantized
 from graphc.doors.onnx.rule import Known, Operand, Unsupported
@@ -255,9 +256,16 @@ def qlinear_reduce_mean(x: Array, x_scale: Array, x_zero: Array | None, y_scale:
     return _again(gc.mean(_plain(x, x_scale, x_zero), along, bool(keepdims)), y_scale, y_zero, x)
 
 
-def qlinear_concat(y_scale: Array, y_zero: Array, *parts: Array, axis: int) -> Array:
-    own = [_plain(*parts[i:i + 3]) for i in range(0, len(parts), 3)]
-    return _again(gc.concat(own, axis=axis), y_scale, y_zero, parts[0])
+def qlinear_concat(y_scale: Operand, y_zero: Operand, *parts: Operand, axis: int, call: Call) -> Array:
+    """Each part brought to the scale of the result, unless it has it, and then joined."""
+    made = []
+    for i in range(0, len(parts), 3):
+        x, scale, zero = parts[i:i + 3]
+        own = call.array(x)
+        kept = same_numbers(scale, y_scale) and same_numbers(zero, y_zero)
+        made.append(own if kept else _again(_plain(own, call.array(scale), call.array(zero)), call.array(y_scale),
+                                            call.array(y_zero), own))
+    return gc.concat(made, axis)
 
 
 def qlinear_where(condition: Array, *parts: Array) -> Array:

@@ -21,7 +21,7 @@ Ints = Sequence[int]
 Texts = Sequence[str]
 
 
-def _constant(values: Sequence[float] | np.ndarray) -> Array:
+def constant_of(values: Sequence[float] | np.ndarray) -> Array:
     return Known.of(np.asarray(values, np.float32)).array()
 
 
@@ -49,7 +49,7 @@ def transformed(scores: Array, post_transform: str) -> Array:
 
 
 def scaler(x: Array, *, offset: Floats = (0.0,), scale: Floats = (1.0,)) -> Array:
-    return (x.astype(f32) - _constant(offset)) * _constant(scale)
+    return (x.astype(f32) - constant_of(offset)) * constant_of(scale)
 
 
 def normalizer(x: Array, *, norm: str = "MAX") -> Array:
@@ -71,8 +71,8 @@ def binarizer(x: Array, *, threshold: float = 0.0) -> Array:
 
 def linear_regressor(x: Array, *, coefficients: Floats = (), intercepts: Floats = (), targets: int = 1,
                      post_transform: str = "NONE") -> Array:
-    y = rows(x) @ _constant(np.reshape(coefficients, (targets, -1)).T.copy())
-    y = y + _constant(intercepts) if intercepts else y
+    y = rows(x) @ constant_of(np.reshape(coefficients, (targets, -1)).T.copy())
+    y = y + constant_of(intercepts) if intercepts else y
     return transformed(y, post_transform)
 
 
@@ -107,8 +107,8 @@ def linear_classifier(x: Array, *, coefficients: Floats, intercepts: Floats = ()
                       post_transform: str = "NONE") -> tuple[Array, Array]:
     labels, x = labels_of(classlabels_ints, classlabels_strings), rows(x)
     w = np.reshape(np.asarray(coefficients, np.float32), (-1, x.shape[-1]))
-    scores = x @ _constant(w.T.copy())
-    scores = scores + _constant(intercepts) if intercepts else scores
+    scores = x @ constant_of(w.T.copy())
+    scores = scores + constant_of(intercepts) if intercepts else scores
     if len(w) == 1 and len(labels) == 2:
         return of_two(scores, labels, post_transform, from_half=False, is_share=True)
     return chosen(scores, labels), transformed(scores, post_transform)
@@ -120,7 +120,7 @@ def tree_regressor(x: Array, *, n_targets: int = 1, aggregate_function: str = "S
     forest = Forest.of(call.attributes, "target", n_targets)
     base = np.asarray(base_values, np.float32) if base_values_as_tensor is None else base_values_as_tensor.numbers
     y = forest.scores(rows(x), aggregate_function)
-    return transformed(y + _constant(base) if base.size else y, post_transform)
+    return transformed(y + constant_of(base) if base.size else y, post_transform)
 
 
 def tree_classifier(x: Array, *, classlabels_int64s: Ints = (), classlabels_strings: Texts = (),
@@ -136,7 +136,7 @@ def tree_classifier(x: Array, *, classlabels_int64s: Ints = (), classlabels_stri
         score = score + float(base.reshape(-1)[-1]) if base.size else score
         label, both = of_two(score, labels, post_transform, from_half=forest.is_positive, is_share=forest.is_positive)
         return label, both if column == 0 else transformed(gc.concat([scores[:, :1], score], axis=1), post_transform)
-    scores = scores + _constant(base) if base.size else scores
+    scores = scores + constant_of(base) if base.size else scores
     return chosen(scores, labels), transformed(scores, post_transform)
 
 
@@ -151,8 +151,8 @@ def tree_ensemble(x: Array, *, n_targets: int = 1, aggregate_function: int = 1, 
     return transformed(y, TRANSFORMS[post_transform])
 
 
-def array_feature_extractor(x: Array, places: Known) -> Array:
-    y = gc.take(x, places.array().reshape((-1,)), axis=-1)
+def array_feature_extractor(x: Array, places: Array) -> Array:
+    y = gc.take(x, places.reshape((-1,)), axis=-1)
     return y.reshape((1, -1)) if y.ndim == 1 else y
 
 
@@ -160,7 +160,7 @@ def imputer(x: Array, *, imputed_value_floats: Floats = (), imputed_value_int64s
             replaced_value_float: float = 0.0, replaced_value_int64: int = 0) -> Array:
     if x.dtype.is_float:
         missing = gc.isnan(x) if np.isnan(replaced_value_float) else x == replaced_value_float
-        return gc.where(missing, _constant(imputed_value_floats).astype(x.dtype), x)
+        return gc.where(missing, constant_of(imputed_value_floats).astype(x.dtype), x)
     values = Known.of(np.asarray(imputed_value_int64s, np.int64)).array()
     return gc.where(x == replaced_value_int64, values.astype(x.dtype), x)
 

@@ -111,34 +111,17 @@ def _transposed_pads(auto_pad: str, pads: Sizes, output_shape: Sizes, full: Sequ
     return made
 
 
-def _whole(auto_pad: str, pads: Sizes, x: Array, kernel: Sequence[int], stride: Sequence[int],
-           dilation: Sequence[int]) -> list[tuple[Any, Any]]:
-    """(before, after) of each axis as numbers; of "same" by the size of the result."""
-    given = padding(auto_pad, pads, len(kernel))
-    if not isinstance(given, str):
-        return given
-    made = []
-    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation)):
-        size = x.shape[2 + i]
-        if not isinstance(size, int) and s != 1:
-            raise Unsupported(f"auto_pad {auto_pad} of the named size {size}")
-        much = d * (k - 1) if s == 1 else max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-        made.append((much // 2, much - much // 2) if given == "same" else (much - much // 2, much // 2))
-    return made
-
-
 def max_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilations: Sizes = None,
              kernel_shape: Sequence[int], pads: Sizes = None, storage_order: int = 0, strides: Sizes = None,
              call: Call) -> Any:
     n = x.ndim - 2
     stride, dilation = strides or (1,) * n, dilations or (1,) * n
-    ends = _whole(auto_pad, pads, x, kernel_shape, stride, dilation)
-    dtype, x = x.dtype, x if x.dtype.is_float else x.astype(gc.f32)
+    ends = padding(auto_pad, pads, n)
     pool = axes_of(x, MAX)
     if call.wanted == 1:
-        return pool(x, kernel_shape, stride, ends, dilation, ceil_mode=bool(ceil_mode)).astype(dtype)
+        return pool(x, kernel_shape, stride, ends, dilation, ceil_mode=bool(ceil_mode))
     y, at = pool(x, kernel_shape, stride, ends, dilation, ceil_mode=bool(ceil_mode), return_indices=True)
-    return y.astype(dtype), _flat_places(at.astype(gc.i64), x, storage_order)
+    return y, _flat_places(at.astype(gc.i64), x, storage_order)
 
 
 def _flat_places(at: Array, x: Array, storage_order: int) -> Array:
@@ -163,7 +146,7 @@ def average_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, coun
                  strides: Sizes = None) -> Array:
     n = x.ndim - 2
     stride, dilation = strides or (1,) * n, dilations or (1,) * n
-    ends = _whole(auto_pad, pads, x, kernel_shape, stride, dilation)
+    ends = padding(auto_pad, pads, n)
     return axes_of(x, AVERAGE)(x, kernel_shape, stride, ends, dilation=dilation, ceil_mode=bool(ceil_mode),
                                count_include_pad=bool(count_include_pad))
 
@@ -173,7 +156,7 @@ def lp_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilations
     """The p-norm of each window: p-th powers averaged, times their number."""
     n = x.ndim - 2
     stride, dilation = strides or (1,) * n, dilations or (1,) * n
-    ends = _whole(auto_pad, pads, x, kernel_shape, stride, dilation)
+    ends = padding(auto_pad, pads, n)
     area = 1
     for k in kernel_shape:
         area *= k

@@ -72,6 +72,9 @@ def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int =
     plain_form = narrow is None and dtype in CODES and not block_size and compute is f32
     if plain_form and (found := _from_codes(x, scale, zero, dtype, call)) is not None:
         return found
+    if plain_form and scale.shape in ((), (1,)) and (joined := call.importer.origins.joined(x)):
+        parts = [quantize_linear(part, scale, zero, output_dtype=output_dtype, call=call) for part in joined[0]]
+        return gc.concat([call.array(part) for part in parts], joined[1])
     wide, by = x.astype(compute), per_axis(x, scale.astype(compute), axis, block_size)
     offset = None if offset is None else per_axis(x, offset, axis, block_size)
     if narrow is None:

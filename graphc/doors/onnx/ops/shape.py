@@ -13,7 +13,9 @@ from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
-from graphc.ir.dims import Dim, smallest
+from graphc.ir.dims import Dim, Poly, bind, ceil_div, smallest
+from graphc.ir.quotients import flattened
+from graphc.ir.size_atoms import Quotient
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
 
 FAR = 1 << 29                       # from here on a bound means "the end": files have INT_MAX, 10^9, …
@@ -51,7 +53,28 @@ def constant_of_shape(shape: Ints, *, value: Known | None = None) -> Array:
 
 def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     """0: the size that x has there; -1: what is left."""
-    return x.reshape(tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(shape)))
+    wanted = tuple(x.shape[i] if d == 0 and not allowzero else d for i, d in enumerate(_as_written(shape, x)))
+    try:
+        return x.reshape(wanted)
+    except GraphError as error:
+        open_ = {str(n) for d in wanted if not isinstance(d, int) for n in d.names}
+        names = sorted({str(n) for n in x.type.names} - open_) or sorted(open_)
+        if not names:
+            raise
+        raise GraphError(f"{error.text}; a file that was made for one size of {' or '.join(names)} works with that "
+                         f"alone: give it, sizes={{{names[0]!r}: …}}", error.loc) from None
+
+
+def _as_written(shape: Ints, x: Array) -> tuple[Any, ...]:
+    """Sizes as x has them, where a file has the same in one quotient: it computes them from the inputs."""
+    own = {flattened(atom): atom for atom in _quotients(x.shape)}
+    known: dict[str, Dim] = {atom: Poly((((own[flat],), 1),)) for atom in _quotients(shape)
+                             if (flat := flattened(atom)) in own and own[flat] != atom}
+    return tuple(bind(d, known) for d in shape) if known else shape
+
+
+def _quotients(shape: Sequence[Dim]) -> set[Quotient]:
+    return {atom for d in shape if isinstance(d, Poly) for atom in d.atoms if isinstance(atom, Quotient)}
 
 
 def flatten(x: Array, *, axis: int = 1) -> Array:
@@ -73,6 +96,7 @@ def transpose(x: Array, *, perm: Sequence[int] | None = None) -> Array:
 
 def expand(x: Array, shape: Ints) -> Array:
     """To the shape that both broadcast to."""
+    shape = _as_written(shape, x)
     rank = max(x.ndim, len(shape))
     own, wanted = (1,) * (rank - x.ndim) + x.shape, (1,) * (rank - len(shape)) + tuple(shape)
     return gc.broadcast_to(x, tuple(a if b == 1 else b for a, b in zip(own, wanted)))
@@ -122,7 +146,8 @@ def _slice(size: Dim, start: Dim, end: Dim, step: Any) -> slice:
     if step > 0:
         return slice(_clamped(start, size), None if _is_end(end, size) else _clamped(end, size), step)
     stop = None if isinstance(end, int) and (end <= -FAR or isinstance(size, int) and end < -size) else end
-    return slice(None if isinstance(start, int) and start >= FAR else start, stop, step)
+    last = isinstance(start, int) and (start == -1 or start >= FAR) or start == size - 1
+    return slice(None if last else start, stop, step)
 
 
 def _is_end(end: Dim, size: Dim) -> bool:
@@ -158,15 +183,17 @@ def trilu(x: Array, k: Int = 0, *, upper: int = 1) -> Array:
 
 
 def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> Array:
-    """Of named sizes: counted by one."""
+    """Of named sizes: as many as there are whole steps."""
     first, last, step = (v.item("Range") for v in (start, limit, delta))
     if start.dtype.is_float and not (start.has_names or limit.has_names):
         computable(int(max(0, (last - first) / step)))
         return Known.of(np.arange(first, last, step), start.dtype).array()
-    first = int(first) if isinstance(first, float) and first.is_integer() else first
-    if step != 1 or isinstance(first, float):
+    first, last, step = (int(v) if isinstance(v, float) and v.is_integer() else v for v in (first, last, step))
+    if not isinstance(step, int) or step == 0 or isinstance(first, float) or isinstance(last, float):
         raise Unsupported(f"steps of {step} to a named size")
-    count = gc.arange(last - first, dtype=start.dtype)
+    steps = ceil_div((last - first) * (1 if step > 0 else -1), abs(step))
+    count = gc.arange(max(steps, 0) if isinstance(steps, int) else steps, dtype=start.dtype)
+    count = count if step == 1 else count * step
     return count if isinstance(first, int) and first == 0 else count + Known.of(_objects([first]), start.dtype).array()
 
 
