@@ -41,7 +41,7 @@ TEXT = ("Bert Roberta DistilBert Albert Electra DebertaV2 MPNet RoFormer XLMRobe
 PAIRS = "T5 Bart MBart Pegasus Marian Blenderbot M2M100 ProphetNet".split()
 STAGES = dict(embedding_size=8, depths=[1, 1, 1, 1])
 IMAGES: dict[str, dict[str, Any]] = {
-    "ViT": {}, "DeiT": {}, "Beit": {}, "Dinov2": {}, "ViTMAE": {}, "ViTMSN": {}, "Dinov2WithRegisters": {},
+    "ViT": {}, "DeiT": {}, "Beit": {}, "Dinov2": {}, "ViTMSN": {}, "Dinov2WithRegisters": {},
     "ConvNext": dict(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
     "ConvNextV2": dict(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
     "ResNet": dict(STAGES, hidden_sizes=[16, 24, 32, 48]), "RegNet": dict(STAGES, hidden_sizes=[16, 24, 32, 48],

@@ -201,7 +201,7 @@ def no_view(form: tuple[object, ...]) -> str:
     """The message for x.view(*form), which asks for sizes, or for the bits as another dtype."""
     asks_bits = len(form) == 1 and (isinstance(form[0], DType | np.dtype | type | str)
                                     or type(form[0]).__name__ == "dtype")       # torch's
-    return ("a symbolic array has no view(dtype): use gc.bitcast(x, dtype) for the bits, x.astype(dtype) for the numbers"
+    return ("a symbolic array has no view(dtype): use gc.bitcast(x, dtype) for its bits, x.astype(dtype) for numbers"
             if asks_bits else "a symbolic array has no view: use gc.reshape(x, …)")
 
 

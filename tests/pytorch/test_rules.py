@@ -57,6 +57,7 @@ ROWS = [
     ("igammac.default", (ORDERS, PLACES), {}, np.array([incomplete(a, x, True) for a, x in zip(ORDERS, PLACES)])),
     ("igamma.default", tuple(EDGES.astype(np.float32)), {}, np.float32([np.nan, 1, 1, 0, 0, 1] + [np.nan] * 4)),
     ("igammac.default", tuple(EDGES.astype(np.float32)), {}, np.float32([np.nan, 0, 0, 1, 1, 0] + [np.nan] * 4)),
+    ("upsample_linear1d.vec", (X[None], None, True, (1.7,)), {}, np.stack([np.interp(np.linspace(0, 3, 6), range(4), r) for r in X])[None].astype(np.float32)),
     ("fractional_max_pool2d.default", (IMAGE, (2, 2), (3, 2), np.full((2, 3, 2), 0.4, np.float32)), {}, (
         np.array([[windows_at(((0, 2, 4), (0, 3)), c, 2) for c in image] for image in IMAGE]), None)),
     ("frexp.Tensor", (SCALES,), {}, tuple(np.frexp(SCALES))),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -42,6 +43,7 @@ def graphc(module: GraphModule, example_inputs: Sequence[Any], *, mode: str | No
     return compiled
 
 
+@cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """PyTorch's own, without those of operators that have rules."""
     return {op: rule for op, rule in core_aten_decompositions().items() if target_name(op) not in RULES}

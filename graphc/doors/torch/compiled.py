@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils._python_dispatch import _disable_current_modes
 
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, interpret
@@ -29,6 +30,7 @@ from graphc.runtime.memory import address, aligned_copy
 from graphc.state import State
 
 ALIGNMENT = 64
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 READS_TENSORS = "__dlpack_c_exchange_api__" in vars(torch.Tensor)       # PyTorch 2.10 or later
 
 
@@ -174,7 +176,7 @@ class ReadInputs:
     def of(self, tensors: Sequence[Any]) -> list[Any]:
         """The arrays for the tensors of a call."""
         held = self._kept(tensors)
-        return [held[at] if at in held else numbers(tensors[i] if order is None else tensors[i].permute(order))
+        return [held[at] if at in held else numbers(tensors[i], order)
                 for at, (i, order) in enumerate(self.places)]
 
     def _kept(self, tensors: Sequence[Any]) -> dict[int, Any]:
@@ -268,10 +270,16 @@ def _drawn() -> tuple[int, int]:
     return word >> 31, word & 0x7FFFFFFF
 
 
-def numbers(tensor: Any) -> Any:
-    """The numbers of a tensor, where they lie: what native code reads at once. A number as it is."""
+def numbers(tensor: Any, order: Sequence[int] | None = None) -> Any:
+    """The numbers of a tensor, where they lie: what native code reads at once. A number as it is. `order`: of its axes
+    in memory."""
     if not isinstance(tensor, torch.Tensor):
         return tensor
+    if type(tensor) not in PLAIN:
+        with _disable_current_modes(), torch._C.DisableTorchFunctionSubclass():
+            return numbers(tensor.detach().as_subclass(torch.Tensor), order)
+    if order is not None:
+        tensor = tensor.permute(order)
     if READS_TENSORS:
         return tensor if type(tensor) is torch.Tensor and not tensor.requires_grad else tensor.detach()
     if tensor.dtype is torch.bfloat16 or tensor.is_neg():

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from graphc.doors.torch.program import ComplexType, OwnTensor, TorchProgram, Ref, Step, refs
@@ -113,7 +114,7 @@ class FxReader:
         """One call."""
         scope, kind = _scope(node)
         try:
-            type, target = self.tensor_type(node.meta.get("val")), target_name(node.target)
+            type, target = self.read_type(node), target_name(node.target)
             if target in BY_PLACE:
                 _check_place(node)
         except GraphError as error:
@@ -123,6 +124,14 @@ class FxReader:
         if (narrowed := PARTLY.get((target, _part_read(node)))) is not None:
             args, kwargs, type = args[:1], {**narrowed}, None
         return Step(node.name, target, args, kwargs, type, place(node), scope, kind)
+
+    def read_type(self, node: Node) -> Any:
+        """What the result of a call is; of parts that nobody reads, which kernels leave in various forms, None."""
+        type = self.tensor_type(node.meta.get("val"))
+        if isinstance(type, tuple) and node.users and all(user.target is operator.getitem for user in node.users):
+            read = {user.args[1] for user in node.users}
+            return tuple(t if i in read else None for i, t in enumerate(type))
+        return type
 
     def argument(self, value: Any) -> Any:
         """An argument as plain data."""
@@ -193,8 +202,16 @@ def _part_read(node: Node) -> int | None:
 def _check_place(node: Node) -> None:
     """GraphError where a tensor that is read by its place in memory does not lie there row by row: arrays here do."""
     value = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], Node) else None
-    if isinstance(value, torch.Tensor) and not (value.is_contiguous() and value.storage_offset() == 0):
+    if isinstance(value, torch.Tensor) and not _lies_row_by_row(value):
         raise GraphError("a view by places in memory of a tensor that does not lie row by row: call contiguous() first")
+
+
+def _lies_row_by_row(value: torch.Tensor) -> bool:
+    """Whether it is known to."""
+    try:
+        return bool(value.is_contiguous() and value.storage_offset() == 0)
+    except GuardOnDataDependentSymNode:         # its place depends on values
+        return False
 
 
 def _buffer(exported: ExportedProgram, name: str) -> torch.Tensor:

@@ -22,7 +22,7 @@ ALTERNATING, SMALL = 20, 1.1        # terms of the series in -x; x to which it g
 OVER, BEYOND, UNDER, BEFORE = 11.5, 6.0, 7.5, 5.0       # widths of the peak that the integral takes in
 
 
-def _scanned(step: Callable[[Any, Array], Any], start: Any, *rows: np.ndarray) -> Any:
+def _scanned(step: Callable[[Any, tuple[Array, ...]], Any], start: Any, *rows: np.ndarray) -> Any:
     """The carry after a step for each of the numbers."""
     numbers = tuple(as_array(r.astype(np.float64)) for r in rows)
     return gc.scan(lambda carry, row: (step(carry, row), ()), start, numbers)[0]

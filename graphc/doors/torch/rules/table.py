@@ -9,8 +9,8 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules import (
-    creation, factorisations, gradients, incomplete_gamma, indexing, layers, losses, pointwise, products, reductions, shapes,
-    special)
+    creation, factorisations, gradients, incomplete_gamma, indexing, layers, losses, pointwise, products, reductions,
+    shapes, special)
 from graphc.doors.torch.rules.promotion import size_array
 
 Rule = Callable[..., Any]
