@@ -39,7 +39,7 @@ KINDS = {"forward": torch.float32, "gradient": torch.float64, "second": torch.fl
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-6, atol=1e-6)}
 # results that differ from call to call, or that are not defined
 RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal", "uniform", "exponential", "cauchy", "geometric",
-          "empty", "gumbel", "rrelu", "log_normal")
+          "empty", "gumbel", "rrelu", "log_normal", "fractional_max_pool", "lowrank")
 SECONDS, MEMORY, AT_ONCE = 30, 12 << 30, 128        # of a sample; bytes of addresses, and operators, of a process
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import json
+import os
 import sys
 import time
 import traceback
@@ -39,7 +41,7 @@ TEXT = ("Bert Roberta DistilBert Albert Electra DebertaV2 MPNet RoFormer XLMRobe
 PAIRS = "T5 Bart MBart Pegasus Marian Blenderbot M2M100 ProphetNet".split()
 STAGES = dict(embedding_size=8, depths=[1, 1, 1, 1])
 IMAGES: dict[str, dict[str, Any]] = {
-    "ViT": {}, "DeiT": {}, "Beit": {}, "Dinov2": {}, "ViTMAE": {}, "ViTMSN": {}, "Dinov2WithRegisters": {},
+    "ViT": {}, "DeiT": {}, "Beit": {}, "Dinov2": {}, "ViTMSN": {}, "Dinov2WithRegisters": {},
     "ConvNext": dict(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
     "ConvNextV2": dict(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
     "ResNet": dict(STAGES, hidden_sizes=[16, 24, 32, 48]), "RegNet": dict(STAGES, hidden_sizes=[16, 24, 32, 48],
@@ -330,31 +332,52 @@ def apart(a: list[float], b: list[float]) -> float:
     return max(abs(x - y) / max(abs(y), 1e-6) for x, y in zip(a, b))
 
 
+def verdict(model: Model, traced: bool) -> tuple[bool, str]:
+    """Whether a model agrees, and what is to be said of it. `traced`: prints the whole traceback of what fails."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = check(model)
+        return found.good, str(found)
+    except Exception as error:
+        if traced:
+            traceback.print_exc()
+        return False, f"{type(error).__name__}: {str(error)[:700]}"
+
+
+def _kept(path: str | None) -> dict[str, bool]:
+    """The models that a file of an earlier run has, and whether they agreed."""
+    if path is None or not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return {name: good for name, good, _ in map(json.loads, file)}
+
+
 def main(arguments: list[str]) -> None:
     """Prints a line for each model."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks torch zoo")
     parser.add_argument("--only", action="append", help="models whose name contains it")
     parser.add_argument("--trace", action="store_true", help="the whole traceback of what fails")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
+    parser.add_argument("--out", help="a file of verdicts: models that are in it are not tried again, others added")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new model after so long")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)            # models are small, and other work may stand beside this
     part, parts = map(int, options.part.split("/"))
-    right, tried = 0, 0
-    for model in list(all_models())[part::parts]:
-        if options.only and not any(text in model.name for text in options.only):
+    end, done = time.perf_counter() + 60 * options.minutes, _kept(options.out)
+    models = [m for m in list(all_models())[part::parts]
+              if not options.only or any(text in m.name for text in options.only)]
+    for model in models:
+        if model.name in done or time.perf_counter() > end:
             continue
-        tried += 1
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = check(model)
-            right += found.good
-            print(f"{'ok ' if found.good else 'BAD'} {model.name}: {found}", flush=True)
-        except Exception as error:
-            if options.trace:
-                traceback.print_exc()
-            print(f"BAD {model.name}: {type(error).__name__}: {str(error)[:700]}", flush=True)
-    print(f"{right} of {tried} models agree", flush=True)
+        good, text = verdict(model, options.trace)
+        done[model.name] = good
+        print(f"{'ok ' if good else 'BAD'} {model.name}: {text}", flush=True)
+        if options.out:
+            with open(options.out, "a") as file:
+                file.write(json.dumps([model.name, good, text]) + "\n")
+    tried = [done[m.name] for m in models if m.name in done]
+    print(f"{sum(tried)} of {len(tried)} models agree, of {len(models)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import NoReturn
 
+import numpy as np
+
 from graphc.errors import GraphError
+from graphc.ir.types import DType
 from graphc.records import dataclass
 
 # numpy functions whose name differs
@@ -22,7 +25,7 @@ UNLIKE = frozenset({"cond"})        # numpy's names of something else: the condi
 
 # methods of torch's tensors
 METHODS: dict[str, str] = {
-    "unsqueeze": "expand_dims", "permute": "transpose", "view": "reshape", "detach": "stop_gradient",
+    "unsqueeze": "expand_dims", "permute": "transpose", "detach": "stop_gradient",
     "masked_fill": "where", "mm": "matmul",
     "bmm": "matmul", "expand": "broadcast_to", "amax": "max", "amin": "min", "chunk": "split", "index_select": "take",
     "scatter_add_": "scatter_add", "float": "cast", "long": "cast", "to": "cast", "type_as": "cast",
@@ -192,6 +195,14 @@ def no_method(name: str) -> str:
     """The message for an attribute that arrays do not have."""
     here = METHODS.get(name, name)
     return f"a symbolic array has no attribute {name!r}" + (f": use gc.{here}(x, …)" if _public(here) else "")
+
+
+def no_view(form: tuple[object, ...]) -> str:
+    """The message for x.view(*form), which asks for sizes, or for the bits as another dtype."""
+    asks_bits = len(form) == 1 and (isinstance(form[0], DType | np.dtype | type | str)
+                                    or type(form[0]).__name__ == "dtype")       # torch's
+    return ("a symbolic array has no view(dtype): use gc.bitcast(x, dtype) for its bits, x.astype(dtype) for numbers"
+            if asks_bits else "a symbolic array has no view: use gc.reshape(x, …)")
 
 
 def _public(name: str) -> bool:

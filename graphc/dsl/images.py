@@ -115,7 +115,9 @@ def interpolate(x: Array, size: Pixels | None = None, scale_factor: float | tupl
         return resize(x, sizes, scales=scales)
     if mode == "nearest-exact":
         return resize(x, sizes, "nearest", "half_pixel", "round_prefer_ceil", scales=scales)
-    return resize(as_float(x), sizes, mode, "align_corners" if align_corners else None, scales=scales)
+    if align_corners:                   # the corners say where the rest is, whatever the factors were before rounding
+        return resize(as_float(x), sizes, mode, "align_corners")
+    return resize(as_float(x), sizes, mode, scales=scales)
 
 
 def _targets(x: Array, size: object, scale_factor: object) -> tuple[list[int], list[float] | None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from graphc.dsl.context import user_loc
-from graphc.dsl.foreign import no_method, refuse
+from graphc.dsl.foreign import no_method, no_view, refuse
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
@@ -87,6 +87,10 @@ class Symbol:
 
     def item(self) -> NoReturn:
         raise GraphError(_no_number("item"))
+
+    def view(self, *form: object, **named: object) -> NoReturn:
+        """torch's and numpy's name for two things: other sizes, or the bits as another dtype."""
+        raise GraphError(no_view((*form, *named.values())), user_loc())
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):

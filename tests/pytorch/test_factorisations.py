@@ -7,7 +7,6 @@ from torch_programs import Ref, Step, TorchProgram, applied
 
 import graphc as gc
 from graphc.doors.torch.network import TorchNetwork
-from graphc.errors import GraphError
 from graphc.ir.interp import evaluate
 
 R = np.random.default_rng(1)
@@ -110,9 +109,26 @@ def test_a_matrix_without_rank_has_an_lu():
     close(p @ low @ up, x)
 
 
-def test_singular_vectors_are_refused():
-    with pytest.raises(GraphError, match="singular vectors"):
-        applied("_linalg_svd.default", drawn((2, 3)))
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 3), (3, 1), (0, 2), (2, 0)], ids=str)
+def test_singular_vectors(shape, full):
+    x = drawn(shape)
+    u, s, v = applied("_linalg_svd.default", x, full)
+    wanted = np.linalg.svd(x, full_matrices=full)
+    assert [a.shape for a in (u, s, v)] == [a.shape for a in wanted]
+    k = s.shape[-1]
+    close(s, wanted[1])
+    close((u[..., :k] * s[..., None, :]) @ v[..., :k, :], x)
+    for q in (u, v.mT):
+        close(q.mT @ q, np.broadcast_to(np.eye(q.shape[-1]), (*q.shape[:-2], q.shape[-1], q.shape[-1])))
+
+
+def test_singular_vectors_of_what_has_no_rank():
+    for x in (drawn((5, 1)) @ drawn((1, 4)), np.zeros((3, 3)), np.eye(4), np.diag([1, 1e-9, 1e-17])):
+        u, s, v = applied("_linalg_svd.default", x)
+        close((u * s) @ v, x)
+        close(u.T @ u, np.eye(u.shape[1]))
+        close(v @ v.T, np.eye(v.shape[0]))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

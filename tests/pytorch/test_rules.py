@@ -37,7 +37,29 @@ POSITIVE = X @ X.T + 2 * np.eye(3, dtype=np.float32)
 GAPS = np.where(X > 1, np.nan, X).astype(np.float32)
 SCALES = np.array([0, -0.0, 1, -2, 0.3, 3e-44, -1e-38, 3.4e38, 2 ** -126, np.inf], np.float32)
 ROOTS, TURNS = np.linalg.eigh(POSITIVE)
+ORDERS, PLACES = (a.ravel() for a in np.meshgrid([1e-3, 0.4, 1, 2.5, 30, 99, 101, 400, 1e5], [1e-3, 0.3, 1.05, 1.2, 3, 29, 33, 97, 104, 380, 420, 99800, 100500]))
+
+
+def incomplete(a, x, above):
+    """The share of the gamma integral, by mpmath."""
+    ends = {"a": mp.mpf(x)} if above else {"b": mp.mpf(x)}
+    return float(mp.gammainc(mp.mpf(a), **ends, regularized=True))
+
+
+def windows_at(starts, x, kernel):
+    """The largest number of each window."""
+    return np.array([[x[i:i + kernel, j:j + kernel].max() for j in starts[1]] for i in starts[0]])
+
+
+EDGES = np.array([[0, 0, 0, 1, np.inf, 1, np.inf, -1, 2, np.nan], [0, 1, np.inf, 0, 1, np.inf, np.inf, 1, -1, 1]])
 ROWS = [
+    ("igamma.default", (ORDERS, PLACES), {}, np.array([incomplete(a, x, False) for a, x in zip(ORDERS, PLACES)])),
+    ("igammac.default", (ORDERS, PLACES), {}, np.array([incomplete(a, x, True) for a, x in zip(ORDERS, PLACES)])),
+    ("igamma.default", tuple(EDGES.astype(np.float32)), {}, np.float32([np.nan, 1, 1, 0, 0, 1] + [np.nan] * 4)),
+    ("igammac.default", tuple(EDGES.astype(np.float32)), {}, np.float32([np.nan, 0, 0, 1, 1, 0] + [np.nan] * 4)),
+    ("upsample_linear1d.vec", (X[None], None, True, (1.7,)), {}, np.stack([np.interp(np.linspace(0, 3, 6), range(4), r) for r in X])[None].astype(np.float32)),
+    ("fractional_max_pool2d.default", (IMAGE, (2, 2), (3, 2), np.full((2, 3, 2), 0.4, np.float32)), {}, (
+        np.array([[windows_at(((0, 2, 4), (0, 3)), c, 2) for c in image] for image in IMAGE]), None)),
     ("frexp.Tensor", (SCALES,), {}, tuple(np.frexp(SCALES))),
     ("linalg_matrix_exp.default", (POSITIVE,), {}, ((TURNS * np.exp(ROOTS)) @ TURNS.T).astype(np.float32)),
     ("linalg_matrix_exp.default", (np.float32([[[0, 1], [0, 0]], [[0, 40], [-40, 0]]]),), {}, np.float32(
@@ -107,6 +129,22 @@ ROWS = [
     ("scatter.value", (I, 1, np.array([[1], [0], [3]]), 5), {}, np.array([[4, 5, 2, 7], [5, 5, -6, 2], [3, 3, 8, 5]])),
     ("mse_loss.default", (X, Y, 2), {}, np.float32(((X - Y) ** 2).sum())), ("scalar_tensor.default", (3,), {}, np.array(3)),
 ]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_next_number(dtype):
+    """To the bit: also from 0, between the smallest numbers, at the ends."""
+    ends = np.finfo(dtype)
+    x = np.array([0.0, -0.0, 1, -2, 0.3, ends.smallest_subnormal, -3 * ends.smallest_subnormal, ends.tiny, -ends.tiny,
+                  ends.max, -ends.max, np.inf, -np.inf, np.nan], dtype)
+    a, b = (m.ravel() for m in np.meshgrid(x, x))
+    found = applied("nextafter.default", a, b)
+    with np.errstate(all="ignore"):
+        wanted = np.nextafter(a, b)
+    assert found.dtype == dtype
+    signs = (np.signbit(found) == np.signbit(wanted)) | (a == b)        # of zeros numpy's f16 gives the other one
+    same = (found == wanted) & signs | np.isnan(found) & np.isnan(wanted)
+    assert same.all(), list(zip(a[~same], b[~same], found[~same], wanted[~same]))
 
 
 @pytest.mark.parametrize("target, args, kwargs, wanted", ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)])

@@ -37,6 +37,19 @@ def applied(target, *args, rules=RULES, **kwargs):
     return found[0] if len(found) == 1 else found
 
 
+class Held:
+    """Numbers that stay as they are."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def array(self):
+        return self.value
+
+    def address(self):
+        return 0
+
+
 def own(name, ref, value, trained=True):
     """A parameter or buffer with this value."""
-    return OwnTensor(name, ref, TensorType(dtype_of(value), value.shape), value, trained, id(value))
+    return OwnTensor(name, ref, TensorType(dtype_of(value), value.shape), Held(value), trained, id(value))

@@ -1,7 +1,9 @@
 """`torch.compile(model, backend="graphc")`: the graphs that TorchDynamo and AOTAutograd make, as native programs."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,50 +13,69 @@ from torch._dynamo.backends.registry import register_backend
 from torch._functorch.aot_autograd import make_boxed_func
 from torch.fx import GraphModule
 
-from graphc.doors.torch.compiled import CompiledPart, PerSizePart
+from graphc.doors.torch.compiled import CompiledPart, PerSizePart, Weights
 from graphc.doors.torch.partition import Leftovers, NotCompiled, parted
 from graphc.doors.torch.read import target_name
 from graphc.doors.torch.recurrent import with_whole_layers
 from graphc.doors.torch.rules.table import RULES
+from graphc.dsl.context import user_loc
+from graphc.errors import GraphError
 
 Compiled = Callable[..., Any]
 
 
-def graphc(module: GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+def graphc(module: GraphModule, example_inputs: Sequence[Any], *, mode: str | None = None,
+           options: Mapping[str, Any] = MappingProxyType({})) -> Compiled:
     """The backend: a captured graph, and tensors as those that it will be called with -> what runs it.
 
     Inference, and both passes of training, come from one table of operators (docs/pytorch.md). What is not in it runs
-    eagerly, and one warning for each captured graph lists it. Parameters of an inference graph are read where they lie;
-    what is derived from them (packed weights) is made anew when PyTorch's version counter of one has moved.
+    eagerly, and one warning for each captured graph lists it. Parameters are read where they lie, in each call.
+    `options={"freezing": True}`, Inductor's name: inference keeps packed forms of them, which are made anew when
+    PyTorch's version counter of one has moved. Other options, and modes of Inductor's, are a GraphError.
     """
+    freezing = _freezing(mode, options)
     leftovers = Leftovers()
     compiled: Compiled = aot_autograd(
-        fw_compiler=_compiler(leftovers, "forward"), bw_compiler=_compiler(leftovers, "backward"),
-        inference_compiler=_compiler(leftovers, "inference"), decompositions=decompositions())(
+        fw_compiler=_compiler(leftovers, _weights_known), bw_compiler=_compiler(leftovers, frozenset),
+        inference_compiler=_compiler(leftovers, _weights_known, freezing), decompositions=decompositions())(
             with_whole_layers(module), example_inputs)
     leftovers.tell()
     return compiled
 
 
+@cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """PyTorch's own, without those of operators that have rules."""
     return {op: rule for op, rule in core_aten_decompositions().items() if target_name(op) not in RULES}
 
 
-def _compiler(leftovers: Leftovers, phase: str) -> Compiled:
-    """What AOTAutograd calls with the graph of a phase."""
+def _freezing(mode: str | None, options: Mapping[str, Any]) -> bool:
+    """What the options ask for."""
+    if mode is not None or (unknown := sorted(options.keys() - {"freezing"})):
+        what = f"mode={mode!r}" if mode is not None else f"the option {unknown[0]!r}"
+        raise GraphError(f'torch.compile: {what} is not one of graphc\'s, whose only option is "freezing"', user_loc())
+    return bool(options.get("freezing", False))
+
+
+def _weights_known() -> frozenset[int]:
+    """The numbers of the inputs of the forward pass that are parameters and buffers."""
+    context = torch._guards.TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    return frozenset() if metadata is None else frozenset(metadata.static_input_indices)
+
+
+def _compiler(leftovers: Leftovers, known: Callable[[], frozenset[int]], freezing: bool = False) -> Compiled:
+    """What AOTAutograd calls with the graph of a phase. `known`: gives the numbers of its inputs that are weights."""
     def compiled(module: GraphModule, example_inputs: Sequence[Any]) -> Compiled:
-        context = torch._guards.TracingContext.try_get()
-        metadata = None if context is None else context.fw_metadata
-        fixed = metadata.static_input_indices if metadata is not None and phase == "inference" else ()
+        weights = Weights(known(), freezing)
         try:
-            part = CompiledPart(module, frozenset(fixed))
+            part = CompiledPart(module, weights)
         except NotCompiled as reason:
             try:
-                return make_boxed_func(PerSizePart(module, frozenset(fixed)))
+                return make_boxed_func(PerSizePart(module, weights))
             except NotCompiled:             # the sizes are not to blame
                 pass
-            run = parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, frozenset()))
+            run = parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, Weights()))
             leftovers.found()
             return make_boxed_func(run)
         return make_boxed_func(part)

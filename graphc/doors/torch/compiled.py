@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils._python_dispatch import _disable_current_modes
 
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, interpret
@@ -22,20 +24,30 @@ from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.ir.types import TensorType, bf16, i64
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
+from graphc.records import dataclass
 from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.memory import address, aligned_copy
 from graphc.state import State
 
 ALIGNMENT = 64
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 READS_TENSORS = "__dlpack_c_exchange_api__" in vars(torch.Tensor)       # PyTorch 2.10 or later
 
 
-class CompiledPart:
-    """A graph that is compiled whole. `fixed`: numbers of inputs that are parameters, of which the program keeps packed
-    forms. Raises NotCompiled with every operator that it cannot take."""
+@dataclass(frozen=True)
+class Weights:
+    """Which inputs are parameters and buffers, by number: the same tensors in each call, as a rule. `freezing`: the
+    program may keep packed forms of their numbers until PyTorch says that they have changed."""
+    numbers: frozenset[int] = frozenset()
+    freezing: bool = False
 
-    def __init__(self, module: GraphModule, fixed: frozenset[int], sizes: Mapping[str, int] = MappingProxyType({})):
+
+class CompiledPart:
+    """A graph that is compiled whole. Raises NotCompiled with every operator that it cannot take."""
+
+    def __init__(self, module: GraphModule, weights: Weights, sizes: Mapping[str, int] = MappingProxyType({})):
         """`sizes`: of PyTorch's symbols; those that it lacks come with each call."""
+        fixed = weights.numbers if weights.freezing else ()
         self._reader = FxReader(module, {name: str(size) for name, size in sizes.items()})
         self.program = _program(module, self._reader)
         inputs = [n for n in module.graph.nodes if n.op == "placeholder"]
@@ -45,12 +57,13 @@ class CompiledPart:
         orders = {n.name: order_of(tensor_at(n), self._reader.dim) for n in inputs
                   if n.name in self.program.inputs and isinstance(n.meta["val"], torch.Tensor)}
         self._orders = {name: order for name, order in orders.items() if order and list(order) != sorted(order)}
-        self._arrays = [(self._names.index(name), self._orders.get(name)) for name in self.program.inputs
-                        if name not in self._fixed]
+        self._inputs = ReadInputs([(self._names.index(name), self._orders.get(name)) for name in self.program.inputs
+                                   if name not in self._fixed], weights.numbers)
         self.function, self._results = self._traced(module)
         self._sized = any(result.needs_sizes for result in self._results)
         self._state: State | None = None
         self._key: np.ndarray | None = None
+        self._drawing = Lock()
         self._seen: tuple[tuple[int, int], ...] = ()
         self._run: Callable[..., Any] | None = None
 
@@ -87,14 +100,18 @@ class CompiledPart:
         if self.function is not None:
             if self._run is None or self._fixed:
                 self._renew(tensors)
-            if self._key is not None:
-                self._key[:] = _drawn()
-            assert self._run is not None
-            found = self._run(*[numbers(tensors[i] if order is None else tensors[i].permute(order))
-                                for i, order in self._arrays])
-            arrays = [make(array) for make, array in zip(self._makers, found)]
+            arrays = [make(array) for make, array in zip(self._makers, self._found(self._inputs.of(tensors)))]
         sizes = self._sizes(tensors) if self._sized else {}
         return [result.made(arrays, tensors, sizes) for result in self._results]
+
+    def _found(self, arrays: Sequence[Any]) -> Any:
+        """What the program gives; the calls of several threads draw one after the other."""
+        assert self._run is not None
+        if self._key is None:
+            return self._run(*arrays)
+        with self._drawing:
+            self._key[:] = _drawn()
+            return self._run(*arrays)
 
     def _renew(self, tensors: Sequence[Any]) -> None:
         """Compiles at the first call; afterwards says that parameters have changed, where they have."""
@@ -144,18 +161,51 @@ class CompiledPart:
         return found
 
 
+class ReadInputs:
+    """The arrays that a program is called with: the tensors of a call, read where they lie. Of weights, which are the
+    same in each call, the arrays are made once for the place in memory that each has; the numbers are read there anew
+    in each call, since PyTorch does not tell of all that writes to them."""
+
+    def __init__(self, places: Sequence[tuple[int, Sequence[int] | None]], weights: frozenset[int]):
+        """`places`: for each array the number of the tensor, and the order of its axes in memory if that is not the
+        usual one."""
+        self.places = list(places)
+        self._weights = [at for at, (number, _) in enumerate(places) if number in weights]
+        self._held: tuple[list[int], dict[int, Any]] = ([], {})
+
+    def of(self, tensors: Sequence[Any]) -> list[Any]:
+        """The arrays for the tensors of a call."""
+        held = self._kept(tensors)
+        return [held[at] if at in held else numbers(tensors[i], order)
+                for at, (i, order) in enumerate(self.places)]
+
+    def _kept(self, tensors: Sequence[Any]) -> dict[int, Any]:
+        """The weights' arrays, which are on their memory."""
+        places, held = self._held
+        now = [tensors[self.places[at][0]].data_ptr() for at in self._weights]
+        if now != places:
+            held = {}
+            for at, place in zip(self._weights, now):
+                i, order = self.places[at]
+                array = array_of(tensors[i] if order is None else tensors[i].permute(order))
+                if address(array) == place:
+                    held[at] = array
+            self._held = now, held
+        return held
+
+
 class PerSizePart:
     """A graph that is compiled for each set of sizes by itself, where one program for all has something that is only
     known of PyTorch's guards."""
 
-    def __init__(self, module: GraphModule, fixed: frozenset[int]):
+    def __init__(self, module: GraphModule, weights: Weights):
         """Raises NotCompiled unless the sizes that the graph was captured with can be taken."""
-        self.module, self.fixed = module, fixed
+        self.module, self.weights = module, weights
         self._fakes = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
         symbols = self._symbols(self._fakes)
         if not symbols:
             raise NotCompiled([])
-        CompiledPart(module, fixed, {str(s): s.node.hint for s in symbols})
+        CompiledPart(module, weights, {str(s): s.node.hint for s in symbols})
         self._made: dict[tuple[int, ...], CompiledPart] = {}
 
     @staticmethod
@@ -174,7 +224,7 @@ class PerSizePart:
                 sizes[str(fake)] = tensor
         key = tuple(sizes.values())
         if key not in self._made:
-            self._made[key] = CompiledPart(self.module, self.fixed, sizes)
+            self._made[key] = CompiledPart(self.module, self.weights, sizes)
         return self._made[key](*tensors)
 
 
@@ -220,10 +270,16 @@ def _drawn() -> tuple[int, int]:
     return word >> 31, word & 0x7FFFFFFF
 
 
-def numbers(tensor: Any) -> Any:
-    """The numbers of a tensor, where they lie: what native code reads at once. A number as it is."""
+def numbers(tensor: Any, order: Sequence[int] | None = None) -> Any:
+    """The numbers of a tensor, where they lie: what native code reads at once. A number as it is. `order`: of its axes
+    in memory."""
     if not isinstance(tensor, torch.Tensor):
         return tensor
+    if type(tensor) not in PLAIN:
+        with _disable_current_modes(), torch._C.DisableTorchFunctionSubclass():
+            return numbers(tensor.detach().as_subclass(torch.Tensor), order)
+    if order is not None:
+        tensor = tensor.permute(order)
     if READS_TENSORS:
         return tensor if type(tensor) is torch.Tensor and not tensor.requires_grad else tensor.detach()
     if tensor.dtype is torch.bfloat16 or tensor.is_neg():

@@ -86,7 +86,7 @@ class ModuleReader:
                 warnings.simplefilter("ignore")             # of PyTorch about itself
                 exported = self._exported()
                 self.known[training] = program_of(decomposed(exported), type(self.module).__name__,
-                                                  _symbols(exported, self.dynamic))
+                                                  _symbols(exported, self.dynamic), self.module)
         return self.known[training]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleReader:

@@ -4,9 +4,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, explained, interpret, results, updates
-from graphc.doors.torch.program import OwnTensor, TorchProgram
+from graphc.doors.torch.program import OwnTensor, TensorSource, TorchProgram
 from graphc.dsl.context import current_trace, user_loc
 from graphc.dsl.trace import Trace
 from graphc.errors import GraphError
@@ -20,8 +22,12 @@ from graphc.records import dataclass
 
 @dataclass(frozen=True)
 class TensorValue(Value):
-    """The numbers of a tensor, and where PyTorch has them."""
-    memory: int = 0
+    """The numbers that a tensor has when a network starts with them."""
+    source: TensorSource | None = None
+
+    def __call__(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        assert self.source is not None
+        return self.source.array()
 
 
 class TorchNetwork(Module):
@@ -89,7 +95,7 @@ class TorchNetwork(Module):
     def _parameter(self, own: OwnTensor) -> Parameter:
         """A tensor with several names is one parameter, under the first of them."""
         if own.key not in self._keys:
-            made = Parameter(own.type, TensorValue(own.value, own.memory), own.trained)
+            made = Parameter(own.type, TensorValue((), own.source), own.trained)
             self._keys[own.key] = self._parameters[own.name] = made
         return self._keys[own.key]
 

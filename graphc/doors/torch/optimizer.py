@@ -120,4 +120,5 @@ class Moments:
 
 def _memory(parameter: Parameter) -> int:
     """Where PyTorch has the numbers that a parameter starts with."""
-    return parameter.init.memory if isinstance(parameter.init, TensorValue) else 0
+    init = parameter.init
+    return init.source.address() if isinstance(init, TensorValue) and init.source is not None else 0

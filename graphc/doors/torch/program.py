@@ -3,7 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from graphc.errors import Loc
 from graphc.ir.types import TensorType
@@ -39,17 +41,26 @@ class Step:
     kind: str = ""
 
 
+class TensorSource(Protocol):
+    """Where the numbers of a parameter or buffer come from when they are asked for."""
+
+    def array(self) -> np.ndarray:
+        """The numbers that it has now."""
+
+    def address(self) -> int:
+        """Where PyTorch has them."""
+
+
 @dataclass(frozen=True)
 class OwnTensor:
     """A parameter or buffer: its name in `state_dict`, its name in the program, and how it starts. `trained`: PyTorch
-    asks for its gradient. Two that are one tensor have the same `key`. `memory`: where PyTorch has its numbers."""
+    asks for its gradient. Two that are one tensor have the same `key`."""
     name: str
     ref: str
     type: TensorType
-    value: Any
+    source: TensorSource
     trained: bool
     key: int
-    memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram, default_decompositions
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from graphc.doors.torch.program import ComplexType, OwnTensor, TorchProgram, Ref, Step, refs
 from graphc.doors.torch.rules.table import CHECKS, RULES
+from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.dim_text import parse_dim
 from graphc.ir.types import DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
@@ -112,7 +114,7 @@ class FxReader:
         """One call."""
         scope, kind = _scope(node)
         try:
-            type, target = self.tensor_type(node.meta.get("val")), target_name(node.target)
+            type, target = self.read_type(node), target_name(node.target)
             if target in BY_PLACE:
                 _check_place(node)
         except GraphError as error:
@@ -122,6 +124,14 @@ class FxReader:
         if (narrowed := PARTLY.get((target, _part_read(node)))) is not None:
             args, kwargs, type = args[:1], {**narrowed}, None
         return Step(node.name, target, args, kwargs, type, place(node), scope, kind)
+
+    def read_type(self, node: Node) -> Any:
+        """What the result of a call is; of parts that nobody reads, which kernels leave in various forms, None."""
+        type = self.tensor_type(node.meta.get("val"))
+        if isinstance(type, tuple) and node.users and all(user.target is operator.getitem for user in node.users):
+            read = {user.args[1] for user in node.users}
+            return tuple(t if i in read else None for i, t in enumerate(type))
+        return type
 
     def argument(self, value: Any) -> Any:
         """An argument as plain data."""
@@ -150,8 +160,9 @@ class FxReader:
         return TorchProgram("region", inputs, tuple(self.steps()), outputs, constants=constants)
 
 
-def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str]) -> TorchProgram:
-    """A whole program with its parameters."""
+def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str],
+               module: torch.nn.Module | None = None) -> TorchProgram:
+    """A whole program with its parameters, as the module that it was exported from has them, or else itself."""
     reader = FxReader(exported.graph_module, symbols)
     values = {n.name: n.meta.get("val") for n in exported.graph_module.graph.nodes if n.op == "placeholder"}
     inputs, given, constants, own = {}, {}, {}, []
@@ -169,10 +180,10 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str])
             if isinstance(inputs[ref], ComplexType):
                 raise GraphError(f"{name}: {ref} has complex numbers; give real and imaginary parts as a last axis of "
                                  "two, and read them with torch.view_as_complex")
-        elif spec.kind is InputKind.BUFFER and _buffer(exported, spec).dtype in COMPLEX:
-            constants[ref] = array_of(_buffer(exported, spec))
+        elif spec.kind is InputKind.BUFFER and _buffer(exported, spec.target).dtype in COMPLEX:
+            constants[ref] = array_of(_buffer(exported, spec.target))
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            own.append(_owned(exported, spec))
+            own.append(_owned(exported, spec, module))
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             constants[ref] = array_of(exported.constants[spec.target])
         else:
@@ -191,26 +202,68 @@ def _part_read(node: Node) -> int | None:
 def _check_place(node: Node) -> None:
     """GraphError where a tensor that is read by its place in memory does not lie there row by row: arrays here do."""
     value = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], Node) else None
-    if isinstance(value, torch.Tensor) and not (value.is_contiguous() and value.storage_offset() == 0):
+    if isinstance(value, torch.Tensor) and not _lies_row_by_row(value):
         raise GraphError("a view by places in memory of a tensor that does not lie row by row: call contiguous() first")
 
 
-def _buffer(exported: ExportedProgram, spec: Any) -> torch.Tensor:
+def _lies_row_by_row(value: torch.Tensor) -> bool:
+    """Whether it is known to."""
+    try:
+        return bool(value.is_contiguous() and value.storage_offset() == 0)
+    except GuardOnDataDependentSymNode:         # its place depends on values
+        return False
+
+
+def _buffer(exported: ExportedProgram, name: str) -> torch.Tensor:
     """A parameter or buffer."""
-    own = exported.state_dict if spec.target in exported.state_dict else exported.constants
-    return own[spec.target]
+    own = exported.state_dict if name in exported.state_dict else exported.constants
+    return own[name]
 
 
-def _owned(exported: ExportedProgram, spec: Any) -> OwnTensor:
-    tensor = _buffer(exported, spec)
+def _owned(exported: ExportedProgram, spec: Any, module: torch.nn.Module | None) -> OwnTensor:
+    tensor = _buffer(exported, spec.target)
     if tensor.dtype not in TYPES:
         raise GraphError(f"the parameter {spec.target} is an array of {tensor.dtype}, which graphc has not")
-    array = array_of(tensor)
     type = TensorType(TYPES[tensor.dtype], tuple(tensor.shape))
     trained = spec.kind is InputKind.PARAMETER and tensor.requires_grad and tensor.dtype.is_floating_point
     key = hash((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()))
-    return OwnTensor(spec.target, spec.arg.name, type, array, trained and not type.dtype.is_storage,
-                     key if tensor.numel() else id(tensor), tensor.data_ptr())
+    source = ModuleTensor(exported if module is None else module, spec.target, type)
+    return OwnTensor(spec.target, spec.arg.name, type, source, trained and not type.dtype.is_storage,
+                     key if tensor.numel() else id(tensor))
+
+
+class ModuleTensor:
+    """A parameter or buffer as its module, or the exported program, has it at the time: PyTorch lets its numbers, and
+    the tensor itself, be exchanged."""
+
+    def __init__(self, owner: torch.nn.Module | ExportedProgram, name: str, type: TensorType):
+        self.owner, self.name, self.type = owner, name, type
+
+    def array(self) -> np.ndarray:
+        """The numbers that it has now. GraphError where they have another type than when the module was read."""
+        tensor = self._tensor()
+        if TYPES.get(tensor.dtype) is not self.type.dtype or tuple(tensor.shape) != self.type.shape:
+            raise GraphError(f"{self.name} was {self.type} when the module was read, and is {tensor.dtype}"
+                             f"{list(tensor.shape)} now: read it again with gc.from_torch", user_loc())
+        return array_of(tensor)
+
+    def address(self) -> int:
+        """Where PyTorch has them."""
+        return self._tensor().data_ptr()
+
+    def _tensor(self) -> torch.Tensor:
+        if isinstance(self.owner, ExportedProgram):
+            return _buffer(self.owner, self.name)
+        try:
+            tensor: torch.Tensor = operator.attrgetter(self.name)(self.owner)
+        except AttributeError:
+            raise GraphError(f"the module has no {self.name} any more: read it again with gc.from_torch",
+                             user_loc()) from None
+        return tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleTensor:
+        """Copies of a network read the same module."""
+        return self
 
 
 def _outputs(exported: ExportedProgram, reader: FxReader) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:

@@ -246,26 +246,42 @@ def _both_ways(x: Array) -> Array:
 
 
 def _svd(x: Array, full_matrices: bool = False, compute_uv: bool = True, **_: Any) -> tuple[Array, Array, Array]:
-    if compute_uv:
-        raise GraphError("singular vectors have no counterpart; singular values, pinv and eigh have")
-    none, count = gc.zeros((0,), x.dtype), min(x.shape[-2:])
-    if count == 0:
-        return none, gc.zeros((*x.shape[:-2], 0), x.dtype), none
-    values = gc.flip(gc.eigh(_both_ways(x))[0], x.ndim - 2)
-    return none, gc.maximum(cut(values, x.ndim - 2, 0, count), 0), none
+    """(u, s, vᵀ), the vectors by the eigenvectors of `_both_ways`: (u, v) of each singular value. What belongs to the
+    value 0 is not determined by that, and becomes some orthonormal completion."""
+    m, n = _sizes("svd", x)
+    count, last = min(m, n), x.ndim - 1
+    values, vectors = (gc.flip(part, -1) for part in gc.eigh(_both_ways(x)))
+    s = gc.maximum(cut(values, last - 1, 0, count), 0)
+    if not compute_uv:
+        return gc.zeros((0,), x.dtype), s, gc.zeros((0,), x.dtype)
+    first = cut(vectors, last, 0, count)
+    u, v = (_orthonormal(cut(first, last - 1, *ends), size if full_matrices else count)
+            for ends, size in (((0, m), m), ((m, m + n), n)))
+    return u, s, v.mT
 
 
-def _sizes(x: Array) -> tuple[int, int]:
+def _orthonormal(x: Array, columns: int) -> Array:
+    """The columns of x made orthonormal, in their directions, and as many more as `columns` asks for."""
+    reflections, tau = geqrf(x)
+    q = householder_product(reflections, tau, columns)
+    known = x.shape[-1]
+    back = gc.sum(cut(reflections, x.ndim - 2, 0, known) * _ones(known, known, x.dtype), -2) < 0
+    signs = gc.where(back, as_type(-1, x.dtype), as_type(1, x.dtype))
+    more = gc.ones((*x.shape[:-2], columns - known), x.dtype)
+    return q * gc.expand_dims(gc.concat([signs, more], signs.ndim - 1), signs.ndim - 1)
+
+
+def _sizes(name: str, x: Array) -> tuple[int, int]:
     m, n = x.shape[-2:]
     if not isinstance(m, int) or not isinstance(n, int):
-        raise GraphError(f"pinv takes matrices of known size, got {x.type}")
+        raise GraphError(f"{name} takes matrices of known size, got {x.type}")
     return m, n
 
 
 def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Array:
     """The pseudoinverse: of what is at most the larger of `atol` and `rtol` times the largest singular value, none.
     rtol None: the number of rows or columns times the spacing at 1, or 0 with `atol`."""
-    m, n = _sizes(x)
+    m, n = _sizes("pinv", x)
     if min(m, n) == 0:
         return gc.zeros((*x.shape[:-2], n, m), x.dtype)
     values, vectors = gc.eigh(symmetric(x) if hermitian else _both_ways(x))

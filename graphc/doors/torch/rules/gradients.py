@@ -205,6 +205,8 @@ RULES: dict[str, Rule] = {
     "_weight_norm_interface_backward.default": _weight_norm,
     "_fused_rms_norm_backward.default": _rms_norm, "embedding_dense_backward.default": _embedding,
     "max_pool2d_with_indices_backward.default": _max_pool(2), "max_pool3d_with_indices_backward.default": _max_pool(3),
+    **{f"fractional_max_pool{n}d_backward.default": lambda g, x, kernel, size, at, n=n: _max_pool(n)(
+        g, x, 0, 0, 0, 0, False, at) for n in (2, 3)},
     "avg_pool2d_backward.default": _average_pool(2), "avg_pool3d_backward.default": _average_pool(3),
     "_adaptive_avg_pool2d_backward.default": _adaptive_pool(2),
     "_adaptive_avg_pool3d_backward.default": _adaptive_pool(3),

@@ -8,7 +8,7 @@ import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.errors import GraphError
-from graphc.ir.types import bool_, i64
+from graphc.ir.types import bool_, f64, i64
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -158,7 +158,8 @@ def _embedding(table: Array, ids: Array, padding_idx: int = -1, *_: Any, **__: A
 def _embedding_bag(table: Array, ids: Array, offsets: Array, scale_grad: bool = False, mode: int = 0,
                    sparse: bool = False, weights: Array | None = None, include_last_offset: bool = False,
                    padding_idx: int = -1) -> tuple[Array, Array, Array, Array]:
-    """Sums (0), means (1) or maxima (2) of rows over bags that begin at `offsets`."""
+    """Sums (0), means (1) or maxima (2) of rows over bags that begin at `offsets`; then the bag of each row, the sizes
+    of bags, and which rows of the table have the maxima, in the shapes that PyTorch's kernels leave them in."""
     bags = offsets.shape[0] - include_last_offset
     offsets = offsets[:bags]
     bag = gc.searchsorted(offsets, gc.iota(ids.shape, 0).astype(offsets.dtype), side="right").astype(i64) - 1
@@ -169,13 +170,23 @@ def _embedding_bag(table: Array, ids: Array, offsets: Array, scale_grad: bool = 
     sizes = gc.scatter_add(gc.zeros((bags,), table.dtype), bag, counted)
     if mode == 2:
         low = gc.where(gc.expand_dims(counted, 1) > 0, rows, as_type(-float("inf"), table.dtype))
-        y = gc.scatter(gc.full((bags, table.shape[1]), -float("inf"), table.dtype), bag, low, 0, "max")
-        y = gc.where(gc.expand_dims(sizes, 1) > 0, y, as_type(0, table.dtype))
-    else:
-        scale = counted if weights is None else counted * weights
-        y = gc.scatter_add(gc.zeros((bags, table.shape[1]), table.dtype), bag, rows * gc.expand_dims(scale, 1))
-        y = y / gc.maximum(gc.expand_dims(sizes, 1), 1) if mode == 1 else y
+        y, at = _bag_maxima(low, ids.astype(i64), bag, bags)
+        return gc.where(gc.expand_dims(sizes, 1) > 0, y, as_type(0, table.dtype)), bag, sizes.astype(i64), at
+    scale = counted if weights is None else counted * weights
+    y = gc.scatter_add(gc.zeros((bags, table.shape[1]), table.dtype), bag, rows * gc.expand_dims(scale, 1))
+    y = y / gc.maximum(gc.expand_dims(sizes, 1), 1) if mode == 1 else y
+    if mode == 0 and padding_idx < 0 and table.dtype is not f64:        # of a faster kernel, which has no use for them
+        bag = gc.zeros((0,), i64)
     return y, bag, sizes.astype(i64), gc.zeros((bags,), i64)
+
+
+def _bag_maxima(rows: Array, ids: Array, bag: Array, bags: Any) -> tuple[Array, Array]:
+    """The maxima of the rows of each bag, and the ids of the rows that have them first."""
+    count, shape = as_type(ids.shape[0], i64), (bags, rows.shape[1])
+    y = gc.scatter(gc.full(shape, -float("inf"), rows.dtype), bag, rows, 0, "max")
+    places = gc.where(gc.equal(rows, gc.take(y, bag, 0)), gc.expand_dims(gc.iota(ids.shape).astype(i64), 1), count)
+    first = gc.scatter(gc.full(shape, count, i64), bag, places, 0, "min")
+    return y, gc.take(gc.concat([ids, gc.zeros((1,), i64)], 0), first, 0)
 
 
 def _one_hot(ids: Array, classes: int = -1) -> Array:

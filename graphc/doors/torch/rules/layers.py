@@ -197,6 +197,15 @@ def _average_pool(axes: int) -> Rule:
     return rule
 
 
+def _fractional_pool(axes: int) -> Rule:
+    pool = gc.fractional_max_pool2d if axes == 2 else gc.fractional_max_pool3d
+
+    def rule(x: Array, kernel: Any, size: Any, samples: Array) -> Any:
+        return _batched(pool, axes, x, _per_axis(kernel, axes), _per_axis(size, axes), random_samples=samples,
+                        return_indices=True)
+    return rule
+
+
 def _adaptive_pool(axes: int, kinds: dict[int, Callable[..., Any]], **options: Any) -> Rule:
     return lambda x, size: _batched(kinds[axes], axes, x, _per_axis(size, axes) if axes > 1 else _per_axis(
         size, 1)[0], **options)
@@ -312,6 +321,7 @@ RULES: dict[str, Rule] = {
     **{f"max_pool{n}d.default": _max_pool(n, False) for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices.default": _max_pool(n, True) for n in (1, 2, 3)},
     **{f"avg_pool{n}d.default": _average_pool(n) for n in (1, 2, 3)},
+    **{f"fractional_max_pool{n}d.default": _fractional_pool(n) for n in (2, 3)},
     **{f"{name}adaptive_avg_pool{n}d.default": _adaptive_pool(n, ADAPTIVE) for name, n in (
         ("", 1), ("", 2), ("", 3), ("_", 2), ("_", 3))},
     **{f"adaptive_max_pool{n}d.default": _adaptive_pool(n, ADAPTIVE_MAX, return_indices=True) for n in (1, 2, 3)},
@@ -325,7 +335,7 @@ RULES: dict[str, Rule] = {
        for form in ("vec", "default")},
     "im2col.default": _im2col, "col2im.default": _col2im, "dropout.default": _dropout,
     "native_dropout.default": _native_dropout, "feature_dropout.default": _feature_dropout,
-    "rand.default": _drawn(gc.uniform), "randn.default": _drawn(gc.normal), 
+    "rand.default": _drawn(gc.uniform), "randn.default": _drawn(gc.normal),
     "rand_like.default": _drawn_like(gc.uniform), "randn_like.default": _drawn_like(gc.normal),
     "randint.default": lambda high, size, *, dtype=None, **_: _whole(0, high, size, dtype),
     "randint.low": lambda low, high, size, *, dtype=None, **_: _whole(low, high, size, dtype),

@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type, filled, floating, of_common, of_floats, promoted, result_type
-from graphc.ir.types import DType, bool_
+from graphc.ir.types import DType, bool_, i16, i32, i64
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -108,6 +108,22 @@ def _copysign(x: Any, y: Any) -> Array:
     magnitude = gc.abs(x)
     negative = gc.logical_or(y < 0, gc.logical_and(gc.equal(y, 0), 1 / y < 0))      # -0 too
     return gc.where(negative, -magnitude, magnitude)
+
+
+_WORDS = {16: i16, 32: i32, 64: i64}
+
+
+def _nextafter(x: Any, y: Any) -> Array:
+    """The number beside x on the side of y: the bits of floats of one sign are in the order of their sizes."""
+    x, y = promoted(x, y)
+    word = _WORDS[x.dtype.bits]
+    bits, one = gc.bitcast(x, word), as_type(1, word)
+    outwards = gc.equal(y > x, x > 0)
+    beside = gc.where(outwards, bits + one, bits - one)
+    least = gc.where(y > 0, one, as_type(word.range[0] + 1, word))          # of 0, whose sign says nothing
+    found = gc.bitcast(gc.where(gc.equal(x, 0), least, beside), x.dtype)
+    unknown = gc.logical_or(gc.isnan(x), gc.isnan(y))
+    return gc.where(unknown, x + y, gc.where(gc.equal(x, y), y, found))
 
 
 def _softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
@@ -260,6 +276,7 @@ RULES: dict[str, Rule] = {
     "atan2.default": of_floats(gc.atan2),
     "atan2.out": lambda y, x, *, out: gc.atan2(*floating(y, x)), "hypot.default": of_floats(gc.hypot),
     "logaddexp.default": of_floats(gc.logaddexp), "copysign.Tensor": _copysign, "copysign.Scalar": _copysign,
+    "nextafter.default": _nextafter,
     "logaddexp2.default": of_floats(lambda x, y: gc.logaddexp(x * 0.6931471805599453, y * 0.6931471805599453)
                                     / 0.6931471805599453),
     **{f"xlogy.{form}": of_floats(gc.xlogy) for form in ("Tensor", "Scalar_Self", "Scalar_Other")},

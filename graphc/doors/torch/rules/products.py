@@ -331,6 +331,8 @@ RULES: dict[str, Rule] = {
     "_linalg_solve_ex.default": lambda a, b, *, left=True, **_: (
         _solve(a, b, left=left), a, gc.zeros(a.shape[:-1], i32), information(a)),
     "linalg_solve_ex.default": lambda a, b, *, left=True, **_: (_solve(a, b, left=left), information(a)),
+    "triangular_solve.default": lambda b, a, upper=True, transpose=False, unitriangular=False: (
+        gc.solve_triangular(a, b, lower=not upper, transpose=transpose, unit=unitriangular), a),
     "linalg_solve_triangular.default": _solve_triangular, "cholesky_solve.default": _cholesky_solve,
     "cholesky_inverse.default": _cholesky_inverse,
     "_linalg_det.default": _det, "_linalg_slogdet.default": _slogdet,

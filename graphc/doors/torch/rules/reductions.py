@@ -150,6 +150,22 @@ def _sort(x: Array, *args: Any, stable: bool | None = None, dim: int | None = No
     return gc.take_along_axis(x, at, axis), at
 
 
+def _mode(x: Array, dim: int = -1, keepdim: bool = False) -> tuple[Array, Array]:
+    """The number that occurs most often, the smallest of several, and its last place: the longest run of equals in
+    ascending order."""
+    if not x.ndim:
+        return x, gc.zeros((), i64)
+    axis = axis_of(dim, x.ndim)
+    values, at = _sort(gc.moveaxis(x, axis, -1), -1)
+    places = gc.broadcast_to(gc.iota((x.shape[axis],)).astype(i64), values.shape)
+    first, rest = gc.ones_like(values[..., :1]).astype(bool_), gc.not_equal(values[..., 1:], values[..., :-1])
+    begins = gc.concat([first, rest], values.ndim - 1)
+    starts, _ = gc.cummax(gc.where(begins, places, 0), values.ndim - 1)
+    last = gc.argmax(places - starts, -1, keepdims=True)
+    most, place = (gc.moveaxis(gc.take_along_axis(v, last, values.ndim - 1), -1, axis) for v in (values, at))
+    return (most, place) if keepdim else (most.squeeze(axis), place.squeeze(axis))
+
+
 def _topk(x: Array, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Array, Array]:
     if not x.ndim:
         return x, gc.zeros((), i64)
@@ -294,7 +310,7 @@ RULES: dict[str, Rule] = {
     "cumsum.default": _cumulative(gc.cumsum), "cumprod.default": _cumulative(gc.cumprod),
     "cummax.default": _running_extreme(gc.greater_equal), "cummin.default": _running_extreme(gc.less_equal),
     "logcumsumexp.default": _log_cumsum,
-    "sort.default": _sort, "sort.stable": _sort,
+    "mode.default": _mode, "sort.default": _sort, "sort.stable": _sort,
     "argsort.default": lambda x, *args, **named: _sort(x, *args, **named)[1],
     "argsort.stable": lambda x, *args, **named: _sort(x, *args, **named)[1], "msort.default": lambda x: _sort(x, 0)[0],
     "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median(False),

@@ -9,7 +9,8 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules import (
-    creation, factorisations, gradients, indexing, layers, losses, pointwise, products, reductions, shapes, special)
+    creation, factorisations, gradients, incomplete_gamma, indexing, layers, losses, pointwise, products, reductions,
+    shapes, special)
 from graphc.doors.torch.rules.promotion import size_array
 
 Rule = Callable[..., Any]
@@ -25,7 +26,7 @@ def _tables(*tables: dict[str, Rule]) -> dict[str, Rule]:
 
 RULES = _tables(pointwise.RULES, shapes.RULES, creation.RULES, reductions.RULES, products.RULES,
                 factorisations.RULES, layers.RULES, indexing.RULES, losses.RULES, gradients.RULES,
-                special.RULES)
+                special.RULES, incomplete_gamma.RULES)
 
 
 def _number(x: Any) -> Any:
