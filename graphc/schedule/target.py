@@ -95,6 +95,10 @@ class Target:
         return tuple(signs for feature, all_signs, widths in BYTE_DOTS if feature in self.features.split(",")
                      for signs in all_signs if vector_bits in widths and vector_bits <= 8 * self.vector_bytes)
 
+    def has_lookup(self, lanes: int) -> bool:
+        """Whether each lane of a vector of so many finds one of 16 floats by its own number in one instruction."""
+        return lanes == 16 and self.vector_bytes == 64 and "+avx512f" in self.features
+
     @property
     def has_rounding(self) -> bool:
         """Whether rounding to even integers is an instruction, or a function of this system's C library."""
