@@ -24,6 +24,7 @@ from benchmarks.networks import NETWORKS
 from benchmarks.protocol import Comparison, Timing, compare
 from benchmarks.workloads import BY_NAME, INFER, TRAIN, WORKLOADS, Workload
 from graphc import nn, optim
+from graphc.nn.network import entries, trace_network
 
 BATCHES = 1, 8
 INFERENCE = ("bert-base T128 b1 infer", "resnet50 b1 infer", "mobilenet b1 infer", "gpt 6x384 T256 b1 infer")
@@ -83,7 +84,8 @@ def _measured(w: Workload, threads: int, folder: Path, keep: bool) -> list[list[
         except gc.GraphError as error:              # no product that could be one of this type
             print(f"<!-- {w.name}, {name}: {error} -->")
     if w.mode == INFER and not w.is_operator:
-        found |= peers(network(w), types_of(w), batches, threads, folder / w.name.replace(" ", "_"), keep,
+        given = types_of(w) | {"state": state_of(w)}
+        found |= peers(network(w), given, batches, threads, folder / w.name.replace(" ", "_"), keep,
                        w.network in CONVOLUTIONS)
     errors = {} if w.mode == TRAIN else _errors(found, batches[0])
     timed = compare(w.name, {name: _turns(run, batches) for name, run in found.items()},
@@ -99,12 +101,21 @@ def _computes(w: Workload, batches: list[tuple[np.ndarray, ...]]) -> dict[str, o
     """What `compute=` is, by the name of the line."""
     named: dict[str, object] = {name: name for name in TYPES}
     if w.mode == INFER and w.network in CONVOLUTIONS:
-        named["int8 calibrated"] = gc.calibrate(network(w), batches, seed=0, **types_of(w))
+        named["int8 calibrated"] = gc.calibrate(network(w), batches, state=state_of(w), **types_of(w))
     return named
 
 
 def network(w: Workload) -> Call:
     return NETWORKS[w.network](**w.options)
+
+
+def state_of(w: Workload) -> dict[str, np.ndarray]:
+    """Fresh parameters. Matrices of networks with convolutions have the variance of He (2015), 2 / inputs, which keeps
+    signals their size through relu: as they are initialised, 1 / (3 inputs), rounding would drown what is left of them.
+    """
+    gain = np.float32(6 ** 0.5 if w.network in CONVOLUTIONS else 1)
+    found = entries(trace_network(network(w), False, **types_of(w)))
+    return {e.name: a * gain if (a := e.initial(0)).ndim > 1 else a for e in found}
 
 
 def types_of(w: Workload) -> dict[str, object]:
@@ -122,7 +133,7 @@ def _compiled(w: Workload, threads: int, compute: object) -> Call:
     types = types_of(w)
     if w.mode == INFER:
         return gc.compile(network(w), threads=threads, compute=compute,
-                          **(types if w.is_operator else types | {"seed": 0}))
+                          **(types if w.is_operator else types | {"state": state_of(w)}))
     return gc.train_step(network(w), loss=nn.cross_entropy, optimizer=optim.SGD(w.rate), threads=threads,
                          compute=compute, seed=0, **types)
 

@@ -23,19 +23,20 @@ DYNAMIC_KINDS = ["MatMul", "Gemm"]
 STATIC_KINDS = [*DYNAMIC_KINDS, "Conv", "Add"]      # sums of branches, lest they go back to floats between convolutions
 
 
-def peers(net: Callable[..., Any], types: Mapping[str, object], batches: Batches, threads: int, folder: Path,
+def peers(net: Callable[..., Any], given: Mapping[str, object], batches: Batches, threads: int, folder: Path,
           keep: bool, calibrated: bool) -> dict[str, Callable[..., object]]:
-    """What runs a batch, by name, of the engines that are installed. keep: files in `folder` are used again."""
+    """What runs a batch, by name, of the engines that are installed. given: types of inputs, and the state. keep: files
+    in `folder` are used again."""
     folder.mkdir(parents=True, exist_ok=True)
     if not keep:
         for path in folder.glob("*.onnx*"):
             path.unlink()
     forms: list[tuple[str, tuple[str, ...], Callable[[], Callable[..., object]]]] = [
-        ("OpenVINO bf16", ("openvino",), lambda: _openvino(_whole(net, types, folder), threads, "bf16")),
+        ("OpenVINO bf16", ("openvino",), lambda: _openvino(_whole(net, given, folder), threads, "bf16")),
         ("OpenVINO int8", ("openvino", "onnxruntime"),
-         lambda: _openvino(_static(_whole(net, types, folder), batches), threads, "f32")),
+         lambda: _openvino(_static(_whole(net, given, folder), batches), threads, "f32")),
         ("ONNX Runtime int8", ("onnxruntime",), lambda: _onnx_runtime(
-            _static(_whole(net, types, folder), batches) if calibrated else _dynamic(_whole(net, types, folder)),
+            _static(_whole(net, given, folder), batches) if calibrated else _dynamic(_whole(net, given, folder)),
             threads))]
     found = {}
     for name, packages, make in forms:
@@ -47,10 +48,10 @@ def peers(net: Callable[..., Any], types: Mapping[str, object], batches: Batches
     return found
 
 
-def _whole(net: Callable[..., Any], types: Mapping[str, object], folder: Path) -> Path:
+def _whole(net: Callable[..., Any], given: Mapping[str, object], folder: Path) -> Path:
     path = folder / WHOLE
     if not path.exists():
-        gc.to_onnx(net, path, seed=0, **types)
+        gc.to_onnx(net, path, **given)
     return path
 
 

@@ -17,9 +17,10 @@ from graphc.ir.dims import Dims, round_up, static_dim
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.types import f32, i32
 from graphc.records import dataclass
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 
 Place = list[Ix]                    # the index of a row of the numbers
+AHEAD_BYTES = 2048                  # of codes: what memory delivers of a stream, four being read, until the first comes
 GROUP_VECTORS = 8                   # vectors of numbers, of bytes of codes that are taken in one trip
 
 
@@ -152,6 +153,7 @@ class BlockDots(ABC):
     def _trip(self, places: list[Place], columns: list[Ix], group: Ix, blocks: int, sums: list[Val]) -> list[Val]:
         """The sums and the products of a group: each number is loaded, and each code converted, once."""
         f, fused = self.f, self.target.has_fma
+        self._prefetch(columns, group)
         codes = [self._codes(n, group, blocks) for n in columns]
         scales = [self._scales(n, group, blocks) for n in columns]
         for b, run in enumerate(self._runs(blocks)):
@@ -165,6 +167,18 @@ class BlockDots(ABC):
                 own = slice(j, None, len(columns))
                 sums[own] = self._scaled(found[own], own_scales[b], sums[own])
         return sums
+
+    def _prefetch(self, columns: list[Ix], group: Ix) -> None:
+        """What comes later in these rows and those after them: a row is short, and the hardware alone would fetch too
+        little of so many streams."""
+        f, size = self.f, self.vectors * self.lanes * self.op.bits // 8
+        blocks = AHEAD_BYTES // (self.op.block * self.op.bits // 8)
+        for n in columns:
+            for at in range(0, size, LINE_BYTES):
+                f.prefetch(self.codes, [n, group * size + (at + AHEAD_BYTES)])
+            for view in self.scales:
+                block = group * self.blocks if self.parts == 1 else f.divmod(group, self.parts)[0]
+                f.prefetch(view, [n, block + blocks])
 
     def _runs(self, blocks: int) -> list[range]:
         """The vectors of a group that are added up before the sum is multiplied by scales."""
