@@ -80,21 +80,28 @@ def _dynamic(path: Path) -> Path:
     made = path.with_name(DYNAMIC)
     if not made.exists():
         quantization = _quantization()
-        quantization.quantize_dynamic(path, made, op_types_to_quantize=DYNAMIC_KINDS, per_channel=True)
+        quantization.quantize_dynamic(_clean(path), made, op_types_to_quantize=DYNAMIC_KINDS, per_channel=True)
     return made
 
 
 def _static(path: Path, batches: Batches) -> Path:
-    """Calibrated on the batches, after batch norms have been folded into convolutions."""
-    made, clean = path.with_name(STATIC), path.with_name(CLEAN)
+    """Calibrated on the batches."""
+    made = path.with_name(STATIC)
     if not made.exists():
-        quantization = _quantization()
-        import_module("onnxruntime.quantization.shape_inference").quant_pre_process(path, clean,
-                                                                                   skip_symbolic_shape=True)
+        quantization, clean = _quantization(), _clean(path)
         kinds = quantization.QuantType
         quantization.quantize_static(clean, made, _reader(quantization, clean, batches), per_channel=True,
                                      op_types_to_quantize=STATIC_KINDS, activation_type=kinds.QUInt8,
                                      weight_type=kinds.QInt8)
+    return made
+
+
+def _clean(path: Path) -> Path:
+    """With batch norms folded into convolutions, and weights transposed once: the quantizer takes constants alone."""
+    made = path.with_name(CLEAN)
+    if not made.exists():
+        import_module("onnxruntime.quantization.shape_inference").quant_pre_process(path, made,
+                                                                                   skip_symbolic_shape=True)
     return made
 
 

@@ -14,6 +14,7 @@ BYTE_DOTS = (("+avx512vnni", ("us",), (128, 256, 512)), ("+avxvnni", ("us",), (1
              ("+i8mm", ("us",), (64, 128)))
 BF16_DOTS = frozenset({"+avx512bf16", "+bf16"})
 LINE_BYTES = 64                     # of the caches of all targets
+AHEAD_BYTES = 2048                  # of stored weights: what memory delivers of a stream until its first line comes
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
 
 

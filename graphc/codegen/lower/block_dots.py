@@ -17,10 +17,9 @@ from graphc.ir.dims import Dims, round_up, static_dim
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.types import f32, i32
 from graphc.records import dataclass
-from graphc.schedule.target import LINE_BYTES, Target
+from graphc.schedule.target import AHEAD_BYTES, LINE_BYTES, Target
 
 Place = list[Ix]                    # the index of a row of the numbers
-AHEAD_BYTES = 2048                  # of codes: what memory delivers of a stream, four being read, until the first comes
 GROUP_VECTORS = 8                   # vectors of numbers, of bytes of codes that are taken in one trip
 
 
