@@ -33,7 +33,7 @@ F32 = "f32"
 TYPES = ("bf16", "int8")
 CONVOLUTIONS = ("alexnet", "resnet", "mobilenet")           # networks that peers, too, calibrate
 HEAD = ("workload", "threads", "engine", "median", "best", "of f32", "of the fastest peer", "error")
-TURNS, TRAINING_TURNS = 7, 3
+TURNS, TRAINING_TURNS = 5, 3
 Call = Callable[..., object]
 
 
@@ -64,7 +64,7 @@ def _done(kept: Path) -> dict[str, list[list[str]]]:
 
 def _chosen(wanted: list[str] | None) -> Iterator[Workload]:
     """Those of the table, or all inference and training whose name has one of these texts."""
-    batches = [replace(BY_NAME[name], batch=batch) for name in INFERENCE for batch in BATCHES]
+    batches = [replace(BY_NAME[name], batch=batch) for batch in BATCHES for name in INFERENCE]
     own = [*batches, *(BY_NAME[name] for name in TRAINING)]
     if not wanted:
         yield from own
@@ -76,15 +76,15 @@ def _chosen(wanted: list[str] | None) -> Iterator[Workload]:
 
 def _measured(w: Workload, threads: int, folder: Path, keep: bool) -> list[list[str]]:
     """The lines of a workload."""
-    batches = w.batches()
-    found: dict[str, Call] = {f"graphc {F32}": _compiled(w, threads, None)}
-    for name, compute in _computes(w, batches).items():
+    batches, state = w.batches(), {} if w.is_operator or w.mode == TRAIN else state_of(w)
+    found: dict[str, Call] = {f"graphc {F32}": _compiled(w, threads, None, state)}
+    for name, compute in _computes(w, batches, state).items():
         try:
-            found[f"graphc {name}"] = _compiled(w, threads, compute)
+            found[f"graphc {name}"] = _compiled(w, threads, compute, state)
         except gc.GraphError as error:              # no product that could be one of this type
             print(f"<!-- {w.name}, {name}: {error} -->")
     if w.mode == INFER and not w.is_operator:
-        given = types_of(w) | {"state": state_of(w)}
+        given = types_of(w) | {"state": state}
         found |= peers(network(w), given, batches, threads, folder / w.name.replace(" ", "_"), keep,
                        w.network in CONVOLUTIONS)
     errors = {} if w.mode == TRAIN else _errors(found, batches[0])
@@ -97,11 +97,11 @@ def _turns(run: Call, batches: list[tuple[np.ndarray, ...]]) -> Callable[[int], 
     return lambda i: run(*batches[i % len(batches)])
 
 
-def _computes(w: Workload, batches: list[tuple[np.ndarray, ...]]) -> dict[str, object]:
+def _computes(w: Workload, batches: list[tuple[np.ndarray, ...]], state: dict[str, np.ndarray]) -> dict[str, object]:
     """What `compute=` is, by the name of the line."""
     named: dict[str, object] = {name: name for name in TYPES}
     if w.mode == INFER and w.network in CONVOLUTIONS:
-        named["int8 calibrated"] = gc.calibrate(network(w), batches, state=state_of(w), **types_of(w))
+        named["int8 calibrated"] = gc.calibrate(network(w), batches, state=state, **types_of(w))
     return named
 
 
@@ -129,11 +129,11 @@ def type_of(array: np.ndarray) -> object:
     return {"f": gc.f32, "i": gc.i32 if array.itemsize == 4 else gc.i64}[array.dtype.kind][array.shape]
 
 
-def _compiled(w: Workload, threads: int, compute: object) -> Call:
+def _compiled(w: Workload, threads: int, compute: object, state: dict[str, np.ndarray]) -> Call:
     types = types_of(w)
     if w.mode == INFER:
         return gc.compile(network(w), threads=threads, compute=compute,
-                          **(types if w.is_operator else types | {"state": state_of(w)}))
+                          **(types if w.is_operator else types | {"state": state}))
     return gc.train_step(network(w), loss=nn.cross_entropy, optimizer=optim.SGD(w.rate), threads=threads,
                          compute=compute, seed=0, **types)
 
