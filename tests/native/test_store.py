@@ -415,6 +415,16 @@ def test_panels_of_codes_on_every_target(target, bits):
     assert "packed_b" in Compilation(parse(text), target).text("loops")
 
 
+@pytest.mark.parametrize("target", [SSE2, AVX2, AVX512, NEON], ids=lambda t: t.name)
+def test_few_rows_of_codes_on_every_target(target):
+    """Likewise: of four streams of rows the last is shorter, and a row ends within a vector of words."""
+    text = """graph f(x: f32[1, 160], c: u8[50, 80], s: f16[50, 5], m: f16[50, 5]) {
+  %0 = block_product(x, c, s, m) {block=32, bits=4, zero=8} : f32[1, 50]
+  return %0
+}"""
+    assert "arranged" in Compilation(parse(text), target).text("loops")
+
+
 def test_the_gradient_of_a_product_by_codes():
     """That of x, as if the matrix were numbers; twice."""
     op = BlockProduct(32, 4, 8)

@@ -86,14 +86,14 @@ class _Tile:
         rows = min(self.apart, self.count - first)
         if rows <= 0:
             return
-        size = self.size if rows == self.apart else f.max_(f.min_(self.most, rows - self.start), 0)
+        start = self.start if rows == self.apart else f.min_(self.start, rows)      # a stream may have ended before
 
         def part(at: Ix, lanes: int, mask: Val | None) -> None:
-            index, value = [*place, self.start + at + first], f.load(sums, [i, j, at], lanes, mask)
+            index, value = [*place, start + at + first], f.load(sums, [i, j, at], lanes, mask)
             assert not isinstance(self.epilogue, GateEpilogue)
             self._put(index, self.epilogue(f, value, index, lanes, mask, len(place)) if self.epilogue else [value],
                       mask)
-        vector_run(f, size, self.dots.lanes, part)
+        vector_run(f, f.min_(self.most, rows - start), self.dots.lanes, part)
 
     def _put(self, index: Place, results: list[Val], mask: Val | None) -> None:
         for y, result in zip(self.outs, results, strict=True):
