@@ -11,7 +11,7 @@ from graphc.ir.graph import Value
 from graphc.ir.ops.blocks import CODES, BlockProduct
 from graphc.ir.ops.index import Take
 from graphc.records import dataclass
-from graphc.schedule.parallel_rows import FEW_ROWS
+from graphc.schedule.parallel_rows import is_few
 
 TINY = 1e-30                        # a block, or a row, of zeros has this scale at least
 # the code of 0, or of the minimum: by bits, and whether there are minima
@@ -43,8 +43,7 @@ class BlockWeight:
         """Of rows along which the blocks run. In loops many rows read the numbers, which are made once for all steps.
         """
         along_blocks = self.is_turned if place == 1 else not self.is_turned and other.type.rank == 1
-        rows = prod(other.type.shape[:-1])
-        few = isinstance(rows, int) and rows <= FEW_ROWS
+        few = is_few(prod(other.type.shape[:-1]))
         if not along_blocks or not few and (self.whole is not None or not self.for_all):
             return None
         return w.apply(self.op, (other, *self.parts))[0]

@@ -8,12 +8,10 @@ kept as a bit set, so that convexity is a bit test and the pass is close to line
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
 from typing import ClassVar
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
-from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import normalize_axis
@@ -24,7 +22,6 @@ from graphc.passes.rematerialize import repeated
 from graphc.records import dataclass
 from graphc.schedule.iteration_space import RULES, Misfit, Space
 from graphc.schedule.machine import Machine
-from graphc.schedule.parallel_rows import FEW_ROWS
 
 # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
 WINDOW = 256
@@ -95,7 +92,7 @@ class Fusion:
     def _place(self, node: Node) -> None:
         sources = self._sources(node)
         if node.op.takes_epilogue:
-            apart = len(set(node.inputs)) == len(node.inputs) and not _stores_scattered(node)
+            apart = len(set(node.inputs)) == len(node.inputs)
             return self._open("contraction" if apart else "other", node, sources)
         if type(node.op) not in RULES or node.op.is_leaf or _is_empty(node) or _runs_inside(node):
             return self._open("other", node, sources)
@@ -382,13 +379,6 @@ def _runs_inside(node: Node) -> bool:
     element after another."""
     rank = node.outputs[0].type.rank
     return isinstance(node.op, LinearScan) and normalize_axis(node.op.axis, rank) == rank - 1
-
-
-def _stores_scattered(node: Node) -> bool:
-    """Whether it gives results one by one, from all over: an epilogue of vectors is faster on its own."""
-    rows = node.inputs[0].type.shape[:-1]
-    count = prod(rows)
-    return isinstance(node.op, BlockProduct) and isinstance(count, int) and count <= FEW_ROWS
 
 
 def _is_empty(node: Node) -> bool:

@@ -3,11 +3,13 @@ epilogue."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, Value, users
+from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.fused import Fused, contraction_in
@@ -16,6 +18,7 @@ from graphc.passes.fuse_emit import body_of
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 from graphc.schedule.iteration_space import Misfit, Space
+from graphc.schedule.parallel_rows import is_few
 from graphc.schedule.register_tiles import gates_cost
 from graphc.schedule.target import Target
 
@@ -101,12 +104,16 @@ class FuseGates(Pass):
 
 
 def _is_product(node: Node) -> bool:
-    """A product of two matrices of floats, alone or with an epilogue of one result."""
+    """A product of two matrices of floats or of packed numbers, or of few rows by a matrix of codes; alone or with an
+    epilogue of one result."""
     inner = contraction_in(node.op.body) if isinstance(node.op, Fused) and node.op.kind == "contraction" else node
-    if not isinstance(inner.op, Matmul) or len(node.outputs) != 1:
+    if not isinstance(inner.op, Matmul | BlockProduct) or len(node.outputs) != 1:
         return False
-    a, b = inner.inputs
-    return a is not b and b.type.rank > 1 and a.type.dtype.is_float and 0 not in (*a.type.shape, *b.type.shape)
+    a, b, *_ = inner.inputs
+    if isinstance(inner.op, BlockProduct) and not is_few(prod(a.type.shape[:-1])):
+        return False
+    numbers = a.type.dtype.is_float or a.type.dtype.is_packed
+    return a is not b and b.type.rank > 1 and numbers and 0 not in (*a.type.shape, *b.type.shape)
 
 
 def _is_part(node: Node, v: Value) -> bool:

@@ -13,6 +13,7 @@ from graphc.schedule.blocking import Cut
 from graphc.schedule.choose_contraction import placed
 from graphc.schedule.choose_plain import plain_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
+from graphc.schedule.code_cost import CodeCost
 from graphc.schedule.contraction_context import ColumnCodes, ContractionContext
 from graphc.schedule.contraction_form import Form, Phase, normal_form
 from graphc.schedule.contraction_schedule import (
@@ -24,16 +25,13 @@ from graphc.schedule.schedule import Schedule
 from graphc.schedule.tile_cost import Agreement
 from graphc.schedule.view import ViewType, contiguous_strides
 
-# vector operations for a vector of codes in dot products: once for all rows that are taken together, and for each row
-CODE_OPERATIONS, ROW_OPERATIONS = 1.7, 1.8
-
 
 def block_product_schedule(p: KernelProblem[BlockProduct]) -> Schedule:
     """A pure function of shapes, strides and target. Where the number of rows comes with the call, a row's bits are the
     same for any number."""
     x = p.core.inputs[0].type
     rows = prod(x.shape[:-1])
-    if x.rank < 2 or isinstance(rows, int) and rows <= 1 or 0 in p.core.outputs[0].type.shape:
+    if p.gates or x.rank < 2 or isinstance(rows, int) and rows <= 1 or 0 in p.core.outputs[0].type.shape:
         return _dots(p)
     form = _form(p)
     if form.swap or len(form.phases) != 1 or len(form.phases[0].k) != 1 or len(form.phases[0].n) != 1:
@@ -46,11 +44,13 @@ def block_product_schedule(p: KernelProblem[BlockProduct]) -> Schedule:
 
 
 def _dots(p: KernelProblem[BlockProduct]) -> Schedule:
-    """Of the product alone: what an epilogue does to a result is little beside it."""
+    """Of the product alone: what an epilogue does to a result is little beside it. Its vectors are whole in tiles of
+    whole vectors."""
     core = p.core
-    y = core.outputs[0].type
+    y, lanes = core.outputs[0].type, p.target.lanes(f32.itemsize)
     out = ViewType(y.dtype, y.shape, contiguous_strides(y.shape))
-    return plain_schedule(KernelProblem(core, p.ins[:len(core.inputs)], (out,), p.target))
+    schedule = plain_schedule(KernelProblem(core, p.ins[:len(core.inputs)], (out,), p.target))
+    return schedule if schedule.serial else replace(schedule, tile=round_up(schedule.tile, lanes))
 
 
 def _form(p: KernelProblem[BlockProduct]) -> Form:
@@ -70,7 +70,8 @@ def _tiles(p: KernelProblem[BlockProduct], phase: Phase[Dim]) -> PhaseSchedule:
     op, lanes = p.core.op, p.target.lanes(f32.itemsize)
     parts = 8 * sum(v.dtype.itemsize for v in p.ins[2:len(p.core.inputs)])
     wide = ContractionContext(p.target, f32.itemsize, lanes, (False, True))
-    codes = replace(wide, free=(False, False), codes=ColumnCodes(op.block, op.bits + parts / op.block))
+    decoded = _cost(p).decoded * p.target.machine.vector_op_cycles
+    codes = replace(wide, free=(False, False), codes=ColumnCodes(op.block, op.bits + parts / op.block, decoded))
     usual = open_tile_schedule(phase, wide)
     first = usual.regimes[-1] if isinstance(usual, RowsSchedule) else usual
     assert isinstance(first, TileSchedule)
@@ -81,8 +82,13 @@ def _tiles(p: KernelProblem[BlockProduct], phase: Phase[Dim]) -> PhaseSchedule:
 
 def _dot_cycles(p: KernelProblem[BlockProduct], rows: int) -> float:
     """Of dot products, where codes are converted once for a few rows."""
-    machine, x, n = p.target.machine, p.core.inputs[0].type, p.core.inputs[1].type.shape[0]
-    vectors = typical(n) * typical(x.shape[-1]) / p.target.lanes(f32.itemsize)
+    machine, x, n = p.target.machine, p.core.inputs[0].type, typical(p.core.inputs[1].type.shape[0])
+    cost, columns = _cost(p), typical(x.shape[-1])
     groups = -(-rows // few_together(p.target)) if rows <= MOST_GROUPS * few_together(p.target) else rows
-    each = (groups * CODE_OPERATIONS + rows * ROW_OPERATIONS) * machine.vector_op_cycles
-    return vectors * each / machine.planned_cores + machine.handover_cycles
+    each = groups * cost.dots_of_codes + rows * cost.dots_of_row
+    operations = n * (columns / cost.lanes * each + rows * cost.dots_of_sum)
+    return operations * machine.vector_op_cycles / machine.planned_cores + machine.handover_cycles
+
+
+def _cost(p: KernelProblem[BlockProduct]) -> CodeCost:
+    return CodeCost(p.core.op, len(p.core.inputs) - 2, p.target.lanes(f32.itemsize), p.target)

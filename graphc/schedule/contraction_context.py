@@ -13,9 +13,10 @@ DOT_ROWS = 3                    # most rows of products whose operands are read 
 @dataclass(frozen=True)
 class ColumnCodes:
     """Columns of b that lie in memory as codes, in blocks of so many steps of k, `bits` each with the block's scale
-    and minimum: each tile makes numbers of its own."""
+    and minimum: each tile makes numbers of its own, in so many cycles for a vector of them."""
     block: int
     bits: float
+    decode_cycles: float
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ Views = Sequence[ViewType]
 
 ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multiplied at the same time
 REGISTERS_OF_ROW = 8                # of vectors, for a row of the other factor: sums, and a block of it
-FEW_ROWS = 8                        # of x: of so many, results are stored one by one
+FEW_ROWS = 8                        # of x, that read codes in loops, too
 MOST_GROUPS = 2                     # of such rows that are taken together, each code of its own; more rows are a loop
 CHANGING = index.ScatterAdd, scatter.Scatter, index.ScatterAddAlongAxis, scatter.ScatterAlongAxis
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
@@ -193,6 +193,11 @@ def _right_hand_sides(op: Op, ins: Views, outs: Views) -> Rows:
 def few_together(target: Target) -> int:
     """Rows of the other factor for which codes are converted once."""
     return max(1, target.vector_registers // REGISTERS_OF_ROW)
+
+
+def is_few(rows: Dim) -> bool:
+    """Whether so many rows of the other factor are best multiplied by codes as these lie."""
+    return isinstance(rows, int) and rows <= FEW_ROWS
 
 
 def _block_product(op: blocks.BlockProduct, ins: Views, outs: Views) -> Rows:

@@ -14,6 +14,7 @@ BYTE_DOTS = (("+avx512vnni", ("us",), (128, 256, 512)), ("+avxvnni", ("us",), (1
              ("+i8mm", ("us",), (64, 128)))
 BF16_DOTS = frozenset({"+avx512bf16", "+bf16"})
 LINE_BYTES = 64                     # of the caches of all targets
+AHEAD_BYTES = 2048                  # of stored weights: what memory delivers of a stream until its first line comes
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
 
 
@@ -94,6 +95,10 @@ class Target:
         of so many bits in one instruction."""
         return tuple(signs for feature, all_signs, widths in BYTE_DOTS if feature in self.features.split(",")
                      for signs in all_signs if vector_bits in widths and vector_bits <= 8 * self.vector_bytes)
+
+    def has_lookup(self, lanes: int) -> bool:
+        """Whether each lane of a vector of so many finds one of 16 floats by its own number in one instruction."""
+        return lanes == 16 and self.vector_bytes == 64 and "+avx512f" in self.features
 
     @property
     def has_rounding(self) -> bool:

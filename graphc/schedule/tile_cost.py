@@ -16,7 +16,6 @@ from graphc.schedule.register_tiles import register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES
 
 EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
-DECODE_CYCLES = 5               # for a vector of columns that are codes: these are transposed as bytes
 COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
@@ -201,7 +200,8 @@ class TileCost:
     @property
     def _decode(self) -> float:
         """Cycles for an element that is made of a code."""
-        return DECODE_CYCLES / self.problem.context.lanes
+        codes = self.problem.context.codes
+        return codes.decode_cycles / self.problem.context.lanes if codes else 0.0
 
     def _touched(self, run: int, blocks: int, shares: bool) -> float:
         """How many blocks of an operand a core reads, of `blocks` in each batch entry. shares: `run` consecutive tiles

@@ -14,7 +14,7 @@ from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.loops.ops import IRREGULAR as IRREGULAR_NAMES
 from graphc.codegen.loops.ops import MATH, REGULAR, SPECIAL
 from graphc.errors import InternalError
-from graphc.ir.types import DType, bool_, f32, f64, i32, i64
+from graphc.ir.types import DType, bool_, f32, f64, i32, i64, u8
 from graphc.schedule.target import AVX2, Target
 
 COUNT = 96
@@ -213,6 +213,29 @@ def test_scale_and_fraction(target, lanes):
         np.testing.assert_array_equal(got[finite], expected[finite])
     got = apply(lambda f, a: f.fraction(a), [x], [f32], f32, lanes, target)
     np.testing.assert_array_equal(got, np.where(np.isinf(x), 0, x - np.floor(np.where(np.isinf(x), 0, x))))
+
+
+@pytest.mark.parametrize("target", RUNS)
+def test_words_and_what_they_find_in_a_table(target):
+    """Bytes in fours, the first in the lowest bits; numbers by the lowest bits of a lane, whatever the others are."""
+    source = np.random.default_rng(0).integers(0, 256, 64).astype(np.uint8)
+    table = tuple(float(i) - 8 for i in range(16))
+    f = LoopFunction("f")
+    x, y, z = f.view("x", u8, (64,)), f.view("y", i32, (16,)), f.view("z", f32, (16,))
+    words = f.words(f.load(x, [0], 64))
+    f.store(y, [0], words)
+    f.store(z, [0], f.lookup(table, words))
+    found, numbers = np.zeros(16, np.int32), np.zeros(16, np.float32)
+    if not target.has_lookup(16):
+        with pytest.raises(InternalError, match="lookup of 16 lanes is no instruction of avx2"):
+            run(f, [source], found, numbers, target=target)
+        return
+    assert run(f, [source], found, numbers, target=target) == 0
+    np.testing.assert_array_equal(found, source.view(np.int32))
+    np.testing.assert_array_equal(numbers, np.float32(table)[source.view(np.int32) & 15])
+    for wrong in (lambda: f.words(words), lambda: f.lookup(table[:8], words), lambda: f.lookup(table, f.load(x, [0], 16))):
+        with pytest.raises(InternalError, match="words of|lookup of"):
+            wrong()
 
 
 def test_integer_constants_wrap():

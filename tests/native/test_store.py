@@ -6,6 +6,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.codegen.llvm.host import can_run
 from graphc.compiler import Compilation
 from graphc.dsl.array import emit
 from graphc.ir.interp import evaluate
@@ -374,6 +375,35 @@ def test_rows_of_codes_and_what_follows(rows):
     np.testing.assert_allclose(kept(x), full(x), rtol=1e-4, atol=1e-5)
 
 
+LONG_ROWS = ((16, 11 * 16, 1), (32, 7 * 32, 2), (32, 18 * 32, 1), (64, 5 * 64, 1), (128, 3 * 128, 1), (256, 2 * 256, 3), (8, 5 * 8, 1), (48, 3 * 48, 1))
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=lambda t: t.name)
+@pytest.mark.parametrize("bits, zero", [(4, 8), (4, 0), (8, 0), (8, -128)])
+def test_rows_of_codes_in_blocks_of_every_size(target, bits, zero):
+    """Blocks that fill a vector of words, several that do together and the rest of a row, and longer ones; f16 scales with minima, f32
+    without; rows of x far apart in memory."""
+    if not can_run(target):
+        pytest.skip(f"this CPU has no {target.name}")
+    for block, columns, rows in LONG_ROWS:
+        scales, minima = ("f16", ", m") if zero <= 0 else ("f32", "")
+        codes = RNG.integers(0, 256, (9, columns * bits // 8)).astype(np.uint8)
+        codes = codes if bits == 4 else codes.view(np.int8)
+        parts = [numbers((9, columns // block), scales) for _ in range(1 + bool(minima))]
+        part = f"{scales}[9, {columns // block}]"
+        graph = parse(f"""graph f(x: f32[{rows}, {columns}], c: {"u8" if bits == 4 else "i8"}{list(codes.shape)}, s: {part}{", m: " + part if minima else ""}) {{
+  %0 = block_product(x, c, s{minima}) {{block={block}, bits={bits}, zero={zero}}} : f32[{rows}, 9]
+  return %0
+}}""")
+        x, op = numbers((rows, columns), "f32"), BlockProduct(block, bits, zero)
+        found = Executable(Compilation(graph, target).build.program, 2).slow(x, codes, *parts)
+        wide = [p.astype(np.float64).repeat(block, 1) for p in parts]
+        least = wide[1] if minima else 0
+        whole = op.whole(codes, np.ones((9, columns // block), np.float32), ()).astype(np.float64) * wide[0] + least
+        most = (np.abs(op.whole(codes, np.ones((9, columns // block), np.float32), ()) + zero) + abs(zero)) * np.abs(wide[0]) + np.abs(least)
+        assert (np.abs(found - x.astype(np.float64) @ whole.T) <= 1e-6 * (np.abs(x) @ most.T)).all(), (block, columns, rows)
+
+
 @pytest.mark.parametrize("target", [SSE2, AVX2, AVX512, NEON], ids=lambda t: t.name)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_panels_of_codes_on_every_target(target, bits):
@@ -383,6 +413,16 @@ def test_panels_of_codes_on_every_target(target, bits):
   return %0
 }}"""
     assert "packed_b" in Compilation(parse(text), target).text("loops")
+
+
+@pytest.mark.parametrize("target", [SSE2, AVX2, AVX512, NEON], ids=lambda t: t.name)
+def test_few_rows_of_codes_on_every_target(target):
+    """Likewise: of four streams of rows the last is shorter, and a row ends within a vector of words."""
+    text = """graph f(x: f32[1, 160], c: u8[50, 80], s: f16[50, 5], m: f16[50, 5]) {
+  %0 = block_product(x, c, s, m) {block=32, bits=4, zero=8} : f32[1, 50]
+  return %0
+}"""
+    assert "arranged" in Compilation(parse(text), target).text("loops")
 
 
 def test_the_gradient_of_a_product_by_codes():

@@ -186,6 +186,14 @@ def bitcast(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     return e.emit(f"bitcast {type_of(s.args[0])} {args[0]} to {type_of(s.dst)}")
 
 
+def lookup(e: BodyEmitter, s: Compute, args: list[str]) -> str:
+    ty, index = type_of(s.dst), type_of(s.args[0])
+    if not e.module.target.has_lookup(s.dst.lanes):
+        raise InternalError(f"lookup of {s.dst.lanes} lanes is no instruction of {e.module.target.name}", "llvm")
+    table = lanes_constant("float", [scalar_constant(v, f32) for v in s.attr])
+    return e.emit(f"call {ty} @llvm.x86.avx512.permvar.sf.{32 * s.dst.lanes}({ty} {table}, {index} {args[0]})")
+
+
 # ---- lanes
 def splat(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     ty, element = type_of(s.dst), REGISTER[s.dst.dtype.name]
@@ -274,5 +282,6 @@ IRREGULAR: dict[str | tuple[str, str], Rule] = {
     "repair": repair, "libm": libm_call,
     "select": select, "cast": cast, "widen": convert_storage, "narrow": convert_storage, "bitcast": bitcast,
     "splat": splat, "iota": iota, "shuffle": shuffle, "extract": extract, "insert": insert, "reduce": reduce,
-    "tail_mask": tail_mask, "dot": packed_dot, "value": index_value, "is_aligned": is_aligned,
+    "tail_mask": tail_mask, "dot": packed_dot, "words": bitcast, "lookup": lookup, "value": index_value,
+    "is_aligned": is_aligned,
 }

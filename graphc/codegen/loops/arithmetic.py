@@ -10,7 +10,7 @@ from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.ops.packed import SUMS
-from graphc.ir.types import BY_NAME, DType, bf16x2, bool_, f32, i64, u16, u32
+from graphc.ir.types import BY_NAME, DType, bf16x2, bool_, f32, i32, i64, u8, u16, u32
 
 
 class Arithmetic:
@@ -269,6 +269,19 @@ class Arithmetic:
         if (a.dtype, BY_NAME[dtype.name]) not in BITCASTS:
             raise InternalError(f"bitcast of {a.type_text} to {dtype}", "loops")
         return self._emit("bitcast", BY_NAME[dtype.name], a.lanes, (a,))
+
+    def words(self, a: Val) -> Val:
+        """Each four neighbouring lanes of bytes, u8, as the bits of one i32, the first in its lowest bits."""
+        if a.dtype is not u8 or a.lanes % i32.itemsize:
+            raise InternalError(f"words of {a.type_text}", "loops")
+        return self._emit("words", i32, a.lanes // i32.itemsize, (a,))
+
+    def lookup(self, table: Sequence[float], index: Val) -> Val:
+        """table[index mod its length] in each lane, f32. Of as many numbers as the index, i32, has lanes, where the
+        target has_lookup."""
+        if index.dtype is not i32 or index.lanes != len(table):
+            raise InternalError(f"lookup of {index.type_text} among {len(table)} numbers", "loops")
+        return self._emit("lookup", f32, index.lanes, (index,), tuple(table))
 
     # ---- lanes
     def shuffle(self, a: Val, b: Val | None, indices: Sequence[int]) -> Val:

@@ -60,7 +60,7 @@ REGULAR: dict[str, OpSignature] = {
 # operations with a rule of their own, made by one builder method each
 IRREGULAR = ("select", "cast", "widen", "narrow", "bitcast", "splat", "iota", "shuffle", "extract", "insert", "reduce",
              "tail_mask", "value",
-             "repair", "libm", "is_aligned", "dot")
+             "repair", "libm", "is_aligned", "dot", "words", "lookup")
 
 REDUCTIONS = {"add": is_number, "mul": is_number, "min": is_number, "max": is_number, "and": is_bits, "or": is_bits}
 BITCASTS = {(f32, i32), (i32, f32), (f64, i64), (i64, f64), (u32, i32), (i32, u32), (u64, i64), (i64, u64),

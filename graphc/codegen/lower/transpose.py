@@ -40,7 +40,7 @@ def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
     lanes = len(rows)
     block = min(lanes, 4, 16 // rows[0].dtype.itemsize)
     rows = [row for start in range(0, lanes, block)
-            for row in _transposed_blocks(f, rows[start:start + block], lanes, block)]
+            for row in blocks_transposed(f, rows[start:start + block], lanes, block)]
     step = block
     while step < lanes:
         low = [i if i & step == 0 else lanes + i - step for i in range(lanes)]
@@ -50,7 +50,7 @@ def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
     return rows
 
 
-def _transposed_blocks(f: LoopFunction, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
+def blocks_transposed(f: LoopFunction, rows: Sequence[Val], lanes: int, block: int) -> list[Val]:
     """`block` rows (1, 2 or 4): in each block of lanes, their square transpose. Both steps are one machine shuffle a
     vector.
     """

@@ -135,15 +135,15 @@ def _names(file: GgufFile) -> Mapping[str, str]:
 
 
 def _blocks(array: Quantised) -> tuple[BlockStorage, dict[str, np.ndarray]]:
-    """How a matrix [N, K] is kept, and its arrays (see `BlockStorage`)."""
-    parts = {name: a.astype(np.float32) for name, a in (("scale", array.scale), ("minimum", array.minimum))
-             if a is not None}
+    """How a matrix [N, K] is kept, and its arrays (see `BlockStorage`): scales and minima as the file has them."""
+    parts = {name: a for name, a in (("scale", array.scale), ("minimum", array.minimum)) if a is not None}
+    scales = _float_type(array.scale)
     least, shifted = array.least, array.minimum is not None
     if least is None:
-        return BlockStorage(array.block, 8, 0, shifted), {"codes": array.codes, **parts}
+        return BlockStorage(array.block, 8, 0, shifted, scales), {"codes": array.codes, **parts}
     codes = (array.codes - np.int8(least)).view(np.uint8).reshape(*array.scale.shape, 2, -1)
     packed = (codes[..., 0, :] | codes[..., 1, :] << np.uint8(4)).reshape(len(codes), -1)
-    return BlockStorage(array.block, 4, -least, shifted), {"codes": packed, **parts}
+    return BlockStorage(array.block, 4, -least, shifted, scales), {"codes": packed, **parts}
 
 
 def _float_type(array: np.ndarray) -> DType:

@@ -46,8 +46,8 @@ class WholeStorage:
 @dataclass(frozen=True)
 class BlockStorage:
     """Codes of few bits and a scale for each block of `size` columns of a row, as `BlockProduct` takes them:
-    weight.codes, u8 [rows, columns / 2] or i8 [rows, columns], weight.scale and weight.minimum, f32
-    [rows, columns / size].
+    weight.codes, u8 [rows, columns / 2] or i8 [rows, columns], weight.scale and weight.minimum, of type
+    `scales`, [rows, columns / size].
 
     Products read the codes themselves, with f32 sums; W as f32 numbers is nowhere.
     """
@@ -55,6 +55,7 @@ class BlockStorage:
     bits: int
     zero: int
     shifted: bool
+    scales: DType = f32
 
     def matrix(self, layer: nn.Module, rows: int, columns: int) -> gc.Array:
         return self._numbers(*self._parts(layer, rows, columns))
@@ -75,5 +76,5 @@ class BlockStorage:
     def _parts(self, layer: nn.Module, rows: int, columns: int) -> list[gc.Array]:
         dtype, together = CODES[self.bits]
         codes = layer.integers("weight.codes", (rows, columns // together), dtype)
-        return [codes, *(layer.buffer(f"weight.{name}", (rows, columns // self.size), ZEROS)
+        return [codes, *(layer.buffer(f"weight.{name}", (rows, columns // self.size), ZEROS, self.scales)
                          for name in ("scale", "minimum")[:1 + self.shifted])]

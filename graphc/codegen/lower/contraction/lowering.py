@@ -56,7 +56,8 @@ def lower_block_product(ins: Sequence[ViewType], outs: Sequence[ViewType], sched
     inputs = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(ins)]
     outputs = tuple([f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(outs)])
     x, codes, *scales = [flat(f, view) for view in inputs[:schedule.operands]]
-    views = ContractionViews(x, codes, outputs, _shared(f, schedule), None, BlockCodes(op, codes, tuple(scales)))
+    source = BlockCodes(op, codes, tuple(scales), target)
+    views = ContractionViews(x, codes, outputs, _shared(f, schedule), None, source)
     return _run(f, schedule, views, target, epilogue)
 
 

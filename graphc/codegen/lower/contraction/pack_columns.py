@@ -20,6 +20,7 @@ from graphc.codegen.lower.contraction.pack_rows import PACK_STEPS
 from graphc.codegen.lower.contraction.pack_transposed import (
     ColumnStarts, PackedForm, TapsForm, column_starts, packed_runs, packed_taps)
 from graphc.codegen.lower.contraction.tile import TiledPhase
+from graphc.codegen.lower.nibbles import RUN_WORDS, WORD_BYTES, number_in, words_across
 from graphc.codegen.lower.ranges import (
     Index, Range, load_spaced, offset, vector_run, walk, walk_runs)
 from graphc.codegen.lower.transpose import gathered, transposed_runs
@@ -29,6 +30,7 @@ from graphc.records import dataclass
 from graphc.schedule.blocking import ColumnPacking, Cut, fine_cut
 from graphc.schedule.contraction_schedule import column_packing, group_sizes, round_up, taps
 
+RUN_BYTES = RUN_WORDS * WORD_BYTES      # of codes of four bits that are transposed together
 PACK_PIECES, PACK_WORK = 8, 4096        # most pieces into which packing is divided, and the least elements of one
 
 
@@ -222,8 +224,8 @@ class TransposedTaps(ColumnPacker):
 
 @dataclass(frozen=True)
 class DecodedColumns(ColumnPacker):
-    """b is codes in blocks along k: bytes are transposed in registers, where that takes the fewest shuffles, and become
-    numbers as `BlockProduct.whole` makes them, element by element, so that sums of them have the same bits."""
+    """b is codes in blocks along k: words of four-bit codes, or bytes, are transposed in registers and become those
+    numbers that `BlockProduct.whole` makes, element by element, so that sums of them have the same bits."""
     source: BlockCodes
 
     @property
@@ -249,6 +251,10 @@ class DecodedColumns(ColumnPacker):
         size, blocks = op.block * op.bits // 8, static_dim(self.c.k) // op.block
         parts = [f.cast(gathered(f, view, [row * blocks + block for row in rows]), f32) for view in self.source.scales]
         starts = [(row * blocks + block) * size for row in rows]
+        if op.bits == 4 and size % RUN_BYTES == 0 and lanes % RUN_WORDS == 0:
+            with f.loop(0, size, RUN_BYTES) as loop:
+                self._run([s + loop.index for s in starts], parts, memory, place + loop.index * width, width)
+            return
 
         def decode(at: Ix, steps: int) -> None:
             for i, codes in enumerate(transposed_runs(f, self.source.codes, [s + at for s in starts], steps)):
@@ -262,9 +268,23 @@ class DecodedColumns(ColumnPacker):
         if size % lanes:
             decode(Ix(size // lanes * lanes), size % lanes)
 
+    def _run(self, starts: list[Ix], parts: list[Val], memory: View, place: Ix, width: int) -> None:
+        """16 bytes of each row."""
+        f, source = self.c.f, self.source
+        for i, words in enumerate(words_across(f, source.codes, starts)):
+            for k in range(2 * WORD_BYTES):
+                byte, half = divmod(k, 2)
+                step = i * WORD_BYTES + byte + half * source.op.block // 2
+                number = number_in(f, words, k, source.op.zero, source.target)
+                f.store(memory, [place + step * width], self._scaled(number, parts))
+
     def _number(self, code: Val, parts: list[Val]) -> Val:
+        f, zero = self.c.f, self.source.op.zero
+        return self._scaled(f.cast(f.sub(code, zero) if zero else code, f32), parts)
+
+    def _scaled(self, code: Val, parts: list[Val]) -> Val:
         f = self.c.f
-        y = f.mul(f.cast(f.sub(code, self.source.op.zero) if self.source.op.zero else code, f32), parts[0])
+        y = f.mul(code, parts[0])
         return f.add(y, parts[1]) if len(parts) > 1 else y
 
 

@@ -15,6 +15,7 @@ from graphc.ir.types import DType
 from graphc.records import dataclass
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, group_sizes
+from graphc.schedule.target import Target
 
 S = TypeVar("S", bound=PhaseSchedule)
 AnyEpilogue = EpilogueFunction | GateEpilogueFunction | None         # by `ContractionSchedule.gates`
@@ -26,6 +27,7 @@ class BlockCodes:
     op: BlockProduct
     codes: View
     scales: tuple[View, ...]
+    target: Target
 
 
 @dataclass(frozen=True)
