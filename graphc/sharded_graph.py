@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.elementwise import isnan, where
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.inline import inline
 from graphc.dsl.outputs import with_outputs
@@ -28,6 +31,7 @@ from graphc.training_graph import Chosen, Recipe
 
 LOSS, SHARE, SHARD, STEPS = "loss", "share", "shard", "steps"
 GRAD, NEW, VALUE = "grad/", "new/", "value/"        # begin the names of what a shard gives
+BEFORE = "before/"                                  # begins those of the sums that it adds to
 
 
 Moved = tuple[Hashable, str, TensorType]                # state that a step changes: its owner, name and type
@@ -35,11 +39,11 @@ Moved = tuple[Hashable, str, TensorType]                # state that a step chan
 
 @dataclass(frozen=True)
 class ShardGraph:
-    """The gradients of one shard: `function` takes the rows of the shard, then its share of the batch, f64, and its
-    number, i64. It gives, in this order,
+    """The gradients of one shard: `function` takes the rows of the shard, its share of the batch, f64, its number, i64,
+    and sums over shards before it, to which it adds. It gives, in this order,
 
-    the loss, the gradients `grads`, statistics that become the state of `moving`, and the values `means`, each times
-        the share, so that the sum over the shards is the mean over the batch;
+    these sums with its own: of the loss, the gradients `grads`, statistics that become the state of `moving`, and the
+        values `means`, each times the share, so that the sum over all shards is the mean over the batch;
     the values `rows`, which have a row for each example.
 
     `kept` gives the new values of state that no batch changes, such as counters, from the state alone.
@@ -101,6 +105,8 @@ def shard_graph(recipe: Recipe, rows: Dim, whole: Mapping[str, TensorType]) -> S
         outputs = {LOSS: loss * factor, **{GRAD + name: _wide(g) for _, name, g in grads},
                    **{name: _wide(value) * share.astype(_wide(value).dtype) for name, value in averaged.items()},
                    **{VALUE + name: value for name, value in by_row.items()}}
+        summed = [name for name in outputs if name not in {VALUE + n for n in by_row}]
+        outputs |= {name: _added(trace.input(BEFORE + name, outputs[name].type), outputs[name]) for name in summed}
         function = training_in(_reading(finish(trace, outputs, user_loc())), recipe.compute)
         after = {NEW + v.name: value for _, v, value in kept}
         alone = _without_inputs(_reading(finish(trace, after, user_loc()))) if after else None
@@ -176,6 +182,15 @@ def _wide(value: Array) -> Array:
     return value.astype(f32) if value.dtype.is_storage else value
 
 
+def _added(before: Array, value: Array) -> Array:
+    """The sum of both, whose bits are those of `shard_tree.add`: where it is NaN it is the one that the CPU makes,
+    since which of two NaN stays depends on the order in which an instruction takes them."""
+    total = before + value
+    with np.errstate(invalid="ignore"):
+        own = np.subtract(np.inf, np.inf, dtype=total.dtype.np)
+    return where(isnan(total), own, total)
+
+
 def _free(name: str, types: Mapping[str, TensorType]) -> str:
     """`name`, or one like it that no input has."""
     while name in types:
@@ -185,14 +200,16 @@ def _free(name: str, types: Mapping[str, TensorType]) -> str:
 
 @contained
 def update_graph(recipe: Recipe, shard: ShardGraph) -> GraphFunction:
-    """The update of the whole state from the sums over the shards of gradients and statistics. It gives the number of
-    steps done, and what `report` asks for."""
+    """The update of the whole state from two sums whose sum is that over all shards, of gradients and statistics: first
+    all of one, then all of the other. It gives the number of steps done, and what `report` asks for."""
     graph = shard.function.graph
     types = {name: v.type for name, v in zip(graph.output_names or (), graph.outputs)}
     with Trace("update_" + network_name(recipe.objective.root), training=True) as trace:
-        grads = [(key, name, trace.input(GRAD + name, types[GRAD + name]).astype(key.type.dtype))
-                 for key, name in shard.grads]
-        new = [trace.input(NEW + name, types[NEW + name]) for _, name, _ in shard.moving]
+        names = [*(GRAD + name for _, name in shard.grads), *(NEW + name for _, name, _ in shard.moving)]
+        left, right = ([trace.input(prefix + name, types[name]) for name in names] for prefix in (BEFORE, ""))
+        sums = [_added(one, other) for one, other in zip(left, right)]
+        grads = [(key, name, total.astype(key.type.dtype)) for (key, name), total in zip(shard.grads, sums)]
+        new = sums[len(grads):]
         norms = recipe.descend(trace, grads)
         if any(key == RANDOM_KEY for key in shard.function.keys):
             trace.random_key()                          # counts the steps

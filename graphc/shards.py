@@ -23,13 +23,18 @@ from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import TensorType
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
-from graphc.runtime.fork import renew_after_fork
 from graphc.nn.network import network_name
+from graphc.once import once_property
 from graphc.ranks import ALONE, Ranks
+from graphc.runtime.executable import Team
+from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import round_up
+from graphc.runtime.pool import default_threads
 from graphc.shard_batch import ShardedBatch
 from graphc.shard_stages import ShardStage, stages
-from graphc.shard_tree import Span, Sums, buffers_needed, rank_bounds, shard_rows, subtrees, tree_sum
+from graphc.shard_tree import (
+    Abreast, Span, Sums, added, buffers_needed, even_subtrees, joined_sum, middle, rank_bounds, shard_rows, subtrees,
+    tree_sum)
 from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
@@ -66,6 +71,7 @@ class ShardedProgram:
         self._parts: Specialised[tuple[SpecialisedGraph, ...]] = Specialised(self._native)
         self._update: Runnable | None = None
         self._free: list[Sums] = []
+        self._nothing: Sums | None = None
         self.after_fork()
         renew_after_fork(self)
         self.weight = 0.0           # of the last batch: its rows, or the sum of their weights
@@ -132,6 +138,24 @@ class ShardedProgram:
             self._update = on_state(function, self.state, self._threads, function.graph)
         return self._update
 
+    # who computes which shards of this rank
+
+    @once_property
+    def lanes(self) -> list[Span]:
+        """The shards that each thread computes by itself. None where there are no such blocks of one size: all threads
+        then compute one shard after the other, as they do where stages wait for all shards, and where `memory=` leaves
+        room for one."""
+        threads = self._threads or default_threads()
+        if threads == 1 or not isinstance(self._batch, int) or self.recipe.memory is not None or len(self.stages()) > 1:
+            return []
+        rows = shard_rows(self._batch, self.shards)[self.own.start:self.own.stop]
+        return even_subtrees((self.own.start, self.own.stop), self.shards, threads) if len({0, *rows}) == 2 else []
+
+    @once_property
+    def team(self) -> Team | None:
+        """The threads of `lanes`."""
+        return self.gradients()[0].used().team(len(self.lanes)) if self.lanes else None
+
     # a step
 
     def serving(self, arrays: Sequence[np.ndarray]) -> "ShardedProgram":
@@ -159,18 +183,26 @@ class ShardedProgram:
         except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
             error = wrong
         self.ranks.gathered((), "the sum of a step", error)
-        total = self.ranks.summed(parts, self.shards)
+        left, right = self._halves(parts)
         graph = self.graph()
         moved = 1 + len(graph.grads) + len(graph.moving)
-        averaged = dict(zip((LOSS, *graph.means), (total.arrays[0], *total.arrays[moved:])))
-        found = {name: np.array(value) for name, value in averaged.items()}
+        averaged = [added(left.arrays[place], right.arrays[place]) for place in (0, *range(moved, graph.summed))]
+        found = dict(zip((LOSS, *graph.means), averaged))
         found |= {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
-        norms: Any = self.update(*total.arrays[1:moved])
+        norms: Any = self.update(*left.arrays[1:moved], *right.arrays[1:moved])
         for sums in parts.values():
             self._give_back(sums)
         self.weight = batch.weight
         found |= {name: value for name, value in norms.items() if name != STEPS}
         return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
+
+    def _halves(self, parts: Mapping[Span, Sums]) -> tuple[Sums, Sums]:
+        """Two sums whose sum is that over all shards: of the halves of the tree, where this rank has them both."""
+        if self.ranks.count == 1 < self.shards:
+            half = middle(0, self.shards)
+            return parts[0, half], parts[half, self.shards]
+        total = self.ranks.summed(parts, self.shards)
+        return total, self.nothing(total.types)
 
     def _summed(self, batch: ShardedBatch) -> dict[Span, Sums]:
         """The sums over the shards of this rank, of each subtree of the tree that it has."""
@@ -179,7 +211,8 @@ class ShardedProgram:
             version = self.state.lock.version
             if staged:
                 batch.run_stages()
-            parts = self.subtree_sums(partial(self._leaf, batch), self._give_back)
+            parts = self._abreast(batch) or self.subtree_sums(
+                partial(self._leaf, batch), self._give_back, None if staged else partial(self._after, batch))
             if self.state.lock.version == version:
                 return parts
             for sums in parts.values():
@@ -187,19 +220,60 @@ class ShardedProgram:
         raise GraphError("the state was written again and again while a step with shards computed its gradients: let "
                          "other threads write it between two steps", user_loc())
 
-    def subtree_sums(self, leaf: Callable[[int], Sums], done: Callable[[Sums], None]) -> dict[Span, Sums]:
-        """The sums of what `leaf` gives for the shards of this rank, of each subtree that it has; `done` gets what is
-        not needed any more."""
-        spans = subtrees((self.own.start, self.own.stop), (0, self.shards))
-        return {span: tree_sum(leaf, *span, done) for span in spans}
+    def subtree_sums(self, leaf: Callable[[int], Sums], done: Callable[[Sums], None],
+                     after: Callable[[int, Sums], Sums] | None = None) -> dict[Span, Sums]:
+        """The sums of what `leaf` gives for the shards of this rank, of each subtree that it has; `done` and `after` as
+        of `tree_sum`."""
+        return {span: tree_sum(leaf, *span, done, after) for span in self._spans}
+
+    @property
+    def _spans(self) -> list[Span]:
+        """The subtrees that this rank has; of the whole tree its halves, which the update adds."""
+        if len(self.own) == self.shards > 1:
+            half = middle(0, self.shards)
+            return [(0, half), (half, self.shards)]
+        return subtrees((self.own.start, self.own.stop), (0, self.shards))
+
+    def _abreast(self, batch: ShardedBatch) -> dict[Span, Sums]:
+        """The same, where each thread computes shards by itself."""
+        team = self.team
+        if team is None:
+            return {}
+
+        def given_back(sums: Abreast) -> None:
+            for part in sums.parts:
+                self._give_back(part)
+
+        def after(place: int, before: Abreast) -> Abreast:
+            sums = Abreast([self._taken(batch.summed) for _ in self.lanes])
+            batch.run_at_once([low + place for low, _ in self.lanes], team, before, sums)
+            return sums
+        size, nothing = self.lanes[0][1] - self.lanes[0][0], Abreast([self.nothing(batch.summed)] * len(self.lanes))
+        sums = tree_sum(lambda place: after(place, nothing), 0, size, given_back, after)
+        parts = dict(zip(self.lanes, sums.parts))
+        return {span: joined_sum(parts, span, self._give_back) for span in self._spans}
 
     def _leaf(self, batch: ShardedBatch, number: int) -> Sums:
         """The gradients of one shard."""
         if number in batch.done:
             return batch.done[number]
-        sums = self._free.pop() if self._free and self._free[-1].types == batch.summed else Sums(batch.summed)
-        batch.run(number, sums)
+        return self._after(batch, number, self.nothing(batch.summed))
+
+    def _after(self, batch: ShardedBatch, number: int, before: Sums) -> Sums:
+        """The sum of shards and of the gradients of one more."""
+        sums = self._taken(batch.summed)
+        batch.run(number, before, sums)
         return sums
+
+    def _taken(self, types: tuple[TensorType, ...]) -> Sums:
+        """Memory for sums of these types."""
+        return self._free.pop() if self._free and self._free[-1].types == types else Sums(types)
+
+    def nothing(self, types: tuple[TensorType, ...]) -> Sums:
+        """The sum over no shards: zeros, which nobody writes to."""
+        if self._nothing is None or self._nothing.types != types:
+            self._nothing = Sums(types)
+        return self._nothing
 
     def _give_back(self, sums: Sums) -> None:
         """For later use; those for other sizes go."""
@@ -214,8 +288,11 @@ class ShardedProgram:
 
     @property
     def buffers(self) -> int:
-        """Bytes of the sums: those of one shard, and of one subtree at each level."""
+        """Bytes of the sums: those with and without the last shard, and of one subtree at each level."""
         graph, count = self.graph(), buffers_needed((self.own.start, self.own.stop), self.shards)
+        if self.team is not None:
+            size = self.lanes[0][1] - self.lanes[0][0]
+            count = len(self.lanes) * buffers_needed((0, size), size)
         return count * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
 
     @property
@@ -230,8 +307,9 @@ class ShardedProgram:
     def _together(self, parts: Sequence[Memory], update: Memory) -> Memory:
         """Of the programs of a shard, the update and the sums."""
         known = [*parts, update]
-        return Memory(sum(m.arena for m in known) + self.buffers, sum(m.scratch for m in known),
-                      sum(m.consts for m in known), self.state.nbytes, known[0].inputs * len(self.own),
+        more = 0 if self.team is None else parts[0].arena * (len(self.lanes) - 1)
+        return Memory(sum(m.arena for m in known) + more + self.buffers, sum(m.scratch for m in known),
+                      sum(m.consts for m in known), self.state.nbytes, sum(t.nbytes for t in self.types.values()),
                       update.outputs, sum(m.derived for m in known))
 
     def dump(self, stage: str = "graph") -> str:
@@ -245,7 +323,8 @@ class ShardedProgram:
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of the gradients of the first shard goes; of stages, that of the first."""
         batch = ShardedBatch(self, arrays)
-        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.own.start)
+        nothing = self.nothing(batch.summed)
+        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.own.start, nothing)
         if len(self.stages(batch.sizes[0])) > 1:
             values = dict(zip(self.graph().function.graph.inputs, taken))
             taken = [values[v] for v in self.stages(batch.sizes[0])[0].inputs]
