@@ -26,7 +26,7 @@ from graphc.memory.usage import Memory
 from graphc.once import loaded
 from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.quantisation_report import QuantisationReport
-from graphc.runtime.executable import Executable, Team
+from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_copy
 from graphc.runtime.state_table import StateTable
@@ -34,9 +34,6 @@ from graphc.state import State
 
 if TYPE_CHECKING:
     from graphc.profile import Profile
-
-
-WORTH_NS = 1_000_000                # a call of a team: what is done in Python around it takes some 50 us
 
 
 class CompiledGraph(partial[Any], Shown):
@@ -104,10 +101,6 @@ class CompiledGraph(partial[Any], Shown):
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Runs on arrays that have exactly the types of the graph and are C-contiguous; not checked."""
         self.executable.run(inputs, outputs)
-
-    def team(self, threads: int) -> Team | None:
-        """So many threads that make a call each; None where calls are too short to be worth it."""
-        return self.executable.team(threads) if self.executable.program.work_ns >= WORTH_NS else None
 
     @property
     def state(self) -> State:

@@ -17,7 +17,6 @@ from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
-from graphc.runtime.executable import Team
 from graphc.runtime.lock import StateLock
 from graphc.sized import SizedGraph
 from graphc.state import State
@@ -39,8 +38,6 @@ class Runnable(Protocol):
     def __call__(self, *arrays: np.ndarray) -> Any: ...
 
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
-
-    def team(self, threads: int) -> Team | None: ...
 
     def dump(self, stage: str = "graph") -> str: ...
 

@@ -55,9 +55,6 @@ class OracleExecutable:
         for array, result in zip(outputs, results, strict=True):
             array[...] = result
 
-    def team(self, threads: int) -> None:
-        """It makes one call after the other."""
-
     def renew(self) -> None:
         """Nothing is derived."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
-from graphc.shard_tree import Span, Sums, joined_sum
+from graphc.shard_tree import Span, Sums
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Alone:
         return np.array([numbers], np.float64)
 
     def summed(self, parts: Mapping[Span, Sums], shards: int) -> Sums:
-        return joined_sum(parts, (0, shards), lambda sums: None)
+        return parts[0, shards]
 
     def part(self, rows: int, shards: int) -> slice:
         return slice(0, rows)

@@ -14,10 +14,9 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.arguments import bind_argument
-from graphc.runtime.executable import Team
 from graphc.runtime.signature import ArraySpec
 from graphc.shard_stages import ShardStage
-from graphc.shard_tree import Abreast, Sums, rank_bounds, rank_ends, shard_rows
+from graphc.shard_tree import Sums, rank_bounds, rank_ends, shard_rows
 
 if TYPE_CHECKING:
     from graphc.shards import ShardedProgram
@@ -74,7 +73,7 @@ class ShardedBatch:
         """Of what the first shard gives."""
         program = self.program
         types, size = program.graph().types, self.sizes[0]
-        if all(type.is_static for type in types):
+        if program.graph().static:
             return list(types)
         dims = solve_dims([(name, type, TensorType(type.dtype, (size, *a.shape[1:]) if a.ndim else ()))
                            for (name, type), a in zip(program.recipe.types.items(), self.arrays)])
@@ -99,23 +98,17 @@ class ShardedBatch:
         start = self.starts[number] - self.starts[self.program.own.start]
         return array[start:start + self.sizes[number]] if array.ndim else array
 
-    def inputs(self, number: int, before: Sums) -> list[np.ndarray]:
-        """What a shard takes that adds to these sums."""
-        return [*(self._part(a, number) for a in self.arrays), np.array(self.shares[number]), np.array(number),
-                *before.arrays]
+    def inputs(self, number: int) -> list[np.ndarray]:
+        """What a shard takes."""
+        return [*(self._part(a, number) for a in self.arrays), np.array(self.shares[number]), np.array(number)]
 
-    def run(self, number: int, before: Sums, sums: Sums) -> None:
-        """The gradients of a shard, each times its share, and what there was before, into `sums`."""
+    def run(self, number: int, sums: Sums) -> None:
+        """The gradients of a shard, each times its share, into `sums`."""
         if not self.sizes[number]:
-            return sums.take(before)
-        inputs = self.inputs(number, before)
+            return sums.clear()
+        inputs = self.inputs(number)
         native = self.program.gradients(self.sizes[number])[0].serving(inputs)
         native.into(inputs, [*sums.arrays, *(self._part(a, number) for a in self.by_row)])
-
-    def run_at_once(self, numbers: Sequence[int], team: Team, before: Abreast, sums: Abreast) -> None:
-        """The same of several shards, each by one thread."""
-        team.run([(self.inputs(number, old), [*new.arrays, *(self._part(a, number) for a in self.by_row)])
-                  for number, old, new in zip(numbers, before.parts, sums.parts, strict=True)])
 
     # where something is summed over the shards on the way
 
@@ -128,7 +121,7 @@ class ShardedBatch:
         for number in own:
             self.done[number] = Sums(self.summed)
             graph = program.function(self.sizes[number] or None).graph
-            known[number] = dict(zip(graph.inputs, self.inputs(number, program.nothing(self.summed))))
+            known[number] = dict(zip(graph.inputs, self.inputs(number)))
         for place, stage in enumerate(program.stages(self.sizes[own[0]] or None)):
             parts: dict[int, Sums] = {}
             error: Exception | None = None

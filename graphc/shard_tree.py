@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -110,22 +109,6 @@ def buffers_needed(bounds: Span, shards: int) -> int:
                for done, (low, high) in enumerate(subtrees(bounds, (0, shards))))
 
 
-def even_subtrees(bounds: Span, shards: int, count: int) -> list[Span]:
-    """So many subtrees of one size that together are the shards of `bounds`; none where there are no such."""
-    def cut(low: int, high: int) -> list[Span]:
-        half = middle(low, high)
-        return [(low, high)] if high - low <= most else [*cut(low, half), *cut(half, high)]
-    most = (bounds[1] - bounds[0]) // count
-    found = [part for span in subtrees(bounds, (0, shards)) for part in cut(*span)] if most else []
-    return found if len(found) == count and len({high - low for low, high in found}) == 1 else []
-
-
-class Addable(Protocol):
-    """What a tree adds."""
-    def add(self, other: Self) -> None:
-        """Adds that of the subtree to the right."""
-
-
 class Sums:
     """Arrays of these types, zeros at first, in one flat block for each dtype, so that they can be added, and sent, as
     a whole."""
@@ -143,10 +126,10 @@ class Sums:
         self.arrays = [self.flats[dtype][start:start + static_dim(type.size)].reshape(type.shape)
                        for type, (dtype, start) in zip(types, places)]
 
-    def take(self, other: Sums) -> None:
-        """The numbers of others of these types."""
-        for dtype, flat in self.flats.items():
-            flat[:] = other.flats[dtype]
+    def clear(self) -> None:
+        """All zeros, also between the arrays."""
+        for flat in self.flats.values():
+            flat[:] = 0
 
     def add(self, other: Sums) -> None:
         """Adds those of the subtree to the right."""
@@ -160,52 +143,20 @@ def add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
         np.add(left, right, out=out)
 
 
-class Abreast:
-    """Sums of subtrees of one size, whose shards of one place are computed at once."""
-
-    def __init__(self, parts: Sequence[Sums]):
-        self.parts = parts
-
-    def add(self, other: Abreast) -> None:
-        """Each of them its own."""
-        for left, right in zip(self.parts, other.parts, strict=True):
-            left.add(right)
-
-
-Sum = TypeVar("Sum", bound=Addable)
-
-
-def joined_sum(parts: Mapping[Span, Sums], span: Span, done: Callable[[Sums], None]) -> Sums:
-    """The sum over a subtree of which parts are there."""
-    if span in parts:
-        return parts[span]
-    low, half, high = span[0], middle(*span), span[1]
-    left, right = joined_sum(parts, (low, half), done), joined_sum(parts, (half, high), done)
-    left.add(right)
-    done(right)
-    return left
-
-
 def added(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """left + right, as `add` adds."""
+    """left + right; of zeros on the right the same bits, so that there is one zero."""
     total = np.empty_like(left)
     add(left, right, out=total)
+    add(total, np.zeros_like(left), out=total)
     return total
 
 
-def tree_sum(leaf: Callable[[int], Sum], low: int, high: int, done: Callable[[Sum], None],
-             after: Callable[[int, Sum], Sum] | None = None) -> Sum:
-    """The sum of what `leaf` gives for the shards low … high - 1, in order; `done` gets what is not needed any more.
-    `after`: gives the sum of another one, on the left, and of what a shard gives, with the bits of `Sums.add`."""
+def tree_sum(leaf: Callable[[int], Sums], low: int, high: int, done: Callable[[Sums], None]) -> Sums:
+    """The sum of what `leaf` gives for the shards low … high - 1, in order; `done` gets what is not needed any more."""
     if high - low == 1:
         return leaf(low)
-    half = middle(low, high)
-    left = tree_sum(leaf, low, half, done, after)
-    if after is not None and high - half == 1:
-        total = after(half, left)
-        done(left)
-        return total
-    right = tree_sum(leaf, half, high, done, after)
+    left = tree_sum(leaf, low, middle(low, high), done)
+    right = tree_sum(leaf, middle(low, high), high, done)
     left.add(right)
     done(right)
     return left

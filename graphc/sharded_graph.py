@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
@@ -25,13 +23,13 @@ from graphc.ir.types import TensorType, f32, f64, i64
 from graphc.nn.network import inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
+from graphc.once import once_property
 from graphc.product_types import training_in
 from graphc.records import dataclass
 from graphc.training_graph import Chosen, Recipe
 
 LOSS, SHARE, SHARD, STEPS = "loss", "share", "shard", "steps"
 GRAD, NEW, VALUE = "grad/", "new/", "value/"        # begin the names of what a shard gives
-BEFORE = "before/"                                  # begins those of the sums that it adds to
 
 
 Moved = tuple[Hashable, str, TensorType]                # state that a step changes: its owner, name and type
@@ -39,11 +37,11 @@ Moved = tuple[Hashable, str, TensorType]                # state that a step chan
 
 @dataclass(frozen=True)
 class ShardGraph:
-    """The gradients of one shard: `function` takes the rows of the shard, its share of the batch, f64, its number, i64,
-    and sums over shards before it, to which it adds. It gives, in this order,
+    """The gradients of one shard: `function` takes the rows of the shard, then its share of the batch, f64, and its
+    number, i64. It gives, in this order,
 
-    these sums with its own: of the loss, the gradients `grads`, statistics that become the state of `moving`, and the
-        values `means`, each times the share, so that the sum over all shards is the mean over the batch;
+    the loss, the gradients `grads`, statistics that become the state of `moving`, and the values `means`, each times
+        the share, so that the sum over the shards is the mean over the batch;
     the values `rows`, which have a row for each example.
 
     `kept` gives the new values of state that no batch changes, such as counters, from the state alone.
@@ -56,10 +54,15 @@ class ShardGraph:
     kept: GraphFunction | None
     kept_state: tuple[Moved, ...]
 
-    @property
+    @once_property
     def types(self) -> tuple[TensorType, ...]:
         """Of all outputs."""
         return tuple(v.type for v in self.function.graph.outputs)
+
+    @once_property
+    def static(self) -> bool:
+        """Whether the types of all outputs are known before a batch comes."""
+        return all(type.is_static for type in self.types)
 
     @property
     def summed(self) -> int:
@@ -105,8 +108,6 @@ def shard_graph(recipe: Recipe, rows: Dim, whole: Mapping[str, TensorType]) -> S
         outputs = {LOSS: loss * factor, **{GRAD + name: _wide(g) for _, name, g in grads},
                    **{name: _wide(value) * share.astype(_wide(value).dtype) for name, value in averaged.items()},
                    **{VALUE + name: value for name, value in by_row.items()}}
-        summed = [name for name in outputs if name not in {VALUE + n for n in by_row}]
-        outputs |= {name: _added(trace.input(BEFORE + name, outputs[name].type), outputs[name]) for name in summed}
         function = training_in(_reading(finish(trace, outputs, user_loc())), recipe.compute)
         after = {NEW + v.name: value for _, v, value in kept}
         alone = _without_inputs(_reading(finish(trace, after, user_loc()))) if after else None
@@ -182,13 +183,11 @@ def _wide(value: Array) -> Array:
     return value.astype(f32) if value.dtype.is_storage else value
 
 
-def _added(before: Array, value: Array) -> Array:
-    """The sum of both, whose bits are those of `shard_tree.add`: where it is NaN it is the one that the CPU makes,
-    since which of two NaN stays depends on the order in which an instruction takes them."""
-    total = before + value
-    with np.errstate(invalid="ignore"):
-        own = np.subtract(np.inf, np.inf, dtype=total.dtype.np)
-    return where(isnan(total), own, total)
+def _added(left: Array, right: Array) -> Array:
+    """The sum of two sums; of a sum and zeros the same bits. So there is one zero, and one NaN: which of two NaN stays
+    depends on the order in which an instruction takes them."""
+    total = left + right + 0.0
+    return where(isnan(total), float("nan"), total)
 
 
 def _free(name: str, types: Mapping[str, TensorType]) -> str:
@@ -206,7 +205,7 @@ def update_graph(recipe: Recipe, shard: ShardGraph) -> GraphFunction:
     types = {name: v.type for name, v in zip(graph.output_names or (), graph.outputs)}
     with Trace("update_" + network_name(recipe.objective.root), training=True) as trace:
         names = [*(GRAD + name for _, name in shard.grads), *(NEW + name for _, name, _ in shard.moving)]
-        left, right = ([trace.input(prefix + name, types[name]) for name in names] for prefix in (BEFORE, ""))
+        left, right = ([trace.input(prefix + name, types[name]) for name in names] for prefix in ("left/", "right/"))
         sums = [_added(one, other) for one, other in zip(left, right)]
         grads = [(key, name, total.astype(key.type.dtype)) for (key, name), total in zip(shard.grads, sums)]
         new = sums[len(grads):]

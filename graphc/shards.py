@@ -24,17 +24,13 @@ from graphc.ir.types import TensorType
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import network_name
-from graphc.once import once_property
 from graphc.ranks import ALONE, Ranks
-from graphc.runtime.executable import Team
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import round_up
-from graphc.runtime.pool import default_threads
 from graphc.shard_batch import ShardedBatch
 from graphc.shard_stages import ShardStage, stages
 from graphc.shard_tree import (
-    Abreast, Span, Sums, added, buffers_needed, even_subtrees, joined_sum, middle, rank_bounds, shard_rows, subtrees,
-    tree_sum)
+    Span, Sums, added, buffers_needed, middle, rank_bounds, shard_rows, subtrees, tree_sum)
 from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
@@ -138,24 +134,6 @@ class ShardedProgram:
             self._update = on_state(function, self.state, self._threads, function.graph)
         return self._update
 
-    # who computes which shards of this rank
-
-    @once_property
-    def lanes(self) -> list[Span]:
-        """The shards that each thread computes by itself. None where there are no such blocks of one size: all threads
-        then compute one shard after the other, as they do where stages wait for all shards, and where `memory=` leaves
-        room for one."""
-        threads = self._threads or default_threads()
-        if threads == 1 or not isinstance(self._batch, int) or self.recipe.memory is not None or len(self.stages()) > 1:
-            return []
-        rows = shard_rows(self._batch, self.shards)[self.own.start:self.own.stop]
-        return even_subtrees((self.own.start, self.own.stop), self.shards, threads) if len({0, *rows}) == 2 else []
-
-    @once_property
-    def team(self) -> Team | None:
-        """The threads of `lanes`."""
-        return self.gradients()[0].used().team(len(self.lanes)) if self.lanes else None
-
     # a step
 
     def serving(self, arrays: Sequence[np.ndarray]) -> "ShardedProgram":
@@ -198,21 +176,24 @@ class ShardedProgram:
 
     def _halves(self, parts: Mapping[Span, Sums]) -> tuple[Sums, Sums]:
         """Two sums whose sum is that over all shards: of the halves of the tree, where this rank has them both."""
-        if self.ranks.count == 1 < self.shards:
-            half = middle(0, self.shards)
-            return parts[0, half], parts[half, self.shards]
+        if len(self.own) == self.shards > 1:
+            left, right = parts.values()
+            return left, right
         total = self.ranks.summed(parts, self.shards)
         return total, self.nothing(total.types)
 
     def _summed(self, batch: ShardedBatch) -> dict[Span, Sums]:
-        """The sums over the shards of this rank, of each subtree of the tree that it has."""
+        """The sums over the shards of this rank, of each subtree of the tree that it has; of the whole tree its halves.
+        """
+        half = middle(0, self.shards)
+        spans = [(0, half), (half, self.shards)] if len(self.own) == self.shards > 1 else subtrees(
+            (self.own.start, self.own.stop), (0, self.shards))
         staged = len(self.stages(batch.sizes[0])) > 1
         for _ in range(1 if staged else TRIES):         # stages cannot be done again without the other ranks
             version = self.state.lock.version
             if staged:
                 batch.run_stages()
-            parts = self._abreast(batch) or self.subtree_sums(
-                partial(self._leaf, batch), self._give_back, None if staged else partial(self._after, batch))
+            parts = {span: tree_sum(partial(self._leaf, batch), *span, self._give_back) for span in spans}
             if self.state.lock.version == version:
                 return parts
             for sums in parts.values():
@@ -220,54 +201,19 @@ class ShardedProgram:
         raise GraphError("the state was written again and again while a step with shards computed its gradients: let "
                          "other threads write it between two steps", user_loc())
 
-    def subtree_sums(self, leaf: Callable[[int], Sums], done: Callable[[Sums], None],
-                     after: Callable[[int, Sums], Sums] | None = None) -> dict[Span, Sums]:
-        """The sums of what `leaf` gives for the shards of this rank, of each subtree that it has; `done` and `after` as
-        of `tree_sum`."""
-        return {span: tree_sum(leaf, *span, done, after) for span in self._spans}
-
-    @property
-    def _spans(self) -> list[Span]:
-        """The subtrees that this rank has; of the whole tree its halves, which the update adds."""
-        if len(self.own) == self.shards > 1:
-            half = middle(0, self.shards)
-            return [(0, half), (half, self.shards)]
-        return subtrees((self.own.start, self.own.stop), (0, self.shards))
-
-    def _abreast(self, batch: ShardedBatch) -> dict[Span, Sums]:
-        """The same, where each thread computes shards by itself."""
-        team = self.team
-        if team is None:
-            return {}
-
-        def given_back(sums: Abreast) -> None:
-            for part in sums.parts:
-                self._give_back(part)
-
-        def after(place: int, before: Abreast) -> Abreast:
-            sums = Abreast([self._taken(batch.summed) for _ in self.lanes])
-            batch.run_at_once([low + place for low, _ in self.lanes], team, before, sums)
-            return sums
-        size, nothing = self.lanes[0][1] - self.lanes[0][0], Abreast([self.nothing(batch.summed)] * len(self.lanes))
-        sums = tree_sum(lambda place: after(place, nothing), 0, size, given_back, after)
-        parts = dict(zip(self.lanes, sums.parts))
-        return {span: joined_sum(parts, span, self._give_back) for span in self._spans}
+    def subtree_sums(self, leaf: Callable[[int], Sums], done: Callable[[Sums], None]) -> dict[Span, Sums]:
+        """The sums of what `leaf` gives for the shards of this rank, of each subtree that it has; `done` gets what is
+        not needed any more."""
+        spans = subtrees((self.own.start, self.own.stop), (0, self.shards))
+        return {span: tree_sum(leaf, *span, done) for span in spans}
 
     def _leaf(self, batch: ShardedBatch, number: int) -> Sums:
         """The gradients of one shard."""
         if number in batch.done:
             return batch.done[number]
-        return self._after(batch, number, self.nothing(batch.summed))
-
-    def _after(self, batch: ShardedBatch, number: int, before: Sums) -> Sums:
-        """The sum of shards and of the gradients of one more."""
-        sums = self._taken(batch.summed)
-        batch.run(number, before, sums)
+        sums = self._free.pop() if self._free and self._free[-1].types == batch.summed else Sums(batch.summed)
+        batch.run(number, sums)
         return sums
-
-    def _taken(self, types: tuple[TensorType, ...]) -> Sums:
-        """Memory for sums of these types."""
-        return self._free.pop() if self._free and self._free[-1].types == types else Sums(types)
 
     def nothing(self, types: tuple[TensorType, ...]) -> Sums:
         """The sum over no shards: zeros, which nobody writes to."""
@@ -288,11 +234,8 @@ class ShardedProgram:
 
     @property
     def buffers(self) -> int:
-        """Bytes of the sums: those with and without the last shard, and of one subtree at each level."""
+        """Bytes of the sums: those of one shard, and of one subtree at each level."""
         graph, count = self.graph(), buffers_needed((self.own.start, self.own.stop), self.shards)
-        if self.team is not None:
-            size = self.lanes[0][1] - self.lanes[0][0]
-            count = len(self.lanes) * buffers_needed((0, size), size)
         return count * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
 
     @property
@@ -307,8 +250,7 @@ class ShardedProgram:
     def _together(self, parts: Sequence[Memory], update: Memory) -> Memory:
         """Of the programs of a shard, the update and the sums."""
         known = [*parts, update]
-        more = 0 if self.team is None else parts[0].arena * (len(self.lanes) - 1)
-        return Memory(sum(m.arena for m in known) + more + self.buffers, sum(m.scratch for m in known),
+        return Memory(sum(m.arena for m in known) + self.buffers, sum(m.scratch for m in known),
                       sum(m.consts for m in known), self.state.nbytes, sum(t.nbytes for t in self.types.values()),
                       update.outputs, sum(m.derived for m in known))
 
@@ -323,8 +265,7 @@ class ShardedProgram:
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
         """Where the time of the gradients of the first shard goes; of stages, that of the first."""
         batch = ShardedBatch(self, arrays)
-        nothing = self.nothing(batch.summed)
-        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.own.start, nothing)
+        first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.own.start)
         if len(self.stages(batch.sizes[0])) > 1:
             values = dict(zip(self.graph().function.graph.inputs, taken))
             taken = [values[v] for v in self.stages(batch.sizes[0])[0].inputs]

@@ -134,22 +134,6 @@ class EntryRecord(Struct):
     passing_bytes = Field(I64)
 
 
-class TeamCall(Struct):
-    """One of the calls that a team makes at once."""
-    inputs = Field(Ptr)         # tables of pointers
-    outputs = Field(Ptr)
-    code = Field(I64)           # what the program gave back
-    status = Field(I64)         # its status word
-
-
-class TeamMemory(Context):
-    """Threads each of which makes whole calls of one program alone: the context of a job whose tiles are the calls. The
-    scratch of a thread is its `FrameMemory`."""
-    main = Field(ProgramFunction)
-    calls = Field(Records[TeamCall])
-    count = Field(I64)
-
-
 class CallRecord(Struct):
     """A call that may wait."""
     cancelled = Field(I64)
@@ -157,4 +141,3 @@ class CallRecord(Struct):
     duration = Field(I64)       # of the program, in nanoseconds
     status = Field(I64)         # its status word
     own = Field(FrameMemory)          # a frame of its own; null: one of the list
-    team = Field(TeamMemory)    # that makes several calls in its place, or null

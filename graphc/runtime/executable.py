@@ -17,12 +17,11 @@ from graphc.ir.dims import Dim, Dims, evaluate_all, static_dim
 from graphc.records import dataclass
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
-from graphc.runtime.entry_layout import (
-    BUSY, NO_FRAME, CallRecord, DerivedVersion, FrameMemory, TeamCall, TeamMemory)
+from graphc.runtime.entry_layout import BUSY, NO_FRAME, CallRecord, DerivedVersion
 from graphc.runtime.frame import Frame, FrameList, Layout
 from graphc.runtime.interrupt import call_interruptibly
 from graphc.runtime.lock import StateLock, attempts
-from graphc.runtime.memory import address, aligned, aligned_empty, round_up
+from graphc.runtime.memory import address, aligned, round_up
 from graphc.runtime.native import native
 from graphc.runtime.pool import default_threads, pool
 from graphc.runtime.signature import Signature
@@ -233,66 +232,25 @@ class Executable:
         raise self._on_failure(*failure)
 
     def _new_frame(self, layout: Layout) -> Frame:
+        workers = pool()
+        fixed = dict(parallel=workers.parallel, pool=workers.address, consts=address(self.resident.consts),
+                     state=address(self.state.words), profile=0 if self._profile is None else address(self._profile),
+                     sizes=address(self._descriptor.sizes))
         if self.program.sizes:
             with suppress(MemoryError):             # where address space is scarce there is room for these sizes
-                return Frame(layout.with_room, self._fixed)
-        return Frame(layout, self._fixed)
-
-    @property
-    def _fixed(self) -> dict[str, int]:
-        """What is the same in all frames."""
-        workers = pool()
-        return dict(parallel=workers.parallel, pool=workers.address, consts=address(self.resident.consts),
-                    state=address(self.state.words), profile=0 if self._profile is None else address(self._profile),
-                    sizes=address(self._descriptor.sizes))
-
-    def team(self, threads: int) -> Team:
-        """So many threads that make a call each."""
-        return Team(self, threads, replace(self._layout, threads=1), self._fixed, self.resident.loaded.address(MAIN))
-
-
-class Team:
-    """Makes several calls of an executable that writes no state at once, each by one thread alone: threads do not wait
-    for each other within a call. It has the arena and the scratch of a call for each thread, and serves one Python
-    thread at a time."""
-
-    def __init__(self, owner: Executable, threads: int, layout: Layout, fixed: dict[str, int], main: int):
-        if owner.program.writes:
-            raise InternalError("calls that write state are made one after the other", "run")
-        self.owner = owner
-        words = aligned_empty((threads, FrameMemory.size // 8), np.int64)
-        self._frames = [Frame(layout, fixed, row) for row in words]
-        self._words, self.words = words, np.zeros(TeamMemory.size // 8, np.int64)
-        for field, value in ((TeamMemory.pool, fixed["pool"]), (TeamMemory.threads, threads), (TeamMemory.main, main),
-                             (TeamMemory.scratch, address(words)), (TeamMemory.scratch_bytes, FrameMemory.size)):
-            self.words[field.offset // 8] = value
-
-    def run(self, calls: Sequence[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]]) -> None:
-        """Makes these calls, inputs and outputs as of `Executable.run`; the exception is that of the first of them that
-        fails."""
-        tables = [[_table(arrays) for arrays in call] for call in calls]
-        rows = np.zeros((len(calls), TeamCall.size // 8), np.int64)
-        rows[:, :2] = [[address(table) for table in pair] for pair in tables]
-        self.words[TeamMemory.calls.offset // 8], self.words[TeamMemory.count.offset // 8] = address(rows), len(calls)
-        for words in (self.words, *self._words):
-            words[TeamMemory.cancel.offset // 8] = 0
-        call = _Call(self.owner, (), (), self.owner.threads, self)
-        call_interruptibly(call.run, call.cancel)
+                return Frame(layout.with_room, fixed)
+        return Frame(layout, fixed)
 
 
 class _Call:
     """One call that may wait for the lock and a frame, and be cancelled from another thread at any moment. It keeps
-    what native code reads and writes; whatever the call takes, native code gives back (`waiting_ir`). `team`: makes
-    several calls in its place."""
+    what native code reads and writes; whatever the call takes, native code gives back (`waiting_ir`)."""
 
-    def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int,
-                 team: Team | None = None):
+    def __init__(self, owner: Executable, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int):
         self.owner, self._arrays, self._tables = owner, (inputs, outputs), (_table(inputs), _table(outputs))
         self._frame = owner._new_frame(replace(owner._layout, threads=threads)) if threads != owner.threads else None
-        self._team = team
         self._job = np.zeros(CallRecord.size // 8, np.int64)
         self._job[CallRecord.own.offset // 8] = self._frame.address if self._frame else 0
-        self._job[CallRecord.team.offset // 8] = address(team.words) if team else 0
 
     def run(self) -> None:
         owner, words = self.owner, self._job
@@ -302,7 +260,7 @@ class _Call:
             if code == NO_FRAME:
                 owner.resident.frames.grow(owner._layout, owner._new_frame)
             elif code != BUSY:
-                if code == RETURN_OK and not self._team:        # what left early says nothing of how long calls are
+                if code == RETURN_OK:           # what left early says nothing of how long calls are
                     owner._timed(int(words[CallRecord.duration.offset // 8]))
                 return owner._finish(code, int(words[CallRecord.status.offset // 8]))
 
@@ -318,7 +276,9 @@ def _check_target(target: Target | None) -> None:
 
 def _table(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Their addresses."""
-    return np.array([address(a) for a in arrays], np.int64)
+    table = np.empty(len(arrays), np.int64)
+    native().addresses(_objects(arrays), len(arrays), address(table))
+    return table
 
 
 def _objects(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:

@@ -39,10 +39,10 @@ class Layout:
 
 class Frame:
     """Context, arena and scratch of one call in flight; `address` is what native code gets. `fixed`: fields that never
-    change. `words`: where it is to be."""
+    change."""
 
-    def __init__(self, layout: Layout, fixed: dict[str, int], words: np.ndarray | None = None):
-        self.words = aligned_empty(FrameMemory.size // 8, np.int64) if words is None else words
+    def __init__(self, layout: Layout, fixed: dict[str, int]):
+        self.words = aligned_empty(FrameMemory.size // 8, np.int64)
         self.words[:] = 0
         self.address = address(self.words)
         start = round_up(layout.arena_bytes, PAGE)

@@ -7,8 +7,8 @@ closes the ticket when no tile is left and then waits only for those who joined.
 nobody, and no worker can touch the tile counter of a later job.
 
 Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken
-before a first tile has shown that the work left is worth it (unless a caller says so), each participant wakes one other
-at a time, and workers spin as long as a few wakes cost.
+before a first tile has shown that the work left is worth it, each participant wakes one other at a time, and workers
+spin as long as a few wakes cost.
 
 The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a
 kernel left in the caches of a core is mostly what the next one reads there. Who has finished a range helps with the
@@ -19,7 +19,7 @@ next.
 from __future__ import annotations
 
 from graphc.codegen.abi import Context
-from graphc.codegen.routines.routine import RoutineBody, inlined, routine
+from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import ACQ_REL, ACQUIRE, I32, I64, RELAXED, RELEASE, SEQ_CST, Cell, Ptr
 from graphc.runtime.pool_memory import MASK_WORDS, MAX_RANGES, PoolMemory, TileFunction
 from graphc.runtime.share_ir import follow, free_placement, hold_placement, take_share, wear
@@ -69,23 +69,11 @@ def on_idle(f: RoutineBody, pool: PoolMemory, who: I64) -> None:
 @routine
 def gc_parallel(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64) -> None:
     """Runs fn(ctx, frame, tile, scratch) for every tile; back when all are done (or the call is cancelled)."""
-    share_tiles(f, ctx, fn, frame, tiles, 0)
-
-
-@routine
-def parallel_long(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64) -> None:
-    """The same, of tiles that are known to be worth more than to wake a thread for each."""
-    share_tiles(f, ctx, fn, frame, tiles, 1)
-
-
-@inlined
-def share_tiles(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64, long: I64) -> None:
-    """What both do."""
     others = ctx.threads.value.at_most(tiles) - 1
     with f.if_(others > 0):
         pool = PoolMemory.of(ctx.pool.value)
         with f.if_(pool.lock.compare_exchange(0, 1, ACQUIRE) == 0):
-            run_job(f, pool, ctx, fn, frame, tiles, others.at_most(MAX_WORKERS), long)
+            run_job(f, pool, ctx, fn, frame, tiles, others.at_most(MAX_WORKERS))
             pool.lock.store(0, RELEASE)
             f.return_()
     run_alone(f, ctx, fn, frame, tiles)         # of too few tiles, or where another caller has the pool
@@ -102,8 +90,8 @@ def run_alone(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tiles:
 
 @routine
 def run_job(f: RoutineBody, pool: PoolMemory, ctx: Context, fn: TileFunction, frame: Ptr, tiles: I64,
-            others: I64, long: I64) -> None:
-    """Every tile, with at most so many workers, whom the caller wakes first where tiles are long. It has the pool."""
+            others: I64) -> None:
+    """Every tile, with at most so many workers. The caller has the pool."""
     follow(f, pool)
     grow(f, pool, others)
     ranges = (others + 1).at_most(MAX_RANGES)
@@ -116,8 +104,6 @@ def run_job(f: RoutineBody, pool: PoolMemory, ctx: Context, fn: TileFunction, fr
     pool.caller_cpu.store(sched_getcpu(f), RELAXED)
     on_begin(f, pool, 0, ticket >> 32)
     pool.ticket.exchange(ticket, SEQ_CST)
-    with f.for_(f.select(long != 0, others, 0)):
-        futex_wake(f, pool.sequence_word())
     claim_tiles(f, pool, ctx.scratch.value, 0)
     closed = pool.ticket.bitwise_and(~PLACES, ACQ_REL)          # nobody joins from here on
     await_workers(f, pool, left + (closed & COUNT).trunc(I32))

@@ -6,9 +6,9 @@ waits and while the program runs; frames and the record of the call change hands
 """
 from __future__ import annotations
 
-from graphc.codegen.abi import RETURN_CANCELLED, RETURN_OK, STATUS_OK, Context
+from graphc.codegen.abi import RETURN_CANCELLED, RETURN_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I32, I64, RELAXED, Ptr, records_of
+from graphc.codegen.routines.values import I32, I64, RELAXED
 from graphc.runtime.entry_ir import (
     fill_context,
     gc_push_frame,
@@ -19,10 +19,9 @@ from graphc.runtime.entry_ir import (
     try_unlock,
 )
 from graphc.runtime.entry_layout import (
-    BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, FreeFrames, LockMemory, TeamMemory)
+    BUSY, NO_FRAME, WAIT_MS, CallRecord, EntryRecord, FrameMemory, FreeFrames, LockMemory)
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import await_lock, lock_awaited
-from graphc.runtime.pool_ir import parallel_long
 from graphc.runtime.python_api import PyEval_RestoreThread, PyEval_SaveThread
 from graphc.runtime.system import Pointers, madvise, now
 
@@ -67,7 +66,7 @@ def run_cancellable(f: RoutineBody, d: EntryRecord, lock: LockMemory, ctx: Frame
         code.value = derive(f, d, lock, ctx)
     with f.if_(code.value == RETURN_OK):
         start = now(f)
-        code.value = run_program(f, d, ctx, call.team.value)
+        code.value = gc_run(f, d.main.value, ctx)
         call.duration.value = now(f) - start
         code.value = unless_cancelled(f, ctx, code.value)
     PyEval_RestoreThread(f, thread)
@@ -75,31 +74,6 @@ def run_cancellable(f: RoutineBody, d: EntryRecord, lock: LockMemory, ctx: Frame
     call.status.value = ctx.status.value
     gc_wrote(f, d, lock)
     return code.value
-
-
-@routine
-def run_program(f: RoutineBody, d: EntryRecord, ctx: Context, team: TeamMemory) -> I32:
-    """The program, or all calls of a team: the code of the first that left early, whose status the context gets."""
-    with f.if_(team.is_null()):
-        f.return_(gc_run(f, d.main.value, ctx))
-    parallel_long(f, team, make_call, team, team.count.value)
-    with f.for_(team.count.value) as number:
-        call = team.calls.value[number]
-        code = call.code.value.trunc(I32)
-        with f.if_(code != RETURN_OK):
-            ctx.status.value = call.status.value
-            f.return_(code)
-    return f.given(RETURN_OK, I32)
-
-
-@routine
-def make_call(f: RoutineBody, ctx: Context, frame: Ptr, number: I64, scratch: Ptr) -> None:
-    """One call of a team, by one thread alone, in its frame."""
-    team, own = TeamMemory.of(frame), FrameMemory.of(scratch)
-    call = team.calls.value[number]
-    own.inputs.value, own.outputs.value, own.status.value = call.inputs.value, call.outputs.value, STATUS_OK
-    call.code.value = gc_run(f, team.main.value, own).zext(I64)
-    call.status.value = own.status.value
 
 
 @routine
@@ -128,12 +102,6 @@ def gc_cancel(f: RoutineBody, call: CallRecord) -> None:
     ctx = call.context.value
     with f.if_(~ctx.is_null()):
         ctx.cancel.compare_exchange(0, 1, RELAXED)
-        team = call.team.value
-        with f.if_(~team.is_null()):
-            team.cancel.store(1, RELAXED)
-            frames = records_of(FrameMemory).of(team.scratch.value)
-            with f.for_(team.threads.value) as thread:
-                frames[thread].cancel.compare_exchange(0, 1, RELAXED)
 
 
 @routine

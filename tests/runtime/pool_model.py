@@ -15,7 +15,7 @@ from graphc.codegen.abi import Context
 from graphc.codegen.routines.routine import Routine, RoutineBody, routine
 from graphc.codegen.routines.values import I1, I64, RELAXED, Extern, Ptr
 from graphc.runtime import pool_ir, share_ir
-from graphc.runtime.pool_ir import gc_parallel, parallel_long
+from graphc.runtime.pool_ir import gc_parallel
 from graphc.runtime.pool_memory import Placement, PoolMemory, PreemptionMemory
 from graphc.runtime.preemption_ir import PREEMPTION
 from graphc.runtime.system import I64s
@@ -47,12 +47,6 @@ def one_job(f: RoutineBody, ctx: Context, tiles: I64):
 
 
 @routine
-def long_job(f: RoutineBody, ctx: Context, tiles: I64):
-    """A caller who wakes workers before the first tile."""
-    _job(f, ctx, 1, tiles, tile, parallel_long)
-
-
-@routine
 def two_jobs(f: RoutineBody, ctx: Context, tiles: I64):
     """A caller; workers may be late for the first, and in time for the second."""
     _job(f, ctx, 1, tiles, tile)
@@ -81,9 +75,8 @@ def canceller(f: RoutineBody, ctx: Context, tiles: I64):
     ctx.cancel.store(1, RELAXED)
 
 
-def _job(f: RoutineBody, ctx: Context, number: int, tiles: I64 | int, what: Routine,
-         share: Routine = gc_parallel) -> None:
-    share(f, ctx, what, ctx.plus(number), tiles)
+def _job(f: RoutineBody, ctx: Context, number: int, tiles: I64 | int, what: Routine) -> None:
+    gc_parallel(f, ctx, what, ctx.plus(number), tiles)
     with f.for_(tiles if isinstance(tiles, I64) else I64.constant(f, tiles)) as i:
         _ = I64s.of(ctx.outputs.value)[i].value
     done(f, ctx.plus(number), tiles)
