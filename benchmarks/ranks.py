@@ -55,7 +55,7 @@ def job() -> None:
     mine = (x[rows], y[rows])
     types, shard = program.graph().types[:program.graph().summed], program.gradients()[0]
     sums = {span: Sums(types) for span in program.subtree_sums(lambda number: Sums(types), lambda done: None)}
-    inputs = [a[:ROWS // SHARDS] for a in (x, y)] + [np.array(1.0), np.array(0)]
+    inputs = [*(a[:ROWS // SHARDS] for a in (x, y)), np.array(1.0), np.array(0)]
     part = Sums(types)
 
     def measured(call) -> float:
@@ -74,7 +74,7 @@ def job() -> None:
     found = Ranked(ranks.count, whole, measured(lambda: ranks.summed(sums, SHARDS)),
                    measured(lambda: ranks.gathered((), "nothing")),
                    measured(lambda: shard.serving(inputs).into(inputs, part.arrays)),
-                   measured(lambda: program.update(*part.arrays[1:])),
+                   measured(lambda: program.update(*part.arrays[1:], *program.nothing(types).arrays[1:])),
                    sum(flat.nbytes for flat in part.flats.values()), int(sent.max()), int(sent.sum()))
     if ranks.rank == 0:
         print(json.dumps(vars(found)), flush=True)

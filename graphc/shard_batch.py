@@ -73,7 +73,7 @@ class ShardedBatch:
         """Of what the first shard gives."""
         program = self.program
         types, size = program.graph().types, self.sizes[0]
-        if all(type.is_static for type in types):
+        if program.graph().static:
             return list(types)
         dims = solve_dims([(name, type, TensorType(type.dtype, (size, *a.shape[1:]) if a.ndim else ()))
                            for (name, type), a in zip(program.recipe.types.items(), self.arrays)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.ir.dims import static_dim
 from graphc.ir.types import TensorType
-from graphc.runtime.memory import aligned_empty, round_up
+from graphc.runtime.memory import mapped, round_up
 
 Span = tuple[int, int]              # shards low … high - 1: a node of the tree, or the block of a rank
 SEARCHED = 64                       # ranks up to which blocks that are no subtrees are chosen by search
@@ -110,7 +110,8 @@ def buffers_needed(bounds: Span, shards: int) -> int:
 
 
 class Sums:
-    """Arrays of these types in one flat block for each dtype, so that they can be added, and sent, as a whole."""
+    """Arrays of these types, zeros at first, in one flat block for each dtype, so that they can be added, and sent, as
+    a whole."""
 
     def __init__(self, types: Sequence[TensorType]):
         ends: dict[np.dtype, int] = {}
@@ -120,8 +121,8 @@ class Sums:
             places.append((dtype, ends.get(dtype, 0)))
             ends[dtype] = ends.get(dtype, 0) + round_up(static_dim(type.nbytes)) // dtype.itemsize
         self.types = tuple(types)
-        self.flats = {dtype: aligned_empty(end, dtype) for dtype, end in ends.items()}
-        self.clear()
+        # of the system: zeros, which take no memory as long as nothing is written
+        self.flats = {dtype: mapped(end * dtype.itemsize).view(dtype) for dtype, end in ends.items()}
         self.arrays = [self.flats[dtype][start:start + static_dim(type.size)].reshape(type.shape)
                        for type, (dtype, start) in zip(types, places)]
 
@@ -140,6 +141,14 @@ def add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
     """left + right, in `out`: of two NaN the bits of the left one stay."""
     with np.errstate(all="ignore"):                     # what is infinite says so by itself
         np.add(left, right, out=out)
+
+
+def added(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """left + right; of zeros on the right the same bits, so that there is one zero."""
+    total = np.empty_like(left)
+    add(left, right, out=total)
+    add(total, np.zeros_like(left), out=total)
+    return total
 
 
 def tree_sum(leaf: Callable[[int], Sums], low: int, high: int, done: Callable[[Sums], None]) -> Sums:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from graphc.contained import contained
 from graphc.dsl.array import Array
 from graphc.dsl.context import user_loc
+from graphc.dsl.elementwise import isnan, where
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.inline import inline
 from graphc.dsl.outputs import with_outputs
@@ -22,6 +23,7 @@ from graphc.ir.types import TensorType, f32, f64, i64
 from graphc.nn.network import inputs, network_name
 from graphc.nn.parameter import Parameter
 from graphc.nn.path import rooted
+from graphc.once import once_property
 from graphc.product_types import training_in
 from graphc.records import dataclass
 from graphc.training_graph import Chosen, Recipe
@@ -52,10 +54,15 @@ class ShardGraph:
     kept: GraphFunction | None
     kept_state: tuple[Moved, ...]
 
-    @property
+    @once_property
     def types(self) -> tuple[TensorType, ...]:
         """Of all outputs."""
         return tuple(v.type for v in self.function.graph.outputs)
+
+    @once_property
+    def static(self) -> bool:
+        """Whether the types of all outputs are known before a batch comes."""
+        return all(type.is_static for type in self.types)
 
     @property
     def summed(self) -> int:
@@ -176,6 +183,13 @@ def _wide(value: Array) -> Array:
     return value.astype(f32) if value.dtype.is_storage else value
 
 
+def _added(left: Array, right: Array) -> Array:
+    """The sum of two sums; of a sum and zeros the same bits. So there is one zero, and one NaN: which of two NaN stays
+    depends on the order in which an instruction takes them."""
+    total = left + right + 0.0
+    return where(isnan(total), float("nan"), total)
+
+
 def _free(name: str, types: Mapping[str, TensorType]) -> str:
     """`name`, or one like it that no input has."""
     while name in types:
@@ -185,14 +199,16 @@ def _free(name: str, types: Mapping[str, TensorType]) -> str:
 
 @contained
 def update_graph(recipe: Recipe, shard: ShardGraph) -> GraphFunction:
-    """The update of the whole state from the sums over the shards of gradients and statistics. It gives the number of
-    steps done, and what `report` asks for."""
+    """The update of the whole state from two sums whose sum is that over all shards, of gradients and statistics: first
+    all of one, then all of the other. It gives the number of steps done, and what `report` asks for."""
     graph = shard.function.graph
     types = {name: v.type for name, v in zip(graph.output_names or (), graph.outputs)}
     with Trace("update_" + network_name(recipe.objective.root), training=True) as trace:
-        grads = [(key, name, trace.input(GRAD + name, types[GRAD + name]).astype(key.type.dtype))
-                 for key, name in shard.grads]
-        new = [trace.input(NEW + name, types[NEW + name]) for _, name, _ in shard.moving]
+        names = [*(GRAD + name for _, name in shard.grads), *(NEW + name for _, name, _ in shard.moving)]
+        left, right = ([trace.input(prefix + name, types[name]) for name in names] for prefix in ("left/", "right/"))
+        sums = [_added(one, other) for one, other in zip(left, right)]
+        grads = [(key, name, total.astype(key.type.dtype)) for (key, name), total in zip(shard.grads, sums)]
+        new = sums[len(grads):]
         norms = recipe.descend(trace, grads)
         if any(key == RANDOM_KEY for key in shard.function.keys):
             trace.random_key()                          # counts the steps

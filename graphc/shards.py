@@ -23,13 +23,14 @@ from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import TensorType
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
-from graphc.runtime.fork import renew_after_fork
 from graphc.nn.network import network_name
 from graphc.ranks import ALONE, Ranks
+from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import round_up
 from graphc.shard_batch import ShardedBatch
 from graphc.shard_stages import ShardStage, stages
-from graphc.shard_tree import Span, Sums, buffers_needed, rank_bounds, shard_rows, subtrees, tree_sum
+from graphc.shard_tree import (
+    Span, Sums, added, buffers_needed, middle, rank_bounds, shard_rows, subtrees, tree_sum)
 from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
@@ -66,6 +67,7 @@ class ShardedProgram:
         self._parts: Specialised[tuple[SpecialisedGraph, ...]] = Specialised(self._native)
         self._update: Runnable | None = None
         self._free: list[Sums] = []
+        self._nothing: Sums | None = None
         self.after_fork()
         renew_after_fork(self)
         self.weight = 0.0           # of the last batch: its rows, or the sum of their weights
@@ -159,27 +161,39 @@ class ShardedProgram:
         except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
             error = wrong
         self.ranks.gathered((), "the sum of a step", error)
-        total = self.ranks.summed(parts, self.shards)
+        left, right = self._halves(parts)
         graph = self.graph()
         moved = 1 + len(graph.grads) + len(graph.moving)
-        averaged = dict(zip((LOSS, *graph.means), (total.arrays[0], *total.arrays[moved:])))
-        found = {name: np.array(value) for name, value in averaged.items()}
+        averaged = [added(left.arrays[place], right.arrays[place]) for place in (0, *range(moved, graph.summed))]
+        found = dict(zip((LOSS, *graph.means), averaged))
         found |= {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
-        norms: Any = self.update(*total.arrays[1:moved])
+        norms: Any = self.update(*left.arrays[1:moved], *right.arrays[1:moved])
         for sums in parts.values():
             self._give_back(sums)
         self.weight = batch.weight
         found |= {name: value for name, value in norms.items() if name != STEPS}
         return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
 
+    def _halves(self, parts: Mapping[Span, Sums]) -> tuple[Sums, Sums]:
+        """Two sums whose sum is that over all shards: of the halves of the tree, where this rank has them both."""
+        if len(self.own) == self.shards > 1:
+            left, right = parts.values()
+            return left, right
+        total = self.ranks.summed(parts, self.shards)
+        return total, self.nothing(total.types)
+
     def _summed(self, batch: ShardedBatch) -> dict[Span, Sums]:
-        """The sums over the shards of this rank, of each subtree of the tree that it has."""
+        """The sums over the shards of this rank, of each subtree of the tree that it has; of the whole tree its halves.
+        """
+        half = middle(0, self.shards)
+        spans = [(0, half), (half, self.shards)] if len(self.own) == self.shards > 1 else subtrees(
+            (self.own.start, self.own.stop), (0, self.shards))
         staged = len(self.stages(batch.sizes[0])) > 1
         for _ in range(1 if staged else TRIES):         # stages cannot be done again without the other ranks
             version = self.state.lock.version
             if staged:
                 batch.run_stages()
-            parts = self.subtree_sums(partial(self._leaf, batch), self._give_back)
+            parts = {span: tree_sum(partial(self._leaf, batch), *span, self._give_back) for span in spans}
             if self.state.lock.version == version:
                 return parts
             for sums in parts.values():
@@ -200,6 +214,12 @@ class ShardedProgram:
         sums = self._free.pop() if self._free and self._free[-1].types == batch.summed else Sums(batch.summed)
         batch.run(number, sums)
         return sums
+
+    def nothing(self, types: tuple[TensorType, ...]) -> Sums:
+        """The sum over no shards: zeros, which nobody writes to."""
+        if self._nothing is None or self._nothing.types != types:
+            self._nothing = Sums(types)
+        return self._nothing
 
     def _give_back(self, sums: Sums) -> None:
         """For later use; those for other sizes go."""
@@ -231,7 +251,7 @@ class ShardedProgram:
         """Of the programs of a shard, the update and the sums."""
         known = [*parts, update]
         return Memory(sum(m.arena for m in known) + self.buffers, sum(m.scratch for m in known),
-                      sum(m.consts for m in known), self.state.nbytes, known[0].inputs * len(self.own),
+                      sum(m.consts for m in known), self.state.nbytes, sum(t.nbytes for t in self.types.values()),
                       update.outputs, sum(m.derived for m in known))
 
     def dump(self, stage: str = "graph") -> str:

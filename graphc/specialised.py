@@ -122,6 +122,8 @@ class SpecialisedGraph(partial[Any], Shown):
     def serving(self, args: Sequence[np.ndarray], named: Mapping[str, np.ndarray] = MappingProxyType({})) -> Runnable:
         """As `fitting`, of arrays in the order of the inputs, and others by name; fast for shapes that have come
         before."""
+        if self.static:
+            return self.at()
         try:
             run = self._by_shapes.get(tuple(map(SHAPE, args)))
         except AttributeError:                              # no arrays: the long way has words for it

@@ -71,6 +71,8 @@ class Watch:
         self.monitor, self.patience = monitor, integer(patience, "patience", 0, loc=user_loc())
         self.mode = None if mode is None else choice(mode, "mode", ("min", "max"))
         self.min_delta = abs(real(min_delta, "min_delta"))
+        if not self.min_delta < inf:
+            raise GraphError(f"min_delta is a finite number, got {min_delta}", user_loc())
         self.restart()
 
     def restart(self) -> None:

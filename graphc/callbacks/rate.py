@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class ReduceOnPlateau(Callback):
         self.cooldown = integer(cooldown, "cooldown", 0, loc=user_loc())
         if not 0 < self.factor < 1:
             raise GraphError(f"factor is a number between 0 and 1, got {factor}", user_loc())
+        if not 0 <= self.min_lr < inf:
+            raise GraphError(f"min_lr is a finite number >= 0, got {min_lr}", user_loc())
         self.resting = 0
 
     def on_fit_begin(self, run: Run) -> None:

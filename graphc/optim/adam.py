@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, shrunk
+from graphc.optim.limits import DECAY, FROM_0, Limits
 from graphc.optim.schedule import power
 from graphc.records import dataclass
 
@@ -16,6 +18,7 @@ from graphc.records import dataclass
 class Adam(Optimizer):
     """p -= lr m̂ / (sqrt(v̂) + eps) (Kingma and Ba 2015). Weight decay adds weight_decay p to the gradient. amsgrad: v
     never falls (Reddi et al. 2018)."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "betas": DECAY, "eps": FROM_0}
     lr: float | Schedule = 1e-3
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.999)

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
-from math import sqrt
+from math import isfinite, sqrt
+from typing import ClassVar
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -12,6 +13,7 @@ from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, shrunk, size_of
+from graphc.optim.limits import FROM_0, FROM_1, SHARE, TO_0, Limits
 from graphc.records import dataclass
 
 Bounds = tuple[float | None, float]     # an option of this type is no pair of numbers that can be changed later
@@ -25,6 +27,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Adagrad(Optimizer):
     """p -= lr / (1 + lr_decay t) g / (sqrt(sum of all g²) + eps), the sum from initial_accumulator_value on (Duchi et
     al. 2011)."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "lr_decay": FROM_0, "initial_accumulator_value": FROM_0,
+                                "eps": FROM_0}
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     lr_decay: float = 0.0
@@ -50,6 +54,7 @@ class Adagrad(Optimizer):
 class Adadelta(Optimizer):
     """p -= lr d with d = g sqrt(a + eps) / sqrt(v + eps), where v and a are the running means of g² and d² (Zeiler
     2012)."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "rho": SHARE, "eps": FROM_0}
     lr: float | Schedule = 1.0
     _: KW_ONLY
     rho: float = 0.9
@@ -73,6 +78,7 @@ class Adafactor(Optimizer):
     and scaled by max(eps[1], size of p) min(lr, 1 / sqrt(t)), t from 1 (Shazeer and Stern 2018). beta2 = 1 -
     t^beta2_decay. eps[0] is the smallest sqrt(v); None, torch's default: the distance of 1 to the next number of the
     dtype. Weight decay as in AdamW."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "beta2_decay": TO_0, "d": FROM_1}
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     beta2_decay: float = -0.8
@@ -82,11 +88,9 @@ class Adafactor(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         fits = isinstance(self.eps, (tuple, list)) and len(self.eps) == 2
-        if not fits or not all(isinstance(e, (int, float)) and e >= 0 or e is None and i == 0
+        if not fits or not all(isinstance(e, (int, float)) and 0 <= e and isfinite(e) or e is None and i == 0
                                for i, e in enumerate(self.eps)):
-            raise GraphError("Adafactor: eps are two numbers >= 0, the first may be None", user_loc())
-        if self.d < 1:
-            raise GraphError(f"Adafactor: d is a number >= 1, got {self.d}", user_loc())
+            raise GraphError("Adafactor: eps are two finite numbers >= 0, the first may be None", user_loc())
         object.__setattr__(self, "eps", tuple(self.eps))
 
     def slot_shapes(self, shape: Sizes) -> Mapping[str, Sizes]:
@@ -127,6 +131,7 @@ class Muon(Optimizer):
 
     torch computes the Newton-Schulz steps in bfloat16, here they have the parameter's dtype.
     """
+    limits: ClassVar[Limits] = {**Optimizer.limits, "momentum": FROM_0, "eps": FROM_0}
     lr: float | Schedule = 1e-3
     _: KW_ONLY
     weight_decay: float = 0.1
@@ -145,8 +150,8 @@ class Muon(Optimizer):
             raise GraphError(f"Muon: ns_steps is a number from 1 to 99, got {self.ns_steps}", user_loc())
         coefficients = self.ns_coefficients
         if not isinstance(coefficients, (tuple, list)) or len(coefficients) != 3 or not all(
-                isinstance(c, (int, float)) for c in coefficients):
-            raise GraphError("Muon: ns_coefficients are three numbers", user_loc())
+                isinstance(c, (int, float)) and isfinite(c) for c in coefficients):
+            raise GraphError("Muon: ns_coefficients are three finite numbers", user_loc())
         object.__setattr__(self, "ns_coefficients", tuple(coefficients))
 
     def slots(self) -> tuple[str, ...]:

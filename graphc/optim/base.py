@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from graphc.dsl.live_number import live_number
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 from graphc.ir.dims import Sizes, static_shape
+from graphc.optim.limits import BOUND, FROM_0, Limits, check_numbers
 from graphc.records import dataclass
 
 # of the number of updates done so far, an f64 scalar array -> learning rate, an f64 scalar array
@@ -110,8 +111,9 @@ class Optimizer(Converted):
     `start`: called with each new training step, whose state it may give other first values than zeros.
 
     One of your own is a dataclass with options that defines `update`, and `slots` for what it remembers
-    (docs/extending.md).
+    (docs/extending.md). `limits`: of its numbers, by name; those that it does not name are finite.
     """
+    limits: ClassVar[Limits] = {"lr": FROM_0, "weight_decay": FROM_0, "clip_norm": BOUND, "clip_value": BOUND}
     lr: float | Schedule
     _: KW_ONLY
     weight_decay: float = 0.0
@@ -131,12 +133,16 @@ class Optimizer(Converted):
         super().__post_init__()
         if not is_sequence(self.groups) or not all(isinstance(g, Group) for g in self.groups):
             raise GraphError(f"groups is a list of optim.group(…), got {shown(self.groups)}", user_loc())
+        numbers = hyperparameters(self)
+        check_numbers(type(self).__name__, {name: getattr(self, name) for name in numbers}, self.limits)
         names = {f.name for f in fields(self)} - OF_ALL
         for g in self.groups:
             for name, _ in g.changes:
                 if name not in names and g.optimizer is None:
                     raise GraphError(f"{type(self).__name__} has no option {name!r} for a group; "
                                      f"it has {', '.join(sorted(names))}", user_loc())
+            if g.optimizer is None:
+                check_numbers("group", {name: value for name, value in g.changes if name in numbers}, self.limits)
         if self.accumulate < 1:
             raise GraphError(f"accumulate is a number of calls >= 1, got {self.accumulate}", user_loc())
 

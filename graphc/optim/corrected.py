@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import graphc as gc
 from graphc.dsl.array import Array
-from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed, formed_methods
-from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first, shrunk
+from graphc.optim.limits import DECAY, FROM_0, Limits
 from graphc.optim.schedule import power
 from graphc.records import dataclass
 
@@ -19,6 +19,7 @@ from graphc.records import dataclass
 @dataclass(frozen=True)
 class Adamax(Optimizer):
     """p -= lr m̂ / u with u = max(b2 u, |g| + eps) (Kingma and Ba 2015, section 7)."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "betas": DECAY, "eps": FROM_0}
     lr: float | Schedule = 2e-3
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.999)
@@ -41,6 +42,7 @@ class Adamax(Optimizer):
 @dataclass(frozen=True)
 class _Corrected(Optimizer):
     """What NAdam, RAdam and LAMB share: Adam's two means, with weight decay of either kind."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "betas": DECAY, "eps": FROM_0}
     lr: float | Schedule = 1e-3
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.999)
@@ -73,6 +75,7 @@ class _Corrected(Optimizer):
 @dataclass(frozen=True)
 class NAdam(_Corrected):
     """Adam with Nesterov's momentum mu = b1 (1 - 0.96^(t momentum_decay) / 2) (Dozat 2016)."""
+    limits: ClassVar[Limits] = {**_Corrected.limits, "momentum_decay": FROM_0}
     lr: float | Schedule = 2e-3
     _: KW_ONLY
     momentum_decay: float = 4e-3
@@ -97,11 +100,6 @@ class NAdam(_Corrected):
 class RAdam(_Corrected):
     """Adam whose step is rectified while the variance of 1 / sqrt(v̂) is large; at first plain momentum (Liu et al.
     2020)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.betas[1] < 1:
-            raise GraphError(f"RAdam: betas[1] is in [0, 1), got {self.betas[1]}", user_loc())
 
     def scalars(self, step: Array) -> Scalars:
         s, b2 = super().scalars(step), self.betas[1]

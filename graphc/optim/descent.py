@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first
+from graphc.optim.limits import FROM_0, SHARE, Limits
 from graphc.records import dataclass
 
 
@@ -15,6 +17,7 @@ from graphc.records import dataclass
 class SGD(Optimizer):
     """p -= lr v with v = momentum v + (1 - dampening) g, at first g; nesterov: p -= lr (g + momentum v). Weight decay
     adds weight_decay p to g."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "momentum": FROM_0}
     _: KW_ONLY
     momentum: float = 0.0
     dampening: float = 0.0
@@ -39,6 +42,7 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """p -= lr g / (sqrt(v) + eps) with v = alpha v + (1 - alpha) g²; with momentum, a running sum of these steps
     (Hinton 2012); centered: v less the square of the mean gradient."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "alpha": SHARE, "eps": FROM_0, "momentum": FROM_0}
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     alpha: float = 0.99

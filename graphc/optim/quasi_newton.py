@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import graphc as gc
 from graphc.dsl.array import Array
@@ -11,6 +12,7 @@ from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed
+from graphc.optim.limits import FROM_0, Limits
 from graphc.records import dataclass
 
 LEAST = 1e-10                       # curvature below which a pair is not kept, as in torch
@@ -40,6 +42,7 @@ class LBFGS(Optimizer):
         >>> step.state["weight"].round(3)
         array([[3.]], dtype=float32)
     """
+    limits: ClassVar[Limits] = {**Optimizer.limits, "tolerance_change": FROM_0}
     lr: float | Schedule = 1.0
     _: KW_ONLY
     history_size: int = 10

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from math import log, pi
+from math import inf, log, pi
 
 import graphc as gc
 from graphc.dsl.arguments import converted
@@ -14,6 +14,7 @@ from graphc.dsl.live_number import LiveNumber, readable
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, integer, is_sequence, shown
 from graphc.optim.base import Schedule, is_rate
+from graphc.optim.limits import FROM_0, check_numbers
 
 
 @formed
@@ -31,6 +32,7 @@ def schedule(made: Callable[..., Schedule]) -> Callable[..., Schedule]:
 @converted
 def constant(lr: float, factor: float = 1.0, steps: int = 0) -> Schedule:
     """Always lr; lr times `factor` in the first `steps` updates (torch's ConstantLR)."""
+    _from_0("constant", lr=lr, factor=factor, steps=steps)
     if not steps:
         return lambda step: step * 0.0 + lr
     return lambda step: gc.where(step < steps, step * 0.0 + lr * factor, lr)
@@ -41,6 +43,7 @@ def constant(lr: float, factor: float = 1.0, steps: int = 0) -> Schedule:
 def linear(lr: float, steps: int, start: float = 1 / 3, final: float = 1.0) -> Schedule:
     """lr times a factor that goes from `start` to `final` in `steps` updates and stays (torch's LinearLR)."""
     _positive("linear", steps)
+    _from_0("linear", lr=lr, start=start, final=final)
     return lambda step: (gc.minimum(step / steps, 1.0) * (final - start) + start) * lr
 
 
@@ -49,6 +52,7 @@ def linear(lr: float, steps: int, start: float = 1 / 3, final: float = 1.0) -> S
 def polynomial(lr: float, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
     """From lr to `final` in `steps` updates, as the remaining share to a power (torch's PolynomialLR)."""
     _positive("polynomial", steps)
+    _from_0("polynomial", lr=lr, power=power, final=final)
     return lambda step: gc.maximum(1.0 - step / steps, 0.0) ** power * (lr - final) + final
 
 
@@ -63,6 +67,7 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
         [0.1, 0.05, 0.0]
     """
     _positive("cosine", steps)
+    _from_0("cosine", lr=lr, final=final)
     return lambda step: (1.0 + gc.cos(gc.minimum(step / steps, 1.0) * pi)) * ((lr - final) / 2) + final
 
 
@@ -71,6 +76,7 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
 def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
     """lr times `factor` once every `every` updates (torch's StepLR)."""
     _positive("step_decay", every)
+    _from_0("step_decay", lr=lr, factor=factor)
     return lambda step: power(factor, gc.floor(step / every)) * lr
 
 
@@ -79,6 +85,7 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
 def multi_step(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
     """lr times `factor` once for every milestone, a number of updates, that is reached (torch's MultiStepLR)."""
     reached = _milestones("multi_step", milestones)
+    _from_0("multi_step", lr=lr, factor=factor)
     return lambda step: power(factor, sum((gc.where(step >= m, 1.0, 0.0).astype(gc.f64) for m in reached),
                                           step * 0.0)) * lr
 
@@ -90,6 +97,7 @@ def cosine_restarts(lr: float, steps: int, growth: int = 1, final: float = 0.0) 
     (torch's CosineAnnealingWarmRestarts; Loshchilov and Hutter 2017)."""
     _positive("cosine_restarts", steps)
     _positive("cosine_restarts: growth", growth)
+    _from_0("cosine_restarts", lr=lr, final=final)
 
     def rate(step: Array) -> Operand:
         start: Array = gc.floor(step / steps) * steps
@@ -109,7 +117,8 @@ def one_cycle(lr: float, steps: int, rise: float = 0.3, div_factor: float = 25.0
     """Up from lr / div_factor to lr in the share `rise` of `steps` updates and down to lr / div_factor /
     final_div_factor, each along half a cosine (torch's OneCycleLR; Smith and Topin 2018)."""
     _positive("one_cycle: steps less 1", steps - 1)
-    if not (div_factor > 0 and final_div_factor > 0):
+    _from_0("one_cycle", lr=lr)
+    if not (0 < div_factor < inf and 0 < final_div_factor < inf):
         raise GraphError(f"one_cycle: div_factor and final_div_factor are above 0, got {div_factor} and "
                          f"{final_div_factor}")
     top, first = rise * steps - 1, lr / div_factor
@@ -135,6 +144,7 @@ def cyclic(low: float, high: float, up: int = 2000, down: int | None = None, mod
     down = up if down is None else down
     _positive("cyclic: up", up)
     _positive("cyclic: down", down)
+    _from_0("cyclic", low=low, high=high, factor=factor)
     if mode not in MODES:
         raise GraphError(f"cyclic: mode is one of {', '.join(MODES)}, got {mode!r}")
 
@@ -155,6 +165,7 @@ MODES = {"triangular": lambda factor, step, cycle: 1.0, "triangular2": lambda fa
 def inverse_sqrt(lr: float, steps: int) -> Schedule:
     """Up to lr in the first `steps` updates, then lr sqrt(steps / number of the update) (Vaswani et al. 2017)."""
     _positive("inverse_sqrt", steps)
+    _from_0("inverse_sqrt", lr=lr)
     return lambda step: gc.minimum((step + 1.0) / steps, gc.rsqrt((step + 1.0) / steps)) * lr
 
 
@@ -168,6 +179,8 @@ def sequential(schedules: Sequence[float | Schedule], milestones: Sequence[int])
         raise GraphError("sequential takes one schedule more than milestones: sequential([first, second], [100])")
     if not all(is_rate(s) for s in schedules):
         raise GraphError("sequential: schedules are numbers or functions of the number of updates")
+    for number in schedules:
+        _from_0("sequential", lr=number)
 
     def rate(step: Array) -> Operand:
         rates = [s(gc.maximum(step - start, 0.0)) if callable(s) else s for s, start in zip(schedules, starts)]
@@ -182,6 +195,7 @@ def sequential(schedules: Sequence[float | Schedule], milestones: Sequence[int])
 @converted
 def exponential(lr: float, factor: float) -> Schedule:
     """lr times factor^step (torch's ExponentialLR)."""
+    _from_0("exponential", lr=lr, factor=factor)
     return lambda step: power(factor, step) * lr
 
 
@@ -197,6 +211,7 @@ def warmup(schedule: float | Schedule, steps: int) -> Schedule:
         [0.01, 0.1, 0.05]
     """
     _positive("warmup", steps)
+    _from_0("warmup", lr=schedule)
 
     def rate(step: Array) -> Operand:
         after = schedule(gc.maximum(step - steps, 0.0)) if callable(schedule) else schedule
@@ -217,6 +232,11 @@ def _milestones(name: str, milestones: Sequence[int]) -> list[int]:
 def _positive(name: str, steps: int) -> None:
     if steps < 1:
         raise GraphError(f"{name} takes a number of updates >= 1, got {steps}")
+
+
+def _from_0(name: str, **numbers: object) -> None:
+    """GraphError for a number that is not finite, or below 0: parameters would become NaN, or walk uphill."""
+    check_numbers(name, numbers, dict.fromkeys(numbers, FROM_0))
 
 
 def power(base: float | LiveNumber, exponent: Array) -> Operand:

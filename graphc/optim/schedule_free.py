@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first
+from graphc.optim.limits import DECAY, FROM_0, SHARE, Limits
 from graphc.optim.schedule import power
 from graphc.records import dataclass
 
@@ -47,6 +49,7 @@ class _ScheduleFree(Optimizer):
 class ScheduleFreeSGD(_ScheduleFree):
     """Schedule-free SGD. The parameters of the step are y, where its gradients are taken; the result is their mean x:
     gc.compile(net, state=optim.averages(step.state, "x")). A warm-up is lr=optim.warmup(1.0, steps)."""
+    limits: ClassVar[Limits] = {**_ScheduleFree.limits, "momentum": SHARE}
     _: KW_ONLY
     momentum: float = 0.9
 
@@ -60,6 +63,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     """Schedule-free AdamW: directions are gradients divided by the root of their mean square, plus weight_decay y. The
     parameters of the step are y, where its gradients are taken; the result is their mean x:
     gc.compile(net, state=optim.averages(step.state, "x")). A warm-up is lr=optim.warmup(2.5e-3, steps)."""
+    limits: ClassVar[Limits] = {**_ScheduleFree.limits, "betas": (SHARE, DECAY), "eps": FROM_0}
     lr: float | Schedule = 2.5e-3
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.999)

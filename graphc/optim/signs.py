@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.form import formed, formed_methods
 from graphc.optim.base import Kept, Optimizer, Scalars, Schedule, Update, as_like, decayed, from_first, shrunk
+from graphc.optim.limits import ABOVE_0, BELOW_1, FROM_0, FROM_1, SHARE, Limits
 from graphc.records import dataclass
 
 
@@ -15,6 +17,7 @@ from graphc.records import dataclass
 class ASGD(Optimizer):
     """p -= eta g behind p *= 1 - lambd eta, with eta = lr / (1 + lambd lr t)^alpha after t updates; the slot "ax" holds
     the mean of the parameter over the updates from t0 on (Polyak and Juditsky 1992)."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "lambd": FROM_0, "alpha": FROM_0, "t0": FROM_0}
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     lambd: float = 1e-4
@@ -41,6 +44,7 @@ class Rprop(Optimizer):
     """p -= step sign(g), where the step of each element, lr at first, grows by etas[1] while the sign of g stays and
     shrinks by etas[0] when it changes (and g then counts as 0), within step_sizes (Riedmiller and Braun 1993). For
     gradients of all data: those of small batches change sign by chance."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "etas": (BELOW_1, FROM_1), "step_sizes": ABOVE_0}
     lr: float | Schedule = 1e-2
     _: KW_ONLY
     etas: tuple[float, float] = (0.5, 1.2)
@@ -63,6 +67,7 @@ class Rprop(Optimizer):
 class Lion(Optimizer):
     """p -= lr sign(b1 m + (1 - b1) g), m = b2 m + (1 - b2) g; weight decay as in AdamW (Chen et al. 2023). Its lr is a
     third to a tenth of Adam's."""
+    limits: ClassVar[Limits] = {**Optimizer.limits, "betas": SHARE}
     lr: float | Schedule = 1e-4
     _: KW_ONLY
     betas: tuple[float, float] = (0.9, 0.99)

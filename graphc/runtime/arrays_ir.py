@@ -76,7 +76,7 @@ def input_pointers(f: RoutineBody, d: EntryRecord, args: Objects, count: I64, ta
 
 
 @routine
-def data_pointers(f: RoutineBody, arrays: Objects, count: I64, table: Pointers) -> None:
+def gc_data_pointers(f: RoutineBody, arrays: Objects, count: I64, table: Pointers) -> None:
     """Where their data starts."""
     with f.for_(count) as i:
         table[i].value = arrays[i].value.data.value
@@ -101,7 +101,7 @@ def given_outputs(f: RoutineBody, d: EntryRecord, out: ArrayObject, names: Ptr, 
             outs[i].value = ArrayObject.of(PyTuple_GetItem(f, out, i))
     specs = d.output_specs.value
     f.return_if(~all_fit(f, outs, count, specs), False)
-    data_pointers(f, outs, count, outputs)
+    gc_data_pointers(f, outs, count, outputs)
     with f.for_(count) as j:
         start, spec = outputs[j].value, specs[j]
         f.return_if(outs[j].value.flags.value & WRITEABLE == 0, False)

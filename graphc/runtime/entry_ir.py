@@ -12,7 +12,7 @@ from graphc.codegen.abi import RETURN_OK, STATUS_OK, Context
 from graphc.codegen.routines.routine import RoutineBody, inlined, routine
 from graphc.codegen.routines.values import ACQUIRE, I1, I32, I64, Global, Ptr
 from graphc.runtime.arrays_ir import (
-    Objects, data_pointers, drop, given_outputs, input_pointers, make_outputs, result)
+    Objects, gc_data_pointers, drop, given_outputs, input_pointers, make_outputs, result)
 from graphc.runtime.entry_layout import BUSY, EntryRecord, FrameMemory, FreeFrames, LockMemory
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import FREE, HELD, gc_unlock
@@ -51,7 +51,7 @@ def _fast(f: RoutineBody, d: EntryRecord, args: Objects, inputs: Pointers, names
         with f.if_(made != count):
             drop(f, outs, made)
             f.return_(None)
-        data_pointers(f, outs, count, tables[1])
+        gc_data_pointers(f, outs, count, tables[1])
         code = gc_call(f, d, *tables, status)
         with f.if_(code == RETURN_OK):
             f.return_(result(f, d, outs, count))
@@ -106,8 +106,8 @@ def gc_call_arrays(f: RoutineBody, d: EntryRecord, args: Objects, outs: Objects,
     """gc_call on arrays that are known to fit."""
     nargs, count = d.n_inputs.value, d.n_outputs.value
     inputs, outputs = f.array(Ptr, nargs), f.array(Ptr, count)
-    data_pointers(f, args, nargs, inputs)
-    data_pointers(f, outs, count, outputs)
+    gc_data_pointers(f, args, nargs, inputs)
+    gc_data_pointers(f, outs, count, outputs)
     return gc_call(f, d, inputs, outputs, status)
 
 

@@ -280,7 +280,9 @@ def _check_target(target: Target | None) -> None:
 
 def _table(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Their addresses."""
-    return np.array([address(a) for a in arrays], np.int64)
+    table = np.empty(len(arrays), np.int64)
+    native().addresses(_objects(arrays), len(arrays), address(table))
+    return table
 
 
 def _objects(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:

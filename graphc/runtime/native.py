@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXPORTS = (
     "gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays",
     "gc_call_waiting", "gc_cancel", "gc_pop_frame", "gc_push_frame", "gc_add_frame",
-    "gc_drop_frames", "gc_entry_for_sizes", "gc_sizes_row",
+    "gc_drop_frames", "gc_entry_for_sizes", "gc_sizes_row", "gc_data_pointers",
     "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
 
 
@@ -53,6 +53,7 @@ class Native:
     add_frame: Callable[[int, int, int], int]           # (list, frame, bound) -> whether there was room
     drop_frames: Callable[[int, int, int], None]        # (list, bytes of arena, of scratch)
     sizes_row: Callable[[Address, int], int]            # (array objects, count) -> number of a row
+    addresses: Callable[[Address, int, int], None]      # (array objects, count, where their addresses go)
 
     def address(self, name: str) -> int:
         return self.loaded.address(name)
@@ -82,7 +83,8 @@ def native() -> Native:
         push_frame=held(None, pointer, pointer)(loaded.address("gc_push_frame")),
         add_frame=held(ctypes.c_int, pointer, pointer, word)(loaded.address("gc_add_frame")),
         drop_frames=held(None, pointer, word, word)(loaded.address("gc_drop_frames")),
-        sizes_row=held(word, pointer, word)(loaded.address("gc_sizes_row")))
+        sizes_row=held(word, pointer, word)(loaded.address("gc_sizes_row")),
+        addresses=held(None, pointer, word, pointer)(loaded.address("gc_data_pointers")))
 
 
 def runtime_text(target: Target) -> str:

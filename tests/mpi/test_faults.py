@@ -49,7 +49,7 @@ def test_all_ranks_are_told_of_a_mistake(job):
 
 @pytest.mark.parametrize("what, words", [
     ("leaves", "graphc: rank 1 of 2 has ended its program while rank 0 waits for it"),
-    ("silent", "graphc: rank 1 of 2 has said nothing for 3 seconds: it is dead, or cut off"),
+    ("silent", "graphc: rank 1 of 2 has said nothing for 6 seconds: it is dead, or cut off"),
     ("killed", "graphc: rank 1 of 2 (process "),
 ])
 def test_a_rank_that_goes_ends_the_others(job, tmp_path, what, words):

@@ -90,11 +90,14 @@ def test_workers_sleep_and_wake(x):
 
 
 def test_idle_workers_cost_nothing(x):
+    """They spin for a while at first, which on a busy machine takes them longer."""
     run_tiles(tiles(COUNT, 8), x)
-    time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.2)
-    assert time.process_time() - before < 0.05
+    for _ in range(100):
+        before = time.process_time()
+        time.sleep(0.1)
+        if time.process_time() - before < 0.005:
+            return
+    pytest.fail("idle workers go on spinning")
 
 
 def test_dispatch_latency_is_bounded():

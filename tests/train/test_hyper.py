@@ -21,7 +21,7 @@ for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "LAMB", "Lion
     more = {"groups": [VECTORS]} if name == "Muon" else {}
     OPTIMIZERS[name] = partial(partial, getattr(optim, name), lr=0.05, weight_decay=0.1, **more)
 OPTIMIZERS = {name: made() if isinstance(made, partial) else made for name, made in OPTIMIZERS.items()}
-NEW = {"d": 2.0}                    # what may not be just any number
+NEW = {"d": 2.0, "beta2_decay": -0.25, "etas": (0.7, 1.1)}       # what may not be just any number
 
 
 def step_with(optimizer, **options):

@@ -200,6 +200,40 @@ def test_the_result_of_schedule_free_descent_is_the_mean():
         optim.averages(step.state, "ax")
 
 
+OPTIMIZERS = [cls for cls in (getattr(optim, name) for name in dir(optim))
+              if isinstance(cls, type) and issubclass(cls, optim.Optimizer) and cls is not optim.Optimizer]
+ENDLESS = {"clip_norm", "clip_value"}           # no limit is one
+SIGNED = {"dampening", "beta2_decay"}           # below 0, too
+
+
+def other_numbers(optimizer, name):
+    """What the option of an optimizer may not be: one number, or one of a pair."""
+    wrong = [np.nan, -np.inf, *([] if name in ENDLESS else [np.inf]), *([1.0] if name == "beta2_decay" else []),
+             *([] if name in SIGNED else [-0.5])]
+    value = getattr(optimizer, name)
+    if isinstance(value, tuple):
+        return [(w, value[1]) for w in wrong] + [(value[0], w) for w in wrong]
+    return wrong
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS, ids=lambda cls: cls.__name__)
+def test_numbers_that_no_optimizer_can_use(cls):
+    """Of each option, also where a group or `step.hyper` changes it."""
+    optimizer, taken = cls(0.1), []
+    for name in optim.hyperparameters(optimizer):
+        for value in other_numbers(optimizer, name):
+            makers = [lambda: cls(**{"lr": 0.1, name: value})]
+            if cls is not optim.LBFGS and name not in ENDLESS:
+                makers.append(lambda: cls(0.1, groups=[optim.group(lambda n, s: True, **{name: value})]))
+            for make in makers:
+                try:
+                    make()
+                    taken.append((name, value))
+                except gc.GraphError as error:
+                    assert name in error.text and "test_optim.py" in str(error)
+    assert not taken
+
+
 def test_options_of_groups_are_checked():
     with pytest.raises(gc.GraphError, match="SGD has no option 'betas' for a group; it has .*momentum"):
         optim.SGD(0.1, groups=[optim.group(lambda n, s: True, betas=(0, 0))])

@@ -68,12 +68,30 @@ def test_the_first_update_of_a_cycle_is_the_first():
         assert all(evaluate(graph, [np.float64(t - 1)])[0] < 0.006 for t in starts)
 
 
+NUMBERS = {         # of each schedule: what it is given, and which of that are rates and factors
+    "constant": ((0.1, 0.5, 3), (0, 1)), "linear": ((0.1, 9, 0.5, 1.0), (0, 2, 3)),
+    "polynomial": ((0.1, 9, 1.0, 0.01), (0, 2, 3)), "cosine": ((0.1, 9, 0.01), (0, 2)),
+    "step_decay": ((0.1, 3, 0.5), (0, 2)), "multi_step": ((0.1, [2, 4], 0.5), (0, 2)),
+    "cosine_restarts": ((0.1, 5, 2, 0.01), (0, 3)), "cyclic": ((0.01, 0.1, 3, 4, "exp_range", 0.9), (0, 1, 5)),
+    "inverse_sqrt": ((0.1, 4), (0,)), "exponential": ((0.1, 0.9), (0, 1)), "warmup": ((0.1, 3), (0,)),
+    "one_cycle": ((0.1, 20), (0,))}
+
+
+def changed(name, at, value):
+    """A schedule, made with another number."""
+    given, _ = NUMBERS[name]
+    assert callable(getattr(optim, name)(*given))
+    return getattr(optim, name)(*given[:at], value, *given[at + 1:])
+
+
 @pytest.mark.parametrize("call, text", [
     (lambda: optim.multi_step(0.1, [3, 2]), r"multi_step: milestones are increasing numbers of updates, got \[3, 2\]"),
     (lambda: optim.sequential([0.1], [3]), "sequential takes one schedule more than milestones"),
     (lambda: optim.cyclic(0.1, 0.2, mode="square"), "cyclic: mode is one of triangular, triangular2, exp_range"),
     (lambda: optim.one_cycle(0.1, 10, rise=1.0), "one_cycle: rise is a share of the updates"),
-    (lambda: optim.linear(0.1, 0), "linear takes a number of updates >= 1, got 0")])
+    (lambda: optim.linear(0.1, 0), "linear takes a number of updates >= 1, got 0"),
+    *((lambda name=name, at=at, value=value: changed(name, at, value), f"{name}: .* a.* number")
+      for name, (given, places) in NUMBERS.items() for at in places for value in (np.nan, np.inf, -1.0))])
 def test_what_does_not_fit(call, text):
     with pytest.raises(gc.GraphError, match=text):
         call()

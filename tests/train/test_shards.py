@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.shard_tree import middle, rank_ends, shard_rows
+from graphc.shard_tree import added, middle, rank_ends, shard_rows
 
 DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(24, 6)).astype("f4"), DRAW.integers(0, 3, 24).astype("i4")
@@ -171,6 +171,23 @@ def test_threads_and_the_oracle(monkeypatch):
     for _ in range(3):
         slow(X, Y)
     close(one, slow)
+
+
+def test_the_update_of_two_halves_is_that_of_their_sum():
+    """The same bytes, also of zeros of either sign, infinities and NaN: a rank of a job has the whole sum."""
+    odd = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.5], "f4")
+    odd = np.append(odd, np.uint32([0xFFC00001, 0x7FC00002]).view("f4"))
+    left, right = np.meshgrid(odd, odd)
+    states = []
+    for whole in (False, True):
+        step = made(shards=4, optimizer=optim.SGD(0.1, momentum=0.9))
+        types = step.sharded.graph().types[1:1 + len(step.sharded.graph().grads)]
+        halves = [[np.resize(half, type.shape) for type in types] for half in (left, right)]
+        if whole:
+            halves = [[added(a, b) for a, b in zip(*halves)], [np.zeros(type.shape, "f4") for type in types]]
+        step.sharded.update(*halves[0], *halves[1])
+        states.append({name: array.tobytes() for name, array in step.state.items()})
+    assert states[0] == states[1]
 
 
 def test_memory_and_stages_are_of_both_programs():
