@@ -28,11 +28,13 @@ COLUMN_STEP_CYCLES = 2          # of one row in a loop that reads columns
 
 def nest_schedule(p: KernelProblem[Op]) -> NestSchedule:
     """The schedule of a `fused` node of kind "nest", or of a single operator that runs as a nest."""
-    return _schedule(cluster_of(p.node), p.ins, p.outs, p.target)
+    return cluster_schedule(cluster_of(p.node), p.ins, p.outs, p.target)
 
 
 @lru_cache(maxsize=4096)
-def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...], target: Target) -> NestSchedule:
+def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...],
+                     target: Target) -> NestSchedule:
+    """The same of a cluster."""
     nest = nest_of(body, ins, outs)
     if not nest.extents or 0 in nest.extents:
         return NestSchedule(outer=nest.kept, inner=tuple(sorted(nest.reduced)))

@@ -22,7 +22,7 @@ from graphc.ir.ops.reduce import Sum
 from graphc.ir.types import bool_
 from graphc.records import dataclass
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
-from graphc.schedule.nest_schedule import Fetch, NestSchedule
+from graphc.schedule.nest_schedule import Fetch, NestSchedule, last_lanes
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import contiguous_strides
@@ -74,6 +74,8 @@ class NestLowering:
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
         self.streams: tuple[int, ...] = ()
+        # of a vector of columns: those of the schedule, or those that the last one needs
+        self.width = schedule.lanes
         # the reductions of the loops being written, if a float sum is among them
         self.summing: list[Node] = []
         self.ranges: dict[int, tuple[Ix | Dim, Ix | Dim]] = {}
@@ -212,8 +214,8 @@ class NestLowering:
         return tuple(a for node in self.summing for a in self._start(node))
 
     def _vector_loop(self, point: Point, bounds: Ends, carried: Accumulator, work: Work) -> Accumulator:
-        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the
-        extent.
+        """Whole vectors, then one masked vector if the extent leaves a rest, no wider than that needs where nothing is
+        carried. Bounds end at whole vectors or beyond the extent.
         """
         f, d, lanes = self.f, self.s.vector, self.s.lanes
         lo, hi = bounds
@@ -226,12 +228,17 @@ class NestLowering:
             carried = self._counted(trips, carried, lambda i, c: work(point.at(d, i, lanes), c))
         if main == extent:
             return carried
+        width = lanes if carried else last_lanes(extent - main, lanes)
+        mask = f.tail_mask(extent - main, width) if width != extent - main else None
+        before, self.width = self.width, width
         if isinstance(lo, int) and isinstance(hi, int):
-            return tuple(work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), carried))
-        # once, in the last tile
-        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:
-            L.next(*work(point.at(d, L.index, lanes, f.tail_mask(extent - main, lanes)), L.carried))
-        return L.results
+            carried = tuple(work(point.at(d, Ix(main), width, mask), carried))
+        else:                                               # once, in the last tile
+            with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:
+                L.next(*work(point.at(d, L.index, width, mask), L.carried))
+            carried = L.results
+        self.width = before
+        return carried
 
     def _open_vector_loop(self, point: Point, bounds: Ends, carried: Accumulator, work: Work) -> Accumulator:
         """The same for an extent that comes with the call. In a long sum the rest belongs to the last block, so that a
@@ -317,7 +324,7 @@ class NestLowering:
 
     def _start(self, node: Node) -> Accumulator:
         r, element = reducer(node), node.inputs[0].type.dtype
-        return tuple(self.f.const(c, t, self.s.lanes)
+        return tuple(self.f.const(c, t, self.width)
                      for c, t in zip(r.start(element), r.dtypes(element, self.counter)))
 
     def _steps(self, nodes: list[Node], env: Env, at: Point, carried: Accumulator) -> Accumulator:
@@ -327,7 +334,7 @@ class NestLowering:
             width = len(r.start(node.inputs[0].type.dtype))
             acc, carried = carried[:width], carried[width:]
             number = self.body.number(self.nest.counters[node], at, self.counter) if r.counts else None
-            value = f.splat(env.operand(node, 0), self.s.lanes)
+            value = f.splat(env.operand(node, 0), self.width)
             new = r.step(f, acc, value, number)
             if at.mask is not None and not self.by_column:
                 new = tuple(f.select(at.mask, n, old) for n, old in zip(new, acc))
@@ -374,7 +381,7 @@ class NestLowering:
 
     def _combined_row(self, point: Point) -> None:
         f, body = self.f, self.body
-        lanes = self.s.lanes if self.by_column else 1
+        lanes = self.width if self.by_column else 1
         body.start_row(point)
         place, views = [point.index[d] for d in self.order], self._partial_views(self.partials)
 

@@ -1,0 +1,45 @@
+"""Short rows, sorted side by side: a row in each lane, a vector for each position, through a network of comparators."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.codegen.loops.builder import Ix, LoopFunction
+from graphc.codegen.loops.loop_ir import View
+from graphc.codegen.lower.rows import rows
+from graphc.codegen.lower.sort_keys import key_of, position_of
+from graphc.codegen.lower.sort_network import comparators
+from graphc.ir.types import i64
+from graphc.schedule.sort_schedule import Sides, SortSchedule
+
+
+def sort_columns(f: LoopFunction, x: View, results: Sequence[tuple[View, int]], sides: Sides, s: SortSchedule,
+                 descending: bool) -> None:
+    """`results`: each with its kind, 0 the elements, 1 their positions."""
+    size, count = x.shape[sides.axis], results[0][0].shape[sides.axis]
+    columns, ends = _turned(f, x, sides), [(_turned(f, y, sides), kind) for y, kind in results]
+    with rows(f, (*sides.outer, sides.vectors(s.lanes)), s) as at:
+        first = at[-1] * s.lanes
+        # the last vector begins early where it would reach beyond the end, and stores only what is left
+        start = f.min_(first, sides.width - s.lanes) if sides.width > s.lanes else Ix()
+        mask = f.tail_mask(sides.width, s.lanes) if sides.width < s.lanes else None
+        keys = [key_of(f, f.load(columns, [*at[:-1], i, start], s.lanes, mask), i, descending) for i in range(size)]
+        for a, b in comparators(size):
+            keys[a], keys[b] = f.min(keys[a], keys[b]), f.max(keys[a], keys[b])
+        order = f.scratch("order", i64, (count, s.lanes))
+        for i in range(count):
+            f.store(order, [i, 0], position_of(f, keys[i]))
+        with f.loop(first, f.min_(first + s.lanes, sides.width), name="column") as column:
+            lane = f.min_(column.index - start, s.lanes - 1)
+            for i in range(count):
+                position = f.load(order, [i, lane])
+                for y, kind in ends:
+                    value = position if kind else f.load(columns, [*at[:-1], f.check_index(position, size, 0),
+                                                                   column.index])
+                    f.store(y, [*at[:-1], i, column.index], value)
+
+
+def _turned(f: LoopFunction, view: View, sides: Sides) -> View:
+    """The view as outer dims, the sorted axis, and the columns."""
+    steps = [view.strides[group[-1]] for group in sides.groups]
+    return f.reinterpret(view, (*sides.outer, view.shape[sides.axis], sides.width),
+                         (*steps[:-1], view.strides[sides.axis], steps[-1]))
