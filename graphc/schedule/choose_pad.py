@@ -74,7 +74,7 @@ def _size(v: ViewType, axes: Sequence[int]) -> Dim:
 
 def pad_schedule(p: KernelProblem[Pad]) -> PadSchedule:
     """A pure function of shapes, strides and target."""
-    axes = pad_axes(p.node.op, p.ins[0], p.outs[0])
+    axes = pad_axes(p.core.op, p.ins[0], p.outs[0])
     if not axes.outside.shape or 0 in axes.outside.shape:
         return PlainSchedule()
     ranking = ranked([_blocks(p, axes), *_rows(p, axes)])
@@ -84,7 +84,7 @@ def pad_schedule(p: KernelProblem[Pad]) -> PadSchedule:
 def _blocks(p: KernelProblem[Pad], axes: PadAxes) -> Candidate[PadSchedule]:
     x, y = axes.inside, axes.outside
     inside = [copy_schedule(x, replace(y, shape=x.shape), p.target)] if 0 not in x.shape else []
-    around = [fill_schedule(p.node.op.value, replace(y, shape=shape), p.target) for _, shape in axes.slabs()]
+    around = [fill_schedule(p.core.op.value, replace(y, shape=shape), p.target) for _, shape in axes.slabs()]
     blocks = (*inside, *around)
     cycles = sum(ranking.best.total for block in blocks for ranking in block.rankings)
     return Candidate("blocks", MoveSchedule(blocks), (("blocks", cycles), ("loops", BLOCK_CYCLES * len(blocks))))

@@ -34,7 +34,7 @@ def scatter_schedule(p: KernelProblem[WholeRows | AlongAxis]) -> ScatterSchedule
 
 
 def _candidates(p: KernelProblem[WholeRows | AlongAxis]) -> Iterator[Candidate[ScatterSchedule]]:
-    op, out, (_, idx, updates) = p.node.op, p.outs[0], p.ins
+    op, out, (_, idx, updates) = p.core.op, p.outs[0], p.ins
     columns, along = column_count(out, op.axis), isinstance(op, AlongAxis)
     vector = not along and columns != 1 and unit_stride(-1, out, updates)
     lanes = p.target.lanes(out.dtype.itemsize) if vector else 1

@@ -28,7 +28,7 @@ def sort_schedule(p: KernelProblem[sort.Sorting | sort.TopK]) -> SortSchedule:
 
 
 def _candidates(p: KernelProblem[sort.Sorting | sort.TopK]) -> Iterator[Candidate[SortSchedule]]:
-    x, axis = p.ins[0], p.node.op.axis % len(p.ins[0].shape)
+    x, axis = p.ins[0], p.core.op.axis % len(p.ins[0].shape)
     n, count, machine = typical(x.shape[axis]), typical(p.outs[0].shape[axis]), p.target.machine
     lanes, extents = max(2, p.target.lanes(i64.itemsize)), without(x.shape, axis)
     result = RESULT_CYCLES * count

@@ -47,7 +47,7 @@ class Sides:
 def sides_of(axis: int, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Sides | None:
     """None where there is nothing beside the axis, or its sizes come with the call."""
     views, shape = (*ins, *outs), ins[0].shape
-    groups = [(a,) for a, n in enumerate(shape) if a != axis and n != 1]
+    groups: list[tuple[int, ...]] = [(a,) for a, n in enumerate(shape) if a != axis and n != 1]
     if not groups or not all(isinstance(n, int) for n in shape):
         return None
     size = {group: shape[group[0]] for group in groups}

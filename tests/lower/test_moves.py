@@ -34,7 +34,7 @@ def layouts(x: np.ndarray):
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-@pytest.mark.parametrize("shape, dtype", zip(SHAPES, (*TYPES, *TYPES)), ids=str)
+@pytest.mark.parametrize("shape, dtype", list(zip(SHAPES, (*TYPES, *TYPES))), ids=str)
 def test_flips_and_concatenations(shape, dtype, target):
     for x in layouts(numbers(shape, dtype)):
         for axis in range(x.ndim):

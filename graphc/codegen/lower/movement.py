@@ -41,14 +41,15 @@ def _pad(r: KernelRequest[PadSchedule, shape.Pad]) -> LoopFunction:
     axes = pad_axes(r.op, *r.ins, *r.outs)
     x, y = (f.reinterpret(v, t.shape, t.strides) for v, t in ((x, axes.inside), (y, axes.outside)))
     if isinstance(r.schedule, MoveSchedule):
-        _pad_blocks(f, x, y, axes, r)
+        _pad_blocks(f, x, y, axes, r.schedule, r)
     else:
         _pad_rows(f, x, y, axes.low, f.const(r.op.value, y.dtype), r.schedule)
     return f
 
 
-def _pad_blocks(f: LoopFunction, x: View, y: View, axes: PadAxes, r: KernelRequest[PadSchedule, shape.Pad]) -> None:
-    blocks = iter(r.schedule.copies)
+def _pad_blocks(f: LoopFunction, x: View, y: View, axes: PadAxes, schedule: MoveSchedule,
+                r: KernelRequest[PadSchedule, shape.Pad]) -> None:
+    blocks = iter(schedule.copies)
     if 0 not in x.shape:
         copied(f, x, y.view_at(axes.low, x.shape, y.strides), next(blocks), r.target)
     for corner, sizes in axes.slabs():

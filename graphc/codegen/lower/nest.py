@@ -228,8 +228,9 @@ class NestLowering:
             carried = self._counted(trips, carried, lambda i, c: work(point.at(d, i, lanes), c))
         if main == extent:
             return carried
-        width = lanes if carried else last_lanes(extent - main, lanes)
-        mask = f.tail_mask(extent - main, width) if width != extent - main else None
+        rest = static_dim(extent - main)
+        width = lanes if carried else last_lanes(rest, lanes)
+        mask = f.tail_mask(rest, width) if width != rest else None
         before, self.width = self.width, width
         if isinstance(lo, int) and isinstance(hi, int):
             carried = tuple(work(point.at(d, Ix(main), width, mask), carried))

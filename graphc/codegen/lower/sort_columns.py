@@ -8,6 +8,7 @@ from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.rows import rows
 from graphc.codegen.lower.sort_keys import key_of, position_of
 from graphc.codegen.lower.sort_network import comparators
+from graphc.ir.dims import static_dim
 from graphc.ir.types import i64
 from graphc.schedule.sort_schedule import Sides, SortSchedule
 
@@ -15,7 +16,7 @@ from graphc.schedule.sort_schedule import Sides, SortSchedule
 def sort_columns(f: LoopFunction, x: View, results: Sequence[tuple[View, int]], sides: Sides, s: SortSchedule,
                  descending: bool) -> None:
     """`results`: each with its kind, 0 the elements, 1 their positions."""
-    size, count = x.shape[sides.axis], results[0][0].shape[sides.axis]
+    size, count = (static_dim(v.shape[sides.axis]) for v in (x, results[0][0]))
     columns, ends = _turned(f, x, sides), [(_turned(f, y, sides), kind) for y, kind in results]
     with rows(f, (*sides.outer, sides.vectors(s.lanes)), s) as at:
         first = at[-1] * s.lanes
