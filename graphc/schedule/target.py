@@ -116,6 +116,11 @@ class Target:
         return "+avx512vl" in self.features or "+avx2" in self.features and itemsize >= 4
 
     @property
+    def has_wide_minimum(self) -> bool:
+        """Whether the lesser of two integers of 64 bits is an instruction."""
+        return "+avx512vl" in self.features
+
+    @property
     def has_scaling(self) -> bool:
         """Whether a · 2^n and the fraction of a, of floats, are instructions."""
         return "+avx512vl" in self.features and "+avx512dq" in self.features

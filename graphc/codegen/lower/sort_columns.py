@@ -23,20 +23,26 @@ def sort_columns(f: LoopFunction, x: View, results: Sequence[tuple[View, int]], 
         # the last vector begins early where it would reach beyond the end, and stores only what is left
         start = f.min_(first, sides.width - s.lanes) if sides.width > s.lanes else Ix()
         mask = f.tail_mask(sides.width, s.lanes) if sides.width < s.lanes else None
-        keys = [key_of(f, f.load(columns, [*at[:-1], i, start], s.lanes, mask), i, descending) for i in range(size)]
+        order = f.scratch("order", i64, (size, s.lanes))
+        with f.loop(0, size, name="keys") as loop:
+            elements = f.load(columns, [*at[:-1], loop.index, start], s.lanes, mask)
+            f.store(order, [loop.index, 0], key_of(f, elements, f.splat(f.value(loop.index), s.lanes), descending))
+        keys = [f.load(order, [i, 0], s.lanes) for i in range(size)]
         for a, b in comparators(size):
             keys[a], keys[b] = f.min(keys[a], keys[b]), f.max(keys[a], keys[b])
-        order = f.scratch("order", i64, (count, s.lanes))
         for i in range(count):
             f.store(order, [i, 0], position_of(f, keys[i]))
-        with f.loop(first, f.min_(first + s.lanes, sides.width), name="column") as column:
-            lane = f.min_(column.index - start, s.lanes - 1)
-            for i in range(count):
-                position = f.load(order, [i, lane])
-                for y, kind in ends:
-                    value = position if kind else f.load(columns, [*at[:-1], f.check_index(position, size, 0),
-                                                                   column.index])
-                    f.store(y, [*at[:-1], i, column.index], value)
+
+        def put(i: Ix, column: Ix) -> None:
+            position = f.load(order, [i, f.min_(column - start, s.lanes - 1)])
+            for y, kind in ends:
+                source = [*at[:-1], f.check_index(position, size, 0), column]
+                f.store(y, [*at[:-1], i, column], position if kind else f.load(columns, source))
+        # neighbours in memory one after another
+        own, places = (first, f.min_(first + s.lanes, sides.width)), (0, count)
+        by_column = ends[0][0].strides[-1] != 1
+        with f.loop(*(own if by_column else places)) as outer, f.loop(*(places if by_column else own)) as inner:
+            put(*((inner.index, outer.index) if by_column else (outer.index, inner.index)))
 
 
 def _turned(f: LoopFunction, view: View, sides: Sides) -> View:
