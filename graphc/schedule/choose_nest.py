@@ -47,7 +47,7 @@ def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewTyp
     loops, ranking = min((_ranked(facts, vector, *order) for order in _orders(facts, vector)),
                          key=lambda found: found[1].best.total)
     outer, inner, stages, lanes = loops.outer, loops.inner, loops.stages, loops.lanes
-    grid, stream = ranking.best.schedule, facts.streamed(vector, lanes)
+    grid, stream = ranking.best.schedule, facts.streamed(vector, lanes, len(inner) > 1 and inner[0] == vector)
     return NestSchedule(
         outer,
         inner,

@@ -16,7 +16,7 @@ from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of
 from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType
 
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
@@ -156,10 +156,12 @@ class NestFacts:
         least = min(map(row, candidates))
         return next(lanes for lanes in candidates if row(lanes) <= TOLERANCE * least)
 
-    def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
+    def streamed(self, vector: int, lanes: int, turned: bool = False) -> tuple[int, ...]:
         """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first
-        one is; where sizes come with the call, those that may be."""
-        width, larger = self.target.vector_bytes, MAY_BE_LARGER if self.nest.is_open else 1
+        one is; where sizes come with the call, those that may be. turned: what comes after a vector is not what lies
+        behind it, so that it must be whole lines."""
+        unit = LINE_BYTES if turned else self.target.vector_bytes
+        larger = MAY_BE_LARGER if self.nest.is_open else 1
         total = sum(view_bytes(t) for t in (*self.ins, *self.outs))
         if larger * total <= self.target.machine.l3_bytes:
             return ()
@@ -169,7 +171,7 @@ class NestFacts:
             if vector >= 0
             and s[vector] == 1
             and 4 * larger * view_bytes(t) > self.target.machine.l3_bytes
-            and lanes * t.dtype.itemsize % width == 0
+            and lanes * t.dtype.itemsize % unit == 0
             and all(
                 step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector
             )

@@ -8,7 +8,7 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
-from graphc.ir.dims import Dim, Dims, ceil_div
+from graphc.ir.dims import Dim, Dims, Poly, ceil_div
 from graphc.ir.op import Op
 from graphc.ir.types import i64, u64
 from graphc.schedule.nest_schedule import last_lanes
@@ -100,3 +100,10 @@ def put(index: Sequence[Ix], axis: int, value: Ix | int) -> list[Ix | int]:
 def permuted(f: LoopFunction, view: View, order: Sequence[int]) -> View:
     """The view with its axes in another order."""
     return f.reinterpret(view, [view.shape[axis] for axis in order], [view.strides[axis] for axis in order])
+
+
+def divided(f: LoopFunction, tile: Ix, count: Dim, parts: Dim) -> tuple[Ix, Ix]:
+    """The number of a tile among `count`, without and with only the part that counts the innermost `parts`."""
+    if parts == 1 or isinstance(parts, Poly) and parts == count:
+        return (tile, Ix()) if parts == 1 else (Ix(), tile)
+    return f.divmod(tile, parts)
