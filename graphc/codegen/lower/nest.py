@@ -77,7 +77,7 @@ class NestLowering:
         self.width = schedule.lanes             # of a vector of columns; that of the last one may be less
         # the reductions of the loops being written, if a float sum is among them
         self.summing: list[Node] = []
-        self.ranges: dict[int, tuple[Ix | Dim, Ix | Dim]] = {}
+        self.ranges: dict[int, Ends] = {}
         self.chunks = ceil_div(nest.extents[schedule.cut], schedule.chunk) if schedule.chunk else 1
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = ColumnReduction(self) if nest.crossing else None
@@ -283,8 +283,7 @@ class NestLowering:
         """All stages of one row (or of one vector of rows), then the outputs that do not change within it."""
         self.body.start_row(point)
         for stage in range(self.stages.count):
-            found = self._stage(point, stage)
-            for node, acc in found.items():
+            for node, acc in self._stage(point, stage).items():
                 self.body.set_row_value(node.outputs[0], reducer(node).finish(self.f, acc))
         if self.sums:
             self.sums.take_row()

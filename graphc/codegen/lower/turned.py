@@ -44,7 +44,7 @@ class TurnedLeaves:
         extent = self.nest.extents[self.s.vector]
         return bool(self.squares) and point.lanes > 1 and isinstance(self.size, int) and isinstance(extent, int)
 
-    def run(self, point: Point, ends: tuple[Ix | Dim, Ix | Dim], work: Callable[[Point], None]) -> None:
+    def run(self, point: Point, ends: tuple[Ix | Dim, Ix | Dim], work: Callable[[Point], object]) -> None:
         """`work` at all indices of the dim between the ends."""
         f, lanes, size = self.f, point.lanes, static_dim(self.size)
         # so many of the lanes have elements
