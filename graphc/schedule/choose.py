@@ -13,16 +13,21 @@ from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.ops.blocks import BlockProduct
+from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType
 from graphc.schedule.choose_attention import attention_grad_schedule, attention_schedule
 from graphc.schedule.choose_blocks import block_product_schedule
 from graphc.schedule.choose_contraction import contraction_schedule
+from graphc.schedule.choose_move import move_schedule
 from graphc.schedule.choose_nest import nest_schedule
+from graphc.schedule.choose_pad import pad_schedule
 from graphc.schedule.choose_plain import plain_schedule
+from graphc.schedule.choose_scatter import scatter_schedule
+from graphc.schedule.choose_sort import sort_schedule
 from graphc.schedule.choose_winograd import gradient_schedule, weights_schedule, winograd_schedule
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, TileSchedule
-from graphc.schedule.kernel_families import CONTRACTIONS, NESTS, ROWS
+from graphc.schedule.kernel_families import CONTRACTIONS, MOVES, NESTS, ROWS, SCATTERS, SORTS
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
@@ -70,8 +75,9 @@ def _packed_as(schedule: ContractionSchedule, packed: DType) -> ContractionSched
 
 
 CHOOSERS: dict[type[Op], Chooser] = {
-    **dict.fromkeys(NESTS, nest_schedule), **dict.fromkeys(ROWS, plain_schedule), **dict.fromkeys(CONTRACTIONS,
-                                                                                                  _contraction),
+    **dict.fromkeys(NESTS, nest_schedule), **dict.fromkeys(ROWS, plain_schedule), **dict.fromkeys(MOVES, move_schedule),
+    **dict.fromkeys(SCATTERS, scatter_schedule), Pad: pad_schedule,
+    **dict.fromkeys(SORTS, sort_schedule), **dict.fromkeys(CONTRACTIONS, _contraction),
     WinogradConv2d: winograd_schedule, WinogradWeightGrad: gradient_schedule, WinogradWeights: weights_schedule,
     Attention: attention_schedule, AttentionGrad: attention_grad_schedule, BlockProduct: block_product_schedule,
 }

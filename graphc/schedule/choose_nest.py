@@ -28,11 +28,13 @@ COLUMN_STEP_CYCLES = 2          # of one row in a loop that reads columns
 
 def nest_schedule(p: KernelProblem[Op]) -> NestSchedule:
     """The schedule of a `fused` node of kind "nest", or of a single operator that runs as a nest."""
-    return _schedule(cluster_of(p.node), p.ins, p.outs, p.target)
+    return cluster_schedule(cluster_of(p.node), p.ins, p.outs, p.target)
 
 
 @lru_cache(maxsize=4096)
-def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...], target: Target) -> NestSchedule:
+def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...],
+                     target: Target) -> NestSchedule:
+    """The same of a cluster."""
     nest = nest_of(body, ins, outs)
     if not nest.extents or 0 in nest.extents:
         return NestSchedule(outer=nest.kept, inner=tuple(sorted(nest.reduced)))
@@ -45,7 +47,7 @@ def _schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewType, ...]
     loops, ranking = min((_ranked(facts, vector, *order) for order in _orders(facts, vector)),
                          key=lambda found: found[1].best.total)
     outer, inner, stages, lanes = loops.outer, loops.inner, loops.stages, loops.lanes
-    grid, stream = ranking.best.schedule, facts.streamed(vector, lanes)
+    grid, stream = ranking.best.schedule, facts.streamed(vector, lanes, len(inner) > 1 and inner[0] == vector)
     return NestSchedule(
         outer,
         inner,

@@ -15,8 +15,9 @@ from graphc.records import dataclass
 Pairs = tuple[tuple[int, int], ...]         # (output, input) of a node, (result, argument) of a graph
 
 # their result is the first operand, changed in places
-UPDATES = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis, scatter.Scatter,
-           scatter.ScatterAlongAxis, shape.DynamicUpdateSlice)
+SCATTERS: tuple[type[Op], ...] = (index.ScatterAdd, embedding_gradients.AddRows, index.ScatterAddAlongAxis,
+                                  scatter.Scatter, scatter.ScatterAlongAxis)
+UPDATES = (*SCATTERS, shape.DynamicUpdateSlice)
 
 
 @dataclass(frozen=True)

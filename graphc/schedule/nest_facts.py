@@ -12,9 +12,11 @@ from graphc.ir.ops.reduce import ArgExtremum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.records import dataclass
+from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of
+from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType
 
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
@@ -69,7 +71,7 @@ class NestFacts:
         score, again = 0, (self.nest.running,)
         for strides, weight in self.rows:
             elements = prod(n for k, (n, s) in enumerate(zip(self.extents, strides)) if s or k in again)
-            score += weight * elements * (1 if strides[d] == 1 else 0 if strides[d] == 0 else -1)
+            score += weight * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
         return score if self.extents[d] > 3 else score - abs(score) // 2
 
     def loops(self, vector: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -98,8 +100,8 @@ class NestFacts:
         if self.nest.running >= 0:
             return -1
         for strides, _ in self.rows[:len(self.rows) - len(self.outs)]:
-            if strides[vector] > 1 and self.extents[vector] > 3:
-                found = [d for d, s in enumerate(strides) if s == 1 and d in shared and self.extents[d] > 3]
+            if abs(strides[vector]) > 1 and self.extents[vector] > 3:
+                found = [d for d, s in enumerate(strides) if abs(s) == 1 and d in shared and self.extents[d] > 3]
                 if found:
                     return found[0]
         return -1
@@ -129,12 +131,37 @@ class NestFacts:
         wide = width * vectors
         while wide > 2 and wide // 2 >= self.extents[vector]:
             wide //= 2
-        return wide if self.nest.extents[vector] != 1 else 1
+        if self.nest.extents[vector] == 1:
+            return 1
+        fixed = vector in self.nest.reduced or turned or not isinstance(self.nest.extents[vector], int)
+        return wide if fixed else self._least_waste(vector, width, wide, stages)
 
-    def streamed(self, vector: int, lanes: int) -> tuple[int, ...]:
+    def _least_waste(self, vector: int, width: int, wide: int, stages: Stages) -> int:
+        """The widest vectors with which a row of columns takes about the fewest cycles: the last vector of a row may be
+        mostly empty; many narrow ones each wait for sums along the row, and for the control of loops."""
+        extent, machine = self.extents[vector], self.target.machine
+        flops = [sum(map(flops_of, work)) for work in _stage_work(self.nest, stages)] or [0]
+        sums = len(self.nest.reductions) > 0
+
+        def once(lanes: int) -> float:
+            """Of so many lanes, in all stages."""
+            units = max(1, lanes // width)
+            return sum(max(units * (n * machine.vector_op_cycles + 1 / machine.loads_per_cycle),
+                           machine.fma_latency if sums else machine.step_cycles) for n in flops)
+
+        def row(lanes: int) -> float:
+            whole, rest = divmod(extent, lanes)
+            return whole * once(lanes) + (once(last_lanes(rest, lanes)) if rest else 0)
+        candidates = [wide >> k for k in range(wide.bit_length()) if wide >> k >= min(width, wide)]
+        least = min(map(row, candidates))
+        return next(lanes for lanes in candidates if row(lanes) <= TOLERANCE * least)
+
+    def streamed(self, vector: int, lanes: int, turned: bool = False) -> tuple[int, ...]:
         """Outputs too large to be still in a cache when they are read, every vector of which is aligned if the first
-        one is; where sizes come with the call, those that may be."""
-        width, larger = self.target.vector_bytes, MAY_BE_LARGER if self.nest.is_open else 1
+        one is; where sizes come with the call, those that may be. turned: what comes after a vector is not what lies
+        behind it, so that it must be whole lines."""
+        unit = LINE_BYTES if turned else self.target.vector_bytes
+        larger = MAY_BE_LARGER if self.nest.is_open else 1
         total = sum(view_bytes(t) for t in (*self.ins, *self.outs))
         if larger * total <= self.target.machine.l3_bytes:
             return ()
@@ -144,7 +171,7 @@ class NestFacts:
             if vector >= 0
             and s[vector] == 1
             and 4 * larger * view_bytes(t) > self.target.machine.l3_bytes
-            and lanes * t.dtype.itemsize % width == 0
+            and lanes * t.dtype.itemsize % unit == 0
             and all(
                 step * t.dtype.itemsize % (lanes * t.dtype.itemsize) == 0 for d, step in enumerate(s) if d != vector
             )

@@ -85,6 +85,11 @@ class NestSchedule(Schedule):
         return f"vector d{self.vector} x{self.lanes}" + (f" by {self.columns}" if self.columns else "")
 
 
+def last_lanes(rest: int, lanes: int) -> int:
+    """Of a vector for what whole ones of so many lanes leave."""
+    return min(lanes, max(2, 1 << (rest - 1).bit_length()))
+
+
 def buffer_bytes(partials: tuple[Partial, ...]) -> Dim:
     """Bytes of the shared buffers, laid one after the other, each aligned."""
     return sum(map(_rounded, partials))

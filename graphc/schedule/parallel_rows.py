@@ -7,7 +7,6 @@ Schedule and lowering both use it, so that they agree. A row is one index of `ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -16,7 +15,7 @@ from graphc.ir.dims import Dim, Dims, ceil_div, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
-from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, scatter, shape, sort, window
+from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, window
 from graphc.records import dataclass
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
@@ -27,7 +26,6 @@ ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multipl
 REGISTERS_OF_ROW = 8                # of vectors, for a row of the other factor: sums, and a block of it
 FEW_ROWS = 8                        # of x, that read codes in loops, too
 MOST_GROUPS = 2                     # of such rows that are taken together, each code of its own; more rows are a loop
-CHANGING = index.ScatterAdd, scatter.Scatter, index.ScatterAddAlongAxis, scatter.ScatterAlongAxis
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
 
@@ -55,16 +53,6 @@ def rows_of(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Ro
         raise InternalError(f"no rule says which parts of {node.op.name} are independent; it needs a row in "
                             f"graphc/schedule/parallel_rows.py", "schedule")
     return rule(node.op, ins, outs)
-
-
-def rows_of_update(node: Node, ins: Sequence[ViewType], outs: Sequence[ViewType]) -> Rows:
-    """The rows of an operator that changes some elements of its first operand, when nothing else has to be written."""
-    if isinstance(node.op, shape.DynamicUpdateSlice):
-        return _copying(node.op, ins[1:2], ins[1:2])
-    rows = rows_of(node, ins, outs)
-    if not isinstance(node.op, CHANGING):
-        raise InternalError(f"{node.op.name} does not change elements of its operand", "schedule")
-    return replace(rows, repeat=rows.repeat - outs[0].shape[node.op.axis])
 
 
 def unit_stride(axis: int, *views: ViewType) -> bool:
@@ -102,45 +90,9 @@ def _elementwise(op: Op, ins: Views, outs: Views) -> Rows:
     return _last_axis(outs[0], False)
 
 
-def _copying(op: Op, ins: Views, outs: Views) -> Rows:
-    return _last_axis(outs[0], bool(outs[0].shape) and all(unit_stride(-1, v) for v in (*ins, *outs) if v.shape))
-
-
-def _pad(op: Op, ins: Views, outs: Views) -> Rows:
-    order = memory_order(outs[0])
-    return _copying(op, *([permuted(v, order) for v in views] for views in (ins, outs)))
-
-
-def _concat(op: Op, ins: Views, outs: Views) -> Rows:
-    largest = max(ins, key=lambda v: typical(prod(v.shape)))
-    return _last_axis(largest, unit_stride(-1, *ins, *outs))
-
-
-def _flip(op: shape.Flip, ins: Views, outs: Views) -> Rows:
-    last = len(outs[0].shape) - 1
-    return _last_axis(outs[0], last not in op.axes and last >= 0 and unit_stride(-1, ins[0], outs[0]))
-
-
-def _scatter(op: index.ScatterAdd | scatter.Scatter, ins: Views, outs: Views) -> Rows:
-    """Rows own disjoint columns of the result, so repeated positions add up in order."""
-    out, idx, updates = outs[0], ins[1], ins[2]
-    rank, axis = len(out.shape), op.axis % len(out.shape)
-    if axis == rank - 1:
-        return Rows(out.shape[:-1], 1, False, prod(idx.shape) + out.shape[-1])
-    chunks = ceil_div(out.shape[-1], CHUNK)
-    return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, unit_stride(-1, out, updates),
-                prod(idx.shape) + out.shape[axis])
-
-
 def _one(op: Op, ins: Views, outs: Views) -> Rows:
     """A single row: what comes later may overwrite what came before."""
     return Rows((), 1, False, prod(ins[0].shape) + typical(prod(outs[0].shape)) // 8)
-
-
-def _along(op: index.ScatterAddAlongAxis | scatter.ScatterAlongAxis, ins: Views, outs: Views) -> Rows:
-    """All positions along the axis belong to one row."""
-    axis = op.axis % len(ins[0].shape)
-    return Rows(without(outs[0].shape, axis), 1, False, ins[0].shape[axis] + ins[-1].shape[axis])
 
 
 def _running(op: scan_ops.Cumulative, ins: Views, outs: Views) -> Rows:
@@ -150,28 +102,6 @@ def _running(op: scan_ops.Cumulative, ins: Views, outs: Views) -> Rows:
         return Rows(without(out.shape, axis), 1, False, out.shape[axis])
     chunks = ceil_div(out.shape[-1], CHUNK)
     return Rows((*without(out.shape, axis, rank - 1), chunks), CHUNK, True, out.shape[axis])
-
-
-def is_selected(count: Dim, size: Dim) -> bool:
-    """Whether the first `count` of a row in order are chosen by a threshold, not by sorting the row: a list twice as
-    long is sorted now and then.
-    """
-    return 4 * typical(count) < typical(size)
-
-
-def _sort(op: sort.Sorting | sort.TopK, ins: Views, outs: Views) -> Rows:
-    """Each pass of a sort merges all keys of a row; a selection looks at each once, and sorts twice as many as it finds
-    now and then.
-    """
-    axis = op.axis % len(ins[0].shape)
-    n, count = typical(ins[0].shape[axis]), typical(outs[0].shape[axis])
-    if ins[0].dtype.itemsize > 4:
-        steps = 6 * n * max(n.bit_length(), 1)
-    elif is_selected(count, n):
-        steps = n + 16 * count * max(count.bit_length(), 1)
-    else:
-        steps = n * max(n.bit_length(), 1)
-    return Rows(without(ins[0].shape, axis), 1, False, steps)
 
 
 def _matrix(op: Op, ins: Views, outs: Views) -> Rows:
@@ -261,15 +191,11 @@ def _pool_gradient(op: window.Pooling, ins: Views, outs: Views) -> Rows:
 
 RULES: dict[type[Op], Callable[[Any, Views, Views], Rows]] = {
     blocks.BlockProduct: _block_product,
-    index.Take: _take, index.TakeAlongAxis: _elementwise, index.ScatterAdd: _scatter, index.ScatterAddAlongAxis: _along,
-    scatter.Scatter: _scatter, scatter.ScatterAlongAxis: _along,
-    embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one, embedding_gradients.AddRows: _scatter,
-    shape.Concat: _concat, shape.Pad: _pad, shape.Flip: _flip, shape.DynamicSlice: _copying,
-    shape.DynamicUpdateSlice: _copying,
+    index.Take: _take, index.TakeAlongAxis: _elementwise,
+    embedding_gradients.RowPlaces: _one, embedding_gradients.CheckRows: _one,
     scan_ops.CumSum: _running, scan_ops.CumProd: _running, scan_ops.RunningArgExtremum: _running,
     factor.Cholesky: _matrix, factor.LU: _matrix, factor.SymmetricEigen: _matrix, factor.LQ: _matrix,
     factor.TriangularSolve: _right_hand_sides,
-    sort.Sort: _sort, sort.ArgSort: _sort, sort.TopK: _sort,
     **dict.fromkeys((*window.MaxPool.every(), *window.MaxPoolPick.every(), *window.AvgPool.every()), _pool),
     **dict.fromkeys((*window.MaxPoolGrad.every(), *window.AvgPoolGrad.every()), _pool_gradient),
 }

@@ -111,6 +111,21 @@ class Target:
         return self.architecture in ("x86_64", "aarch64")
 
     @property
+    def can_mask_stores(self) -> bool:
+        """Whether a store of some lanes costs about as much as of all. With AVX2 alone it is an instruction, but takes
+        up to 42 operations (Fog, Instruction tables: Zen 1 to 4)."""
+        return "+avx512vl" in self.features
+
+    def can_mask_loads(self, itemsize: int) -> bool:
+        """The same of a load."""
+        return "+avx512vl" in self.features or "+avx2" in self.features and itemsize >= 4
+
+    @property
+    def has_wide_minimum(self) -> bool:
+        """Whether the lesser of two integers of 64 bits is an instruction."""
+        return "+avx512vl" in self.features
+
+    @property
     def has_scaling(self) -> bool:
         """Whether a · 2^n and the fraction of a, of floats, are instructions."""
         return "+avx512vl" in self.features and "+avx512dq" in self.features

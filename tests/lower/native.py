@@ -21,7 +21,7 @@ from graphc.ir.op import Op
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType, dtype_of
 from graphc.schedule.choose import schedule_node
-from graphc.schedule.nest_schedule import shared_offsets
+from graphc.schedule.nest_schedule import NestSchedule, shared_offsets
 from graphc.schedule.target import AVX2, Target
 from graphc.schedule.view import ViewType
 
@@ -99,7 +99,8 @@ def compile_node(node: Node, arrays: Sequence[np.ndarray], outputs: Sequence[np.
     ins, outs = [view_of(a) for a in arrays], [view_of(a) for a in outputs]
     schedule = schedule or schedule_node(node, ins, outs, target)
     function = lower(KernelRequest(node, tuple(ins), tuple(outs), schedule, target))
-    native = Native(function, len(ins), len(outs), schedule.partials, target)
+    partials = schedule.partials if isinstance(schedule, NestSchedule) else ()
+    native = Native(function, len(ins), len(outs), partials, target)
     native.schedule = schedule
     return native
 

@@ -20,6 +20,7 @@ from graphc.ir.types import f32
 from graphc.schedule import schedule as schedule_module
 from graphc.schedule.choose import CHOOSERS, schedule_node
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.scatter_schedule import ScatterSchedule
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import AVX2
 from graphc.schedule.view import ViewType
@@ -44,7 +45,7 @@ def test_every_schedule_answers_what_the_memory_plan_asks():
     made = subclasses(Schedule) - {schedule_module.ProductSchedule}
     assert len(made) >= 6 and all(is_dataclass(cls) and {"__setattr__", "__str__"} <= vars(cls).keys()
                                   for cls in made)
-    schedule = PlainSchedule(in_place=PlainSchedule(aliased=True))
+    schedule = ScatterSchedule(in_place=ScatterSchedule(aliased=True))
     assert (schedule.shared_bytes, schedule.packed_bytes, schedule.prepacked, schedule.aliased) == (0, 0, None, False)
     assert schedule.updating().aliased and schedule.inplace_pairs((), ()) == ((0, 0),)
 

@@ -27,9 +27,9 @@ def target(request, monkeypatch) -> Iterator[Target]:
         for module, numbers in TINY_NUMBERS.items():
             for name, value in numbers.items():
                 monkeypatch.setattr(module, name, value)
-    choose_nest._schedule.cache_clear()
+    choose_nest.cluster_schedule.cache_clear()
     yield TINY if request.param == "tiny" else AVX2
-    choose_nest._schedule.cache_clear()
+    choose_nest.cluster_schedule.cache_clear()
 
 
 @pytest.mark.parametrize("seed", range(40))

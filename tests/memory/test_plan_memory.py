@@ -184,5 +184,5 @@ def test_a_nest_remembered_from_an_equal_node_gives_the_same_schedule():
         b = Builder("g")
         return schedule_node(b.exp(b.input("x", f32[12])).node, [VIEW], [VIEW], AVX2).inplace
     first = in_place()
-    schedule_nest._schedule.cache_clear()
+    schedule_nest.cluster_schedule.cache_clear()
     assert first == in_place() == ((0, 0),)

@@ -1,10 +1,10 @@
 """Loads and stores as LLVM text. bool is one byte in memory and one bit in registers."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from graphc.codegen.llvm.body import BodyEmitter
-from graphc.codegen.llvm.lanes import build_vector, select_text
+from graphc.codegen.llvm.lanes import build_vector, part_of_lanes, select_text
 from graphc.codegen.llvm.types import FLOATS, MANGLED, MEMORY, lanes_constant, vector
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Load, Prefetch, Store, View
@@ -45,8 +45,38 @@ def _load_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: i
         return b.emit(f"load {ty}, ptr {pointer}, align {size}")
     if lanes == 1:
         return _load_if(b, view, index, mask)
+    count = _first_lanes(mask)
+    if count is not None and not b.module.target.can_mask_loads(size):
+        return _load_pieces(b, view, index, lanes, count)
     name = f"@llvm.masked.load.v{lanes}{MANGLED[element]}.p0"
     return b.emit(f"call {ty} {name}(ptr align {size} {pointer}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
+
+
+def _load_pieces(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, count: int) -> str:
+    """The first `count` elements by a load for each power of two, zeros behind them."""
+    element, ty = MEMORY[view.dtype.name], vector(MEMORY[view.dtype.name], lanes)
+    whole = "zeroinitializer"
+    for start, width in _powers(count):
+        place = (*index[:-1], index[-1] + start)
+        part = _load_contiguous(b, view, place, width, None)
+        if width == 1:
+            whole = b.emit(f"insertelement {ty} {whole}, {element} {part}, i64 {start}")
+            continue
+        part_ty = vector(element, width)
+        order = lanes_constant("i32", [min(k, width - 1) for k in range(lanes)])
+        wide = b.emit(f"shufflevector {part_ty} {part}, {part_ty} poison, <{lanes} x i32> {order}")
+        order = lanes_constant("i32", [lanes + k - start if 0 <= k - start < width else k for k in range(lanes)])
+        whole = b.emit(f"shufflevector {ty} {whole}, {ty} {wide}, <{lanes} x i32> {order}")
+    return whole
+
+
+def _powers(count: int) -> Iterator[tuple[int, int]]:
+    """Start and width of pieces that are powers of two, the largest first."""
+    start = 0
+    while start < count:
+        width = 1 << (count - start).bit_length() - 1
+        yield start, width
+        start += width
 
 
 def _load_splat(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
@@ -125,6 +155,9 @@ def _store_contiguous(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: 
     if mask is not None and element not in FLOATS and (lane := _only_lane(mask)) is not None:
         _store_lane(b, view, (*index[:-1], index[-1] + lane), lane, vector(element, lanes), text)
         return
+    count = None if mask is None or lanes == 1 else _first_lanes(mask)
+    if count is not None and not b.module.target.can_mask_stores:
+        return _store_pieces(b, view, index, lanes, count, text)
     ty, pointer = vector(element, lanes), b.address(view, index, element)
     if mask is not None:
         if lanes == 1:
@@ -141,6 +174,21 @@ def _only_lane(mask: str) -> int | None:
     """The lane of a constant mask of which one lane is active."""
     lanes = mask.strip("<>").split(", ")
     return lanes.index("i1 true") if mask.startswith("<") and lanes.count("i1 true") == 1 else None
+
+
+def _first_lanes(mask: str) -> int | None:
+    """How many lanes are active, of a constant mask of which these are the first."""
+    lanes = mask.strip("<>").split(", ") if mask.startswith("<") else []
+    count = lanes.count("i1 true")
+    return count if lanes and lanes[:count] == ["i1 true"] * count else None
+
+
+def _store_pieces(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, count: int, text: str) -> None:
+    """The first `count` lanes by a store for each power of two."""
+    element = MEMORY[view.dtype.name]
+    for start, width in _powers(count):
+        part = part_of_lanes(b, vector(element, lanes), element, text, start, width)
+        _store_contiguous(b, view, (*index[:-1], index[-1] + start), width, None, part, None)
 
 
 def _store_lane(b: BodyEmitter, view: View, index: tuple[Ix, ...], lane: int, ty: str, text: str) -> None:

@@ -231,6 +231,11 @@ def reduce(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     element = REGISTER[dtype.name]
     while lanes > 1:
         ty, half = f"<{lanes} x {element}>", lanes // 2
+        if half == 1 and dtype.is_float and s.attr in ("min", "max"):
+            # with its lanes exchanged: of two scalars LLVM would choose by a branch that nothing predicts
+            turned = e.emit(f"shufflevector {ty} {value}, {ty} poison, <2 x i32> {lanes_constant('i32', (1, 0))}")
+            value = _combine(e, s.attr, Val(s.dst.fn, dtype, lanes, 0), value, turned)
+            return e.emit(f"extractelement {ty} {value}, i64 0")
         low, high = [part_of_lanes(e, ty, element, value, start, half) for start in (0, half)]
         value, lanes = _combine(e, s.attr, Val(s.dst.fn, dtype, half, 0), low, high), half
     return value

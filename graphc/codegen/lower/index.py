@@ -8,14 +8,17 @@ from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.copy import copied
 from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
 from graphc.ir.dims import Dim
 from graphc.ir.op import Op
 from graphc.ir.ops import embedding_gradients as row_ops
 from graphc.ir.ops import index, scatter
-from graphc.schedule.parallel_rows import CHUNK, rows_of, without
+from graphc.schedule.choose_scatter import AlongAxis, WholeRows
+from graphc.schedule.parallel_rows import rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.scatter_schedule import ScatterSchedule, scatter_rows
 
 
 def _node_param(f: LoopFunction) -> Ix:
@@ -37,7 +40,8 @@ def _take(r: KernelRequest[PlainSchedule, index.Take]) -> LoopFunction:
         if axis < len(x.shape) - 1:
             before = source([*at, Ix()])[:-1]
             over_lanes(f, 0, row.lane, s.lanes,
-                       lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask))
+                       lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*before, i], lanes, mask), mask),
+                       narrow=True)
         elif y.shape:
             over_lanes(f, 0, row.lane, 1, lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, source([*at, i]))))
         else:
@@ -59,37 +63,44 @@ def _take_along(r: KernelRequest[PlainSchedule, index.TakeAlongAxis]) -> LoopFun
     return f
 
 
-def _scatter(r: KernelRequest[PlainSchedule, index.ScatterAdd | scatter.Scatter]) -> LoopFunction:
+def _scatter(r: KernelRequest[ScatterSchedule, WholeRows]) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(r)
     number, rank = None if isinstance(r.op, row_ops.AddRows) else _node_param(f), len(y.shape)
     s, axis, met = r.schedule, r.op.axis % rank, _meeting(f, r.op)
     if 0 in y.shape:
         return f
-    with rows(f, rows_of(r.node, r.ins, r.outs).extents, s, "columns") as at:
-        lo, hi = (at[-1] * CHUNK, f.min_(at[-1] * CHUNK + CHUNK, y.shape[-1])) if axis < rank - 1 else (Ix(), Ix(1))
+    _copy_base(f, base, y, r)
+    with rows(f, scatter_rows(r.outs[0], axis, s.chunk), s, "columns") as at:
+        lo, hi = _own_columns(f, at, y, axis, s)
         around = at[:-1] if axis < rank - 1 else at
 
-        def column(view: View, middle: list[Ix], i: Ix) -> list[Ix]:
+        def column(middle: list[Ix], i: Ix) -> list[Ix]:
             return around[:axis] + middle + around[axis:] + ([i] if axis < rank - 1 else [])
 
-        def copy_row(j: list[Ix]) -> None:
-            over_lanes(f, lo, hi, s.lanes if _unit(base) else 1,
-                       lambda i, lanes, mask: f.store(y, column(y, j, i), f.load(base, column(base, j, i), lanes, mask),
-                                                      mask))
-
-        def add_row(n: list[Ix]) -> None:
+        def change_row(n: list[Ix]) -> None:
             j = [_row(f, f.load(idx, n), y.shape[axis], number)]
 
-            def add(i: Ix, lanes: int, mask: Val | None) -> None:
-                place = column(y, j, i)
-                total = met(lambda: f.load(y, place, lanes, mask), f.load(updates, column(updates, n, i), lanes, mask))
+            def change(i: Ix, lanes: int, mask: Val | None) -> None:
+                place = column(j, i)
+                total = met(lambda: f.load(y, place, lanes, mask), f.load(updates, column(n, i), lanes, mask))
                 f.store(y, place, total, mask)
-            over_lanes(f, lo, hi, s.lanes, add)
-
-        if not s.aliased:
-            nested(f, (y.shape[axis],), copy_row)
-        nested(f, idx.shape, add_row)
+            over_lanes(f, lo, hi, s.lanes, change, narrow=True)
+        nested(f, idx.shape, change_row)
     return f
+
+
+def _copy_base(f: LoopFunction, base: View, y: View, r: KernelRequest[ScatterSchedule, Op]) -> None:
+    """What is not changed has the elements of the first operand, unless it lies there."""
+    if not r.schedule.aliased:
+        copied(f, base, y, r.schedule.base, r.target)
+
+
+def _own_columns(f: LoopFunction, at: list[Ix], y: View, axis: int, s: ScatterSchedule) -> tuple[Ix, Ix]:
+    """The columns of the row at hand."""
+    if axis == len(y.shape) - 1:
+        return Ix(), Ix(1)
+    first = at[-1] * s.chunk
+    return first, f.min_(first + s.chunk, y.shape[-1])
 
 
 def _some(size: Dim) -> Dim:
@@ -104,10 +115,6 @@ def _row(f: LoopFunction, position: Val, size: Dim, number: Ix | None) -> Ix:
     return clamped(f, position, size) if number is None else f.check_index(position, size, number)
 
 
-def _unit(view: View) -> bool:
-    return view.strides[-1] in (0, 1)
-
-
 def _meeting(f: LoopFunction, op: index.Indexing) -> Callable[[Callable[[], Val], Val], Val]:
     """What stands at a position after an update: given how to load what stood there, and the update."""
     reduction = op.reduction if isinstance(op, scatter.Scattering) else "add"
@@ -117,23 +124,26 @@ def _meeting(f: LoopFunction, op: index.Indexing) -> Callable[[Callable[[], Val]
     return lambda old, update: combine(old(), update)
 
 
-AlongAxis = index.ScatterAddAlongAxis | scatter.ScatterAlongAxis
-
-
-def _scatter_along(r: KernelRequest[PlainSchedule, AlongAxis]) -> LoopFunction:
+def _scatter_along(r: KernelRequest[ScatterSchedule, AlongAxis]) -> LoopFunction:
     f, (base, idx, updates), (y,) = function(r)
     number, axis, met = _node_param(f), r.op.axis % len(y.shape), _meeting(f, r.op)
     if 0 in y.shape:
         return f
-    with rows(f, without(y.shape, axis), r.schedule) as at:
-        if not r.schedule.aliased:
-            with f.loop(0, y.shape[axis]) as loop:
-                full = put(at, axis, loop.index)
-                f.store(y, full, f.load(base, full))
-        with f.loop(0, idx.shape[axis]) as loop:
-            source = put(at, axis, loop.index)
-            full = put(at, axis, f.check_index(f.load(idx, source), y.shape[axis], number))
+    _copy_base(f, base, y, r)
+    with rows(f, scatter_rows(r.outs[0], axis, r.schedule.chunk), r.schedule, "columns") as at:
+        lo, hi = _own_columns(f, at, y, axis, r.schedule)
+
+        def change(around: list[Ix], n: Ix) -> None:
+            source = put(around, axis, n)
+            full = put(around, axis, f.check_index(f.load(idx, source), y.shape[axis], number))
             f.store(y, full, met(lambda: f.load(y, full), f.load(updates, source)))
+
+        with f.loop(0, idx.shape[axis]) as loop:
+            if axis == len(y.shape) - 1:
+                change(at, loop.index)
+            else:
+                with f.loop(lo, hi, name="column") as columns:
+                    change([*at[:-1], columns.index], loop.index)
     return f
 
 

@@ -5,52 +5,60 @@ from collections.abc import Sequence
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
+from graphc.codegen.lower.copy import copied, filled
 from graphc.codegen.lower.request import KernelRequest, Lowering
-from graphc.codegen.lower.rows import clamped, function, number, over_lanes, permuted, rows
+from graphc.codegen.lower.rows import clamped, function, number, over_lanes, rows
 from graphc.ir.dims import Dim
 from graphc.ir.op import Op
 from graphc.ir.ops import shape
 from graphc.ir.size_proofs import is_nonnegative
-from graphc.schedule.parallel_rows import memory_order
+from graphc.schedule.choose_move import flipped_strides
+from graphc.schedule.choose_pad import PadAxes, PadSchedule, pad_axes
+from graphc.schedule.move_schedule import MoveSchedule
 from graphc.schedule.plain_schedule import PlainSchedule
 
 
-def _concat(r: KernelRequest[PlainSchedule, shape.Concat]) -> LoopFunction:
+def _concat(r: KernelRequest[MoveSchedule, shape.Concat]) -> LoopFunction:
     f, xs, (y,) = function(r)
+    copies = iter(r.schedule.copies)
     axis = r.op.axis % len(y.shape)
     start: Dim = 0
     for x in xs:
         if 0 not in x.shape:
             part = y.view_at([start if i == axis else 0 for i in range(len(y.shape))], x.shape, y.strides)
-            _copy(f, x, part, r.schedule)
+            copied(f, x, part, next(copies), r.target)
         start += x.shape[axis]
     return f
 
 
-def _copy(f: LoopFunction, x: View, y: View, s: PlainSchedule) -> None:
-    with rows(f, x.shape[:-1], s) as at:
-        over_lanes(f, 0, x.shape[-1], s.lanes,
-                   lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, [*at, i], lanes, mask), mask))
-
-
-def _pad(r: KernelRequest[PlainSchedule, shape.Pad]) -> LoopFunction:
-    """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest
-    step.
-    """
+def _pad(r: KernelRequest[PadSchedule, shape.Pad]) -> LoopFunction:
     f, (x,), (y,) = function(r)
     if not y.shape:
         f.store(y, [], f.load(x, []))
         return f
     if 0 in y.shape:
         return f
-    order = memory_order(r.outs[0])
-    x, y = permuted(f, x, order), permuted(f, y, order)
-    low, value = [r.op.low[axis] for axis in order], f.const(r.op.value, y.dtype)
-    _pad_rows(f, x, y, low, value, r.schedule)
+    axes = pad_axes(r.op, *r.ins, *r.outs)
+    x, y = (f.reinterpret(v, t.shape, t.strides) for v, t in ((x, axes.inside), (y, axes.outside)))
+    if isinstance(r.schedule, MoveSchedule):
+        _pad_blocks(f, x, y, axes, r.schedule, r)
+    else:
+        _pad_rows(f, x, y, axes.low, f.const(r.op.value, y.dtype), r.schedule)
     return f
 
 
+def _pad_blocks(f: LoopFunction, x: View, y: View, axes: PadAxes, schedule: MoveSchedule,
+                r: KernelRequest[PadSchedule, shape.Pad]) -> None:
+    blocks = iter(schedule.copies)
+    if 0 not in x.shape:
+        copied(f, x, y.view_at(axes.low, x.shape, y.strides), next(blocks), r.target)
+    for corner, sizes in axes.slabs():
+        filled(f, r.op.value, y.view_at(corner, sizes, y.strides), next(blocks), r.target)
+
+
 def _pad_rows(f: LoopFunction, x: View, y: View, low: Sequence[Dim], value: Val, s: PlainSchedule) -> None:
+    """Each row of the result is filling, or filling, a row of x, and filling. Rows lie along the axis of the smallest
+    step."""
     def fill(at: list[Ix], lo: Dim, hi: Dim) -> None:
         over_lanes(f, lo, hi, s.lanes, lambda i, lanes, mask: f.store(y, [*at, i], f.splat(value, lanes), mask))
 
@@ -92,47 +100,31 @@ def _within(f: LoopFunction, i: Ix, size: Dim) -> Ix:
     return f.max_(f.min_(i, size - 1), 0)
 
 
-def _flip(r: KernelRequest[PlainSchedule, shape.Flip]) -> LoopFunction:
+def _flip(r: KernelRequest[MoveSchedule, shape.Flip]) -> LoopFunction:
     f, (x,), (y,) = function(r)
-    if not y.shape:
-        f.store(y, [], f.load(x, []))
-        return f
-    if 0 in y.shape:
-        return f
-
-    def source(at: list[Ix]) -> list[Ix]:
-        return [i * -1 + (x.shape[axis] - 1) if axis in r.op.axes else i for axis, i in enumerate(at)]
-
-    with rows(f, y.shape[:-1], r.schedule) as at:
-        over_lanes(f, 0, y.shape[-1], r.schedule.lanes,
-                   lambda i, lanes, mask: f.store(y, [*at, i], f.load(x, source([*at, i]), lanes, mask), mask))
+    if 0 not in y.shape:
+        last = [n - 1 if axis in r.op.axes else 0 for axis, n in enumerate(x.shape)]
+        copied(f, x.view_at(last, x.shape, flipped_strides(r.op, x.strides)), y, r.schedule.copies[0], r.target)
     return f
 
 
-def _dynamic_slice(r: KernelRequest[PlainSchedule, shape.DynamicSlice]) -> LoopFunction:
+def _dynamic_slice(r: KernelRequest[MoveSchedule, shape.DynamicSlice]) -> LoopFunction:
     f, (x, *starts), (y,) = function(r)
-    if not y.shape:
-        f.store(y, [], f.load(x, []))
-        return f
-    if 0 in y.shape:
-        return f
-    corner = _corner(f, starts, x.shape, y.shape)
-    _copy(f, x.view_at(corner, y.shape, x.strides), y, r.schedule)
+    if 0 not in y.shape:
+        part = x.view_at(_corner(f, starts, x.shape, y.shape), y.shape, x.strides)
+        copied(f, part, y, r.schedule.copies[0], r.target)
     return f
 
 
-def _dynamic_update_slice(r: KernelRequest[PlainSchedule, shape.DynamicUpdateSlice]) -> LoopFunction:
+def _dynamic_update_slice(r: KernelRequest[MoveSchedule, shape.DynamicUpdateSlice]) -> LoopFunction:
     f, (x, update, *starts), (y,) = function(r)
-    if not y.shape:
-        f.store(y, [], f.load(update, []))
-        return f
-    if 0 in y.shape:
-        return f
-    corner = _corner(f, starts, x.shape, update.shape)
-    if not r.schedule.aliased:
-        _copy(f, x, y, r.schedule)
-    if 0 not in update.shape:
-        _copy(f, update, y.view_at(corner, update.shape, y.strides), r.schedule)
+    copies = list(r.schedule.copies)
+    if 0 not in y.shape:
+        corner = _corner(f, starts, x.shape, update.shape)
+        if not r.schedule.aliased:
+            copied(f, x, y, copies.pop(0), r.target)
+        if 0 not in update.shape:
+            copied(f, update, y.view_at(corner, update.shape, y.strides), copies.pop(), r.target)
     return f
 
 

@@ -14,7 +14,8 @@ from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS,
 from graphc.codegen.lower.recurrence import Recurrences
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.rows import at_most, function
+from graphc.codegen.lower.rows import at_most, divided, function
+from graphc.codegen.lower.turned import TurnedLeaves
 from graphc.ir.dims import Dim, Poly, ceil_div, static_dim, upper
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
@@ -22,7 +23,7 @@ from graphc.ir.ops.reduce import Sum
 from graphc.ir.types import bool_
 from graphc.records import dataclass
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
-from graphc.schedule.nest_schedule import Fetch, NestSchedule
+from graphc.schedule.nest_schedule import Fetch, NestSchedule, last_lanes
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import contiguous_strides
@@ -57,8 +58,7 @@ class Trips:
     @property
     def are_few(self) -> bool:
         """Whether a sum need not be taken in blocks."""
-        most = upper(self.most)
-        return most is not None and most <= 2 * BLOCK
+        return (most := upper(self.most)) is not None and most <= 2 * BLOCK
 
 
 class NestLowering:
@@ -74,12 +74,15 @@ class NestLowering:
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
         self.streams: tuple[int, ...] = ()
+        self.width = schedule.lanes             # of a vector of columns; that of the last one may be less
         # the reductions of the loops being written, if a float sum is among them
         self.summing: list[Node] = []
-        self.ranges: dict[int, tuple[Ix | Dim, Ix | Dim]] = {}
+        self.ranges: dict[int, Ends] = {}
         self.chunks = ceil_div(nest.extents[schedule.cut], schedule.chunk) if schedule.chunk else 1
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = ColumnReduction(self) if nest.crossing else None
+        turned = len(schedule.inner) > 1 and schedule.inner[0] == schedule.vector
+        self.turned = TurnedLeaves(f, nest, schedule, self.body) if turned else None
 
     # ---- tiles
     def run(self, cache: int) -> None:
@@ -108,6 +111,8 @@ class NestLowering:
                 first = chunk * s.chunk
                 self.ranges = {s.cut: (first, first + s.chunk)}
             self.body.allocate()
+            if self.turned:
+                self.turned.allocate()
             if self.sums:
                 self.sums.start(row_range)
             finish: Finish = partial(self._partial_row, chunk) if s.chunk and s.partials else self._row
@@ -132,8 +137,8 @@ class NestLowering:
         blocks = ceil_div(extent, columns) if columns else 1
         count = (1 if tile == rows else ceil_div(rows, static_dim(tile))) * blocks * chunks
         with f.parallel(count, label, serial=serial) as t:
-            t, chunk = _divided(f, t, count, chunks)
-            t, block = _divided(f, t, count, blocks)
+            t, chunk = divided(f, t, count, chunks)
+            t, block = divided(f, t, count, blocks)
             first = block * columns
             yield ((t * tile, f.min_(t * tile + tile, rows)), (first, first + columns if columns else extent), chunk)
 
@@ -186,6 +191,10 @@ class NestLowering:
             return carried
         if d == self.s.vector:
             return self._vector_loop(point, (lo, hi), carried, lambda at, c: self.sweep(dims[1:], at, c, work))
+        if self.turned and self.turned.serve(point):
+            self.turned.run(point, (lo, hi), lambda at: work(at, ()))
+            return ()
+
         def trip(index: Ix, c: Accumulator) -> Accumulator:
             if len(dims) == 1 or not self.summing:
                 return self.sweep(dims[1:], point.at(d, index), c, work)
@@ -212,9 +221,8 @@ class NestLowering:
         return tuple(a for node in self.summing for a in self._start(node))
 
     def _vector_loop(self, point: Point, bounds: Ends, carried: Accumulator, work: Work) -> Accumulator:
-        """Whole vectors, then one masked vector if the extent leaves a rest. Bounds end at whole vectors or beyond the
-        extent.
-        """
+        """Whole vectors, then one masked vector if the extent leaves a rest, no wider than that needs where nothing is
+        carried. Bounds end at whole vectors or beyond the extent."""
         f, d, lanes = self.f, self.s.vector, self.s.lanes
         lo, hi = bounds
         extent = self.nest.extents[d]
@@ -226,12 +234,18 @@ class NestLowering:
             carried = self._counted(trips, carried, lambda i, c: work(point.at(d, i, lanes), c))
         if main == extent:
             return carried
+        rest = static_dim(extent - main)
+        width = lanes if carried else last_lanes(rest, lanes)
+        mask = f.tail_mask(rest, width) if width != rest else None
+        before, self.width = self.width, width
         if isinstance(lo, int) and isinstance(hi, int):
-            return tuple(work(point.at(d, Ix(main), lanes, f.tail_mask(extent - main, lanes)), carried))
-        # once, in the last tile
-        with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:
-            L.next(*work(point.at(d, L.index, lanes, f.tail_mask(extent - main, lanes)), L.carried))
-        return L.results
+            carried = tuple(work(point.at(d, Ix(main), width, mask), carried))
+        else:                                               # once, in the last tile
+            with f.loop(f.max_(lo, main), f.min_(hi, main + 1), step=lanes, carry=carried, name="rest") as L:
+                L.next(*work(point.at(d, L.index, width, mask), L.carried))
+            carried = L.results
+        self.width = before
+        return carried
 
     def _open_vector_loop(self, point: Point, bounds: Ends, carried: Accumulator, work: Work) -> Accumulator:
         """The same for an extent that comes with the call. In a long sum the rest belongs to the last block, so that a
@@ -269,8 +283,7 @@ class NestLowering:
         """All stages of one row (or of one vector of rows), then the outputs that do not change within it."""
         self.body.start_row(point)
         for stage in range(self.stages.count):
-            found = self._stage(point, stage)
-            for node, acc in found.items():
+            for node, acc in self._stage(point, stage).items():
                 self.body.set_row_value(node.outputs[0], reducer(node).finish(self.f, acc))
         if self.sums:
             self.sums.take_row()
@@ -317,7 +330,7 @@ class NestLowering:
 
     def _start(self, node: Node) -> Accumulator:
         r, element = reducer(node), node.inputs[0].type.dtype
-        return tuple(self.f.const(c, t, self.s.lanes)
+        return tuple(self.f.const(c, t, self.width)
                      for c, t in zip(r.start(element), r.dtypes(element, self.counter)))
 
     def _steps(self, nodes: list[Node], env: Env, at: Point, carried: Accumulator) -> Accumulator:
@@ -327,7 +340,7 @@ class NestLowering:
             width = len(r.start(node.inputs[0].type.dtype))
             acc, carried = carried[:width], carried[width:]
             number = self.body.number(self.nest.counters[node], at, self.counter) if r.counts else None
-            value = f.splat(env.operand(node, 0), self.s.lanes)
+            value = f.splat(env.operand(node, 0), self.width)
             new = r.step(f, acc, value, number)
             if at.mask is not None and not self.by_column:
                 new = tuple(f.select(at.mask, n, old) for n, old in zip(new, acc))
@@ -338,8 +351,8 @@ class NestLowering:
         return acc if self.by_column else reducer(node).fold(self.f, acc)
 
     def _row_outputs(self, point: Point) -> None:
-        ends = [(k, self.body.row_value(v))
-                for k, v in enumerate(self.nest.body.outputs) if self.written_in(k) == ROW_END]
+        outputs = enumerate(self.nest.body.outputs)
+        ends = [(k, self.body.row_value(v)) for k, v in outputs if self.written_in(k) == ROW_END]
         for k, value in ends:                   # all values first: an output may lie where another one's operand does
             self.store(k, value, point)
 
@@ -374,21 +387,14 @@ class NestLowering:
 
     def _combined_row(self, point: Point) -> None:
         f, body = self.f, self.body
-        lanes = self.s.lanes if self.by_column else 1
+        lanes = self.width if self.by_column else 1
         body.start_row(point)
         place, views = [point.index[d] for d in self.order], self._partial_views(self.partials)
 
-        def partial(chunk: Ix | int) -> Accumulator:
+        def found(chunk: Ix | int) -> Accumulator:
             return tuple(f.load(view, [chunk, *place], lanes, point.mask) for view in views)
-        with f.loop(1, self.chunks, carry=partial(0), name="chunk") as L:
-            L.next(*merged(f, self.reductions, L.carried, partial(L.index)))
+        with f.loop(1, self.chunks, carry=found(0), name="chunk") as L:
+            L.next(*merged(f, self.reductions, L.carried, found(L.index)))
         for node, acc in zip(self.reductions, regroup(L.results, self.reductions)):
             body.set_row_value(node.outputs[0], reducer(node).finish(f, acc))
         self._row_outputs(point)
-
-
-def _divided(f: LoopFunction, tile: Ix, count: Dim, parts: Dim) -> tuple[Ix, Ix]:
-    """The number of a tile among `count`, without and with only the part that counts the innermost `parts`."""
-    if parts == 1 or isinstance(parts, Poly) and parts == count:
-        return (tile, Ix()) if parts == 1 else (Ix(), tile)
-    return f.divmod(tile, parts)

@@ -8,9 +8,10 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest
-from graphc.ir.dims import Dim, Dims, ceil_div
+from graphc.ir.dims import Dim, Dims, Poly, ceil_div
 from graphc.ir.op import Op
 from graphc.ir.types import i64, u64
+from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.schedule import Schedule
 
@@ -61,8 +62,8 @@ def unflattened(f: LoopFunction, flat: Ix, extents: Dims) -> list[Ix]:
     return [flat, *reversed(index)] if extents else []
 
 
-def over_lanes(f: LoopFunction, lo: Ix | Dim, hi: Ix | Dim, lanes: int, body: Lanes) -> None:
-    """The body for lo … hi - 1: whole vectors, then one masked vector."""
+def over_lanes(f: LoopFunction, lo: Ix | Dim, hi: Ix | Dim, lanes: int, body: Lanes, narrow: bool = False) -> None:
+    """The body for lo … hi - 1: whole vectors, then one masked vector; narrow: which is no wider than it needs."""
     if lanes == 1:
         with f.loop(lo, hi) as loop:
             body(loop.index, 1, None)
@@ -71,7 +72,11 @@ def over_lanes(f: LoopFunction, lo: Ix | Dim, hi: Ix | Dim, lanes: int, body: La
     whole, rest = f.divmod(count, lanes)
     with f.loop(0, whole) as loop:
         body(loop.index * lanes + lo, lanes, None)
-    if isinstance(rest, Ix) and rest.is_const and rest.const == 0:
+    if rest.is_const and rest.const == 0:
+        return
+    if narrow and rest.is_const and isinstance(rest.const, int):
+        width = last_lanes(rest.const, lanes)
+        body(whole * lanes + lo, width, f.tail_mask(rest, width) if width != rest.const else None)
         return
     with f.loop(0, f.min_(rest, 1)):
         body(whole * lanes + lo, lanes, f.tail_mask(rest, lanes))
@@ -95,3 +100,10 @@ def put(index: Sequence[Ix], axis: int, value: Ix | int) -> list[Ix | int]:
 def permuted(f: LoopFunction, view: View, order: Sequence[int]) -> View:
     """The view with its axes in another order."""
     return f.reinterpret(view, [view.shape[axis] for axis in order], [view.strides[axis] for axis in order])
+
+
+def divided(f: LoopFunction, tile: Ix, count: Dim, parts: Dim) -> tuple[Ix, Ix]:
+    """The number of a tile among `count`, without and with only the part that counts the innermost `parts`."""
+    if parts == 1 or isinstance(parts, Poly) and parts == count:
+        return (tile, Ix()) if parts == 1 else (Ix(), tile)
+    return f.divmod(tile, parts)

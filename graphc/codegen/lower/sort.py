@@ -1,8 +1,8 @@
 """Sorting and selecting along an axis, stable, each row in per-thread scratch.
 
-An element of at most 32 bits and its position become one i64 key: the element's bits in an order that integers share,
-then the position. Keys are distinct, so that any sort of them is stable, and vectors sort them (`sort_network`).
-Elements of 64 bits and their positions go through a merge sort of pairs.
+An element of at most 32 bits and its position become one i64 key (`sort_keys`), which vectors sort (`sort_network`).
+Elements of 64 bits and their positions go through a merge sort of pairs. Short rows are sorted side by side
+(`sort_columns`).
 """
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import function, number, put, rows
+from graphc.codegen.lower.sort_columns import sort_columns
+from graphc.codegen.lower.sort_keys import key_of, position_of
 from graphc.codegen.lower.sort_network import LAST, all_merged, padded, sort_kernel
 from graphc.ir.dims import Dim, Poly, ceil_div, round_up, static_dim
 from graphc.ir.op import Op
 from graphc.ir.ops import sort
-from graphc.ir.types import i32, i64, u32
+from graphc.ir.types import i64
 from graphc.records import dataclass
-from graphc.schedule.parallel_rows import is_selected, rows_of
-from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.parallel_rows import without
+from graphc.schedule.sort_schedule import COLUMNS, PAIRS, ROWS, SELECTION, SortSchedule, sides_of
 
 Pair = tuple[View, View]            # elements and their positions
 Result = Callable[[Ix], tuple[Val, Val]]        # a place in the order -> element and position
-POSITION_BITS, POSITION_MASK = 32, 0xFFFFFFFF   # of a key
-SIGN_SHIFT, MAGNITUDE_MASK = 31, 0x7FFFFFFF     # of 32 bits
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,6 @@ class KeyedRow:
     def is_dense(self) -> bool:
         return self.axis == len(self.x.shape) - 1 and self.x.strides[-1] == 1
 
-    def key(self, element: Val, position: Val) -> Val:
-        """Of scalars or vectors. NaN is larger than everything, zeros of both signs are equal."""
-        f, bits = self.f, element
-        if element.dtype.is_float:
-            raw = f.bitcast(f.add(element, 0.0), i32)
-            ordered = f.xor(raw, f.and_(f.ashr(raw, SIGN_SHIFT), MAGNITUDE_MASK))
-            bits = f.select(f.isnan(element), MAGNITUDE_MASK, ordered)
-        elif element.dtype is u32:
-            bits = f.xor(f.bitcast(element, i32), ~MAGNITUDE_MASK)          # whose sign bit puts them in order
-        if self.descending:
-            bits = f.not_(bits)
-        return f.or_(f.shl(f.cast(bits, i64), POSITION_BITS), position)
-
     def keys(self, at: Ix) -> Val:
         """A vector of keys from position `at` on; LAST behind the end."""
         f = self.f
@@ -70,7 +57,7 @@ class KeyedRow:
             elements = f.const(0, self.x.dtype, self.lanes)
             for lane in range(self.lanes):
                 elements = f.insert(elements, lane, f.load(self.x, self.place(f.min_(at + lane, self.size - 1))))
-        return f.select(inside, self.key(elements, positions), LAST)
+        return f.select(inside, key_of(f, elements, positions, self.descending), LAST)
 
     @contextmanager
     def vectors(self, count: Dim | None = None) -> Iterator[tuple[Ix, Val]]:
@@ -82,12 +69,12 @@ class KeyedRow:
     def result(self, keys: View) -> Result:
         """Of sorted keys."""
         def at(i: Ix) -> tuple[Val, Val]:
-            position = self.f.and_(self.f.load(keys, [i]), POSITION_MASK)
+            position = position_of(self.f, self.f.load(keys, [i]))
             return self.f.load(self.x, self.place(self.f.check_index(position, self.size, 0))), position
         return at
 
 
-def _lower(r: KernelRequest[PlainSchedule, sort.Sorting | sort.TopK], descending: bool,
+def _lower(r: KernelRequest[SortSchedule, sort.Sorting | sort.TopK], descending: bool,
            kinds: Sequence[int]) -> LoopFunction:
     """Results of one kind each: 0 the elements, 1 their positions; as many of each as the result's axis has."""
     f, (x,), ys = function(r)
@@ -95,10 +82,13 @@ def _lower(r: KernelRequest[PlainSchedule, sort.Sorting | sort.TopK], descending
     count = ys[0].shape[axis]
     if 0 in x.shape or 0 in ys[0].shape:
         return f
-    with rows(f, rows_of(r.node, r.ins, r.outs).extents, r.schedule) as at:
+    sides = sides_of(axis, r.ins, r.outs)
+    if r.schedule.order == COLUMNS and sides:
+        sort_columns(f, x, list(zip(ys, kinds)), sides, r.schedule, descending)
+        return f
+    with rows(f, without(x.shape, axis), r.schedule) as at:
         row = KeyedRow(f, x, axis, lambda i: put(at, axis, i), max(2, r.target.lanes(i64.itemsize)), descending)
-        order = _sorted_pairs if x.dtype.itemsize > 4 else _selected if is_selected(count, row.size) else _sorted
-        result = order(row, count)
+        result = ORDERS[r.schedule.order](row, count)
         with f.loop(0, count) as loop:
             both = result(loop.index)
             for y, kind in zip(ys, kinds):
@@ -212,16 +202,18 @@ def _before(f: LoopFunction, b: Val, a: Val, descending: bool) -> Val:
     return f.or_(f.lt(b, a), f.and_(f.isnan(a), f.not_(f.isnan(b))))
 
 
-def _sort(r: KernelRequest[PlainSchedule, sort.Sort]) -> LoopFunction:
+def _sort(r: KernelRequest[SortSchedule, sort.Sort]) -> LoopFunction:
     return _lower(r, r.op.descending, (0,))
 
 
-def _argsort(r: KernelRequest[PlainSchedule, sort.ArgSort]) -> LoopFunction:
+def _argsort(r: KernelRequest[SortSchedule, sort.ArgSort]) -> LoopFunction:
     return _lower(r, r.op.descending, (1,))
 
 
-def _topk(r: KernelRequest[PlainSchedule, sort.TopK]) -> LoopFunction:
+def _topk(r: KernelRequest[SortSchedule, sort.TopK]) -> LoopFunction:
     return _lower(r, True, (0, 1))
 
+
+ORDERS: dict[str, Callable[[KeyedRow, Dim], Result]] = {ROWS: _sorted, SELECTION: _selected, PAIRS: _sorted_pairs}
 
 LOWERINGS: dict[type[Op], Lowering] = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}

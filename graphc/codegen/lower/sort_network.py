@@ -105,7 +105,7 @@ def merge_kernel(n: Dim, lanes: int) -> LoopFunction:
 def _sorted_block(f: LoopFunction, vectors: list[Val]) -> list[Val]:
     """As many vectors as each has lanes: their elements in order, row by row."""
     vectors = list(vectors)
-    for a, b in _comparators(len(vectors)):
+    for a, b in comparators(len(vectors)):
         vectors[a], vectors[b] = f.min(vectors[a], vectors[b]), f.max(vectors[a], vectors[b])
     runs = [[v] for v in _transposed(f, vectors)]
     while len(runs) > 1:
@@ -113,14 +113,15 @@ def _sorted_block(f: LoopFunction, vectors: list[Val]) -> list[Val]:
     return runs[0]
 
 
-def _comparators(n: int) -> list[tuple[int, int]]:
-    """Batcher's odd-even merge sort of n lines, a power of two."""
-    found, p = [], 1
-    while p < n:
+def comparators(n: int) -> list[tuple[int, int]]:
+    """Batcher's odd-even merge sort of n lines: of the next power of two, without the lines behind n, which would hold
+    what is behind everything."""
+    found, p, lines = [], 1, 1 << (n - 1).bit_length()
+    while p < lines:
         k = p
         while k >= 1:
-            found += [(i + j, i + j + k) for j in range(k % p, n - k, 2 * k) for i in range(min(k, n - j - k))
-                      if (i + j) // (2 * p) == (i + j + k) // (2 * p)]
+            found += [(i + j, i + j + k) for j in range(k % p, lines - k, 2 * k) for i in range(min(k, lines - j - k))
+                      if (i + j) // (2 * p) == (i + j + k) // (2 * p) and i + j + k < n]
             k //= 2
         p *= 2
     return found

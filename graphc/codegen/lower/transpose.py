@@ -21,20 +21,20 @@ def transposed(f: LoopFunction, view: View, row: Ix | int, column: Ix | int, lan
     No other columns are read.
     """
     mask = _mask(f, lanes, width)
-    return _transposed(f, [f.load(view, [as_ix(row) + i, column], lanes, mask) for i in range(lanes)])[:width]
+    return transposed_rows(f, [f.load(view, [as_ix(row) + i, column], lanes, mask) for i in range(lanes)])[:width]
 
 
 def transposed_runs(f: LoopFunction, memory: View, starts: Sequence[Ix], width: int | None = None) -> list[Val]:
     """The same of the rows that begin at `starts` in memory."""
     mask = _mask(f, len(starts), width)
-    return _transposed(f, [f.load(memory, [start], len(starts), mask) for start in starts])[:width]
+    return transposed_rows(f, [f.load(memory, [start], len(starts), mask) for start in starts])[:width]
 
 
 def _mask(f: LoopFunction, lanes: int, width: int | None) -> Val | None:
     return f.tail_mask(width, lanes) if width is not None and width < lanes else None
 
 
-def _transposed(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
+def transposed_rows(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
     """Square transpose of vectors: first inside blocks of 16 bytes at most, where shuffles are cheap, then of the
     blocks."""
     lanes = len(rows)
