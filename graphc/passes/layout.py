@@ -16,16 +16,21 @@ from graphc.ir.ops.elementwise import COPY, Elementwise
 from graphc.ir.ops.fused import Fused, core_of, members
 from graphc.ir.ops.shape import Pad, Transpose
 from graphc.ir.ops.window import AvgPoolGrad, Pooling
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
+from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.choose_contraction import copy_cycles, form_cycles
 from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.kernel_families import CONTRACTIONS
+from graphc.schedule.nest_facts import flops_of
 from graphc.schedule.parallel_rows import takes_lines
 from graphc.schedule.pool_cost import channel_cycles, line_cycles
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
+from graphc.schedule.winograd_cost import spaced_cycles
 
 Order = tuple[int, ...]
 # Bodies whose results have the layout of the node's results, and the first such result of the node. Slots of a scan are
@@ -35,31 +40,46 @@ GIVEN_ON: dict[tuple[type, str], int] = {(Cond, "then_body"): 0, (Cond, "else_bo
 
 @dataclass(frozen=True)
 class ArrangeImages(Pass):
-    """Needs fused nodes. Copies the images of a pooling to channels last where this program does not choose their order
-    (arguments, views of other shapes): the copy costs less than windows that are computed element by element. Not where
-    they are better computed line by line. Contractions read any order as it is.
+    """Needs fused nodes. Copies images to channels last where this program does not choose their order (arguments,
+    views of other shapes) and the copy costs less than to read them as they are: those of a pooling, whose windows are
+    computed element by element else, if they are not better computed line by line, and those of Winograd convolutions
+    whose channels crowd each other out of the cache. Other contractions read any order as it is.
     """
     target: Target
     name: ClassVar[str] = "arrange_images"
 
     def run(self, graph: Graph) -> Graph:
-        by_lines = _pools_by_lines(graph, self.target)
-        pooling = [node for node in graph.nodes if isinstance(node.op, Pooling) and node not in by_lines]
-        foreign = {v for node in pooling for v in _images(node) if _is_foreign(v)}
-        if not foreign:
+        copied = self._copied(graph)
+        if not copied:
             return graph
         w = Rewriter(graph)
         copies: dict[Value, Value] = {}
         for node in graph.nodes:
-            if node not in pooling:
+            if node not in copied:
                 w.keep(node)
                 continue
             with w.at(node.loc, node.scope):
-                for v in node.inputs:
-                    if v in foreign and v not in copies:
+                for v in copied[node]:
+                    if v not in copies:
                         copies[v] = w.apply(COPY, (w[v],))[0]
-                w.replace(node, w.apply(node.op, [copies.get(v, w[v]) for v in node.inputs]))
+                w.replace(node, w.apply(node.op, [copies[v] if v in copied[node] else w[v] for v in node.inputs]))
         return w.done()
+
+    def _copied(self, graph: Graph) -> dict[Node, list[Value]]:
+        """For each node the operands of which it reads a copy."""
+        by_lines = _pools_by_lines(graph, self.target)
+        found: dict[Node, list[Value]] = {}
+        for node in graph.nodes:
+            op = core_of(node).op
+            if isinstance(op, Pooling) and node not in by_lines or isinstance(op, (WinogradConv2d, WinogradWeightGrad)):
+                found[node] = [v for v in dict.fromkeys(_images(node)) if v in node.inputs and _is_foreign(v)
+                               and (isinstance(op, Pooling) or self._is_crowded(v.type, op.tile))]
+        return {node: values for node, values in found.items() if values}
+
+    def _is_crowded(self, image: TensorType, tile: int) -> bool:
+        """Whether tiles of a row-major image take longer to read than its copy, that made included."""
+        copied = copy_cycles(typical(image.size), image.dtype, self.target.machine, True)
+        return copied < spaced_cycles(image, tile, self.target)
 
 
 def storage_orders(graph: Graph, target: Target) -> dict[Value, Order]:
@@ -176,9 +196,11 @@ def _is_cheaper_by_rows(tied: Sequence[Value], graph: Graph, orders: Mapping[Val
     if not all(isinstance(core_of(n).op, (*CONTRACTIONS, Fused)) for n in nodes):
         return False
     by_rows = {v: o for v, o in orders.items() if v not in group}
-    turned = sum(copy_cycles(typical(v.type.size), v.type.dtype, target.machine, True)
+    machine = target.machine
+    turned = sum(typical(v.type.size) * machine.transpose_cycles / machine.planned_cores + machine.handover_cycles
                  for v in graph.results if v in group)
-    return sum(_cycles(n, by_rows, target) for n in nodes) < sum(_cycles(n, orders, target) for n in nodes) + turned
+    by_channels = sum(_cycles(n, orders, target) for n in nodes) + turned
+    return TOLERANCE * sum(_cycles(n, by_rows, target) for n in nodes) < by_channels
 
 
 def _cycles(node: Node, orders: Mapping[Value, Order], target: Target) -> float:
@@ -189,7 +211,8 @@ def _cycles(node: Node, orders: Mapping[Value, Order], target: Target) -> float:
                 for v in values]
     schedule = schedule_node(node, views(node.inputs), views(node.outputs), target)
     if isinstance(schedule, ContractionSchedule):
-        cycles = form_cycles(schedule, target)
+        behind = [n for n in node.op.body.nodes if n is not core_of(node)] if isinstance(node.op, Fused) else []
+        cycles = form_cycles(schedule, target, sum(map(flops_of, behind)))
         return inf if cycles is None else cycles
     return sum(ranking.best.total for ranking in schedule.rankings) or inf
 

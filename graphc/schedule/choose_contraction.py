@@ -77,13 +77,23 @@ def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
     return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
 
 
-def form_cycles(s: ContractionSchedule, target: Target) -> float | None:
-    """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open."""
+def form_cycles(s: ContractionSchedule, target: Target, epilogue: int = 0) -> float | None:
+    """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open.
+    epilogue: operations of one element of it, which vectors that are not full take for all of their lanes."""
     if any(phase.ranking is None for phase in s.phases) or any(p.is_open for p in s.form.phases):
         return None
     copies = [copy_cycles(typical(copy.size), s.dtype, target.machine, copy.channels is not None)
               for copy in s.form.copies if copy is not None]
-    return sum(copies) + sum(map(_cycles, s.phases))
+    vectors = sum([_stored_vectors(p, tiles) for p, tiles in zip(s.form.phases, s.phases)
+                   if isinstance(tiles, TileSchedule)])
+    stored = vectors * epilogue * target.machine.vector_op_cycles / target.machine.planned_cores
+    return sum(copies) + sum(map(_cycles, s.phases)) + stored
+
+
+def _stored_vectors(p: Phase[Dim], s: TileSchedule) -> float:
+    """Vectors along lines of finished sums; the last of each line may not be full."""
+    line = typical(p.sizes[(p.m if s.transposed_store else p.n)[-1]])
+    return typical(p.extent(p.batch) * p.extent(p.m) * p.extent(p.n)) / line * -(-line // s.lanes)
 
 
 def copy_cycles(size: int, dtype: DType, machine: Machine, turned: bool) -> float:
