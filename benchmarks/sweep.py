@@ -39,7 +39,8 @@ from benchmarks.workloads import INFER, Workload
 # of one problem: of the turns together; their number; of one turn, which CHUNKS parts of a millisecond are enough for
 SECONDS, TURNS, LEAST_TURNS, TURN_SECONDS, CHUNKS, SETTLE_SECONDS = 2.5, 9, 3, 0.06, 8, 0.005
 SURE = 1.1                                      # a ratio may move by so much and still is on its side of a limit
-BLOCK = 60                                      # problems that are compiled before they are measured
+# problems that are compiled before they are measured, and the share of the time left that this may take
+BLOCK, COMPILING = 30, 0.25
 MEMORY = Path("/dev/shm")                       # files between processes lie there, where there is such a folder
 # by graphc's target, what keeps oneDNN, PyTorch's own kernels, MKL and XLA to the same instructions
 PEERS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
@@ -56,6 +57,11 @@ class Progress:
     def is_over(self, left: int = 0) -> bool:
         """Whether the time is up, or would be after so many problems more."""
         return time.monotonic() + left * self.spent / max(1, self.count) > self.end
+
+    def until(self, share: float) -> float:
+        """When this share of the time that is left has passed (monotonic clock)."""
+        now = time.monotonic()
+        return now + share * (self.end - now)
 
     @contextmanager
     def problem(self) -> Iterator[None]:
@@ -108,7 +114,8 @@ def swept(measuring: Measuring, todo: Sequence[Pair], known: Mapping[str, Row], 
         if progress.is_over(len(doubtful) + 1):
             break
         if number % BLOCK == 0:
-            measuring.compile([pair for pair in todo[number:number + BLOCK] if measuring.row(pair[0]).key not in known])
+            block = [pair for pair in todo[number:number + BLOCK] if measuring.row(pair[0]).key not in known]
+            measuring.compile(block, progress.until(COMPILING))
         row = known.get(measuring.row(problem).key)
         if row is None:
             with progress.problem():
@@ -158,10 +165,11 @@ class Measuring:
         self.compiler.end()
         self.folder.cleanup()
 
-    def compile(self, pairs: Sequence[Pair]) -> None:
-        """What the engines compile for these problems is on disk when they are measured."""
+    def compile(self, pairs: Sequence[Pair], end: float) -> None:
+        """What the engines compile for these problems is on disk when they are measured, if there is time until `end`.
+        """
         whole = [p for pair in pairs for p in (pair if self.neighbours else pair[:1]) if p is not None]
-        self.compiler(whole, {"inductor": [p for p, _ in pairs if "inductor" in self.taking(p)]})
+        self.compiler(whole, {"inductor": [p for p, _ in pairs if "inductor" in self.taking(p)]}, end)
 
     def taking(self, problem: Workload) -> list[str]:
         return [e for e in self.engines if e in self.contest.hosts and takes(e, problem, self.share)]

@@ -3,9 +3,11 @@ nobody compiles, and the engines' processes load what is there.
 """
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from importlib import import_module
@@ -31,22 +33,23 @@ class Compiler:
         self.works: dict[str, Work] = {}
         self.pool = self._pool()
 
-    def __call__(self, problems: Iterable[Workload], others: Mapping[str, Sequence[Workload]]) -> None:
+    def __call__(self, problems: Iterable[Workload], others: Mapping[str, Sequence[Workload]],
+                 end: float = math.inf) -> None:
         """Compiles the problems by graphc, and what each of the other engines takes by it. What fails here fails again
-        when it is measured."""
+        when it is measured; what is not begun at `end` (monotonic clock) is compiled then."""
         waiting: list[tuple[Workload, Future[Work]]] = []
         rest: list[Future[None]] = []
         with suppress(BrokenProcessPool):
+            waiting = [(p, self.pool.submit(compiled, p)) for p in problems if p.name not in self.works]
             rest = [self.pool.submit(filled, engine, problem, self.threads)
                     for engine, taken in others.items() for problem in taken]
-            waiting = [(p, self.pool.submit(compiled, p)) for p in problems if p.name not in self.works]
+        everything = [*rest, *(f for _, f in waiting)]
+        _, late = wait(everything, None if math.isinf(end) else max(0.0, end - time.monotonic()))
+        done, _ = wait([f for f in late if not f.cancel()] + [f for f in everything if f not in late])
         for problem, future in waiting:
-            with suppress(Exception):
+            if future in done and not future.exception():
                 self.works[problem.name] = future.result()
-        for each in rest:
-            with suppress(Exception):
-                each.result()
-        if any(isinstance(f.exception(), BrokenProcessPool) for f in (*rest, *(f for _, f in waiting))):
+        if any(isinstance(f.exception(), BrokenProcessPool) for f in done):
             self.pool = self._pool()
 
     def work(self, problem: Workload) -> Work:

@@ -121,7 +121,7 @@ class Measured:
     def row(self, problem) -> Row:
         return Row(problem.network, problem.mode, words(problem.options), 1)
 
-    def compile(self, pairs) -> None:
+    def compile(self, pairs, end) -> None:
         self.compiled += [problem.name for problem, _ in pairs]
 
     def __call__(self, problem, stepped) -> Row:
