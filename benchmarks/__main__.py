@@ -64,6 +64,8 @@ def main() -> None:
                        help="families whose name contains it; may be repeated")
     drawn.add_argument("--problems", type=int, default=25, help="of each family and mode")
     drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
+    drawn.add_argument("--compiled-share", type=float, default=0.1, metavar="SHARE",
+                       help="of the problems, those that torch.compile takes part in (without --quick)")
     drawn.add_argument("--resume", action="store_true", help="go on with what --out has, of the same seed")
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
     options, rest = parser.parse_known_args()

@@ -17,9 +17,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
-from benchmarks.engines.case import save_batches
+from benchmarks.engines.case import WEIGHTS, save_batches
+from benchmarks.operators import FAMILIES
 from benchmarks.workloads import INFER, TRAIN, Workload
 
 TURN_SECONDS, LIMIT_SECONDS = 0.2, 0.1
@@ -83,9 +84,9 @@ class Host:
     child: int = 0
 
     @staticmethod
-    def start(engine: str, log, place: Place | None = None) -> "Host":
+    def start(engine: str, log, place: Place | None = None, more: Mapping[str, str] | None = None) -> "Host":
         place = place or Place(engine)
-        environment = {**os.environ, **ENVIRONMENT.get(place.module, KEPT)}
+        environment = {**os.environ, **ENVIRONMENT.get(place.module, KEPT), **(more or {})}
         process = subprocess.Popen([place.python, "-m", "benchmarks.host", place.module], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=log,
                                    cwd=place.folder, env=environment, text=False, bufsize=0)
@@ -119,9 +120,9 @@ class Host:
         self.signal(signal.SIGSTOP)
         return answer
 
-    def turn(self, seconds: float) -> list[float]:
+    def turn(self, seconds: float, chunks: int = 0) -> list[float]:
         self.signal(signal.SIGCONT)
-        self.send(turn=seconds)
+        self.send(turn=seconds, chunks=chunks)
         times = self.reply(TURN_LIMIT)["calls"]
         self.signal(signal.SIGSTOP)
         return times
@@ -167,7 +168,7 @@ class Contest:
     """Engines of one number of threads. `folder` is for files between the processes, whose weights the `maker`
     writes; `places` says where engines come from that are not modules of this checkout by their own name; `settled`
     says of the times so far whether more turns would tell nothing new; `computing`: times are those that the process
-    computes, not those that pass.
+    computes, not those that pass; `least_turns` are taken whatever `settled` says.
     """
     engines: Sequence[str]
     threads: int
@@ -179,6 +180,10 @@ class Contest:
     maker: str = "torch"
     computing: bool = False
     settled: Callable[[Mapping[str, Figures]], bool] = lambda figures: False
+    chunks: int = 0                     # after so many a turn ends, too; 0: when its seconds are over
+    least_turns: int = MIN_TURNS
+    settle_seconds: float = SETTLE_SECONDS
+    environment: Mapping[str, str] = field(default_factory=dict)        # of all engines, beside their own
     hosts: dict[str, Host] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -186,7 +191,7 @@ class Contest:
         log = open(self.folder / "engines.log", "ab")
         for engine in dict.fromkeys((self.maker, *self.engines)):
             try:
-                self.hosts[engine] = Host.start(engine, log, self.places.get(engine))
+                self.hosts[engine] = Host.start(engine, log, self.places.get(engine), self.environment)
             except EngineError as error:
                 self.absent[engine] = str(error)
         if self.maker in self.absent:
@@ -231,6 +236,9 @@ class Contest:
     def _prepare(self, workload: Workload, request: dict) -> None:
         host = self.hosts[self.maker]
         save_batches(workload, self.folder)
+        if workload.network in FAMILIES:            # nothing is stored
+            save_file({}, self.folder / WEIGHTS)
+            return
         host.send(prepare=request)
         host.reply(OPEN_LIMIT)
         host.drain()
@@ -252,16 +260,18 @@ class Contest:
 
     def _take_turns(self, figures: dict[str, Figures], limit: Callable[[float], Sequence[float]] | None) -> None:
         """Fills in the times, turn by turn, each turn beginning with another engine."""
-        turns = {e: partial(self.hosts[e].turn, self.turn_seconds) for e, f in figures.items() if not f.error}
+        turns = {e: partial(self.hosts[e].turn, self.turn_seconds, self.chunks)
+                 for e, f in figures.items() if not f.error}
         if limit and turns:
             figures[LIMIT], turns[LIMIT] = Figures(), partial(limit, LIMIT_SECONDS)
         order, end = list(turns), time.monotonic() + self.seconds
         for turn in range(self.turns):
-            if turn >= MIN_TURNS and (time.monotonic() > end or self.settled(figures)):
+            if turn >= self.least_turns and (time.monotonic() > end or self.settled(figures)):
                 break
             for engine in order[turn % len(order):] + order[:turn % len(order)] if order else ():
                 if not figures[engine].error:
                     figures[engine] = _turn(turns[engine], figures[engine])
+                    time.sleep(self.settle_seconds)
 
 
 def _turn(measure: Callable[[], Sequence[float]], figures: Figures) -> Figures:
@@ -269,7 +279,6 @@ def _turn(measure: Callable[[], Sequence[float]], figures: Figures) -> Figures:
         times = measure()
     except EngineError as error:
         return replace(figures, error=str(error))
-    time.sleep(SETTLE_SECONDS)
     return replace(figures, times=figures.times + tuple(times))
 
 

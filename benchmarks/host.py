@@ -78,7 +78,7 @@ def _serve(engine, line: str, replies) -> None:
             message = json.loads(request)
             if "turn" not in message:
                 break
-            _reply(replies, {"calls": opened.turn(message["turn"])})
+            _reply(replies, {"calls": opened.turn(message["turn"], message.get("chunks", 0))})
     except Exception as error:
         traceback.print_exc()
         _reply(replies, {"error": _words(error)})
@@ -132,12 +132,12 @@ class Opened:
         self.runner.run(*self.batches[0])
         return []
 
-    def turn(self, seconds: float) -> list[float]:
-        """Seconds per call of chunks of calls, for about so long."""
+    def turn(self, seconds: float, chunks: int) -> list[float]:
+        """Seconds per call of chunks of calls, for about so long, or of so many chunks (0: any number)."""
         self._warm()
         chunk = max(1, round(CHUNK / self.estimate))
         times, end = [], time.perf_counter() + seconds
-        while not times or time.perf_counter() < end:
+        while not times or time.perf_counter() < end and len(times) != chunks:
             times.append(self._calls(chunk))
         self.estimate = float(np.median(times))
         return times

@@ -1,16 +1,21 @@
-"""`python -m benchmarks sweep`: single operators at sizes that nobody chose, graphc beside PyTorch (eager and
-torch.compile, the best) and, for loops, jitted JAX, in alternating turns. Finds the shapes at which graphc falls off.
+"""`python -m benchmarks sweep`: single operators at sizes that nobody chose, graphc beside PyTorch (eager and, for a
+share of the problems, torch.compile: the best) and, for loops, jitted JAX, in alternating turns. Finds the shapes at
+which graphc falls off.
 
 Prints each problem with time of graphc / time of the best peer and the share of what the machine could do; what is far
-off is measured a second time at the end. Then come the distribution by family, the worst, and what changed against a
-file that an earlier run kept (`sweep_report.py`). A run that is stopped, by --minutes or by a signal, reports what it
-has: problems come in a drawn order, so that this is a fair sample of all. `--resume` goes on where it stopped.
+off is measured a second time at the end. Then come, as Markdown, the distribution by family, the worst, and what
+changed against a file that an earlier run kept (`sweep_report.py`). A run that is stopped, by --minutes or by a signal,
+reports what it has: problems come in a drawn order, so that this is a fair sample of all. `--resume` goes on where it
+stopped. Problems are compiled before they are measured, some at a time, on all cores (`sweep_compile.py`).
+
+GRAPHC_TARGET=avx2 keeps the peers to AVX2 too.
 """
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -24,13 +29,22 @@ from typing import TextIO
 import numpy as np
 
 from benchmarks.contest import INFERENCE_ONLY, Contest, EngineError, Figures
-from benchmarks.limit import Machine, Work, operator_work
-from benchmarks.operators import FAMILIES, Draw, Options
+from benchmarks.limit import Machine, Work
+from benchmarks.operators import FAMILIES
+from benchmarks.sweep_compile import Compiler
+from benchmarks.sweep_problems import Pair, problems, takes, words
 from benchmarks.sweep_report import LIMIT, MOST, TYPICAL, Row, load, report
 from benchmarks.workloads import INFER, Workload
 
-SECONDS, TURNS, TURN_SECONDS = 2.5, 7, 0.06     # of one problem: of the turns together; of one turn
+# of one problem: of the turns together; their number; of one turn, which CHUNKS parts of a millisecond are enough for
+SECONDS, TURNS, LEAST_TURNS, TURN_SECONDS, CHUNKS, SETTLE_SECONDS = 2.5, 9, 3, 0.06, 8, 0.005
 SURE = 1.1                                      # a ratio may move by so much and still is on its side of a limit
+# problems that are compiled before they are measured, and the share of the time left that this may take
+BLOCK, COMPILING = 30, 0.25
+MEMORY = Path("/dev/shm")                       # files between processes lie there, where there is such a folder
+# by graphc's target, what keeps oneDNN, PyTorch's own kernels, MKL and XLA to the same instructions
+PEERS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+                  "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}}
 
 
 class Progress:
@@ -43,6 +57,11 @@ class Progress:
     def is_over(self, left: int = 0) -> bool:
         """Whether the time is up, or would be after so many problems more."""
         return time.monotonic() + left * self.spent / max(1, self.count) > self.end
+
+    def until(self, share: float) -> float:
+        """When this share of the time that is left has passed (monotonic clock)."""
+        now = time.monotonic()
+        return now + share * (self.end - now)
 
     @contextmanager
     def problem(self) -> Iterator[None]:
@@ -69,7 +88,7 @@ def main(options: argparse.Namespace) -> None:
             for threads in options.threads:
                 # each number of threads has its part of the time
                 progress = Progress(options.minutes / len(options.threads))
-                with Measuring(engines, threads, options.neighbours) as measuring:
+                with Measuring(engines, threads, options) as measuring:
                     todo = list(problems(families, options.seed, options.problems))
                     for row in swept(measuring, todo, known, progress):
                         _keep(row, rows, known, kept)
@@ -87,14 +106,16 @@ def _keep(row: Row, rows: dict[str, Row], known: Mapping[str, Row], kept: TextIO
         kept.flush()
 
 
-def swept(measuring: Measuring, todo: Sequence[tuple[Workload, Workload | None]], known: Mapping[str, Row],
-          progress: Progress) -> Iterator[Row]:
+def swept(measuring: Measuring, todo: Sequence[Pair], known: Mapping[str, Row], progress: Progress) -> Iterator[Row]:
     """A row for each problem, and once more for those that are measured twice: theirs take the place of the first."""
     doubtful: list[tuple[Row, Workload, Workload | None]] = []
-    for problem, stepped in todo:
+    for number, (problem, stepped) in enumerate(todo):
         # so much is kept free for what must be measured twice
         if progress.is_over(len(doubtful) + 1):
             break
+        if number % BLOCK == 0:
+            block = [pair for pair in todo[number:number + BLOCK] if measuring.row(pair[0]).key not in known]
+            measuring.compile(block, progress.until(COMPILING))
         row = known.get(measuring.row(problem).key)
         if row is None:
             with progress.problem():
@@ -118,12 +139,17 @@ def twice(first: Row, second: Row) -> Row:
 class Measuring:
     """Engines of one number of threads, started for the length of a `with`."""
 
-    def __init__(self, engines: Sequence[str], threads: int, neighbours: bool):
-        self.engines, self.threads, self.neighbours = engines, threads, neighbours
-        self.folder = tempfile.TemporaryDirectory()
+    def __init__(self, engines: Sequence[str], threads: int, options: argparse.Namespace):
+        self.engines, self.threads = engines, threads
+        self.neighbours, self.share = options.neighbours, options.compiled_share
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.machine = Machine(threads)
+        self.compiler = Compiler(options.out / "compiled", threads)
+        limited = PEERS.get(os.environ.get("GRAPHC_TARGET", ""), {})
         self.contest = Contest(engines, threads, Path(self.folder.name), seconds=SECONDS, turns=TURNS,
-                               turn_seconds=TURN_SECONDS, maker="graphc", settled=is_settled, computing=threads == 1)
+                               turn_seconds=TURN_SECONDS, maker="graphc", settled=is_settled, computing=threads == 1,
+                               chunks=CHUNKS, least_turns=LEAST_TURNS, settle_seconds=SETTLE_SECONDS,
+                               environment=self.compiler.environment | limited)
 
     def __enter__(self) -> Measuring:
         self.start()
@@ -136,14 +162,24 @@ class Measuring:
 
     def __exit__(self, *_: object) -> None:
         self.contest.end()
+        self.compiler.end()
         self.folder.cleanup()
+
+    def compile(self, pairs: Sequence[Pair], end: float) -> None:
+        """What the engines compile for these problems is on disk when they are measured, if there is time until `end`.
+        """
+        whole = [p for pair in pairs for p in (pair if self.neighbours else pair[:1]) if p is not None]
+        self.compiler(whole, {"inductor": [p for p, _ in pairs if "inductor" in self.taking(p)]}, end)
+
+    def taking(self, problem: Workload) -> list[str]:
+        return [e for e in self.engines if e in self.contest.hosts and takes(e, problem, self.share)]
 
     def __call__(self, problem: Workload, stepped: Workload | None) -> Row:
         try:
-            row = self.measured(problem, [e for e in self.engines if e in self.contest.hosts and takes(e, problem)])
+            row = self.measured(problem, self.taking(problem))
             if self.neighbours and stepped and not row.error:
                 other = self.measured(stepped, ["graphc"])
-                row = replace(row, step=stepped_ratio(row, problem, other, stepped))
+                row = replace(row, step=self.stepped_ratio(row, problem, other, stepped))
         except (EngineError, OSError) as error:
             # the process of an engine has ended: all start again
             row = replace(self.row(problem), error=str(error) or type(error).__name__)
@@ -161,12 +197,27 @@ class Measuring:
         if mine.error:
             return replace(row, error=mine.error)
         peers = {e: f for e, f in figures.items() if e != "graphc" and not f.error}
-        row = replace(row, seconds=mine.median, share=seconds_at_limit(problem, self.machine) / mine.median)
+        row = replace(row, seconds=mine.median, share=self.seconds_at_limit(problem) / mine.median,
+                      peers=" ".join(peers))
         if not peers:
             wrong = [f"{e}: {f.error}" for e, f in figures.items() if f.error and f.error != INFERENCE_ONLY]
             return replace(row, error="; ".join(wrong)) if wrong else row
         peer = min(peers, key=lambda e: peers[e].median)
         return replace(row, peer=peer, ratio=mine.median / peers[peer].median, best=best_ratio(mine, peers))
+
+    def seconds_at_limit(self, problem: Workload) -> float:
+        work: Work = self.compiler.work(problem)
+        peak, rate = self.machine.at_start
+        return max(work.flops / peak, work.bytes / rate) / 1e9
+
+    def stepped_ratio(self, row: Row, problem: Workload, other: Row, stepped: Workload) -> float:
+        """Time for a unit of work of the slower of both, against that of the faster."""
+        if other.error:
+            return math.nan
+        work, more = self.compiler.work(problem), self.compiler.work(stepped)
+        unit = row.seconds / max(work.flops, work.bytes)
+        step = other.seconds / max(more.flops, more.bytes)
+        return max(unit / step, step / unit)
 
 
 def is_settled(figures: Mapping[str, Figures]) -> bool:
@@ -181,82 +232,5 @@ def is_settled(figures: Mapping[str, Figures]) -> bool:
     return not any(mine[0] / high / SURE < limit < mine[2] / low * SURE for limit in (TYPICAL, LIMIT, MOST))
 
 
-def problems(families: Mapping, seed: int, count: int) -> Iterator[tuple[Workload, Workload | None]]:
-    """Each with a neighbour: the same with one size larger by one, where there is one. A problem depends on its family,
-    the seed and its number alone. They come in rounds of one of each family and mode, in a drawn order.
-    """
-    for number in range(count):
-        drawn = []
-        for name, family in families.items():
-            for mode in family.modes:
-                rng = np.random.default_rng([seed, number, *name.encode(), len(mode)])
-                options = family.draw(Draw(rng))
-                problem, other = workload(name, mode, options), neighbour(name, mode, options, rng)
-                drawn.append((rng.random(), problem, other))
-        yield from ((problem, other) for _, problem, other in sorted(drawn, key=lambda d: d[0]))
-
-
-def workload(name: str, mode: str, options: Options) -> Workload:
-    return Workload(name, 1, mode, LIMIT, options, f"{name} {words(options)}", drawn=True)
-
-
-def words(options: Options) -> str:
-    return " ".join(f"{k}={v}" for k, v in options.items() if v not in ("", ())).replace("'", "").replace(" ", " ")
-
-
-def neighbour(name: str, mode: str, options: Options, rng: np.random.Generator) -> Workload | None:
-    """One size larger by one; None where nothing but names and small numbers is left to change, or where nothing valid
-    results.
-    """
-    sizes = [k for k, v in options.items() if isinstance(v, int) and v > 4 and k not in ("groups", "axis")]
-    sizes += [(k, i) for k, v in options.items() if k in ("shape", "size") and isinstance(v, tuple)
-              for i, n in enumerate(v) if n > 4]
-    if not sizes or name in ("op.conv",) and options["groups"] > 1 and not sizes:
-        return None
-    at = sizes[int(rng.integers(len(sizes)))]
-    if isinstance(at, tuple):
-        key, i = at
-        changed = {**options, key: tuple(n + (j == i) for j, n in enumerate(options[key]))}
-    else:
-        changed = {**options, at: options[at] + 1}
-    return workload(name, mode, changed) if is_valid(name, changed) else None
-
-
-def is_valid(name: str, options: Options) -> bool:
-    """Whether the sizes fit together: channels are multiples of groups, operands of a chain broadcast, k is within its
-    row.
-    """
-    if name == "op.conv":
-        return options["channels"] % options["groups"] == 0 == options["out"] % options["groups"]
-    if name == "op.norm":
-        return options["op"] != "group_norm" or options["shape"][1] % options["groups"] == 0
-    if name == "op.sort":
-        return options["op"] != "topk" or options["k"] <= options["shape"][-1]
-    if name == "op.attention":
-        return options["queries"] <= options["keys"]
-    return name != "op.elementwise"
-
-
-def takes(engine: str, problem: Workload) -> bool:
-    """Loops go to JAX, and are unrolled by torch.compile, which takes minutes."""
-    return engine != ("inductor" if FAMILIES[problem.network].loops else "jax")
-
-
 def best_ratio(mine: Figures, peers: Mapping[str, Figures]) -> float:
     return mine.best / min(f.best for f in peers.values())
-
-
-def seconds_at_limit(problem: Workload, machine: Machine) -> float:
-    work: Work = operator_work(problem)
-    peak, rate = machine.at_start
-    return max(work.flops / peak, work.bytes / rate) / 1e9
-
-
-def stepped_ratio(row: Row, problem: Workload, other: Row, stepped: Workload) -> float:
-    """Time for a unit of work of the slower of both, against that of the faster."""
-    if other.error:
-        return math.nan
-    work, more = operator_work(problem), operator_work(stepped)
-    unit = row.seconds / max(work.flops, work.bytes)
-    step = other.seconds / max(more.flops, more.bytes)
-    return max(unit / step, step / unit)

@@ -16,7 +16,8 @@ NEIGHBOUR_LIMIT, TYPICAL, LIMIT, MOST = 2.0, 0.6, 1.0, 1.3
 class Row:
     """One problem. `ratio`: time of graphc / time of the best peer (medians), `best` that of the best turns; `share`
     of the machine's limit; `step`: how much longer its neighbour takes for a unit of work, or a unit of its own
-    against the neighbour's. `again`, `step_again`: the same of a second measurement, where there is one.
+    against the neighbour's. `again`, `step_again`: the same of a second measurement, where there is one. `peers`: who
+    took part.
     """
     family: str
     mode: str
@@ -31,6 +32,7 @@ class Row:
     error: str = ""
     again: float = math.nan
     step_again: float = math.nan
+    peers: str = ""
 
     @property
     def key(self) -> str:
@@ -68,36 +70,58 @@ def load(path: Path) -> dict[str, Row]:
 
 
 def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
-    """The distribution by family, the worst, errors, and rows that an earlier run had otherwise by more than a tenth.
+    """As Markdown: the distribution by family, the worst, what is above the limits in both measurements, errors, and
+    rows that an earlier run had otherwise by more than a tenth.
     """
     compared = [r for r in rows if r.peer]
-    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | above 1 |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | up to 1.0 | above 1.3 twice |",
+             "|---|---|---|---|---|---|---|---|---|"]
     groups: dict[str, list[Row]] = {}
     for row in sorted(compared, key=lambda r: (r.family, r.mode)):
         groups.setdefault(f"{row.family} {row.mode}", []).append(row)
-    lines += [distribution(name, group) for name, group in [*groups.items(), ("all", compared)] if group]
-    lines += ["", f"The {WORST} worst:", *(str(r) for r in sorted(compared, key=lambda r: -r.lasting)[:WORST])]
+    by_threads = {f"all, {n} threads": [r for r in compared if r.threads == n] for n in {r.threads for r in compared}}
+    lines += [distribution(name, group) for name, group in [*groups.items(), *by_threads.items(), ("all", compared)]
+              if group]
+    lines += compiled_by_torch(compared)
+    worst = sorted(compared, key=lambda r: -r.lasting)
+    above = sum(r.lasting > MOST for r in compared)
+    lines += listed(f"{above} of {len(compared)} above {MOST} in both measurements:", worst[:above])
+    lines += listed("The next:", worst[above:WORST]) if above < WORST else []
     stepped = [r for r in rows if not math.isnan(r.step)]
-    jumps = [r for r in stepped if r.lasting_step > NEIGHBOUR_LIMIT]
+    jumps = sorted((r for r in stepped if r.lasting_step > NEIGHBOUR_LIMIT), key=lambda r: -r.lasting_step)
     if stepped:
-        lines += ["", f"{len(jumps)} of {len(stepped)} with a neighbour that takes more than {NEIGHBOUR_LIMIT:.0f} "
-                  "times for a unit of work:", *(str(r) for r in sorted(jumps, key=lambda r: -r.lasting_step)[:WORST])]
+        lines += listed(f"{len(jumps)} of {len(stepped)} with a neighbour that takes more than {NEIGHBOUR_LIMIT:.0f} "
+                        "times for a unit of work:", jumps)
     errors = [r for r in rows if r.error]
-    lines += ["", f"{len(errors)} without figures:", *map(str, errors)] if errors else []
+    lines += listed(f"{len(errors)} without figures:", errors) if errors else []
     changed = [(r, before[r.key]) for r in compared if r.key in before and before[r.key].peer]
-    lines += ["", "Changed against the kept file (ratio before -> now):"] if changed else []
-    lines += [f"{old.ratio:.2f} -> {r.ratio:.2f}  {r.key}"
-              for r, old in sorted(changed, key=lambda p: p[0].ratio / p[1].ratio)
-              if not 0.9 < r.ratio / old.ratio < 1.1]
+    lines += listed("Changed against the kept file (ratio before -> now):",
+                    [f"{old.ratio:.2f} -> {r.ratio:.2f}  {r.key}"
+                     for r, old in sorted(changed, key=lambda p: p[0].ratio / p[1].ratio)
+                     if not 0.9 < r.ratio / old.ratio < 1.1]) if changed else []
     return "\n".join(lines)
+
+
+def listed(head: str, items: Sequence[object]) -> list[str]:
+    return ["", head, "", *(f"- {item}" for item in items)]
+
+
+def compiled_by_torch(rows: Sequence[Row]) -> list[str]:
+    """How torch.compile did where it took part."""
+    taken = [r for r in rows if "inductor" in r.peers.split()]
+    best = sum(r.peer == "inductor" for r in taken)
+    return ["", f"torch.compile took part in {len(taken)} problems, of which it was the best peer in {best}; "
+                f"geometric mean there {geometric_mean([r.ratio for r in taken]):.2f}."] if taken else []
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def distribution(name: str, rows: Sequence[Row]) -> str:
     """A line of the table: of first measurements, but what is above the most that is wanted is above it in both."""
     ratios = sorted(r.ratio for r in rows)
     at = lambda share: ratios[min(len(ratios) - 1, int(share * len(ratios)))]
-    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    figures = " | ".join(f"{r:.2f}" for r in (mean, at(0.5), at(0.9), at(0.95), ratios[-1]))
-    above = f"{sum(r > LIMIT for r in ratios)} ({sum(r.lasting > MOST for r in rows)} above {MOST})"
-    return f"| {name} | {len(ratios)} | {figures} | {above} |"
+    figures = " | ".join(f"{r:.2f}" for r in (geometric_mean(ratios), at(0.5), at(0.9), at(0.95), ratios[-1]))
+    below = f"{sum(r <= LIMIT for r in ratios) / len(ratios):.1%}"
+    return f"| {name} | {len(ratios)} | {figures} | {below} | {sum(r.lasting > MOST for r in rows)} |"

@@ -55,6 +55,7 @@ from graphc.passes.recognize_attention import RecognizeAttention
 from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.spell_pools import SpellPools
 from graphc.passes.spell_products import SpellProducts
+from graphc.passes.visible_keys import VisibleKeys
 from graphc.passes.winograd import Winograd
 from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
@@ -79,6 +80,7 @@ SIMPLIFY = (
     ComputeStored(),                    # before all that joins operators or takes them apart: each rounds its result
     GatherOneHot(),                     # before decompose, which takes one_hot apart
     RecognizeAttention(),               # before decompose, which takes softmax apart; after dce: no dead readers
+    VisibleKeys(),                      # before decompose, which takes attention apart
     Decompose(is_whole),                # before the rest: composites hide equal and constant parts
     Canonicalize(),                     # before folding and cse: one form of equal things
     FoldConstants(),

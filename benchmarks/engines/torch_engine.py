@@ -78,9 +78,6 @@ def _module(case: Case) -> torch.nn.Module:
 def prepare(case: Case) -> None:
     """Writes weights and, for inference, the network as ONNX."""
     torch.set_num_threads(case.threads)
-    if case.workload.network in OPERATORS:
-        save_file({}, case.folder / WEIGHTS)
-        return
     net = build(case.workload.network, case.workload.options).eval()
     save_file({name: tensor.detach().numpy() for name, tensor in weights(net).items()}, case.folder / WEIGHTS)
     if case.workload.mode == INFER:

@@ -16,16 +16,21 @@ from graphc.ir.ops.elementwise import COPY, Elementwise
 from graphc.ir.ops.fused import Fused, core_of, members
 from graphc.ir.ops.shape import Pad, Transpose
 from graphc.ir.ops.window import AvgPoolGrad, Pooling
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
+from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
-from graphc.schedule.choose_contraction import form_cycles
+from graphc.schedule.choose_contraction import copy_cycles, form_cycles
 from graphc.schedule.contraction_schedule import ContractionSchedule
+from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.kernel_families import CONTRACTIONS
+from graphc.schedule.nest_facts import flops_of
 from graphc.schedule.parallel_rows import takes_lines
 from graphc.schedule.pool_cost import channel_cycles, line_cycles
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
+from graphc.schedule.winograd_cost import spaced_cycles
 
 Order = tuple[int, ...]
 # Bodies whose results have the layout of the node's results, and the first such result of the node. Slots of a scan are
@@ -35,31 +40,46 @@ GIVEN_ON: dict[tuple[type, str], int] = {(Cond, "then_body"): 0, (Cond, "else_bo
 
 @dataclass(frozen=True)
 class ArrangeImages(Pass):
-    """Needs fused nodes. Copies the images of a pooling to channels last where this program does not choose their order
-    (arguments, views of other shapes): the copy costs less than windows that are computed element by element. Not where
-    they are better computed line by line. Contractions read any order as it is.
+    """Needs fused nodes. Copies images to channels last where this program does not choose their order (arguments,
+    views of other shapes) and the copy costs less than to read them as they are: those of a pooling, whose windows are
+    computed element by element else, if they are not better computed line by line, and those of Winograd convolutions
+    whose channels crowd each other out of the cache. Other contractions read any order as it is.
     """
     target: Target
     name: ClassVar[str] = "arrange_images"
 
     def run(self, graph: Graph) -> Graph:
-        by_lines = _pools_by_lines(graph, self.target)
-        pooling = [node for node in graph.nodes if isinstance(node.op, Pooling) and node not in by_lines]
-        foreign = {v for node in pooling for v in _images(node) if _is_foreign(v)}
-        if not foreign:
+        copied = self._copied(graph)
+        if not copied:
             return graph
         w = Rewriter(graph)
         copies: dict[Value, Value] = {}
         for node in graph.nodes:
-            if node not in pooling:
+            if node not in copied:
                 w.keep(node)
                 continue
             with w.at(node.loc, node.scope):
-                for v in node.inputs:
-                    if v in foreign and v not in copies:
+                for v in copied[node]:
+                    if v not in copies:
                         copies[v] = w.apply(COPY, (w[v],))[0]
-                w.replace(node, w.apply(node.op, [copies.get(v, w[v]) for v in node.inputs]))
+                w.replace(node, w.apply(node.op, [copies[v] if v in copied[node] else w[v] for v in node.inputs]))
         return w.done()
+
+    def _copied(self, graph: Graph) -> dict[Node, list[Value]]:
+        """For each node the operands of which it reads a copy."""
+        by_lines = _pools_by_lines(graph, self.target)
+        found: dict[Node, list[Value]] = {}
+        for node in graph.nodes:
+            op = core_of(node).op
+            if isinstance(op, Pooling) and node not in by_lines or isinstance(op, (WinogradConv2d, WinogradWeightGrad)):
+                found[node] = [v for v in dict.fromkeys(_images(node)) if v in node.inputs and _is_foreign(v)
+                               and (isinstance(op, Pooling) or self._is_crowded(v.type, op.tile))]
+        return {node: values for node, values in found.items() if values}
+
+    def _is_crowded(self, image: TensorType, tile: int) -> bool:
+        """Whether tiles of a row-major image take longer to read than its copy, that made included."""
+        copied = copy_cycles(typical(image.size), image.dtype, self.target.machine, True)
+        return copied < spaced_cycles(image, tile, self.target)
 
 
 def storage_orders(graph: Graph, target: Target) -> dict[Value, Order]:
@@ -70,8 +90,9 @@ def storage_orders(graph: Graph, target: Target) -> dict[Value, Order]:
     orders, and no transposes are needed inside a network. Arguments and results of the graph keep the order that their
     owner gives them.
 
-    Channels come last where they fill vectors. Where all images that are tied so have fewer, the schedules of their
-    convolutions say for which order they take fewer cycles.
+    Channels come last where they fill vectors. Where all images that are tied so have fewer, or some go to the graph's
+    owner, for whom they would have to be turned, the schedules of the kernels that touch them say for which order these
+    take fewer cycles.
     """
     orders: dict[Value, Order] = {}
     _collect(graph, orders, target)
@@ -100,13 +121,14 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
     by_lines = _pools_by_lines(graph, target)
     todo = [*images, *(v for node in graph.nodes if node not in by_lines for v in _images(node))]
     neighbours = _neighbours(graph, {v.type.rank for v in todo})
-    narrow: list[list[Value]] = []
+    results, doubtful = set(graph.results), list[list[Value]]()
     for v in reversed(todo):
         tied = _tied(v, neighbours, orders)
         orders.update((u, channels_last(u.type.rank)) for u in tied)
-        if tied and not set(images).intersection(tied) and all(_is_narrow(u, target) for u in tied):
-            narrow.append(tied)
-    for tied in narrow:
+        if tied and not set(images).intersection(tied) and (
+                results.intersection(tied) or all(_is_narrow(u, target) for u in tied)):
+            doubtful.append(tied)
+    for tied in doubtful:
         if _is_cheaper_by_rows(tied, graph, orders, target):
             for v in tied:
                 del orders[v]
@@ -161,33 +183,38 @@ def _tied(first: Value, neighbours: Mapping[Value, list[Value]], orders: Mapping
 
 def _is_narrow(v: Value, target: Target) -> bool:
     """Whether the channels of a pixel do not fill a vector."""
-    sizes = v.type.shape
-    return all(isinstance(n, int) for n in sizes) and typical(sizes[CHANNEL_AXIS]) < target.lanes(v.type.dtype.itemsize)
+    return typical(v.type.shape[CHANNEL_AXIS]) < target.lanes(v.type.dtype.itemsize)
 
 
 def _is_cheaper_by_rows(tied: Sequence[Value], graph: Graph, orders: Mapping[Value, Order], target: Target) -> bool:
-    """Whether the convolutions that read or write the values take fewer cycles where these lie row-major; what is then
-    not turned for the graph's owner counts too."""
+    """Whether the kernels that read or write the values take fewer cycles where these lie row-major; what is then not
+    turned for the graph's owner counts too."""
     group = set(tied)
-    nodes = [n for n in graph.nodes if group.intersection((*n.inputs, *n.outputs)) and group.intersection(_images(n))]
-    if all(map(_is_foreign, tied)) or not all(isinstance(core_of(n).op, CONTRACTIONS) for n in nodes):
+    if all(map(_is_foreign, tied)) or not all(isinstance(n, int) for v in tied for n in v.type.shape):
         return False
-    by_channels = [_cycles(n, orders, target) for n in nodes]
-    by_rows = [_cycles(n, {v: o for v, o in orders.items() if v not in group}, target) for n in nodes]
-    machine, turned = target.machine, [v for v in graph.results if v in group]
-    moved = sum(typical(v.type.size) * machine.transpose_cycles + machine.handover_cycles for v in turned)
-    return sum(by_rows) < sum(by_channels) + moved / machine.planned_cores
+    nodes = [n for n in graph.nodes if group.intersection((*n.inputs, *n.outputs)) and not n.op.is_view]
+    if not all(isinstance(core_of(n).op, (*CONTRACTIONS, Fused)) for n in nodes):
+        return False
+    by_rows = {v: o for v, o in orders.items() if v not in group}
+    machine = target.machine
+    turned = sum(typical(v.type.size) * machine.transpose_cycles / machine.planned_cores + machine.handover_cycles
+                 for v in graph.results if v in group)
+    by_channels = sum(_cycles(n, orders, target) for n in nodes) + turned
+    return TOLERANCE * sum(_cycles(n, by_rows, target) for n in nodes) < by_channels
 
 
 def _cycles(node: Node, orders: Mapping[Value, Order], target: Target) -> float:
-    """What a convolution takes whose operands lie so; infinite where its schedule has no candidates with costs."""
+    """What a kernel takes whose operands lie so; infinite where its schedule has no candidates with costs."""
     def views(values: Sequence[Value]) -> list[ViewType]:
         return [ViewType(v.type.dtype, v.type.shape,
                          contiguous_strides(v.type.shape, None if _is_foreign(v) else orders.get(v)))
                 for v in values]
     schedule = schedule_node(node, views(node.inputs), views(node.outputs), target)
-    cycles = form_cycles(schedule, target) if isinstance(schedule, ContractionSchedule) else None
-    return inf if cycles is None else cycles
+    if isinstance(schedule, ContractionSchedule):
+        behind = [n for n in node.op.body.nodes if n is not core_of(node)] if isinstance(node.op, Fused) else []
+        cycles = form_cycles(schedule, target, sum(map(flops_of, behind)))
+        return inf if cycles is None else cycles
+    return sum(ranking.best.total for ranking in schedule.rankings) or inf
 
 
 def _is_foreign(v: Value) -> bool:

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import Dim, typical
-from graphc.ir.graph import Graph, Node, Value, regions
+from graphc.ir.graph import Graph, Node, Value, regions, users
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
+from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
@@ -42,19 +43,45 @@ class SpellProducts(Pass):
     known: dict[tuple[Op, tuple[TensorType, ...]], bool] = field(default_factory=dict, compare=False, repr=False)
 
     def run(self, graph: Graph) -> Graph:
-        """Loops of this graph; those of its bodies have been seen to before."""
+        """Loops of this graph; those of its bodies have been seen to before. And products that a loop nest need not
+        wait for."""
         loops = {node: op for node in graph.nodes if isinstance(node.op, (Scan, WhileLoop))
                  and (op := self._in_bodies(node.op)) is not node.op}
-        if not loops:
+        streams = self._streams(graph)
+        if not loops and not streams:
             return graph
         w = Rewriter(graph)
         for node in graph.nodes:
             with w.at(node.loc, node.scope):
                 if node in loops:
                     w.replace(node, w.apply(loops[node], [w[v] for v in node.inputs]))
+                elif node in streams:
+                    w.replace(node, [spelled(w, streams[node], *(w[v] for v in node.inputs))])
                 else:
                     w.keep(node)
         return w.done()
+
+    def _streams(self, graph: Graph) -> dict[Node, LabelledProduct]:
+        """Products that use each element of an operand once, which is computed element by element for them alone: a
+        loop nest with both never stores it."""
+        readers, results, found = users(graph), set(graph.results), dict[Node, LabelledProduct]()
+        for node in graph.nodes:
+            if not isinstance(node.op, LabelledProduct):
+                continue
+            for v in node.inputs:
+                alone = (v.node is not None and isinstance(v.node.op, Elementwise) and readers[v] == [node]
+                         and v not in results)
+                x, y = (u.type for u in node.inputs)
+                if (alone and v.node and _points(node.op, x, y, node.outputs[0].type) == typical(v.type.size) > 0
+                        and self._is_cheaper(node, node.op, x, y, self._alone(v.node))):
+                    found[node] = node.op
+        return found
+
+    def _alone(self, node: Node) -> float:
+        """Cycles of an elementwise operator's own kernel, for dense operands."""
+        ins, outs = ([ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in values]
+                     for values in (node.inputs, node.outputs))
+        return _cycles(schedule_node(node, ins, outs, self.target))
 
     def _in_bodies(self, op: Op) -> Op:
         old = dict(regions(op))
@@ -86,8 +113,8 @@ class SpellProducts(Pass):
             self.known[key] = _is_small(op, x, y, node.outputs[0].type) and self._is_cheaper(node, op, x, y)
         return self.known[key]
 
-    def _is_cheaper(self, node: Node, op: LabelledProduct, x: TensorType, y: TensorType) -> bool:
-        """By the cycles of both kernels for dense operands."""
+    def _is_cheaper(self, node: Node, op: LabelledProduct, x: TensorType, y: TensorType, saved: float = 0.0) -> bool:
+        """By the cycles of both kernels for dense operands; saved: those of other kernels that are not needed then."""
         dense = [ViewType(t.dtype, t.shape, contiguous_strides(t.shape)) for t in (x, y, node.outputs[0].type)]
         whole = schedule_node(node, dense[:2], dense[2:], self.target)
         left, right, order, kept = _axes(op, x, y)
@@ -96,7 +123,7 @@ class SpellProducts(Pass):
         a, c = (b.input(f"x{k}", TensorType(v.dtype, v.shape)) for k, v in enumerate(ins))
         cluster = Node(Fused(b.finish([_summed(b, a, c, kept)])), (a, c), (node.outputs[0].type,), None, "")
         nest = schedule_node(cluster, ins, dense[2:], self.target)
-        return _cycles(nest) + _folding(nest, node) < _cycles(whole)
+        return _cycles(nest) + _folding(nest, node) < _cycles(whole) + saved
 
 
 def _folding(nest: Schedule, node: Node) -> float:
@@ -112,20 +139,26 @@ def _cycles(schedule: Schedule) -> float:
 
 
 def _is_small(op: LabelledProduct, x: TensorType, y: TensorType, result: TensorType) -> bool:
-    """Few products of sizes that are known, in one type in which is computed; each operand has every axis once."""
+    """Few products."""
+    return 0 < _points(op, x, y, result) <= MOST
+
+
+def _points(op: LabelledProduct, x: TensorType, y: TensorType, result: TensorType) -> int:
+    """How many products, of sizes that are known, in one type in which is computed, each operand having every axis
+    once; 0 of others."""
     dtype = result.dtype
     if not (x.dtype == y.dtype == dtype and dtype.is_float and not dtype.is_storage):
-        return False
+        return 0
     left, right, _ = op.labels(x.rank, y.rank)
     sizes: dict[str, Dim] = {}
     for label, n in (*zip(left, x.shape), *zip(right, y.shape)):
         sizes[label] = n if sizes.get(label, 1) == 1 else sizes[label]
     count = 1
     for n in sizes.values():
-        if not isinstance(n, int) or n == 0:
-            return False
+        if not isinstance(n, int):
+            return 0
         count *= n
-    return count <= MOST and len({*left}) == len(left) and len({*right}) == len(right)
+    return count if len({*left}) == len(left) and len({*right}) == len(right) else 0
 
 
 def spelled(b: Builder, op: LabelledProduct, x: Value, y: Value) -> Value:

@@ -24,6 +24,7 @@ from graphc.schedule.contraction_schedule import (
     ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
     group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
+from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, is_closed
 from graphc.schedule.operand_roles import Tensor, turned_axes
 from graphc.schedule.target import Target
@@ -76,16 +77,29 @@ def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
     return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
 
 
-def form_cycles(s: ContractionSchedule, target: Target) -> float | None:
-    """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open."""
-    machine = target.machine
+def form_cycles(s: ContractionSchedule, target: Target, epilogue: int = 0) -> float | None:
+    """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open.
+    epilogue: operations of one element of it, which vectors that are not full take for all of their lanes."""
     if any(phase.ranking is None for phase in s.phases) or any(p.is_open for p in s.form.phases):
         return None
-    moved = 2 * s.dtype.itemsize / machine.l3_bytes_per_cycle
-    copies = sum(typical(copy.size) * (moved + (machine.transpose_cycles if copy.channels is not None else 0))
-                 for copy in s.form.copies if copy is not None)
-    handovers = machine.handover_cycles * sum(copy is not None for copy in s.form.copies)
-    return copies / machine.planned_cores + handovers + sum(map(_cycles, s.phases))
+    copies = [copy_cycles(typical(copy.size), s.dtype, target.machine, copy.channels is not None)
+              for copy in s.form.copies if copy is not None]
+    vectors = sum([_stored_vectors(p, tiles) for p, tiles in zip(s.form.phases, s.phases)
+                   if isinstance(tiles, TileSchedule)])
+    stored = vectors * epilogue * target.machine.vector_op_cycles / target.machine.planned_cores
+    return sum(copies) + sum(map(_cycles, s.phases)) + stored
+
+
+def _stored_vectors(p: Phase[Dim], s: TileSchedule) -> float:
+    """Vectors along lines of finished sums; the last of each line may not be full."""
+    line = typical(p.sizes[(p.m if s.transposed_store else p.n)[-1]])
+    return typical(p.extent(p.batch) * p.extent(p.m) * p.extent(p.n)) / line * -(-line // s.lanes)
+
+
+def copy_cycles(size: int, dtype: DType, machine: Machine, turned: bool) -> float:
+    """What a copy of so many elements takes; turned: as their neighbours are others in it."""
+    each = 2 * dtype.itemsize / machine.l3_bytes_per_cycle + (machine.transpose_cycles if turned else 0)
+    return size * each / machine.planned_cores + machine.handover_cycles
 
 
 def _with_groups(p: Phase[Dim], s: PhaseSchedule, context: ContractionContext) -> tuple[Phase[Dim], PhaseSchedule]:

@@ -13,6 +13,7 @@ from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.open_sizes import is_many
+from graphc.schedule.pool_cost import spaced_loads
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers
@@ -114,20 +115,31 @@ def _lane_candidate(p: Phase[int], context: ContractionContext, s: LaneSchedule)
 def _run_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule, columns: int) -> tuple[float, ...]:
     """Cycles of one vector's sums at so many positions, by cause."""
     if not s.terms:
-        return _unrolled_costs(p, context, s.inner, [p.sizes[d] for d in p.k], columns)
+        return _unrolled_costs(p, context, s, [p.sizes[d] for d in p.k], columns)
     rows, (chunks, rest) = p.extent(p.k[:-1]), divmod(p.sizes[p.k[-1]], s.terms)
     ones = [1] * len(p.k[:-1])
-    each = _unrolled_costs(p, context, s.inner, [*ones, s.terms], columns)
-    last = _unrolled_costs(p, context, s.inner, [*ones, rest], columns) if rest else (0.0,) * 4
+    each = _unrolled_costs(p, context, s, [*ones, s.terms], columns)
+    last = _unrolled_costs(p, context, s, [*ones, rest], columns) if rest else (0.0,) * 4
     return tuple([rows * (chunks * a + b) for a, b in zip(each, last)])
 
 
-def _unrolled_costs(p: Phase[int], context: ContractionContext, inner: int, sizes: Sequence[int],
+def _loads(p: Phase[int], t: LinearMap[int], s: LaneSchedule) -> float:
+    """For a vector of an operand, on average of those of a line, of which the last may be masked."""
+    step = abs(t.strides[s.dim])
+    if step <= 1 or s.packs(p, t):
+        return 1
+    whole, rest = divmod(p.sizes[s.dim], s.lanes)
+    masked = 2 * s.lanes if rest else 0         # one by one, each if it exists
+    return (whole * spaced_loads(step, s.lanes) + masked) / (whole + (rest > 0))
+
+
+def _unrolled_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule, sizes: Sequence[int],
                     columns: int) -> tuple[float, float, float, float]:
     """The same of terms that are unrolled, `sizes` of each dim of the sum."""
     machine, steps = context.machine, list(product(*map(range, sizes)))
     loads = sum(
-        len({sum(i * t.strides[d] for d, i in zip((*p.k, inner), (*k, j))) for k in steps for j in range(columns)})
+        _loads(p, t, s) * len({sum(i * t.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))
+                               for k in steps for j in range(columns)})
         for t in (p.a, p.b)
     )
     loaded, summed, waited = (

@@ -57,6 +57,10 @@ class LinearMap(Generic[Size]):
         above = [largest(0, s) for s in steps]
         return sum((s - up for s, up in zip(steps, above)), self.base), sum(above, self.base)
 
+    def steps_evenly(self, dims: Sequence[int], sizes: Sequence[Size]) -> bool:
+        """Whether the elements along the dims, flattened, lie at equal distances."""
+        return all(self.strides[x] == self.strides[y] * sizes[y] for x, y in zip(dims, dims[1:]))
+
 
 Part = tuple[Dim, int, int, int]
 

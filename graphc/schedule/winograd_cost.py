@@ -1,17 +1,21 @@
 """What convolutions by 3 × 3 kernels cost, directly and in Winograd's form: cycles of one core, by cause."""
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
-from graphc.ir.types import f32
+from graphc.ir.dims import typical
+from graphc.ir.types import TensorType, f32
 from graphc.ir.winograd import POINTS
 from graphc.records import dataclass
 from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.machine import Machine
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 
+PAGE = 4096                     # bytes: where a line is in its page says which set of L1 it goes to
+SPACED_CYCLES = 0.4             # of an element of a vector that is loaded by itself
 ROUNDING_PREFERENCE = 0.15      # of the direct algorithm's time, for which its smaller rounding error is worth having
 PAIR_OPS = 12                   # vector operations that round a vector of numbers to bf16 and store it
 Form = Candidate[int | None]    # the size of tiles; None: the direct algorithm
@@ -110,6 +114,20 @@ def _gradient_by_tiles(c: ConvolutionSizes, m: int, target: Target) -> Form:
         ("calls", machine.call_cycles * points * blocks * channels // mr * features // (vectors * lanes)),
         ("transforms", machine.transform_point_cycles * points * tiles * transforms),
         ("kernels made", machine.transform_point_cycles * points * kernels)))
+
+
+def spaced_cycles(image: TensorType, m: int, target: Target) -> float:
+    """What the planned cores take to read the tiles of a row-major image, each vector of channels element by element.
+    The tile beside reads the same lines; those for which their sets have no room come from another cache again."""
+    machine, side = target.machine, m + 2
+    batch, channels, height, width = map(typical, image.shape)
+    tiles, itemsize = batch * -(-height // m) * -(-width // m), image.dtype.itemsize
+    lines = {(channel * height + row) * width * itemsize // LINE_BYTES
+             for channel in range(channels) for row in range(side)}
+    crowds = Counter(line % (PAGE // LINE_BYTES) for line in lines).values()
+    again = sum(max(0, n - machine.l1_bytes // PAGE) for n in crowds) / len(lines)
+    each = side * SPACED_CYCLES + again * machine.remote_line_cycles
+    return tiles * channels * side * each / machine.planned_cores
 
 
 def _multiply_adds(c: ConvolutionSizes, count: int, target: Target) -> float:

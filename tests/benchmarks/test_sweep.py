@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import operators_graphc, sweep
+from benchmarks import operators_graphc, sweep, sweep_compile
 from benchmarks.engines import graphc_engine
 from benchmarks.operators import FAMILIES, LARGEST_BYTES, Draw
 from benchmarks.contest import Figures
-from benchmarks.sweep import Progress, is_settled, is_valid, neighbour, problems, swept, words, workload
+from benchmarks.sweep import Progress, is_settled, swept
+from benchmarks.sweep_problems import is_valid, neighbour, problems, takes, words, workload
 from benchmarks.sweep_report import Row, load, report
 from benchmarks.workloads import GRADIENTS
 
@@ -98,7 +99,8 @@ ROWS = [Row("op.sort", "infer", "k=5", 1, 1e-3, 4.0, 3.5, "torch", 0.1),
 def test_a_report_has_distribution_worst_neighbours_errors_and_changes():
     before = {ROWS[0].key: replace(ROWS[0], ratio=1.0), ROWS[1].key: ROWS[1]}
     text = report(ROWS, before)
-    assert "| op.sort infer | 2 | 1.41 |" in text and "1 (1 above 1.3)" in text
+    assert "| op.sort infer | 2 | 1.41 | 4.00 | 4.00 | 4.00 | 4.00 | 50.0% | 1 |" in text
+    assert "1 of 2 above 1.3 in both measurements:\n\n- op.sort infer k=5" in text
     assert "1 with a neighbour" in text and "neighbour 3.00" in text
     assert "1 without figures" in text and "graphc: no" in text
     assert "1.00 -> 4.00  op.sort infer k=5 t1" in text and "k=6 t1" not in text.split("Changed")[1]
@@ -114,12 +116,16 @@ class Measured:
     """In place of engines: the ratio that each call gives, in turn."""
 
     def __init__(self, *ratios: float):
-        self.ratios, self.asked = list(ratios), []
+        self.ratios, self.asked, self.compiled = list(ratios), [], []
 
     def row(self, problem) -> Row:
         return Row(problem.network, problem.mode, words(problem.options), 1)
 
+    def compile(self, pairs, end) -> None:
+        self.compiled += [problem.name for problem, _ in pairs]
+
     def __call__(self, problem, stepped) -> Row:
+        assert problem.name in self.compiled
         self.asked.append(problem.name)
         return replace(self.row(problem), ratio=self.ratios.pop(0), peer="torch")
 
@@ -130,7 +136,8 @@ def test_what_is_far_off_is_measured_twice_and_counts_only_if_it_is_again():
     rows = {row.key: row for row in swept(measured, todo, {}, Progress(0))}
     assert measured.asked == [p.name for p, _ in [*todo, todo[3], todo[1]]]
     assert [(r.ratio, r.again) for r in rows.values() if r.ratio > 1.3] == [(1.4, 1.2), (2.0, 1.5)]
-    assert "3 (" not in report(list(rows.values()), {}) and "2 (1 above 1.3)" in report(list(rows.values()), {})
+    text = report(list(rows.values()), {})
+    assert "50.0% | 1 |\n" in text and "1 of 4 above 1.3" in text and "of torch and 1.50" not in text
 
 
 def test_a_resumed_run_measures_what_is_missing():
@@ -138,7 +145,7 @@ def test_a_resumed_run_measures_what_is_missing():
     known = {row.key: row for row in swept(Measured(0.5, 1.4, 0.9), todo[:2], {}, Progress(0))}
     measured = Measured(0.6, 0.7)
     rows = list(swept(measured, todo, known, Progress(0)))
-    assert measured.asked == [p.name for p, _ in todo[2:]] and [r.ratio for r in rows] == [0.5, 1.4, 0.6, 0.7]
+    assert measured.asked == measured.compiled == [p.name for p, _ in todo[2:]] and [r.ratio for r in rows] == [0.5, 1.4, 0.6, 0.7]
 
 
 def test_a_run_whose_time_is_up_measures_nothing_more():
@@ -150,6 +157,28 @@ def test_a_run_whose_time_is_up_measures_nothing_more():
                                            ((0.7, 0.72, 0.75), True), ((0.9, 0.95, 1.02), False), ((3.0, 3.1), True)])
 def test_turns_end_when_the_ratio_is_clear(mine, settled):
     assert is_settled({"graphc": Figures(mine), "torch": Figures((1.0, 1.01)), "jax": Figures((9.0,))}) == settled
+
+
+def test_torch_compile_takes_its_share_of_what_is_no_loop():
+    drawn = [p for p, _ in problems(FAMILIES, 3, 20)]
+    taken = [p for p in drawn if takes("inductor", p, 0.25)]
+    assert 0.15 < len(taken) / len(drawn) < 0.35 and not any(FAMILIES[p.network].loops for p in taken)
+    assert [p.name for p in taken] == [p.name for p in drawn if takes("inductor", p, 0.25)]
+    assert not any(takes("inductor", p, 0.0) for p in drawn)
+    assert all(takes("jax", p, 0.0) == (p.network == "op.scan") for p in drawn)
+
+
+def test_what_a_worker_compiles_is_on_disk(tmp_path):
+    """And what does not compile fails where it is measured, not here."""
+    compiler = sweep_compile.Compiler(tmp_path, 1)
+    try:
+        problem = workload("op.reduce", "infer", {"shape": (4, 4), "perm": (0, 1), "axes": (0,), "op": "sum"})
+        wrong = workload("op.reduce", "infer", {"shape": (4, 4), "perm": (0, 1), "axes": (7,), "op": "sum"})
+        compiler([problem, wrong], {"no_such": [problem]})
+        assert compiler.work(problem).bytes == 4 * (16 + 4) and set(compiler.works) == {problem.name}
+        assert list((tmp_path / "graphc").rglob("?" * 64))
+    finally:
+        compiler.end()
 
 
 def test_a_drawn_operator_of_many_bytes_has_fewer_batches():

@@ -1,10 +1,14 @@
 """Storage orders of images, and the copies that pooling wants."""
 from __future__ import annotations
 
+import pytest
+
 from graphc.ir.builder import Builder
+from graphc.ir.ops.winograd import WinogradConv2d
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
 from graphc.passes.layout import ArrangeImages, storage_orders
+from graphc.passes.pipeline import apply
 from graphc.schedule.target import AVX2, AVX512
 
 POOL = {"kernel": (2, 2), "stride": (2, 2)}
@@ -75,8 +79,32 @@ def gradient_towards(channels: int, size: int = 32):
 def test_images_of_few_channels_lie_as_convolutions_compute_them_fastest():
     """Vectors along a row of pixels are full where those along three channels are not."""
     assert gradient_towards(3) == [None, None]
-    assert gradient_towards(64) == [(0, 2, 3, 1)] * 2
     assert gradient_towards(8) == [(0, 2, 3, 1), None]          # a vector of AVX2 has eight
+
+
+def given(channels: int, size: int, groups: int = 1, stride: int = 1, owned: bool = True):
+    """The storage order of a convolution's 64 features, which go to the graph's owner, or to a function before."""
+    b = Builder()
+    y = b.conv2d(b.input("x", f32[8, channels, size, size]), b.input("w", f32[64, channels // groups, 1, 1]),
+                 groups=groups, stride=(stride, stride))
+    return storage_orders(b.finish([y if owned else b.sum(b.exp(y), axes=(1, 2, 3))]), AVX512).get(y)
+
+
+def test_images_for_the_owner_are_not_turned_where_kernels_need_not_turn_them():
+    """A product by positions stores rows of pixels as well as rows of channels; every second pixel is loaded alone."""
+    assert given(1, 48) is None and given(64, 56) is None
+    assert given(64, 56, owned=False) == (0, 2, 3, 1)
+    assert given(64, 20, groups=64, stride=2) == (0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("size, copied", [(28, False), (64, True), (32, True), (8, False)])
+def test_channels_a_power_of_two_apart_are_copied_for_tiles(size, copied):
+    """Lines of 64 channels that are 4096 bytes apart go to one set of the cache."""
+    b = Builder()
+    y, = b.apply(WinogradConv2d(4, 64, ((1, 1), (1, 1))),
+                 (b.input("x", f32[4, 64, size, size]), b.input("u", f32[36, 2, 64, 32])))
+    arranged = apply(ArrangeImages(AVX512), b.finish([y]))
+    assert (len(arranged.nodes) == 2) == copied
 
 
 def test_images_of_few_channels_that_pooling_reads_lie_as_pooling_wants_them():

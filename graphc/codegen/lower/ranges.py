@@ -35,11 +35,6 @@ def offset(t: LinearMap[Dim], index: Index) -> Ix:
     return total
 
 
-def steps_evenly(t: LinearMap[Dim], dims: Sequence[int], sizes: Sequence[Dim]) -> bool:
-    """Whether the operand's elements along the dims, flattened, lie at equal distances."""
-    return all(t.strides[x] == t.strides[y] * sizes[y] for x, y in zip(dims, dims[1:]))
-
-
 @dataclass(frozen=True)
 class Range:
     """A contiguous range of a flattened group: whole inner dims, `count` of the split dim from `start` on, one of the

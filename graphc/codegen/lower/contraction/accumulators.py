@@ -13,7 +13,7 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import MicroTileSums
 from graphc.codegen.lower.contraction.sweep import Source, TilePart, sums_in
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
-from graphc.codegen.lower.ranges import offset, part_of, steps_evenly, vector_run
+from graphc.codegen.lower.ranges import offset, part_of, vector_run
 from graphc.ir.dims import Dim
 from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
@@ -213,7 +213,7 @@ def _is_matrix(c: TiledPhase) -> bool:
     """Whether sums are stored as they are, in rows at equal distances."""
     p, split = c.phase, c.schedule.blocking.nc.split
     contiguous = c.epilogue is None and p.out.strides[p.n[-1]] == 1
-    return contiguous and steps_evenly(p.out, p.m, p.sizes) and steps_evenly(p.out, p.n[split:], p.sizes)
+    return contiguous and p.out.steps_evenly(p.m, p.sizes) and p.out.steps_evenly(p.n[split:], p.sizes)
 
 
 def columns_together(c: TiledPhase) -> int:

@@ -10,7 +10,7 @@ from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.tile import TiledPhase
-from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, walk, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk, walk_runs
 from graphc.ir.dims import Dim, static_dim
 from graphc.records import dataclass
 from graphc.schedule.blocking import Cut, fine_cut
@@ -127,6 +127,6 @@ def row_offset(c: TiledPhase, number: Ix, clamped: bool) -> Ix:
     """Distance in a from row 0 to a row; if clamped, rows past the end repeat the last one."""
     p = c.phase
     row = c.f.min_(number, c.m - 1) if clamped else number
-    if steps_evenly(p.a, p.m, p.sizes):             # though the output may not
+    if p.a.steps_evenly(p.m, p.sizes):             # though the output may not
         return row * p.a.strides[p.m[-1]]
     return offset(p.a, unflatten(c.f, row, p.m, p.sizes)) - p.a.base

@@ -12,7 +12,7 @@ from graphc.codegen.lower.contraction.micro_kernel import RowLayout, RowPanel
 from graphc.codegen.lower.contraction.pack_rows import RowPacker, RowPanels, row_offset, row_packer
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
-from graphc.codegen.lower.ranges import Range, offset, open_range, steps_evenly, unflatten
+from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
 from graphc.ir.dims import Dim, ceil_div, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
@@ -56,7 +56,7 @@ class UnpackedRows(RowSource):
     def _even(self) -> bool:
         """Whether rows are told by their distance: of any number of them each would need an argument."""
         p = self.c.phase
-        return (self.c.schedule.any_edge and steps_evenly(p.a, p.m, p.sizes)
+        return (self.c.schedule.any_edge and p.a.steps_evenly(p.m, p.sizes)
                 and is_nonnegative(p.a.strides[p.m[-1]]))
 
     def pack(self, tile: ContractionTile, k: Range) -> View:

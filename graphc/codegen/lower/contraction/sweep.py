@@ -6,7 +6,7 @@ from collections.abc import Callable
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.outputs import GateEpilogueFunction, Outputs
-from graphc.codegen.lower.ranges import Index, Range, offset, steps_evenly, unflatten, vector_run, walk, walk_runs
+from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
 from graphc.codegen.lower.transpose import transposed
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
@@ -91,7 +91,7 @@ class Sweep:
 
     def _store_line(self, index: Index, line: Range, source: Line) -> None:
         """Sums along a range of row or column dims; `index` has the others."""
-        if self.outputs.epilogue is None and steps_evenly(self.phase.out, line.dims[line.split:], self.phase.sizes):
+        if self.outputs.epilogue is None and self.phase.out.steps_evenly(line.dims[line.split:], self.phase.sizes):
             return self._store_run(index | line.first, line.dims[-1], line.length, source)
         with walk_runs(self.f, line) as (outer, at, first, count):
             self._store_part(index | outer | {line.dims[-1]: first}, line.dims[-1], count,

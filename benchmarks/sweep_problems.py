@@ -1,0 +1,78 @@
+"""The problems of a sweep: what is drawn from a seed, and the neighbour of each."""
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from benchmarks.operators import FAMILIES, Draw, Family, Options
+from benchmarks.sweep_report import LIMIT
+from benchmarks.workloads import Workload
+
+Pair = tuple[Workload, Workload | None]         # a problem and its neighbour
+
+
+def problems(families: Mapping[str, Family], seed: int, count: int) -> Iterator[Pair]:
+    """Each with a neighbour: the same with one size larger by one, where there is one. A problem depends on its family,
+    the seed and its number alone. They come in rounds of one of each family and mode, in a drawn order.
+    """
+    for number in range(count):
+        drawn = []
+        for name, family in families.items():
+            for mode in family.modes:
+                rng = np.random.default_rng([seed, number, *name.encode(), len(mode)])
+                options = family.draw(Draw(rng))
+                problem, other = workload(name, mode, options), neighbour(name, mode, options, rng)
+                drawn.append((rng.random(), problem, other))
+        yield from ((problem, other) for _, problem, other in sorted(drawn, key=lambda d: d[0]))
+
+
+def workload(name: str, mode: str, options: Options) -> Workload:
+    return Workload(name, 1, mode, LIMIT, options, f"{name} {words(options)}", drawn=True)
+
+
+def words(options: Options) -> str:
+    return " ".join(f"{k}={v}" for k, v in options.items() if v not in ("", ())).replace("'", "")
+
+
+def takes(engine: str, problem: Workload, share: float) -> bool:
+    """Loops go to JAX, and are unrolled by torch.compile, which takes minutes; of the others it takes that share, the
+    same ones in every run."""
+    if engine == "inductor":
+        drawn = zlib.crc32(problem.name.encode()) / (1 << 32)
+        return not FAMILIES[problem.network].loops and drawn < share
+    return engine != "jax" or FAMILIES[problem.network].loops
+
+
+def neighbour(name: str, mode: str, options: Options, rng: np.random.Generator) -> Workload | None:
+    """One size larger by one; None where nothing but names and small numbers is left to change, or where nothing valid
+    results.
+    """
+    sizes = [k for k, v in options.items() if isinstance(v, int) and v > 4 and k not in ("groups", "axis")]
+    sizes += [(k, i) for k, v in options.items() if k in ("shape", "size") and isinstance(v, tuple)
+              for i, n in enumerate(v) if n > 4]
+    if not sizes:
+        return None
+    at = sizes[int(rng.integers(len(sizes)))]
+    if isinstance(at, tuple):
+        key, i = at
+        changed = {**options, key: tuple(n + (j == i) for j, n in enumerate(options[key]))}
+    else:
+        changed = {**options, at: options[at] + 1}
+    return workload(name, mode, changed) if is_valid(name, changed) else None
+
+
+def is_valid(name: str, options: Options) -> bool:
+    """Whether the sizes fit together: channels are multiples of groups, operands of a chain broadcast, k is within its
+    row.
+    """
+    if name == "op.conv":
+        return options["channels"] % options["groups"] == 0 == options["out"] % options["groups"]
+    if name == "op.norm":
+        return options["op"] != "group_norm" or options["shape"][1] % options["groups"] == 0
+    if name == "op.sort":
+        return options["op"] != "topk" or options["k"] <= options["shape"][-1]
+    if name == "op.attention":
+        return options["queries"] <= options["keys"]
+    return name != "op.elementwise"
