@@ -12,7 +12,7 @@ from graphc.codegen.loops.index import ELEMENTS, Ix
 from graphc.codegen.loops.index_proofs import at_least, at_most
 from graphc.codegen.lower.contraction.micro_kernel import ANY, store_as
 from graphc.codegen.lower.contraction.phase import PhaseLowering
-from graphc.codegen.lower.ranges import Range, offset, steps_evenly, unflatten
+from graphc.codegen.lower.ranges import Range, offset, unflatten
 from graphc.codegen.lower.transpose import transposed_runs
 from graphc.ir.types import DType
 from graphc.records import dataclass
@@ -46,7 +46,7 @@ def column_starts(c: PhaseLowering[Any], columns: Range, first: Ix, lanes: int) 
     """Of the columns of a range from `first` on; those past the end repeat the last one."""
     f, p, last = c.f, c.phase, c.n - 1
     flat = columns.flat + first
-    if steps_evenly(p.b, p.n, p.sizes) and at_most(flat + (lanes - 1), last):
+    if p.b.steps_evenly(p.n, p.sizes) and at_most(flat + (lanes - 1), last):
         step = p.b.strides[p.n[-1]]
         return ColumnStarts((flat * step + p.b.base, Ix(step)), even=True)
     places = [offset(p.b, unflatten(f, f.min_(flat + i, last), p.n, p.sizes)) for i in range(lanes)]
