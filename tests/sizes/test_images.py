@@ -26,6 +26,12 @@ def residual():
             >> BasicBlock(16, 1) >> BasicBlock(32, 2) >> nn.GlobalAvgPool2d() >> nn.Linear(5))
 
 
+def halved():
+    """Rows of the last convolution are positions of one image, whose number is a product of two rounded sizes."""
+    first, second, third = (nn.Conv2d(features, 3, stride=2, padding=1) for features in (64, 64, 128))
+    return first >> second >> third
+
+
 def winograd():
     return nn.Conv2d(16, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 3) >> nn.relu
 
@@ -44,6 +50,7 @@ SIZES = (1, 16, 16), (3, 9, 21), (2, 33, 18), (1, 40, 7)
 CASES = {
     "strided": (strided, gc.f32["B", 3, "H", "W"], SIZES), "pools": (pools, gc.f32["B", 3, "H", "W"], SIZES),
     "residual": (residual, gc.f32["B", 3, "H", "W"], ((1, 32, 32), (2, 45, 61), (3, 64, 33))),
+    "one image": (halved, gc.f32[1, 16, "H", "W"], ((1, 16, 16), (1, 33, 18), (1, 40, 7))),
     "winograd": (winograd, gc.f32["B", 16, "H", "W"], SIZES),
     "winograd of a batch": (winograd, gc.f32["B", 16, 14, 14], ((1, 14, 14), (2, 14, 14), (5, 14, 14), (33, 14, 14))),
     "u-net": (u_net, gc.f32["B", 3, "2*H", "2*W"], ((1, 8, 8), (2, 6, 20), (1, 34, 18))),

@@ -11,7 +11,7 @@ from math import gcd
 
 from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term
 from graphc.ir import dims
-from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest
+from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest, unrounded
 from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
@@ -247,11 +247,12 @@ def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
     """A size that dim / divisor, rounded down, does not exceed; None if none is found."""
     if isinstance(divisor, int):
         return dim // divisor
-    quotient, rest = quotient_and_rest(dim, divisor)
-    if is_nonnegative(-rest - 1):                       # as of n * divisor - 1
-        return quotient - 1
-    if is_nonnegative(divisor - 1 - rest):
-        return quotient
+    for size in dict.fromkeys((dim, unrounded(dim))):
+        quotient, rest = quotient_and_rest(size, divisor)
+        if is_nonnegative(-rest - 1):                   # as of n * divisor - 1
+            return quotient - 1
+        if is_nonnegative(divisor - 1 - rest):
+            return quotient
     return dim if is_nonnegative(dim) else None
 
 
