@@ -1,7 +1,9 @@
 """One graph of AOTAutograd as a native program that takes and returns tensors."""
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from types import MappingProxyType
 from typing import Any
@@ -24,9 +26,11 @@ from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.ir.types import TensorType, bf16, i64
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
+from graphc.once import recent
 from graphc.records import dataclass
 from graphc.runtime.dlpack import from_dlpack
 from graphc.runtime.memory import address, aligned_copy
+from graphc.specialised import KEPT_PROGRAMS
 from graphc.state import State
 
 ALIGNMENT = 64
@@ -196,7 +200,7 @@ class ReadInputs:
 
 class PerSizePart:
     """A graph that is compiled for each set of sizes by itself, where one program for all has something that is only
-    known of PyTorch's guards."""
+    known of PyTorch's guards; the last of these programs are kept."""
 
     def __init__(self, module: GraphModule, weights: Weights):
         """Raises NotCompiled unless the sizes that the graph was captured with can be taken."""
@@ -206,7 +210,7 @@ class PerSizePart:
         if not symbols:
             raise NotCompiled([])
         CompiledPart(module, weights, {str(s): s.node.hint for s in symbols})
-        self._made: dict[tuple[int, ...], CompiledPart] = {}
+        self._made: OrderedDict[tuple[int, ...], CompiledPart] = OrderedDict()
 
     @staticmethod
     def _symbols(values: Sequence[Any]) -> list[Any]:
@@ -222,10 +226,8 @@ class PerSizePart:
                 sizes |= {str(s): n for s, n in zip(fake.shape, tensor.shape) if isinstance(s, torch.SymInt)}
             elif isinstance(fake, torch.SymInt):
                 sizes[str(fake)] = tensor
-        key = tuple(sizes.values())
-        if key not in self._made:
-            self._made[key] = CompiledPart(self.module, self.weights, sizes)
-        return self._made[key](*tensors)
+        make = partial(CompiledPart, self.module, self.weights, sizes)
+        return recent(self._made, tuple(sizes.values()), make, KEPT_PROGRAMS)(*tensors)
 
 
 def _program(module: GraphModule, reader: FxReader) -> TorchProgram:
