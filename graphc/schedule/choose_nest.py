@@ -88,7 +88,7 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
     values = busy_sizes(nest.extents, facts.element_cycles, machine)
     columns = lanes if vector not in inner and vector >= 0 else 1
     steps = evaluate(nest.extents[nest.running], values) if nest.running >= 0 else 1
-    row = facts.element_cycles * evaluate(nest.size(inner), values) * columns * steps
+    row = facts.element_cycles * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
     loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps)
     return loops, grid_ranking(loops)
 

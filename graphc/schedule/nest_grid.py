@@ -50,8 +50,8 @@ class Loops:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """The extents."""
-        return tuple([evaluate(n, self.values) for n in self.nest.extents])
+        """The extents; of those that come with the call one at least."""
+        return tuple([n if isinstance(n, int) else max(1, evaluate(n, self.values)) for n in self.nest.extents])
 
     def size(self, dims: Iterable[int]) -> int:
         return prod(self.sizes[d] for d in dims)
@@ -209,8 +209,8 @@ def _cut(loops: Loops, pieces: int) -> Grid | None:
     """None where the rows stay whole."""
     nest, dim = loops.nest, loops.inner[0]
     step = loops.lanes if dim == loops.vector else 1
-    chunk = max(1, ceil(loops.sizes[dim] / max(pieces, 1) / step)) * step       # typical sizes may be 0
-    if ceil(loops.sizes[dim] / chunk) <= 1:
+    chunk = ceil(loops.sizes[dim] / max(pieces, 1) / step) * step
+    if ceil(loops.sizes[dim] / chunk) == 1:
         return None
     chunks = ceil_div(nest.extents[dim], chunk)
     partials = (

@@ -19,8 +19,9 @@ def is_many(size: Dim) -> bool:
 
 
 def typical_sizes(dims: Iterable[Dim]) -> Sizes:
-    """The sizes where all names have their typical values."""
-    return tuple([typical(d) for d in dims])
+    """The sizes where all names have their typical values; 1 where that is none (of padding, say), as costs of nothing
+    say nothing."""
+    return tuple([d if isinstance(d, int) else max(1, typical(d)) for d in dims])
 
 
 def busy_sizes(dims: Dims, cycles: float, machine: Machine) -> dict[str, int]:
