@@ -3,7 +3,7 @@ offer DLPack's exchange functions are remembered, so that the native entry reads
 from __future__ import annotations
 
 import ctypes
-from types import GetSetDescriptorType, MethodDescriptorType
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,7 @@ SIGNED, UNSIGNED, FLOAT, BFLOAT, BOOL = 0, 1, 2, 4, 6       # codes (dlpack.h: D
 MAJOR = 1                           # version of dlpack.h whose exchange functions are known
 # Words of a DLPackExchangeAPI: the one of an older version, and dltensor_from_py_object_no_sync.
 PREVIOUS, EXPORT = 1, 5
-GRADIENT, NEGATED = "requires_grad", "is_neg"       # as PyTorch calls what DLPack does not tell
-# CPython's descriptors of C functions: where they have the record of theirs (descrobject.h: PyDescr_COMMON before it),
-# and the words of it: name and function first, then of a PyMethodDef the flags, of a PyGetSetDef its closure.
-RECORD, NAME, FUNCTION, FLAGS, CLOSURE = object.__basicsize__ // 8 + 3, 0, 1, 2, 4
-METH_NOARGS = 0x4
+GRADIENT, NEGATED = sys.intern("requires_grad"), sys.intern("is_neg")       # as PyTorch calls what DLPack does not tell
 
 
 def from_dlpack(value: Any) -> np.ndarray:
@@ -96,6 +92,7 @@ class _Foreign:
     def __init__(self) -> None:
         self.words = np.zeros(ForeignTypes.size // 8, np.int64)
         self._seen: list[type] = []
+        self._kept: list[object] = []
 
     def learn(self, type: type) -> None:
         """Makes a type known if it offers exchange functions itself. Those of a base class say nothing of what else
@@ -105,39 +102,22 @@ class _Foreign:
             return
         self._seen.append(type)
         export = _export(_pointer(capsule, EXCHANGE))
-        questions = [_question(getattr(type, name, None)) for name in (GRADIENT, NEGATED)]
-        if not export or None in questions:
+        if not export:
             return
         number = int(self.words[0])
         at = (ForeignTypes.rows.offset + number * ForeignType.size) // 8
-        self.words[at:at + ForeignType.size // 8] = id(type), export, *(w for words in questions for w in words or ())
+        negated = getattr(type, NEGATED, None)
+        self._kept.append(negated)
+        self.words[at:at + ForeignType.size // 8] = (
+            id(type), export, 0 if getattr(type, GRADIENT, None) is None else id(GRADIENT),
+            0 if negated is None else id(negated))
         self.words[0] = number + 1
-
-
-def _question(member: object) -> tuple[int, int] | None:
-    """The C function behind a getter, or a method without arguments, and its second argument; zeros where there is no
-    member, None of another kind of member."""
-    if member is None:
-        return 0, 0
-    if not isinstance(member, GetSetDescriptorType | MethodDescriptorType):
-        return None
-    record = _words_at(_words_at(id(member))[RECORD])
-    name = ctypes.cast(record[NAME] or 0, ctypes.c_char_p).value
-    if name != member.__name__.encode():
-        return None
-    if isinstance(member, GetSetDescriptorType):
-        return record[FUNCTION] or 0, record[CLOSURE] or 0
-    return (record[FUNCTION] or 0, 0) if (record[FLAGS] or 0) & 0xFFFFFFFF == METH_NOARGS else None
-
-
-def _words_at(place: int) -> Any:
-    return ctypes.cast(place, ctypes.POINTER(ctypes.c_void_p))
 
 
 def _export(api: int | None) -> int:
     """Where the function is that fills a DLTensor; 0 where there is none of a known version."""
     while api:
-        words = _words_at(api)
+        words = ctypes.cast(api, ctypes.POINTER(ctypes.c_void_p))
         if ctypes.cast(api, ctypes.POINTER(ctypes.c_uint32))[0] == MAJOR:
             return words[EXPORT] or 0
         api = words[PREVIOUS]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I1, I64, Ptr
 from graphc.runtime.entry_layout import ArrayObject, DLTensor, ForeignType, ForeignTypes, SpecRecord
-from graphc.runtime.python_api import PyErr_Clear, Py_DecRef, Py_False
+from graphc.runtime.python_api import (
+    PyErr_Clear,
+    PyObject_GetAttr,
+    PyObject_Vectorcall,
+    Py_DecRef,
+    Py_False,
+)
 
 CPU = 1                         # dlpack.h: kDLCPU
 
@@ -59,12 +65,12 @@ def lies_well(f: RoutineBody, tensor: DLTensor, spec: SpecRecord) -> I1:
 def is_plain(f: RoutineBody, array: ArrayObject, known: ForeignType) -> I1:
     """Whether its memory is all there is to know of it. Export functions do not say; `__dlpack__` would refuse an array
     whose gradient is wanted, since it would be lost here."""
-    wanted, negated = known.gradient.value, known.negated.value
-    with f.if_(~wanted.is_null()):
-        f.return_if(~is_false(f, wanted(f, array, known.gradient_argument.value)), False)
-    with f.if_(~negated.is_null()):
-        f.return_if(~is_false(f, negated(f, array, known.negated_argument.value)), False)
-    return f.given(True, I1)
+    with f.if_(~known.gradient.value.is_null()):
+        f.return_if(~is_false(f, PyObject_GetAttr(f, array, known.gradient.value)), False)
+    f.return_if(known.negated.value.is_null(), True)
+    arguments = f.array(Ptr, 1)
+    arguments[0].value = array
+    return is_false(f, PyObject_Vectorcall(f, known.negated.value, arguments, 1, None))
 
 
 @routine

@@ -72,18 +72,14 @@ class DLTensor(Struct):
 
 
 ExportFunction = FunctionPointer[I32, Ptr, DLTensor]
-QuestionFunction = FunctionPointer[Ptr, Ptr, Ptr]       # CPython's getter, or PyCFunction: (object, argument) -> object
 
 
 class ForeignType(Struct):
-    """Arrays of another library that are read in place: exactly of `type`. Of each question the C function, or null
-    where the library has none, and its second argument."""
+    """Arrays of another library that are read in place: exactly of `type`."""
     type = Field(Ptr)
     export = Field(ExportFunction)
-    gradient = Field(QuestionFunction)          # whether a gradient is wanted
-    gradient_argument = Field(Ptr)
-    negated = Field(QuestionFunction)           # whether the numbers have the other sign in memory
-    negated_argument = Field(Ptr)
+    gradient = Field(Ptr)       # name of the attribute that says whether a gradient is wanted, or null
+    negated = Field(Ptr)        # takes one and says whether its numbers have the other sign in memory, or null
 
 
 MOST_TYPES = 8

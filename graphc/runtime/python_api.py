@@ -18,11 +18,12 @@ PyEval_SaveThread = Extern("PyEval_SaveThread", Ptr)
 PyEval_RestoreThread = Extern("PyEval_RestoreThread", None, Ptr)
 PyObject_Vectorcall = Extern("PyObject_Vectorcall", Ptr, Ptr, Ptr, I64, Ptr)
 PyObject_CallFunction = Extern("PyObject_CallFunction", Ptr, Ptr, Ptr, variadic=True)
+PyObject_GetAttr = Extern("PyObject_GetAttr", Ptr, Ptr, Ptr)
 PyErr_Clear = Extern("PyErr_Clear", None)
 PYTHON_FUNCTIONS = (
     PyTuple_Size, PyTuple_GetItem, PyTuple_New, PyTuple_SetItem, PyLong_AsVoidPtr, PyDict_New, PyDict_SetItem,
     PyList_GetItem, PyList_SetItem, Py_IncRef, Py_DecRef, PyEval_SaveThread, PyEval_RestoreThread, PyObject_Vectorcall,
-    PyObject_CallFunction, PyErr_Clear)
+    PyObject_CallFunction, PyObject_GetAttr, PyErr_Clear)
 PyTuple_Type = Global("PyTuple_Type")
 Py_False = Global("_Py_FalseStruct")
 PYTHON_OBJECTS = (PyTuple_Type, Py_False)

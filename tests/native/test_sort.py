@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc.codegen.lower.sort_network import _comparators, padded
+from graphc.codegen.lower.sort_network import comparators, padded
 from graphc.ir.ops.sort import order_of
 
 SIZES = (1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200, 1000, 4097)
@@ -19,7 +19,7 @@ def test_a_network_sorts_all_zeros_and_ones(lines):
     """Then it sorts everything (Knuth, The Art of Computer Programming 3, 5.3.4)."""
     for values in product((0, 1), repeat=lines):
         found = list(values)
-        for a, b in _comparators(lines):
+        for a, b in comparators(lines):
             found[a], found[b] = min(found[a], found[b]), max(found[a], found[b])
         assert found == sorted(values)
 

@@ -32,7 +32,7 @@ class TurnedLeaves:
         self.squares: dict[Leaf, View] = {}
 
     def _is_turned(self, strides: Strides) -> bool:
-        return abs(strides[self.dim]) == 1 and strides[self.s.vector] not in (-1, 0, 1)
+        return strides[self.dim] in (-1, 1) and strides[self.s.vector] not in (-1, 0, 1)
 
     def allocate(self) -> None:
         """The squares of a tile."""

@@ -91,34 +91,40 @@ class _PadCopy:
         if count > 0:
             begin: list[Ix | Dim] = list(origin)
             begin[x] = first
-            counts = [count, *[copy.shape[y] for y in row[1:]]]
-            self._copy_axes(source.view_at(begin), row, counts, start + before * inner)
+            # the copy may have room between its lines
+            counts = [count, *[smallest(copy.shape[y], source.shape[y]) for y in row[1:]]]
+            steps = [product_of(copy.shape[z] for z in row[place + 1:]) for place in range(len(row))]
+            self._copy_axes(source.view_at(begin), row, counts, steps, start + before * inner)
         self._fill(start + (copy.shape[x] - after) * inner, after * inner)
 
-    def _copy_axes(self, source: View, axes: tuple[int, ...], counts: list[Dim], start: Ix) -> None:
-        """Copies a block of the source, `counts` elements of its axes `axes` from its start, to contiguous memory."""
+    def _copy_axes(self, source: View, axes: tuple[int, ...], counts: list[Dim], steps: list[Dim], start: Ix) -> None:
+        """Copies a block of the source, `counts` elements of its axes `axes` from its start, to memory in which these
+        are `steps` apart."""
         f, lanes = self.f, self.lanes
-        if len(axes) > 1 and source.strides[axes[-2]] == source.strides[axes[-1]] * counts[-1]:
-            return self._copy_axes(source, axes[:-2] + axes[-1:], counts[:-2] + [counts[-2] * counts[-1]], start)
+        if len(axes) > 1 and (source.strides[axes[-2]], steps[-2]) == (source.strides[axes[-1]] * counts[-1],
+                                                                      steps[-1] * counts[-1]):
+            return self._copy_axes(source, axes[:-2] + axes[-1:], counts[:-2] + [counts[-2] * counts[-1]],
+                                   steps[:-2] + steps[-1:], start)
         if len(axes) == 2 and lower(counts[1]) >= lanes and source.strides[axes[0]] == 1:
-            return self._transpose(f.reinterpret(source, (counts[1], counts[0]), (source.strides[axes[1]], 1)), start)
+            block = f.reinterpret(source, (counts[1], counts[0]), (source.strides[axes[1]], 1))
+            return self._transpose(block, start, steps[0])
         if len(axes) == 1:
             run = f.reinterpret(source, (counts[0],), (source.strides[axes[0]],))
             return copy_run(f, run, self.target, start, counts[0], lanes)
         with f.loop(0, counts[0]) as loop:
             shifted = source.view_at([loop.index if x == axes[0] else Ix() for x in range(len(source.shape))])
-            self._copy_axes(shifted, axes[1:], counts[1:], start + loop.index * product_of(counts[1:]))
+            self._copy_axes(shifted, axes[1:], counts[1:], steps[1:], start + loop.index * steps[0])
 
-    def _transpose(self, source: View, start: Ix) -> None:
-        """target[start + j * rows + i] = source[i, j], by square blocks; the last rows overlap those before them."""
+    def _transpose(self, source: View, start: Ix, step: Dim) -> None:
+        """target[start + j * step + i] = source[i, j], by square blocks; the last rows overlap those before them."""
         f, lanes = self.f, self.lanes
         rows, columns = source.shape
         with f.loop(0, ceil_div(rows, lanes)) as loop:
             i = f.min_(loop.index * lanes, rows - lanes)
 
             def block(j: Ix, count: int) -> None:
-                for step, column in enumerate(transposed(f, source, i, j, lanes, count)):
-                    store_as(f, self.target, [start + (j + step) * rows + i], column)
+                for number, column in enumerate(transposed(f, source, i, j, lanes, count)):
+                    store_as(f, self.target, [start + (j + number) * step + i], column)
             with f.loop(0, columns // lanes * lanes, lanes) as inner:
                 block(inner.index, lanes)
             rest = columns % lanes
