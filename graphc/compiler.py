@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from graphc.build import Build, constant_memory
 from graphc.codegen.llvm import cache
-from graphc.codegen.llvm.emit import emit_for_sizes
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
+from graphc.codegen.llvm.parts import emit_program
+from graphc.codegen.llvm.workers import Compiling
 from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
@@ -60,6 +61,7 @@ from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
 from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
+from graphc.spare_cores import spare_cores
 from graphc.stages import (
     Declared,
     Emitted,
@@ -128,13 +130,14 @@ def packing(tools: Tools) -> tuple[Pass, ...]:
 @dataclass(frozen=True)
 class Tools:
     """What all stages are made with: the target, the knobs, and who takes times, dumps and keeps. `timed`: an
-    instrumented build."""
+    instrumented build. `compiling`: where parts go while the others are written, if the build is wanted."""
     target: Target
     config: Config
     timed: bool
     passes: Pipeline
     verify: bool                # always of programs for all sizes: what holds for those that come is proved, not tried
     budget: Budget | None = None
+    compiling: Compiling | None = None
     made: dict[Callable[..., Any], Any] = field(default_factory=dict)     # what each step gave
 
     def once(self, step: Callable[..., S], *stages: object) -> S:
@@ -228,14 +231,17 @@ def check_reach(graph: Graph, memory: Memory, target: Target) -> None:
 
 def emit(lowered: Lowered, tools: Tools) -> Emitted:
     loops = lowered.program
-    text, sizes = tools.passes.timed("llvm text", emit_for_sizes, list(loops.kernels), loops.main, tools.target,
-                                     loops.prepare)
-    return Emitted(text, tools.target, sizes)
+    ready = tools.compiling.begin if tools.compiling else lambda part: None
+    text, sizes, parts = tools.passes.timed("llvm text", emit_program, list(loops.kernels), loops.main, tools.target,
+                                            loops.prepare, ready)
+    return Emitted(text, tools.target, sizes, parts)
 
 
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
              tools: Tools) -> Build:
-    return tools.passes.timed("llvm", Build.of, declared.graph, fused, planned, lowered, emitted, tools.timed)
+    with tools.compiling or Compiling(tools.target, spare_cores) as compiling:
+        objects = tools.passes.timed("llvm", compiling.objects, emitted.parts)
+    return Build.of(declared.graph, fused, planned, lowered, emitted, objects, tools.timed)
 
 
 class Compilation:
@@ -251,7 +257,13 @@ class Compilation:
     @contained
     def stage(self, kind: type[S]) -> S:
         """The stage of this class."""
-        return next(stage for stage in compile_graph(self.graph, self._tools) if type(stage) is kind)
+        if kind is not Build:
+            return self._stage(kind, self._tools)
+        with Compiling(self.target, spare_cores) as compiling:
+            return self._stage(kind, replace(self._tools, compiling=compiling))
+
+    def _stage(self, kind: type[S], tools: Tools) -> S:
+        return next(stage for stage in compile_graph(self.graph, tools) if type(stage) is kind)
 
     @property
     def simplified(self) -> Graph:

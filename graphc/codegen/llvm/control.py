@@ -8,7 +8,7 @@ from graphc.codegen.llvm.body import BodyEmitter, Scope
 from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
-from graphc.codegen.llvm.types import function_symbol, type_of
+from graphc.codegen.llvm.types import type_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import at_least
 from graphc.codegen.loops.loop_ir import (
@@ -359,7 +359,7 @@ def call(b: BodyEmitter, s: Call) -> None:
     for view in s.views:
         parts.append(f"ptr {b.address(view, (Ix(),) * len(view.shape), b.memory_type(view))}")
     parts += [f"{b.ix} {b.value(b.resolve(ix))}" for ix in s.ints]
-    b.line(f"call void {function_symbol(s.callee.name)}({', '.join(parts)}, ptr %scratch)")
+    b.line(f"call void {b.module.function(s.callee)}({', '.join(parts)}, ptr %scratch)")
     b.nests += MOST_REDUCED
     look_after(b, s)
 
