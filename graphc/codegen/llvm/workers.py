@@ -80,6 +80,7 @@ class Job:
     def __init__(self, text: str, machine: object_code.Machine) -> None:
         self.request = text, machine, ENTRIES
         self.code = b""
+        self.process = os.getpid()
         self._claim, self._done = Lock(), Lock()
         self._done.acquire()
 
@@ -94,10 +95,10 @@ class Job:
     def wait(self) -> bytes:
         """What `finish` is told. Nothing, if it takes too long, or a signal handler has forked: the worker is the
         parent's."""
-        process, end = os.getpid(), time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + PATIENCE_SECONDS
         # A signal that another thread took, or that came just before, does not end a wait.
         while not self._done.acquire(timeout=POLL_SECONDS):
-            if time.monotonic() > end or os.getpid() != process:
+            if time.monotonic() > end or os.getpid() != self.process:
                 return b""
         return self.code
 
