@@ -16,7 +16,7 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.codegen.llvm import jit, parts, workers
-from graphc.codegen.llvm.workers import WORKERS, Compiling, CompileWorker, Job
+from graphc.codegen.llvm.workers import WORKERS, Compiling, CompileWorker, CompileJob
 from graphc.compiler import Compilation
 from graphc.nn.network import trace_network
 from graphc.schedule.target import AVX2, NEON, SSE2
@@ -109,7 +109,7 @@ def test_every_part_is_the_same_bytes_from_a_worker():
     WORKERS.start(1)
     texts = Compilation(graph(), AVX2).stage(Emitted).parts
     for text in texts:
-        job = Job(text, jit.machine_of(AVX2))
+        job = CompileJob(text, jit.machine_of(AVX2))
         WORKERS.jobs.put(job)
         assert job.wait() == jit.compile_object(text, AVX2)
 

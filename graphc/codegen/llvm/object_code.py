@@ -8,7 +8,6 @@ a sum are fused only where the text says `llvm.fma`.
 """
 from __future__ import annotations
 
-import marshal
 import os
 import re
 import sys
@@ -90,6 +89,18 @@ def hello(version: str) -> bytes:
     return f"graphc's LLVM {version}, Python {sys.version}\n".encode()
 
 
+def request(text: str, machine: Machine, entries: tuple[str, ...]) -> bytes:
+    """What a worker is sent: numbers and names, and then the text."""
+    *names, opt = machine
+    return "\0".join((*names, str(opt), str(len(entries)), *entries, text)).encode()
+
+
+def _requested(data: bytes) -> tuple[str, Machine, tuple[str, ...]]:
+    triple, cpu, features, abi, relocation, opt, count, rest = data.decode().split("\0", 7)
+    *entries, text = rest.split("\0", int(count))
+    return text, (triple, cpu, features, abi, relocation, int(opt)), tuple(entries)
+
+
 def block(data: bytes) -> bytes:
     """As it is sent, with its size."""
     return len(data).to_bytes(COUNT_BYTES, "little") + data
@@ -132,7 +143,7 @@ def _serve(folder: str) -> None:
     llvm.initialize_all_asmprinters()
     write(1, hello(import_module("llvmlite").__version__))
     while True:
-        text, machine, entries = marshal.loads(read(0))
+        text, machine, entries = _requested(read(0))
         try:
             write(1, made(llvm, machine).emit_object(optimise(llvm, text, machine, entries)))
         except RuntimeError:

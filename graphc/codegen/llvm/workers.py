@@ -8,7 +8,6 @@ process, because its pipe does.
 """
 from __future__ import annotations
 
-import marshal
 import os
 import re
 import select
@@ -42,7 +41,7 @@ class Compiling:
 
     def __init__(self, target: Target, wanted: Callable[[], int]) -> None:
         self.target, self.wanted = target, wanted
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, CompileJob] = {}
 
     def __enter__(self) -> Compiling:
         return self
@@ -53,7 +52,7 @@ class Compiling:
 
     def begin(self, text: str) -> None:
         """Of a program of several parts: a worker may take this one."""
-        job = self._jobs[text] = Job(text, jit.machine_of(self.target))
+        job = self._jobs[text] = CompileJob(text, jit.machine_of(self.target))
         if count := self.wanted():
             WORKERS.start(count)
             WORKERS.jobs.put(job)
@@ -74,7 +73,7 @@ class Compiling:
         return tuple(made[text] for text in texts)
 
 
-class Job:
+class CompileJob:
     """A text on its way to object code. Who takes it compiles it; nobody gives that back."""
 
     def __init__(self, text: str, machine: object_code.Machine) -> None:
@@ -110,7 +109,7 @@ class CompileWorkers:
         self.reset()
 
     def reset(self) -> None:
-        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        self.jobs: SimpleQueue[CompileJob] = SimpleQueue()
         self.failures = 0
         self.handles: set[int] = set()              # of all pipes
         self._slots = [Lock() for _ in range(MOST_WORKERS)]
@@ -186,13 +185,13 @@ class CompileWorker:
             if not wanted.startswith(said):
                 raise ValueError("another program")
 
-    def compile(self, job: Job) -> None:
+    def compile(self, job: CompileJob) -> None:
         """OSError or EOFError when the process has ended."""
         if not job.take():
             return
         code = b""
         try:
-            object_code.write(self._out, marshal.dumps(job.request))
+            object_code.write(self._out, object_code.request(*job.request))
             code = object_code.read(self._into)
         finally:
             job.finish(code)
