@@ -23,7 +23,8 @@ from graphc.schedule.target import AVX2, NEON, SSE2
 from graphc.stages import Emitted
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 6.0
+SECONDS = 20.0
+SMALL = {"WORTH_CHARACTERS": 0, "PART_CHARACTERS": 6_000, "MOST_CHARACTERS": 12_000}
 
 
 def graph(width: int = 8):
@@ -41,8 +42,8 @@ def until(holds) -> None:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Parts of a few kernels; one worker for all programs of several parts."""
-    monkeypatch.setattr(parts, "PART_CHARACTERS", 6_000)
-    monkeypatch.setattr(parts, "MOST_CHARACTERS", 12_000)
+    for name, characters in SMALL.items():
+        monkeypatch.setattr(parts, name, characters)
     monkeypatch.setenv("GRAPHC_COMPILE_WORKERS", "1")
     monkeypatch.setenv("GRAPHC_CACHE", "off")
     yield
@@ -92,8 +93,8 @@ def objects(target=SSE2, width: int = 8) -> tuple[bytes, ...]:
 def alone():
     """The code without any worker."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "PART_CHARACTERS", 6_000)
-        patch.setattr(parts, "MOST_CHARACTERS", 12_000)
+        for name, characters in SMALL.items():
+            patch.setattr(parts, name, characters)
         patch.setenv("GRAPHC_COMPILE_WORKERS", "off")
         patch.setenv("GRAPHC_CACHE", "off")
         return objects()
@@ -118,7 +119,7 @@ def test_parts_compute_what_the_whole_computes(monkeypatch):
     x = np.random.default_rng(0).normal(size=(2, 3, 9, 9)).astype(np.float32)
     net = nn.Conv2d(8, 3, padding=1) >> nn.relu >> nn.Conv2d(8, 3) >> nn.Flatten() >> nn.Linear(7) >> nn.softmax
     cut = gc.compile(net, x=gc.f32[2, 3, 9, 9], seed=0)
-    monkeypatch.setattr(parts, "PART_CHARACTERS", 1 << 30)
+    monkeypatch.setattr(parts, "WORTH_CHARACTERS", 1 << 30)
     whole = gc.compile(net, x=gc.f32[2, 3, 9, 9], seed=0)
     assert len(cut.executable.program.objects) > 2 and len(whole.executable.program.objects) == 1
     np.testing.assert_array_equal(cut(x), whole(x))
@@ -139,9 +140,11 @@ def test_a_large_group_of_kernels_is_cut(monkeypatch):
 
 def test_foreign_code_and_small_programs_are_one_part(monkeypatch):
     assert len(Compilation(graph(), NEON).stage(Emitted).parts) == 1
-    monkeypatch.undo()
-    emitted = Compilation(graph(), SSE2).stage(Emitted)
-    assert emitted.parts == (emitted.llvm,)
+    size = sum(map(len, Compilation(graph(), SSE2).stage(Emitted).parts))
+    for worth, cut in ((size, False), (size // 4, True)):
+        monkeypatch.setattr(parts, "WORTH_CHARACTERS", worth)
+        emitted = Compilation(graph(), SSE2).stage(Emitted)
+        assert cut is (len(emitted.parts) > 1) is (emitted.parts != (emitted.llvm,))
 
 
 def test_texts_do_not_depend_on_the_seed_of_hashes():
@@ -149,7 +152,7 @@ def test_texts_do_not_depend_on_the_seed_of_hashes():
 import sys
 sys.path[:0] = [sys.argv[1]]
 import hashlib, test_compile_workers as t
-t.parts.PART_CHARACTERS = 3000
+t.parts.WORTH_CHARACTERS, t.parts.PART_CHARACTERS = 0, 3000
 print(hashlib.sha256("".join(t.Compilation(t.graph(), t.SSE2).stage(t.Emitted).parts).encode()).hexdigest())
 """
     made = {subprocess.run([sys.executable, "-c", script, str(Path(__file__).parent)], check=True, capture_output=True,
@@ -318,7 +321,7 @@ import os, signal, sys, time
 import graphc as gc
 from graphc import nn
 from graphc.codegen.llvm import parts, workers
-parts.PART_CHARACTERS = 6000
+parts.WORTH_CHARACTERS, parts.PART_CHARACTERS = 0, 6000
 run = gc.compile(nn.Conv2d(8, 3) >> nn.relu >> nn.Conv2d(8, 3) >> nn.Flatten() >> nn.Linear(7), x=gc.f32[2, 3, 9, 9], seed=0)
 while not workers.WORKERS.handles:
     time.sleep(0.01)

@@ -14,7 +14,8 @@ from graphc.codegen.loops.loop_ir import FunctionIR
 from graphc.ir.dims import Dim
 from graphc.schedule.target import Target
 
-# Of text, for which LLVM takes about a millisecond per thousand. A module takes 2 ms besides.
+# Of text, for which LLVM takes about a millisecond per thousand. A module takes 2 ms besides, a new worker 60.
+WORTH_CHARACTERS = 300_000      # of a program that is cut
 PART_CHARACTERS = 200_000
 # Of kernels that share what they call: more are cut apart, and what they share is compiled several times.
 MOST_CHARACTERS = 450_000
@@ -56,6 +57,8 @@ class Cutter:
         self._open: list[str] = []                  # kernels of the part that is not closed yet
         self._reached: set[str] = set()             # by these
         self._closed: set[str] = set()              # kernels of those that are
+        self._written = 0                           # characters of the parts
+        self._told = 0                              # parts that are known to be ready
 
     def add(self, symbol: str, made: Definition) -> None:
         """Takes a function whose text is there now. Its callers' are; so a group that waits for none grows no more."""
@@ -74,7 +77,7 @@ class Cutter:
 
     def finish(self) -> tuple[str, ...]:
         """All parts; none if the whole module is not worth to be cut."""
-        if not self.parts:
+        if self._written + self._size(self._reached) < WORTH_CHARACTERS or not self.parts:
             return ()
         if self._size(self._reached | self.module.reached(self._entries, self._kernels)) > PART_CHARACTERS:
             self._close()
@@ -124,7 +127,11 @@ class Cutter:
 
     def _finished(self, part: str) -> None:
         self.parts.append(part)
-        self.ready(part)
+        self._written += len(part)
+        if self._written >= WORTH_CHARACTERS:
+            for each in self.parts[self._told:]:
+                self._told += 1
+                self.ready(each)
 
     def _size(self, symbols: Collection[str]) -> int:
         return sum([len(self.module.defined(s).body) for s in symbols])
