@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache as once
 from typing import Any
 
@@ -105,28 +105,34 @@ class _Object:
         sections = np.where(inside, self.symbols["section"], 0)
         return values + np.where(inside, base + self.places[sections], 0)
 
-    def relocate(self, view: np.ndarray, base: int, values: np.ndarray, stubs: np.ndarray) -> None:
-        """Writes what each reference refers to. `stubs`: where those of functions of the process lie."""
+    def references(self, values: np.ndarray, stubs: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Of each section: where references are, their kinds, what they refer to (`values` of symbols), the stubs of
+        that (0: none), and what is added."""
         for section in self.sections[self.sections["kind"] == RELOCATIONS]:
-            target = self.places[section["info"]]
-            if target < 0:
-                continue
-            rows = self._rows(section, RELOCATION)
-            kinds, symbols = rows["kind"], rows["symbol"]
-            at = target + rows["offset"].astype(np.int64)
-            refers = values[symbols]
-            refers = np.where((kinds == PLT32) & (stubs[symbols] > 0), base + stubs[symbols], refers)
-            slots = np.isin(kinds, GOT_PC32)
-            if (slots & (stubs[symbols] == 0)).any() or not np.isin(kinds, (ABS64, PC32, PLT32, *GOT_PC32)).all():
-                raise InternalError(f"no rule for relocations {sorted(set(kinds.tolist()))}", "load")
-            refers = np.where(slots, base + stubs[symbols] + len(STUB), refers)      # the stub's address is the slot
-            whole = refers + rows["addend"] - np.where(kinds == ABS64, 0, base + at)
-            near = kinds != ABS64
-            if (np.abs(whole[near]) >= 1 << 31).any():
-                raise InternalError("a reference reaches further than 2 GB", "load")
-            for byte in range(8):
-                chosen = slice(None) if byte < 4 else ~near
-                view[at[chosen] + byte] = (whole[chosen] >> 8 * byte) & 255
+            if (target := self.places[section["info"]]) >= 0:
+                rows = self._rows(section, RELOCATION)
+                symbols = rows["symbol"]
+                yield (target + rows["offset"].astype(np.int64), rows["kind"], values[symbols], stubs[symbols],
+                       rows["addend"])
+
+
+def _relocate(view: np.ndarray, base: int, references: Sequence[tuple[np.ndarray, ...]]) -> None:
+    """Writes what each reference refers to."""
+    if not references:
+        return
+    at, kinds, refers, stubs, added = map(np.concatenate, zip(*references))
+    refers = np.where((kinds == PLT32) & (stubs > 0), base + stubs, refers)
+    slots = np.isin(kinds, GOT_PC32)
+    if (slots & (stubs == 0)).any() or not np.isin(kinds, (ABS64, PC32, PLT32, *GOT_PC32)).all():
+        raise InternalError(f"no rule for relocations {sorted(set(kinds.tolist()))}", "load")
+    refers = np.where(slots, base + stubs + len(STUB), refers)      # the stub's address is the slot
+    whole = refers + added - np.where(kinds == ABS64, 0, base + at)
+    near = kinds != ABS64
+    if (np.abs(whole[near]) >= 1 << 31).any():
+        raise InternalError("a reference reaches further than 2 GB", "load")
+    for byte in range(8):
+        chosen = slice(None) if byte < 4 else ~near
+        view[at[chosen] + byte] = (whole[chosen] >> 8 * byte) & 255
 
 
 def _loaded(objects: Sequence[_Object], names: tuple[str, ...],
@@ -149,12 +155,14 @@ def _loaded(objects: Sequence[_Object], names: tuple[str, ...],
         view[jump:jump + 14] = np.frombuffer(STUB + foreign[name].to_bytes(8, "little"), np.uint8)
     values = [each.values(base) for each in objects]
     found = {name: int(own[i]) for each, own in zip(objects, values) for name, i in each.defined.items()}
+    references = []
     for each, own in zip(objects, values):
         each.fill(view)
         jumping = np.zeros(len(own), np.int64)
         for name, i in each.outside.items():
             own[i], jumping[i] = found[name] if name in found else foreign[name], jumps.get(name, 0)
-        each.relocate(view, base, own, jumping)
+        references += each.references(own, jumping)
+    _relocate(view, base, references)
     _protect(base, written, mmap.PROT_READ | mmap.PROT_EXEC)
     if missing := [name for name in names if name not in found]:
         raise InternalError(f"the code defines no {', '.join(missing)}", "load")
