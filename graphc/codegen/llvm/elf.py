@@ -155,7 +155,7 @@ def _loaded(objects: Sequence[_Object], names: tuple[str, ...],
         view[jump:jump + 14] = np.frombuffer(STUB + foreign[name].to_bytes(8, "little"), np.uint8)
     values = [each.values(base) for each in objects]
     found = {name: int(own[i]) for each, own in zip(objects, values) for name, i in each.defined.items()}
-    references = []
+    references: list[tuple[np.ndarray, ...]] = []
     for each, own in zip(objects, values):
         each.fill(view)
         jumping = np.zeros(len(own), np.int64)
