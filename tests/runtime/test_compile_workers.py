@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import nn
+from graphc import nn, spare_cores
 from graphc.codegen.llvm import jit, parts, workers
 from graphc.codegen.llvm.workers import WORKERS, Compiling, CompileWorker, CompileJob
 from graphc.compiler import Compilation
@@ -350,3 +350,15 @@ def _lives(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("ours, running, wanted", [(4, "3/400", 3), (4, "7/400", 1), (4, "8/400", 0), (4, "60/400", 0),
+                                                   (2, "1/400", 1), (1, "1/400", 0), (64, "1/400", 3), (4, "?", 3)])
+def test_workers_are_for_cores_with_nothing_to_do(monkeypatch, tmp_path, ours, running, wanted):
+    monkeypatch.setenv("GRAPHC_COMPILE_WORKERS", "")
+    load = tmp_path / "loadavg"
+    load.write_text(f"0.20 0.18 0.12 {running} 11206\n")
+    monkeypatch.setattr(spare_cores, "LOAD", load)
+    monkeypatch.setattr(spare_cores, "default_threads", lambda: ours)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert spare_cores.spare_cores() == wanted
