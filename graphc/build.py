@@ -8,7 +8,6 @@ from types import MappingProxyType
 import numpy as np
 
 from graphc.analysis.phases import phases
-from graphc.codegen.llvm import jit
 from graphc.codegen.kernel_calls import Site
 from graphc.errors import GraphError, Loc
 from graphc.failure import Failure
@@ -52,23 +51,23 @@ class Build:
 
     @staticmethod
     def of(graph: Graph, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
-           timed: bool) -> Build:
-        """LLVM compiles the program, an instrumented one if `timed`."""
+           objects: Sequence[bytes], timed: bool) -> Build:
+        """With the object code of the parts. An instrumented program is `timed`."""
         loops, memory, derived = lowered.program, lowered.memory, lowered.derived
         program = Program(
-            jit.compile_object(emitted.llvm, emitted.target), signature(graph), memory.arena, memory.scratch,
+            objects[-1], signature(graph), memory.arena, memory.scratch,
             _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes),
-            derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes)
+            derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes, tuple(objects[:-1]))
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
-        return Build(program, failures, memory, 
-                     tuple(_call_sites(loops.sites, planned.main.graph)) if timed else ())
+        sites = tuple(_call_sites(loops.sites, planned.main.graph)) if timed else ()
+        return Build(program, failures, memory, sites)
 
     def error(self, node: int, index: int, sizes: Mapping[str, int] = MappingProxyType({})) -> GraphError:
         """What to raise when the checking node of this number reports this index, where the names have these sizes."""
         return self.failures[node].error(index, sizes)
 
     def text(self) -> str:
-        return f"{len(self.program.object_code)} bytes of machine code\n# {self.memory}"
+        return f"{sum(map(len, self.program.objects))} bytes of machine code\n# {self.memory}"
 
 
 def signature(graph: Graph) -> Signature:

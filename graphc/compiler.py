@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from graphc.build import Build, constant_memory
 from graphc.codegen.llvm import cache
-from graphc.codegen.llvm.emit import emit_for_sizes
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
+from graphc.codegen.llvm.parts import emit_program
+from graphc.codegen.llvm.workers import compile_parts
 from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
@@ -61,6 +62,7 @@ from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
 from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
+from graphc.spare_cores import spare_cores
 from graphc.stages import (
     Declared,
     Emitted,
@@ -230,14 +232,15 @@ def check_reach(graph: Graph, memory: Memory, target: Target) -> None:
 
 def emit(lowered: Lowered, tools: Tools) -> Emitted:
     loops = lowered.program
-    text, sizes = tools.passes.timed("llvm text", emit_for_sizes, list(loops.kernels), loops.main, tools.target,
-                                     loops.prepare)
-    return Emitted(text, tools.target, sizes)
+    text, sizes, parts = tools.passes.timed("llvm text", emit_program, list(loops.kernels), loops.main, tools.target,
+                                            loops.prepare)
+    return Emitted(text, tools.target, sizes, parts)
 
 
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
              tools: Tools) -> Build:
-    return tools.passes.timed("llvm", Build.of, declared.graph, fused, planned, lowered, emitted, tools.timed)
+    objects = tools.passes.timed("llvm", compile_parts, emitted.parts, tools.target, spare_cores)
+    return Build.of(declared.graph, fused, planned, lowered, emitted, objects, tools.timed)
 
 
 class Compilation:

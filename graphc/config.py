@@ -16,7 +16,7 @@ from graphc.given import integer
 from graphc.records import dataclass
 
 MOST_THREADS = 4096
-MOST = {"verify": 2, "cache_mb": 1 << 30}                   # of knobs that are integers
+MOST = {"verify": 2, "cache_mb": 1 << 30, "compile_workers": 64}       # of knobs that are integers
 MOST_I64 = (1 << 63) - 1
 DIGITS = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -29,6 +29,8 @@ class Config:
     # 0: never, 1: before lowering, the memory plan and every loop function, 2: after every pass
     verify: int = 1
     threads: int = 0                # default number of threads; 0 or "all": from CPU affinity and cgroup quota
+    # processes that compile large programs beside this one; "off": none; empty: as many as cores have nothing to do
+    compile_workers: int = -1
     target: str = ""                # name of a Target; empty: the CPU we run on
     cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
     cache_mb: int = 512             # bound of that folder's size, in MB
@@ -72,6 +74,8 @@ def _digits(text: str) -> int | str:
 
 def _read(f: Field[Any], text: str) -> int | bool | str:
     name = f"GRAPHC_{f.name.upper()}"
+    if f.name == "compile_workers" and text.lower() == "off":
+        return 0
     if f.type == "int":
         return thread_text(text, name) if f.name == "threads" else whole_text(text, name, 0, MOST[f.name])
     if f.type == "bool" and text.lower() not in BOOLS:

@@ -63,10 +63,11 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The program as LLVM IR."""
+    """The program as LLVM IR, and the parts that are compiled one by one."""
     llvm: str
     target: Target
-    sizes: Dims = ()                # what the code needs of sizes that come with the call, in the order of its table
+    sizes: Dims                     # what the code needs of sizes that come with the call, in the order of its table
+    parts: tuple[str, ...]          # `gc_main` is in the last
 
     def text(self) -> str:
         return self.llvm

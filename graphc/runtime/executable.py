@@ -61,6 +61,12 @@ class Program:
     writes: bool = False
     varies: bool = False
     sizes: Dims = ()
+    kernels: tuple[bytes, ...] = ()             # more object code, which `object_code` calls
+
+    @property
+    def objects(self) -> tuple[bytes, ...]:
+        """All object code."""
+        return self.object_code, *self.kernels
 
     def at(self, sizes: Mapping[str, int]) -> Program:
         """The program where the named dimensions have these sizes."""
@@ -76,7 +82,8 @@ class Resident:
     def __init__(self, program: Program, state: StateTable, frames: int):
         """`frames`: calls in flight at once, at most."""
         self.state, self.frames = state, FrameList(frames)
-        self.loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,))
+        self.loaded = load_object(program.object_code, (MAIN, PREPARE) if program.derived else (MAIN,),
+                                  kernels=program.kernels)
         self.consts = aligned(np.frombuffer(program.consts, np.uint8))
         self.passing: np.ndarray | None = None
         self.version = np.full(DerivedVersion.size // 8, -1, np.int64)

@@ -2,14 +2,14 @@
 
 LLVM's linker asks the system for memory section by section. References between sections reach 2 GB, and in a process
 with many large libraries the memory of two sections may lie further apart; LLVM then ends the process. Here all
-sections lie in one block, behind them a stub for each function of another library.
+sections, also those of several object files, lie in one block, behind them a stub for each function of another library.
 """
 from __future__ import annotations
 
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache as once
 from typing import Any
 
@@ -31,6 +31,7 @@ SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section",
                    ("size", "<u8")])
 RELOCATION = np.dtype([("offset", "<u8"), ("kind", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
 ABSOLUTE, OUTSIDE = 0xFFF1, 0                   # sections of symbols
+LOCAL = 0                                       # a symbol that other object files do not see
 ABS64, PC32, PLT32, GOT_PC32 = 1, 2, 4, (9, 41, 42)
 
 
@@ -46,17 +47,18 @@ class Block:
     address: int
 
 
-def load(code: bytes, names: tuple[str, ...], imports: Mapping[str, int]) -> tuple[Block, dict[str, int]]:
-    """The code, ready to run, and the addresses of its symbols `names`. `imports`: addresses of symbols of others; all
-    the rest are those of the process. InternalError for damaged code, or what is missing."""
+def load(codes: Sequence[bytes], names: tuple[str, ...], imports: Mapping[str, int]) -> tuple[Block, dict[str, int]]:
+    """The code, ready to run, and the addresses of its symbols `names`. Object files refer to each other's symbols.
+    `imports`: addresses of symbols of others; all the rest are those of the process. InternalError for damaged code, or
+    what is missing."""
     try:
-        return _Object(code).loaded(names, imports)
+        return _loaded([_Object(code) for code in codes], names, imports)
     except (ValueError, IndexError, struct.error) as error:
         raise InternalError(f"the object code is damaged: {error}", "load") from error
 
 
 class _Object:
-    """The tables of an object file."""
+    """The tables of an object file, and where its sections lie in the block (-1: nowhere)."""
 
     def __init__(self, code: bytes):
         self.code = np.frombuffer(code, np.uint8)
@@ -67,93 +69,104 @@ class _Object:
         self.symbols = self._rows(table, SYMBOL)
         texts = self.sections[table["link"]]
         self.texts = code[texts["offset"]:texts["offset"] + texts["size"]]
+        seen = (self.symbols["info"] >> 4 != LOCAL) & (self.symbols["name"] != 0)
+        self.outside = self._numbers(seen & (self.symbols["section"] == OUTSIDE))
+        self.defined = self._numbers(seen & (self.symbols["section"] != OUTSIDE))
+        self.places = np.full(count, -1, np.int64)
 
     def _rows(self, section: Any, dtype: np.dtype[Any]) -> np.ndarray:
         return np.frombuffer(self.code, dtype, int(section["size"]) // dtype.itemsize, int(section["offset"]))
 
-    def _name(self, symbol: Any) -> str:
-        start = int(symbol["name"])
-        return self.texts[start:self.texts.index(b"\0", start)].decode()
+    def _numbers(self, chosen: np.ndarray) -> dict[str, int]:
+        """Of these symbols, by their names."""
+        rows = np.flatnonzero(chosen)
+        return {self.texts[start:self.texts.index(b"\0", start)].decode(): row
+                for start, row in zip(self.symbols["name"][rows].tolist(), rows.tolist())}
 
-    def loaded(self, names: tuple[str, ...], imports: Mapping[str, int]) -> tuple[Block, dict[str, int]]:
-        """Memory with the sections in it, relocated and no longer writable, but for the data that is written."""
-        outside = [i for i in range(1, len(self.symbols)) if self.symbols["section"][i] == OUTSIDE
-                   and self.symbols["name"][i]]
-        given = {i: _address(self._name(self.symbols[i]), imports) for i in outside}
-        places, stubs, written, size = self._layout(len(outside))
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        view = np.frombuffer(memory, np.uint8)
-        for section, place in zip(self.sections, places):
+    def place(self, at: int, written: bool) -> int:
+        """Gives sections their places from `at` on, those that are `written` or the others; where they end."""
+        flags = self.sections["flags"]
+        for i in np.flatnonzero((flags & ALLOC != 0) & ((flags & WRITE != 0) == written)).tolist():
+            at = _up(at, max(int(self.sections["align"][i]), 1))
+            self.places[i] = at
+            at += int(self.sections["size"][i])
+        return at
+
+    def fill(self, view: np.ndarray) -> None:
+        for section, place in zip(self.sections, self.places.tolist()):
             if place >= 0 and section["kind"] != NO_BITS:
                 begin, length = int(section["offset"]), int(section["size"])
                 view[place:place + length] = self.code[begin:begin + length]
-        values = self._values(base, places)
-        jumps = dict.fromkeys(outside, 0)
-        for number, i in enumerate(outside):
-            jumps[i] = stubs + number * STUB_BYTES
-            view[jumps[i]:jumps[i] + 14] = np.frombuffer(STUB + given[i].to_bytes(8, "little"), np.uint8)
-            values[i] = given[i]
-        self._relocate(view, base, places, values, jumps)
-        _protect(base, written, mmap.PROT_READ | mmap.PROT_EXEC)
-        found = {self._name(s): int(values[i]) for i, s in enumerate(self.symbols) if s["section"] != OUTSIDE
-                 and self._name(s) in names}
-        if missing := [name for name in names if name not in found]:
-            raise InternalError(f"the code defines no {', '.join(missing)}", "load")
-        return Block(memory, base), found
 
-    def _layout(self, outside: int) -> tuple[np.ndarray, int, int, int]:
-        """Where each section lies in the block (-1: nowhere), where stubs begin, where what is written begins, and the
-        size of all."""
-        places = np.full(len(self.sections), -1, np.int64)
-        at = 0
-
-        def placed(wanted: Callable[[int], bool]) -> None:
-            nonlocal at
-            for i, section in enumerate(self.sections):
-                flags = int(section["flags"])
-                if flags & ALLOC and wanted(flags):
-                    at = _up(at, max(int(section["align"]), 1))
-                    places[i] = at
-                    at += int(section["size"])
-        placed(lambda flags: not flags & WRITE)
-        stubs = at = _up(at, STUB_BYTES)
-        at = written = _up(at + outside * STUB_BYTES, PAGE)
-        placed(lambda flags: bool(flags & WRITE))
-        return places, stubs, written, max(_up(at, PAGE), PAGE)
-
-    def _values(self, base: int, places: np.ndarray) -> np.ndarray:
+    def values(self, base: int) -> np.ndarray:
         """The address of each symbol; 0 of those of others."""
         inside = (self.symbols["section"] != OUTSIDE) & (self.symbols["section"] != ABSOLUTE)
         values = self.symbols["value"].astype(np.int64)
         sections = np.where(inside, self.symbols["section"], 0)
-        return values + np.where(inside, base + places[sections], 0)
+        return values + np.where(inside, base + self.places[sections], 0)
 
-    def _relocate(self, view: np.ndarray, base: int, places: np.ndarray, values: np.ndarray,
-                  jumps: Mapping[int, int]) -> None:
-        """Writes what each reference refers to."""
-        stubs = np.zeros(len(values), np.int64)
-        stubs[list(jumps)] = list(jumps.values())
+    def references(self, values: np.ndarray, stubs: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Of each section: where references are, their kinds, what they refer to (`values` of symbols), the stubs of
+        that (0: none), and what is added."""
         for section in self.sections[self.sections["kind"] == RELOCATIONS]:
-            target = places[section["info"]]
-            if target < 0:
-                continue
-            rows = self._rows(section, RELOCATION)
-            kinds, symbols = rows["kind"], rows["symbol"]
-            at = target + rows["offset"].astype(np.int64)
-            refers = values[symbols]
-            refers = np.where((kinds == PLT32) & (stubs[symbols] > 0), base + stubs[symbols], refers)
-            slots = np.isin(kinds, GOT_PC32)
-            if (slots & (stubs[symbols] == 0)).any() or not np.isin(kinds, (ABS64, PC32, PLT32, *GOT_PC32)).all():
-                raise InternalError(f"no rule for relocations {sorted(set(kinds.tolist()))}", "load")
-            refers = np.where(slots, base + stubs[symbols] + len(STUB), refers)      # the stub's address is the slot
-            whole = refers + rows["addend"] - np.where(kinds == ABS64, 0, base + at)
-            near = kinds != ABS64
-            if (np.abs(whole[near]) >= 1 << 31).any():
-                raise InternalError("a reference reaches further than 2 GB", "load")
-            for byte in range(8):
-                chosen = slice(None) if byte < 4 else ~near
-                view[at[chosen] + byte] = (whole[chosen] >> 8 * byte) & 255
+            if (target := self.places[section["info"]]) >= 0:
+                rows = self._rows(section, RELOCATION)
+                symbols = rows["symbol"]
+                yield (target + rows["offset"].astype(np.int64), rows["kind"], values[symbols], stubs[symbols],
+                       rows["addend"])
+
+
+def _relocate(view: np.ndarray, base: int, references: Sequence[tuple[np.ndarray, ...]]) -> None:
+    """Writes what each reference refers to."""
+    if not references:
+        return
+    at, kinds, refers, stubs, added = map(np.concatenate, zip(*references))
+    refers = np.where((kinds == PLT32) & (stubs > 0), base + stubs, refers)
+    slots = np.isin(kinds, GOT_PC32)
+    if (slots & (stubs == 0)).any() or not np.isin(kinds, (ABS64, PC32, PLT32, *GOT_PC32)).all():
+        raise InternalError(f"no rule for relocations {sorted(set(kinds.tolist()))}", "load")
+    refers = np.where(slots, base + stubs + len(STUB), refers)      # the stub's address is the slot
+    whole = refers + added - np.where(kinds == ABS64, 0, base + at)
+    near = kinds != ABS64
+    if (np.abs(whole[near]) >= 1 << 31).any():
+        raise InternalError("a reference reaches further than 2 GB", "load")
+    for byte in range(8):
+        chosen = slice(None) if byte < 4 else ~near
+        view[at[chosen] + byte] = (whole[chosen] >> 8 * byte) & 255
+
+
+def _loaded(objects: Sequence[_Object], names: tuple[str, ...],
+            imports: Mapping[str, int]) -> tuple[Block, dict[str, int]]:
+    """Memory with the sections in it, relocated and no longer writable, but for the data that is written."""
+    inside = {name for each in objects for name in each.defined}
+    foreign = {name: _address(name, imports) for each in objects for name in each.outside if name not in inside}
+    stubs = 0
+    for each in objects:
+        stubs = each.place(stubs, written=False)
+    stubs = _up(stubs, STUB_BYTES)
+    jumps = {name: stubs + k * STUB_BYTES for k, name in enumerate(foreign)}
+    end = written = _up(stubs + len(foreign) * STUB_BYTES, PAGE)
+    for each in objects:
+        end = each.place(end, written=True)
+    memory = mmap.mmap(-1, max(_up(end, PAGE), PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    view = np.frombuffer(memory, np.uint8)
+    for name, jump in jumps.items():
+        view[jump:jump + 14] = np.frombuffer(STUB + foreign[name].to_bytes(8, "little"), np.uint8)
+    values = [each.values(base) for each in objects]
+    found = {name: int(own[i]) for each, own in zip(objects, values) for name, i in each.defined.items()}
+    references: list[tuple[np.ndarray, ...]] = []
+    for each, own in zip(objects, values):
+        each.fill(view)
+        jumping = np.zeros(len(own), np.int64)
+        for name, i in each.outside.items():
+            own[i], jumping[i] = found[name] if name in found else foreign[name], jumps.get(name, 0)
+        references += each.references(own, jumping)
+    _relocate(view, base, references)
+    _protect(base, written, mmap.PROT_READ | mmap.PROT_EXEC)
+    if missing := [name for name in names if name not in found]:
+        raise InternalError(f"the code defines no {', '.join(missing)}", "load")
+    return Block(memory, base), found
 
 
 def _up(value: int, unit: int) -> int:

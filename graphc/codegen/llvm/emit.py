@@ -4,7 +4,7 @@ Text and not llvmlite.ir, which costs 15 µs an instruction.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from graphc.codegen import abi
 from graphc.codegen.llvm.body import BodyEmitter
@@ -35,8 +35,16 @@ def emit_module(functions: Sequence[FunctionIR], main: FunctionIR | None, target
 def emit_for_sizes(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
                    prepare: FunctionIR | None = None) -> tuple[str, tuple[Dim, ...]]:
     """The text of `emit_module`, and what the table of sizes that the code reads must hold."""
-    module = ModuleText(functions, _entries(main, prepare), target)
+    module = written(functions, main, target, prepare)
     return module.text(), module.sizes
+
+
+def written(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
+            prepare: FunctionIR | None = None) -> ModuleText:
+    """The module with the texts of all functions, those of one form as one function."""
+    module = ModuleText(functions, _entries(main, prepare), target)
+    module.write()
+    return module
 
 
 def scratch_bytes(functions: Sequence[FunctionIR], main: FunctionIR | None = None,
@@ -60,20 +68,27 @@ class ModuleText:
         self.offsets: Mapping[Root, Dim]
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
         self.looks = Looks(self.functions)
-        self.texts: list[str] = []
-        self._extra: dict[str, str] = {}
+        self.texts: list[str] = []                          # of functions and tiles
+        self.helpers: dict[str, str] = {}                   # of all else, by symbol
         self._slots: dict[Dim, int] = {}
         self._tiles: dict[str, str] = {}                    # the text of each outlined body, and its name
 
-    def text(self) -> str:
+    def write(self) -> None:
         names = [f.name for f in self.functions]
         if len(set(names)) != len(names):
             raise InternalError(f"functions of equal name: {sorted(n for n in names if names.count(n) > 1)}", "llvm")
         for f in self.functions:
             self._function(f)
+        self.texts = shared(self.texts, f"i{self.target.pointer_bits}")
+
+    def text(self) -> str:
+        """The whole module."""
+        return self.part(self.helpers.values(), self.texts)
+
+    def part(self, helpers: Iterable[str], texts: Iterable[str]) -> str:
+        """A module of these texts."""
         head = f'target triple = "{self.target.triple}"\n'
-        return "\n".join([head, *self._extra.values(), *shared(self.texts, f"i{self.target.pointer_bits}"),
-                          "attributes #0 = { nounwind }",
+        return "\n".join([head, *helpers, *texts, "attributes #0 = { nounwind }",
                           "attributes #1 = { nounwind alwaysinline }",
                           f"attributes #2 = {{ nounwind noinline cold{self._whole_registers} }}", *METADATA, ""])
 
@@ -109,23 +124,23 @@ class ModuleText:
     def math(self, op: str, dtype: DType, lanes: int) -> str:
         """The name of the function that computes `op`; its text is added to the module once."""
         name = f"@gc.{op}.{mangled(dtype, lanes)}"
-        if name not in self._extra:
-            self._extra[name] = ""                          # keeps its place: the text may need others
-            self._extra[name] = math_text(BodyEmitter(self), name, op, dtype, lanes, self.target)
+        if name not in self.helpers:
+            self.helpers[name] = ""                          # keeps its place: the text may need others
+            self.helpers[name] = math_text(BodyEmitter(self), name, op, dtype, lanes, self.target)
         return name
 
     def conversion(self, op: str, stored: DType, lanes: int) -> str:
         """The name of the function that converts f16 or bf16 to f32 (`op` "widen") or back ("narrow")."""
         name = f"@gc.{op}.{stored}.{lanes}"
-        if name not in self._extra:
-            self._extra[name] = conversion_text(BodyEmitter(self), name, op, stored, lanes, self.target)
+        if name not in self.helpers:
+            self.helpers[name] = conversion_text(BodyEmitter(self), name, op, stored, lanes, self.target)
         return name
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str:
         """The name of the function that calls libm for the bad lanes."""
         name = f"@gc.repair.{function}.{mangled(dtype, lanes)}"
-        if name not in self._extra:
-            self._extra[name] = libm_repair_text(BodyEmitter(self), name, function, dtype, lanes, arity)
+        if name not in self.helpers:
+            self.helpers[name] = libm_repair_text(BodyEmitter(self), name, function, dtype, lanes, arity)
         return name
 
     def tile(self, f: FunctionIR, label: str, body: BodyEmitter) -> str:
@@ -140,14 +155,14 @@ class ModuleText:
 
     def clock(self) -> str:
         """The name of the function that gives nanoseconds of a clock that never goes back."""
-        self._extra.setdefault("@gc.clock", CLOCK)
+        self.helpers.setdefault("@gc.clock", CLOCK)
         return "@gc.clock"
 
     def libm(self, function: str, dtype: DType, arity: int) -> str:
         """The libm symbol for a type, declared in the module: expf for exp of f32."""
         ty = REGISTER[dtype.name]
         name = "@" + function + LIBM_SUFFIX[dtype.name]
-        self._extra.setdefault(name, f"declare {ty} {name}({', '.join([ty] * arity)}) #0")
+        self.helpers.setdefault(name, f"declare {ty} {name}({', '.join([ty] * arity)}) #0")
         return name
 
 

@@ -1,14 +1,7 @@
-"""LLVM text to object code, and object code into this process.
-
-The text is already explicit SIMD with explicit fma, so a few passes are enough to clean it up;
-LLVM's own O1 takes ten times as long for code of the same speed. The only gain of O1 over these passes was the inlining
-of micro-kernels that are called in one place; that is done here by name. No fast-math and no contraction: a product and
-a sum are fused only where the text says `llvm.fma`.
-"""
+"""LLVM text to object code (`object_code`), and object code into this process."""
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Mapping
 from functools import cache as once
 from itertools import count
@@ -18,23 +11,12 @@ from typing import Any
 from graphc.codegen.abi import ENTRIES, MAIN
 from graphc.codegen.llvm import cache, elf
 from graphc.codegen.llvm.lazy import gives_back, llvm, llvm_all_targets
+from graphc.codegen.llvm.object_code import OPT, PASSES, Machine, made, optimise
 from graphc.errors import InternalError
 from graphc.records import dataclass
 from graphc.schedule.target import Target
 
-PASSES = (
-    "always_inliner",           # first: constants of the only call reach the body
-    "ipsccp",                   # arguments that are equal in all calls become constants
-    "dead_arg_elimination",
-    "sroa",
-    "simplify_cfg",
-    "instruction_combine",
-)
 ELF = b"\x7fELF"                # how object code begins
-# LLVM's options of the process, which concern this architecture alone. LLVM 22 takes a load of three single registers
-# of a vector for one of four when it joins it with the step of its address (ARMLoadStoreOptimizer).
-OPTIONS = {"armv7": ("-arm-load-store-opt=0",), "thumbv7em": ("-arm-load-store-opt=0",)}
-OPT = 2                         # of the back end, where addressing modes and the order of instructions are chosen
 
 
 @dataclass(frozen=True)
@@ -51,12 +33,11 @@ class Loaded:
 def compile_object(text: str, target: Target, opt: int = OPT, names: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """Relocatable object code for `target`, which need not be this machine. InternalError if LLVM rejects the
     text. `names`: what functions of the text are called in the code, where only the parts of one library see them."""
-    machine = _machine(target, opt)
-    module = _optimise(text, target, machine)
+    module = _optimise(text, target, opt)
     for old, new in names.items():
         function = module.get_function(old)
         function.name, function.visibility = new, "hidden"
-    return machine.emit_object(module)
+    return bytes(made(llvm(), machine_of(target, opt)).emit_object(module))
 
 
 def compile_cached(text: str, target: Target, opt: int = OPT) -> bytes:
@@ -84,24 +65,26 @@ def load_cached(text: str, target: Target, names: tuple[str, ...],
 @gives_back
 def optimised(text: str, target: Target, opt: int = OPT) -> str:
     """The LLVM text after the passes."""
-    return str(_optimise(text, target, _machine(target, opt)))
+    return str(_optimise(text, target, opt))
 
 
 @gives_back
 def assembly(text: str, target: Target, opt: int = OPT) -> str:
     """Assembly of `target`."""
-    machine = _machine(target, opt)
-    return machine.emit_assembly(_optimise(text, target, machine))
+    module = _optimise(text, target, opt)
+    return str(made(llvm(), machine_of(target, opt)).emit_assembly(module))
 
 
 @gives_back
-def load_object(code: bytes, names: tuple[str, ...] = (MAIN,),
-                imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
-    """Link object code into this process; `imports` are addresses of symbols, all others are libc's and libm's. No code
-    is generated here. LLVM links what is not of x86-64 (see `elf`)."""
+def load_object(code: bytes, names: tuple[str, ...] = (MAIN,), imports: Mapping[str, int] = MappingProxyType({}),
+                kernels: tuple[bytes, ...] = ()) -> Loaded:
+    """Link object code into this process, with that of the `kernels` that it calls; `imports` are addresses of symbols,
+    all others are libc's and libm's. No code is generated here. LLVM links what is not of x86-64 (see `elf`)."""
     if elf.is_loadable(code):
-        return Loaded(*elf.load(code, names, imports))
-    builder = llvm().JITLibraryBuilder().add_object_img(code).add_current_process()
+        return Loaded(*elf.load((code, *kernels), names, imports))
+    builder = llvm().JITLibraryBuilder().add_current_process()
+    for each in (code, *kernels):
+        builder.add_object_img(each)
     for name in names:
         builder.export_symbol(name)
     for name, address in imports.items():
@@ -133,61 +116,16 @@ def _linker() -> Any:
     return engine
 
 
-def _machine(target: Target, opt: int) -> Any:
-    return _made(target.triple, target.least_cpu, target.features, target.abi, target.relocation, opt)
+def machine_of(target: Target, opt: int = OPT) -> Machine:
+    """What LLVM is told of the target."""
+    return target.triple, target.least_cpu, target.features, target.abi, target.relocation, opt
 
 
-@once
-def _made(triple: str, cpu: str, features: str, abi: str, relocation: str, opt: int) -> Any:
-    for option in OPTIONS.get(triple.split("-")[0], ()):
-        llvm().set_option("graphc", option)
-    return llvm_all_targets().Target.from_triple(triple).create_target_machine(
-        cpu=cpu, features=features, opt=opt, reloc=relocation, codemodel="small", abiname=abi)
-
-
-def _parse(text: str, target: Target) -> Any:
+def _optimise(text: str, target: Target, opt: int) -> Any:
     try:
-        module = llvm().parse_assembly(text)
-        module.triple = target.triple
-        module.data_layout = str(_machine(target, OPT).target_data)
-        module.verify()
+        return optimise(llvm_all_targets(), text, machine_of(target, opt), ENTRIES)
     except RuntimeError as error:
         raise InternalError(str(error), "llvm", _excerpt(text, str(error))) from error
-    return module
-
-
-def _optimise(text: str, target: Target, machine: Any) -> Any:
-    module = _parse(text, target)
-    inlined = _called_once(text)
-    for function in module.functions:
-        if function.name in inlined and not function.is_declaration:
-            function.add_function_attribute("alwaysinline")
-    passes = llvm().create_new_module_pass_manager()
-    for name in PASSES:
-        getattr(passes, f"add_{name}_pass")()
-    passes.run(module, llvm().create_pass_builder(machine, llvm().create_pipeline_tuning_options(speed_level=OPT)))
-    return module
-
-
-_NAME = re.compile(r'@("[^"]*"|[-\w$.]+)')
-
-
-def _called_once(text: str) -> frozenset[str]:
-    """Internal functions mentioned in one place, which is not an entry: that would grow with the depth of a network."""
-    mentioned: dict[str, list[str]] = {}
-    internal, function = set(), ""
-    for line in text.splitlines():
-        names = [name.strip('"') for name in _NAME.findall(line)]
-        if line.startswith("define"):
-            function = names[0]
-            # those stay out of line
-            if line.startswith("define internal") and not line.endswith("#2 {"):
-                internal.add(function)
-        else:
-            for name in names:
-                mentioned.setdefault(name, []).append(function)
-    return frozenset(name for name in internal if len(mentioned.get(name, ())) == 1
-                     and mentioned[name][0] not in ENTRIES)
 
 
 def _excerpt(text: str, message: str) -> str:

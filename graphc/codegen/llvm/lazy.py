@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib import import_module
+from pathlib import Path
 from threading import RLock
 from types import ModuleType
 from typing import ParamSpec, TypeVar
@@ -41,6 +42,11 @@ def llvm_all_targets() -> ModuleType:
 def llvmlite_version() -> str:
     """Of the installed package; LLVM itself is not loaded for it."""
     return str(import_module("llvmlite").__version__)
+
+
+def llvmlite_folder() -> str:
+    """Where the package is found."""
+    return str(Path(*import_module("llvmlite").__path__).parent)
 
 
 def gives_back(function: Callable[P, T]) -> Callable[P, T]:
