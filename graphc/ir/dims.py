@@ -335,16 +335,6 @@ def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     return quotient, rest
 
 
-def unrounded(dim: Dim) -> Dim:
-    """A size that is no less: without the rounding of quotients that are multiplied by their divisors again."""
-    found = dim
-    for monomial, c in _terms(dim):
-        atom = monomial[0] if len(monomial) == 1 else None
-        if isinstance(atom, Quotient) and c > 0 and c % atom.divisor == 0:
-            found = found - Poly.of([(monomial, c)]) + atom.dividend * (c // atom.divisor)
-    return found
-
-
 def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
     """The monomial divided by another; None where it is no multiple."""
     rest = list(monomial)

@@ -1,4 +1,4 @@
-"""Sizes that are quotients of quotients, as steps over images one after another give them."""
+"""Sizes with rounded quotients: of quotients, as steps over images one after another give them; what they are at most."""
 from __future__ import annotations
 
 from graphc.ir.dims import Dim, Poly
@@ -17,3 +17,13 @@ def flattened(quotient: Quotient) -> Dim:
         return Poly((((quotient,), 1),))
     number, last = dividend - Poly((((inner[0],), 1),)), within.terms[0][0][0]
     return (last.dividend + number * last.divisor) // (last.divisor * quotient.divisor)
+
+
+def unrounded(dim: Dim) -> Dim:
+    """A size that is no less: without the rounding of quotients that are multiplied by their divisors again."""
+    found = dim
+    for monomial, c in dim.terms if isinstance(dim, Poly) else ():
+        atom = monomial[0] if len(monomial) == 1 else None
+        if isinstance(atom, Quotient) and c > 0 and c % atom.divisor == 0:
+            found = found - Poly(((monomial, c),)) + atom.dividend * (c // atom.divisor)
+    return found

@@ -11,7 +11,8 @@ from math import gcd
 
 from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term
 from graphc.ir import dims
-from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest, unrounded
+from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest
+from graphc.ir.quotients import unrounded
 from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
