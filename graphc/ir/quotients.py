@@ -1,4 +1,4 @@
-"""Sizes with rounded quotients: of quotients, as steps over images one after another give them; what they are at most."""
+"""Sizes with rounded quotients: those of quotients, as steps over images give them, and bounds without rounding."""
 from __future__ import annotations
 
 from graphc.ir.dims import Dim, Poly
