@@ -111,7 +111,7 @@ def test_divisions_become_multiplications_but_not_in_innermost_loops(inner, foun
     functions = [divided(f"by{n}", n, inner) for n in divisors]
     xs, ys = [np.arange(320, dtype=np.float32)] * 4, [np.zeros((40, 8), np.float32) for _ in divisors]
     text = run(functions, xs, ys)
-    assert len(definitions(text)) == found and ("mul i128" in text) != inner
+    assert len(definitions(text)) == found and ("umul.fix" in text) != inner
     for n, y in zip(divisors, ys):
         wanted = np.zeros((40, 8), np.float32)
         for i in range(40):

@@ -266,11 +266,8 @@ def _multiplied(line: re.Match[str]) -> str:
     """A division, or its remainder, by a divisor that is no number."""
     result, head, number, divisor = line.groups()
     quotient = result if head == "udiv" else f"{result}.quotient"
-    text = (f"  {result}.wide = zext i64 {number} to i128\n"
-            f"  {result}.magic = zext i64 {divisor}.magic to i128\n"
-            f"  {result}.product = mul i128 {result}.wide, {result}.magic\n"
-            f"  {result}.upper = lshr i128 {result}.product, 64\n"
-            f"  {quotient} = trunc i128 {result}.upper to i64")
+    # the upper half of the product; as a shift of 128 bits LLVM would take it for a division, and make one of it in loops
+    text = f"  {quotient} = call i64 @llvm.umul.fix.i64(i64 {number}, i64 {divisor}.magic, i32 64)"
     if head == "udiv":
         return text
     return (f"{text}\n  {result}.whole = mul i64 {quotient}, {divisor}\n"
