@@ -266,7 +266,7 @@ def _multiplied(line: re.Match[str]) -> str:
     """A division, or its remainder, by a divisor that is no number."""
     result, head, number, divisor = line.groups()
     quotient = result if head == "udiv" else f"{result}.quotient"
-    # the upper half of the product; as a shift of 128 bits LLVM would take it for a division, and make one of it in loops
+    # the upper half of the product; of a shift of 128 bits LLVM makes divisions in loops
     text = f"  {quotient} = call i64 @llvm.umul.fix.i64(i64 {number}, i64 {divisor}.magic, i32 64)"
     if head == "udiv":
         return text
