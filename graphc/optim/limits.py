@@ -52,12 +52,12 @@ def check_numbers(what: str, values: Mapping[str, object], limits: Limits) -> No
         numbers = value if isinstance(value, tuple) else (value,)
         each = limit if isinstance(limit, tuple) else (limit,) * len(numbers)
         for place, (number, one) in enumerate(zip(numbers, each)):
-            if isinstance(number, (int, float, np.number)) and not one.has(_as_float(number)):
+            if isinstance(number, (int, float, np.integer, np.floating)) and not one.has(_as_float(number)):
                 name = f"{option}[{place}]" if isinstance(value, tuple) else option
                 raise GraphError(f"{what}: {name} is {one.text}, got {shown(number)}", user_loc())
 
 
-def _as_float(number: int | float | np.number[Any]) -> float:
+def _as_float(number: float | np.integer[Any] | np.floating[Any]) -> float:
     """Infinity for an integer that is larger than floats are."""
     try:
         return float(number)
