@@ -1,7 +1,7 @@
 """Builds graphs: appends operators, checks their types, turns Python numbers into constants."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
 
@@ -184,6 +184,20 @@ class Rewriter(Builder):
             if new is not None:
                 self.update(self.map[state], self.map[new])
         return self.finish([self.map[v] for v in old.outputs], old.output_names)
+
+
+def rewritten(graph: Graph, nodes: Collection[Node], made: Callable[[Rewriter, Node], Sequence[Value]]) -> Graph:
+    """The graph with what `made` gives in the place of the results of these nodes; itself where there are none."""
+    if not nodes:
+        return graph
+    w = Rewriter(graph)
+    for node in graph.nodes:
+        if node not in nodes:
+            w.keep(node)
+            continue
+        with w.at(node.loc, node.scope):
+            w.replace(node, made(w, node))
+    return w.done()
 
 
 def bind_graph(graph: Graph, values: Mapping[str, Dim]) -> Graph:

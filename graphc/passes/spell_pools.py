@@ -7,7 +7,7 @@ from itertools import product
 from math import inf, prod
 from typing import ClassVar
 
-from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.builder import Builder, rewritten
 from graphc.ir.dims import static_shape, typical
 from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.image import FIRST_SPATIAL_AXIS
@@ -40,16 +40,7 @@ class SpellPools(Pass):
         pools = {n: n.op for n in graph.nodes if isinstance(n.op, MaxPool) and self._pays(n, n.op)}
         readers = users(graph) if pools else {}
         spelled = {n: op for n, op in pools.items() if _is_alone(n, readers)}
-        if not spelled:
-            return graph
-        w = Rewriter(graph)
-        for node in graph.nodes:
-            if node not in spelled:
-                w.keep(node)
-                continue
-            with w.at(node.loc, node.scope):
-                w.replace(node, [maxima(w, spelled[node], w[node.inputs[0]])])
-        return w.done()
+        return rewritten(graph, spelled, lambda w, node: [maxima(w, spelled[node], w[node.inputs[0]])])
 
     def _pays(self, node: Node, op: MaxPool) -> bool:
         x, y = node.inputs[0].type, node.outputs[0].type

@@ -1,9 +1,10 @@
 """Attention reads keys as they are where its mask hides them anyway."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from graphc.ir.builder import Rewriter
+from graphc.ir.builder import Rewriter, rewritten
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.constant import Constant
@@ -26,17 +27,11 @@ class VisibleKeys(Pass):
 
     def run(self, graph: Graph) -> Graph:
         shown = {node: k for node in graph.nodes if isinstance(node.op, Attention) and (k := _as_it_is(node))}
-        if not shown:
-            return graph
-        w = Rewriter(graph)
-        for node in graph.nodes:
-            if node not in shown:
-                w.keep(node)
-                continue
+
+        def made(w: Rewriter, node: Node) -> Sequence[Value]:
             q, _, v, mask = node.inputs
-            with w.at(node.loc, node.scope):
-                w.replace(node, w.apply(node.op, [w[q], w[shown[node]], w[v], w[mask]]))
-        return w.done()
+            return w.apply(node.op, [w[q], w[shown[node]], w[v], w[mask]])
+        return rewritten(graph, shown, made)
 
 
 def _as_it_is(node: Node) -> Value | None:
