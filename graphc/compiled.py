@@ -14,6 +14,7 @@ from graphc.build import Build
 from graphc.compiler import Compilation
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
+from graphc.dsl.other_methods import OF_RUNS, Answering
 from graphc.errors import GraphError
 from graphc.given import integer
 from graphc.ir.builder import bind_graph
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
     from graphc.profile import Profile
 
 
-class CompiledGraph(partial[Any], Shown):
+class CompiledGraph(partial[Any], Shown, Answering):
     """Native code of a graph. Call it with numpy arrays; `dump(stage)`, `memory` and `explain()` tell
     what it does; `executable` runs it.
 
     As a `partial` of the native entry, without arguments, it is called from C to C: a call costs no Python.
     """
+    answers = OF_RUNS
     graph: Graph
     compilation: Compilation
     executable: Executable

@@ -16,6 +16,7 @@ from graphc.compiler import Compilation
 from graphc.dsl.context import user_loc
 from graphc.dsl.form import formed_methods
 from graphc.dsl.inline import solve_dims
+from graphc.dsl.other_methods import OF_RUNS, Answering
 from graphc.errors import GraphError, Unsized
 from graphc.execute import Runnable
 from graphc.ir.builder import bind_graph
@@ -74,13 +75,14 @@ class Specialised(Generic[R]):
         return tuple(self._kept.values())
 
 
-class SpecialisedGraph(partial[Any], Shown):
+class SpecialisedGraph(partial[Any], Shown, Answering):
     """A graph as native code for the sizes of its named dimensions, which are those of the arrays that come: one
     program for all sizes where the compiler can make it, else one for each. Without named dimensions there is one
     program, made when it is first asked for.
 
     As a `partial` of the native entry, sizes that have come before are called from C to C: a call costs no Python.
     """
+    answers = OF_RUNS
     _entry: SizesEntry
 
     def __new__(cls, graph: Graph, *given: object, **options: object) -> SpecialisedGraph:

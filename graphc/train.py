@@ -19,6 +19,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.debug import with_printed
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.function import GraphFunction
+from graphc.dsl.other_methods import OF_STEPS, Answering
 from graphc.errors import GraphError, InternalError
 from graphc.execute import Runnable
 from graphc.fitting.trainer import Trainer, check_shards
@@ -148,7 +149,7 @@ def _decay(given: float | None) -> float | None:
     return None if given is None else real(given, "ema")
 
 
-class TrainStep(Trainer, Shown):
+class TrainStep(Trainer, Shown, Answering):
     """Call it with one batch: it returns the loss as a float, or a dict if the function reports more values.
 
     `state[name]` reads and writes parameters, running statistics, optimizer arrays ("optim.<array>.<parameter>"),
@@ -162,6 +163,7 @@ class TrainStep(Trainer, Shown):
         >>> step.state["weight"].round(3)
         array([[3.]], dtype=float32)
     """
+    answers = OF_STEPS
 
     def __init__(self, recipe: Recipe, seed: int, threads: int, state: State | str | None = None):
         """`recipe` says what the step does; the rest as of `train_step`."""

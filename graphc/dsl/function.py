@@ -14,6 +14,7 @@ from graphc.dsl.debug import Print
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.inline import inline
 from graphc.dsl.order import AxisOrders
+from graphc.dsl.other_methods import OF_FUNCTIONS, Answering
 from graphc.dsl.outputs import LayerCall
 from graphc.dsl.signature import Argument, arguments, location, typed
 from graphc.dsl.trace import Trace, Trains
@@ -34,7 +35,7 @@ def set_compiler(compile_graph: Callable) -> None:
 
 @formed
 @dataclass(eq=False)
-class GraphFunction(Shown):
+class GraphFunction(Shown, Answering):
     """A traced function. `str(f)` is its graph as text; `f(...)` inlines it in a trace, and compiles and runs it on
     numpy arrays.
 
@@ -44,6 +45,7 @@ class GraphFunction(Shown):
     `orders` what they know of sequences. `derived`: there are derivatives in it, so that it may choose by integers
     that no user wrote. `prints`: what `debug_print` shows. `remarks`: what `explain` says first.
     """
+    answers = OF_FUNCTIONS
     graph: Graph
     keys: tuple[Hashable, ...] = ()
     loc: Loc | None = None

@@ -9,12 +9,6 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 from graphc.ir.types import of_numpy
 
-ABSENT = {                          # what other frameworks' layers have, and what one writes here
-    "summary": ": write print(gc.plan(net, x=gc.f32[32, 784]))", "fit": ": a step has it, gc.train_step(…).fit(x, y)",
-    "predict": ": a step has it, gc.train_step(…).predict(x)", "eval": ": gc.compile(net, …) is for inference",
-    "train": ": gc.train_step trains, gc.compile(net, training=True, …) runs so", "cuda": ": all runs on the CPU",
-    "state_dict": ": the arrays are in the state, step.state"}
-
 
 def untraced(names: Iterable[str], arrays: Iterable[object]) -> GraphError:
     """The error for a layer that is called with numpy's arrays: what would run it. `names`: of its inputs."""

@@ -14,6 +14,7 @@ from graphc.dsl.context import user_loc
 from graphc.dsl.elementwise import Operand
 from graphc.dsl.form import formed, formed_methods
 from graphc.dsl.live_number import live_number
+from graphc.dsl.other_methods import OF_OPTIMIZERS, Answering
 from graphc.errors import GraphError
 from graphc.ir.convert import callable_, is_number, is_sequence, shown
 from graphc.ir.dims import Sizes, static_shape
@@ -102,7 +103,7 @@ class Item:
 
 @formed
 @dataclass(frozen=True)
-class Optimizer(Converted):
+class Optimizer(Converted, Answering):
     """What all optimizers share. `lr` is a number, or a schedule: a function of the number of updates done so far.
 
     `groups`: other options for some parameters, see `group`. `clip_norm`: gradients are scaled so that their joint
@@ -113,6 +114,7 @@ class Optimizer(Converted):
     One of your own is a dataclass with options that defines `update`, and `slots` for what it remembers
     (docs/extending.md). `limits`: of its numbers, by name; those that it does not name are finite.
     """
+    answers = OF_OPTIMIZERS
     limits: ClassVar[Limits] = {"lr": FROM_0, "weight_decay": FROM_0, "clip_norm": BOUND, "clip_value": BOUND}
     lr: float | Schedule
     _: KW_ONLY

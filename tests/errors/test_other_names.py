@@ -5,6 +5,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.dsl.other_methods import OF_FUNCTIONS, OF_LAYERS, OF_OPTIMIZERS, OF_RUNS, OF_STEPS
 from graphc.dsl.other_names import ANSWERS, PLACES, answer
 
 MODULES = {"gc": gc, "nn": nn, "optim": optim}
@@ -47,3 +48,41 @@ def test_what_is_to_be_written_is_there():
             assert name in dir(MODULES[module]), f"{key}: {text}"
         assert key.rpartition(".")[0] in PLACES
     assert answer("nn", "SiLU") == "nn.silu" and answer("nn", "NoSuchLayer") is None
+
+
+@pytest.fixture(scope="module")
+def things():
+    """One of each that users hold, with what is said to the attributes that it has not."""
+
+    @gc.graph
+    def double(x: gc.f32[3]):
+        return x * 2
+
+    @gc.graph
+    def doubles(x: gc.f32["B"]):
+        return x * 2
+
+    step = gc.train_step(nn.Linear(1), loss=nn.mse, optimizer=optim.SGD(0.5), x=gc.f32[2, 1], y=gc.f32[2, 1])
+    return [(step, OF_STEPS), (optim.Adam(1e-3), OF_OPTIMIZERS), (nn.Linear(3), OF_LAYERS), (double, OF_FUNCTIONS),
+            (gc.compile(double), OF_RUNS), (gc.compile(doubles), OF_RUNS)]
+
+
+def test_methods_of_other_frameworks(things):
+    for thing, answers in things:
+        for name, text in answers.items():
+            with pytest.raises(AttributeError, match=rf"^{type(thing).__name__} has no {name}: {re.escape(text)}$"):
+                getattr(thing, name)
+        assert not hasattr(thing, "__wrapped__") and not hasattr(thing, "_no_such") and not hasattr(thing, "no_such")
+
+
+def test_what_the_answers_call_is_there(things):
+    """What they mention of modules, of a step, and of a compiled function."""
+    places = MODULES | {"step": things[0][0], "run": things[4][0], "state": things[0][0].state}
+    for _, answers in things:
+        for text in answers.values():
+            for place, name in re.findall(r"\b(gc|nn|optim|step|run|state)\.(\w+)", text):
+                assert hasattr(type(places[place]), name) or name in dir(places[place]), text
+    with pytest.raises(AttributeError, match="TrainStep has no evalute: did you mean evaluate"):
+        things[0][0].evalute
+    with pytest.raises(AttributeError, match="Adam has no weight_decy: did you mean weight_decay"):
+        things[1][0].weight_decy
