@@ -39,8 +39,8 @@ OF_OPTIMIZERS = {
     "minimize": "gc.train_step(f, optimizer=…)", "apply_gradients": "gc.train_step does it at each call",
     "init": "gc.train_step makes the first state", "learning_rate": "lr"}
 OF_RUNS = {
-    **_PLACES, "eval": "it runs as compiled: training=True of gc.compile is the other way", "predict": "call it: run(x)",
-    "run": "call it: run(x)", "forward": "call it: run(x)", "backward": _NO_BACKWARD, "zero_grad": _NO_ZERO,
+    **_PLACES, "eval": "it runs as compiled: training=True of gc.compile is the other way",
+    **dict.fromkeys(("predict", "run", "forward"), "call it: run(x)"), "backward": _NO_BACKWARD, "zero_grad": _NO_ZERO,
     "train": "gc.train_step trains, gc.compile(net, training=True, …) runs so", "fit": "gc.train_step(…).fit(x, y)",
     **dict.fromkeys(("parameters", "named_parameters", "state_dict"), "run.state has the arrays by name"),
     "load_state_dict": "run.state.load(arrays), or gc.compile(…, state=file)",
@@ -48,7 +48,7 @@ OF_RUNS = {
 
 OF_FUNCTIONS = {
     **dict.fromkeys(("grad", "backward"), "gc.grad(f, wrt) is a graph of the gradient"),
-    **dict.fromkeys(("compile", "lower", "jit", "run", "eval", "forward"), "gc.compile(f) makes native code; f(…) runs"),
+    **dict.fromkeys(("compile", "lower", "jit", "run", "eval", "forward"), "gc.compile(f) makes native code"),
     "trace": "the graph is traced: print(f)", "summary": "write print(gc.plan(f))", "vmap": "gc.vmap(f)",
     "export": "gc.export makes a library of it, gc.to_onnx a file"}
 

@@ -94,8 +94,10 @@ class Module(Pictured):
         """A parameter as an array, `layer.weight`, inside of a trace and once the layer has been called."""
         parameter = vars(self).get("_parameters", {}).get(name)
         if parameter is None:
-            made = f": {OF_LAYERS[name]}" if name in OF_LAYERS else ("" if name.startswith("_")
-                or vars(self).get("_parameters") else ": a layer has its parameters, such as layer.weight, once it has been called and their sizes are known")
+            made = f": {OF_LAYERS[name]}" if name in OF_LAYERS else ""
+            if not made and not name.startswith("_") and not vars(self).get("_parameters"):
+                made = (": a layer has its parameters, such as layer.weight, once it has been called and their sizes "
+                        "are known")
             raise AttributeError(f"{type(self).__name__} has no {name}{made}")
         if not tracing():
             raise OutsideOfGraph(f"{name} is an array inside of a graph; its value is in the state: step.state[…]",
