@@ -11,12 +11,12 @@ from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.copy import copied
 from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.op import Op
 from graphc.ir.ops import embedding_gradients as row_ops
 from graphc.ir.ops import index, scatter
 from graphc.schedule.choose_scatter import AlongAxis, WholeRows
-from graphc.schedule.parallel_rows import rows_of
+from graphc.schedule.parallel_rows import ROWS_OF_POSITION, rows_of, shared_positions
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.scatter_schedule import ScatterSchedule, scatter_rows
 
@@ -32,6 +32,11 @@ def _take(r: KernelRequest[PlainSchedule, index.Take]) -> LoopFunction:
     if 0 in y.shape:
         return f
     row = rows_of(r.node, r.ins, r.outs)
+    shared = shared_positions(r.op, r.ins, r.outs)
+    if shared:
+        table, result = (f.reinterpret(view, m.shape, m.strides) for view, m in zip((x, y), shared))
+        _take_together(f, table, idx, result, r.schedule, number)
+        return f
     with rows(f, row.extents, s) as at:
         def source(full: list[Ix]) -> list[Ix]:
             position = f.check_index(f.load(idx, full[axis:axis + positions]), _some(size), number)
@@ -47,6 +52,17 @@ def _take(r: KernelRequest[PlainSchedule, index.Take]) -> LoopFunction:
         else:
             f.store(y, [], f.load(x, source([])))
     return f
+
+
+def _take_together(f: LoopFunction, x: View, idx: View, y: View, schedule: PlainSchedule, number: Ix) -> None:
+    """Of matrices: each position for some rows, one below the other."""
+    lines, columns = y.shape
+    with rows(f, (ceil_div(lines, ROWS_OF_POSITION),), schedule) as (block,):
+        first = block * ROWS_OF_POSITION
+        with f.loop(0, columns, name="position") as place:
+            position = f.check_index(f.load(idx, [place.index]), _some(x.shape[1]), number)
+            with f.loop(first, f.min_(first + ROWS_OF_POSITION, lines), name="line") as line:
+                f.store(y, [line.index, place.index], f.load(x, [line.index, position]))
 
 
 def _take_along(r: KernelRequest[PlainSchedule, index.TakeAlongAxis]) -> LoopFunction:
