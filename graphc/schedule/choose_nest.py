@@ -9,6 +9,7 @@ from graphc.ir.dims import evaluate, typical, upper
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.scan_ops import LinearScan
+from graphc.ir.types import f32
 from graphc.schedule.cost import Ranking
 from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
@@ -122,14 +123,16 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
 def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequence[int], vector: int, lanes: int,
            stream: bool) -> Fetch | None:
     """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in
-    the stage with the most arithmetic. Columns that lie far apart: some rows down, or, of columns that end before
-    that, the same rows of the next ones; in every stage. """
+    the stage with the most arithmetic. Columns that lie far apart: some rows down, where these are of the same columns,
+    or of those that follow soon; else the same rows of the next columns; in every stage. """
     if facts.nest.running >= 0:
         return None
     if _far_columns(facts, inner, vector):
-        below = facts.target.machine.l3_latency // COLUMN_STEP_CYCLES
-        ends = facts.size(inner[-1:]) <= below
-        return Fetch(vector, lanes, level=2) if ends else Fetch(inner[-1], below, level=2)
+        below, rows = facts.target.machine.l3_latency // COLUMN_STEP_CYCLES, facts.size(inner[-1:])
+        stays = 2 * f32.itemsize * rows * facts.extents[vector] <= facts.target.machine.l2_bytes
+        if rows > below or facts.size(outer) > 1 and stays:
+            return Fetch(inner[-1], below, level=2)
+        return Fetch(vector, lanes * ceil(below / rows), level=2)
     if not stream or stages.count < 2 or not outer or inner != (vector,):
         return None
     work = [0] * stages.count

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Dims, ceil_div, typical
+from graphc.ir.dims import Dim, Dims, ceil_div, static_dim, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
@@ -26,8 +26,7 @@ ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multipl
 REGISTERS_OF_ROW = 8                # of vectors, for a row of the other factor: sums, and a block of it
 FEW_ROWS = 8                        # of x, that read codes in loops, too
 MOST_GROUPS = 2                     # of such rows that are taken together, each code of its own; more rows are a loop
-ROWS_OF_POSITION = 8                # in which the same positions are looked up together
-MOST_LINES = 8                      # rows that run side by side: as many as a step has cycles, and their addresses
+MOST_LINES = 8                      # rows that run side by side: enough to hide that steps wait, and their addresses
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
 
@@ -83,12 +82,13 @@ def _last_axis(out: ViewType, vector: bool, repeat: Dim = 1) -> Rows:
 
 
 def as_lines(*views: ViewType) -> tuple[ViewType, ...] | None:
-    """The views as matrices whose rows lie along the last axis; None where only copies of them are, or one is."""
+    """The views as matrices of a known number of rows, which lie along the last axis; None where only copies of them
+    are, or one row is all."""
     found: list[ViewType] = []
     for view in views:
         shape = prod(view.shape[:-1]), view.shape[-1]
         strides = reshape_strides(view.shape, view.strides, shape)
-        if strides is None or shape[0] == 1:
+        if strides is None or shape[0] == 1 or not isinstance(shape[0], int):
             return None
         found.append(ViewType(view.dtype, shape, strides))
     return tuple(found)
@@ -101,20 +101,22 @@ def shared_positions(op: index.Take, ins: Views, outs: Views) -> tuple[ViewType,
     return as_lines(x, outs[0]) if op.axis % len(x.shape) == len(x.shape) - 1 and len(idx.shape) == 1 else None
 
 
-def lines_together(op: Op, ins: Views, outs: Views) -> tuple[tuple[ViewType, ...], int] | None:
+def lines_together(op: scan_ops.Cumulative | scan_ops.RunningArgExtremum, ins: Views,
+                   outs: Views) -> tuple[tuple[ViewType, ...], int] | None:
     """Operand and result of what runs along the last axis as matrices, and how many rows of them go side by side, since
     each step in a row waits for the one before."""
     found = as_lines(ins[0], outs[0]) if op.axis % len(outs[0].shape) == len(outs[0].shape) - 1 else None
-    if found is None or not isinstance(count := found[0].shape[0], int):
+    if found is None:
         return None
-    return found, 1 << min(MOST_LINES, count).bit_length() - 1
+    return found, 1 << min(MOST_LINES, static_dim(found[0].shape[0])).bit_length() - 1
 
 
 def _take(op: index.Take, ins: Views, outs: Views) -> Rows:
     x, idx = ins
     shared = shared_positions(op, ins, outs)
     if shared:
-        return Rows((ceil_div(shared[1].shape[0], ROWS_OF_POSITION),), shared[1].shape[1], False, ROWS_OF_POSITION)
+        count, lane = shared[1].shape
+        return Rows((ceil_div(count, MOST_LINES),), lane, False, MOST_LINES)
     has_tail = op.axis % len(x.shape) < len(x.shape) - 1
     return _last_axis(outs[0], has_tail and unit_stride(-1, x, outs[0]))
 
