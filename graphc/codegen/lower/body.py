@@ -244,13 +244,11 @@ class Env:
         a, x = (f.splat(self.operand(node, k), self.at.lanes) for k in range(2))
         if recurrences is None:                         # of one step
             return f.const(0, x.dtype, x.lanes) if op.exclusive else x
-        both = [self._find((node.inputs, k)) for k in range(2)]
-        if both[0] is None or both[1] is None:
-            both = list(recurrences.step(node, a, x, self.at))
-            self.values |= {(node.inputs, k): v for k, v in enumerate(both)}
-        if not op.exclusive:
-            return both[1]
-        return f.select(recurrences.is_first(x.lanes), f.const(0, x.dtype, x.lanes), both[0])
+        before, after = self._find((node.inputs, 0)), self._find((node.inputs, 1))
+        if before is None or after is None:
+            before, after = recurrences.step(node, a, x, self.at)
+            self.values |= {(node.inputs, 0): before, (node.inputs, 1): after}
+        return f.select(recurrences.is_first(x.lanes), f.const(0, x.dtype, x.lanes), before) if op.exclusive else after
 
     def _picked(self, node: Node) -> Val:
         """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions.
