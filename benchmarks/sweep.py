@@ -1,6 +1,6 @@
 """`python -m benchmarks sweep`: single operators at sizes that nobody chose, graphc beside PyTorch (eager and, for a
 share of the problems, torch.compile: the best) and, for loops, jitted JAX, in alternating turns. Finds the shapes at
-which graphc falls off.
+which graphc falls off. `--engine pytensor --python pytensor=PATH` sets PyTensor beside the loops.
 
 Prints each problem with time of graphc / time of the best peer and the share of what the machine could do; what is far
 off is measured a second time at the end. Then come, as Markdown, the distribution by family, the worst, and what
@@ -149,6 +149,7 @@ class Measuring:
         self.contest = Contest(engines, threads, Path(self.folder.name), seconds=SECONDS, turns=TURNS,
                                turn_seconds=TURN_SECONDS, maker="graphc", settled=is_settled, computing=threads == 1,
                                chunks=CHUNKS, least_turns=LEAST_TURNS, settle_seconds=SETTLE_SECONDS,
+                               places=dict(options.python),
                                environment=self.compiler.environment | limited)
 
     def __enter__(self) -> Measuring:

@@ -10,6 +10,7 @@ from benchmarks.operators import FAMILIES, Draw, Family, Options
 from benchmarks.sweep_report import LIMIT
 from benchmarks.workloads import Workload
 
+LOOPS = ("jax", "pytensor")                     # engines whose operators are loops
 Pair = tuple[Workload, Workload | None]         # a problem and its neighbour
 
 
@@ -37,12 +38,12 @@ def words(options: Options) -> str:
 
 
 def takes(engine: str, problem: Workload, share: float) -> bool:
-    """Loops go to JAX, and are unrolled by torch.compile, which takes minutes; of the others it takes that share, the
-    same ones in every run."""
+    """Loops go to JAX and PyTensor, and are unrolled by torch.compile, which takes minutes; of the others it takes that
+    share, the same ones in every run."""
     if engine == "inductor":
         drawn = zlib.crc32(problem.name.encode()) / (1 << 32)
         return not FAMILIES[problem.network].loops and drawn < share
-    return engine != "jax" or FAMILIES[problem.network].loops
+    return engine not in LOOPS or FAMILIES[problem.network].loops
 
 
 def neighbour(name: str, mode: str, options: Options, rng: np.random.Generator) -> Workload | None:

@@ -8,6 +8,7 @@ import pytensor.tensor as pt
 from benchmarks.arrays import Array
 from benchmarks.engines.case import Case
 from benchmarks.networks_pytensor import NETWORKS, attention
+from benchmarks.operators_pytensor import OPERATORS
 from benchmarks.turned_weights import turned, with_options
 from benchmarks.workloads import GRADIENTS, INFER, TRAIN
 
@@ -18,7 +19,7 @@ pytensor.config.floatX = "float32"
 
 class PyTensor:
     def __init__(self, case: Case):
-        if case.workload.network not in NETWORKS and case.workload.network != "attention":
+        if case.workload.network not in (*NETWORKS, *OPERATORS, "attention"):
             raise NotImplementedError(f"no {case.workload.network} in PyTensor")
         self.batches = case.batches
         self.run = MODES[case.workload.mode](self, case)
@@ -28,8 +29,8 @@ class PyTensor:
 
     def inference(self, case: Case):
         inputs = [_symbol(a) for a in case.workload.arrays]
-        if case.workload.network == "attention":
-            return _function(inputs, attention(*inputs))
+        if case.workload.is_operator:
+            return _function(inputs, _operator(case)(*inputs))
         network, shared = _network(case)
         return _function(inputs, network(shared, *inputs))
 
@@ -46,9 +47,15 @@ class PyTensor:
         return lambda x, y: float(step(x, y))
 
     def gradients(self, case: Case):
-        q, k, v, g = (_symbol(a) for a in case.workload.arrays)
-        y = attention(q, k, v)
-        return _function([q, k, v, g], [y, *pytensor.grad((y * g).sum(), [q, k, v])])
+        *inputs, g = (_symbol(a) for a in case.workload.arrays)
+        y = _operator(case)(*inputs)
+        free = [x for x in inputs if x.dtype == "float32"]
+        return _function([*inputs, g], [y, *pytensor.grad((y * g).sum(), free)])
+
+
+def _operator(case: Case):
+    name = case.workload.network
+    return OPERATORS[name](**case.workload.options) if name in OPERATORS else attention
 
 
 def _symbol(array: Array):

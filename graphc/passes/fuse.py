@@ -22,6 +22,7 @@ from graphc.passes.rematerialize import repeated
 from graphc.records import dataclass
 from graphc.schedule.iteration_space import RULES, Misfit, Space
 from graphc.schedule.machine import Machine
+from graphc.schedule.target import LINE_BYTES
 
 # an operator joins no cluster further back in the order: bounds the search and keeps lifetimes short
 WINDOW = 256
@@ -375,10 +376,13 @@ class Fusion:
 
 
 def _runs_inside(node: Node) -> bool:
-    """Whether a recurrence runs along the innermost axis: what other operators do there side by side, it would do one
-    element after another."""
-    rank = node.outputs[0].type.rank
-    return isinstance(node.op, LinearScan) and normalize_axis(node.op.axis, rank) == rank - 1
+    """Whether a recurrence runs along an innermost axis that fills no vector: what other operators do there side by
+    side, it would do one element after another."""
+    if not isinstance(node.op, LinearScan):
+        return False
+    *_, n = (t := node.outputs[0].type).shape
+    last = normalize_axis(node.op.axis, t.rank) == t.rank - 1
+    return last and not (isinstance(n, int) and n * t.dtype.itemsize >= LINE_BYTES)
 
 
 def _is_empty(node: Node) -> bool:

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from math import ceil
 
 from graphc.ir.dims import evaluate, typical, upper
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.scan_ops import LinearScan
+from graphc.ir.types import f32
 from graphc.schedule.cost import Ranking
 from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
@@ -44,10 +46,11 @@ def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewTyp
     if across:
         nest = crosswise(nest)
         facts = NestFacts(nest, ins, outs, target)
-    loops, ranking = min((_ranked(facts, vector, *order) for order in _orders(facts, vector)),
+    loops, ranking = min((_ranked(facts, *order) for order in _orders(facts, vector)),
                          key=lambda found: found[1].best.total)
-    outer, inner, stages, lanes = loops.outer, loops.inner, loops.stages, loops.lanes
-    grid, stream = ranking.best.schedule, facts.streamed(vector, lanes, len(inner) > 1 and inner[0] == vector)
+    vector, outer, inner, stages, lanes = loops.vector, loops.outer, loops.inner, loops.stages, loops.lanes
+    grid, along = ranking.best.schedule, vector >= 0 and vector == nest.running
+    stream = () if along else facts.streamed(vector, lanes, len(inner) > 1 and inner[0] == vector)
     return NestSchedule(
         outer,
         inner,
@@ -63,32 +66,40 @@ def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewTyp
         stream,
         _inplace(nest, stages, inner, ins, outs),
         across,
-        _fetch(facts, stages, outer, inner, vector, bool(stream)),
+        _fetch(facts, stages, outer, inner, vector, lanes, bool(stream)),
         0 if grid.serial else alone(nest.size(range(len(nest.extents))), facts.element_cycles, target.machine),
         ranking,
     )
 
 
-def _orders(facts: NestFacts, vector: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Outer and inner dims in which the nest may loop. Recurrences whose steps reduce nothing may walk along their axis
-    for one vector after another, with what they carry in registers."""
+def _orders(facts: NestFacts, vector: int) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """The dim for vectors, outer and inner dims in which the nest may loop. Recurrences whose steps reduce nothing may
+    walk along their axis for one vector after another, with what they carry in registers, or for one row after another,
+    with neighbouring steps as lanes."""
     nest = facts.nest
     outer, inner = facts.loops(vector)
     if nest.running >= 0 and not nest.reduced:
-        yield (*outer, *(d for d in inner if d != vector)), ()
+        yield vector, (*outer, *(d for d in inner if d != vector)), ()
+        if facts.lies_along(nest.running):
+            yield nest.running, (*outer, *inner), ()
     if nest.running < 0 or inner:
-        yield outer, inner
+        yield vector, outer, inner
 
 
 def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
             inner: tuple[int, ...]) -> tuple[Loops, Ranking[Grid]]:
     nest, machine = facts.nest, facts.target.machine
     stages = stages_of(nest, inner)
-    lanes = facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
+    along = vector >= 0 and vector == nest.running
+    lanes = facts.step_lanes if along else facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
     values = busy_sizes(nest.extents, facts.element_cycles, machine)
-    columns = lanes if vector not in inner and vector >= 0 else 1
+    columns = lanes if vector not in (*inner, nest.running) and vector >= 0 else 1
     steps = evaluate(nest.extents[nest.running], values) if nest.running >= 0 else 1
-    row = facts.element_cycles * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
+    element = facts.scalar_cycles if vector < 0 and nest.running >= 0 else facts.element_cycles
+    row = element * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
+    if along:
+        steps = ceil(steps / lanes)
+        row += steps * facts.joined_lanes_cycles
     loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps)
     return loops, grid_ranking(loops)
 
@@ -109,14 +120,19 @@ def _runs_across(facts: NestFacts, vector: int) -> bool:
     return MIN_ACROSS <= size <= CROSS_LIMIT and rows >= MIN_ACROSS and traffic > facts.target.machine.l2_bytes // 2
 
 
-def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequence[int], vector: int,
+def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequence[int], vector: int, lanes: int,
            stream: bool) -> Fetch | None:
     """Rows that come from memory in the first stage and stay in the caches of a core for the others: the next one, in
-    the stage with the most arithmetic. Columns that lie far apart: some rows down, in every stage. """
+    the stage with the most arithmetic. Columns that lie far apart: some rows down, where these are of the same columns,
+    or of those that follow soon; else the same rows of the next columns; in every stage. """
     if facts.nest.running >= 0:
         return None
     if _far_columns(facts, inner, vector):
-        return Fetch(inner[-1], facts.target.machine.l3_latency // COLUMN_STEP_CYCLES, level=2)
+        below, rows = facts.target.machine.l3_latency // COLUMN_STEP_CYCLES, facts.size(inner[-1:])
+        stays = 2 * f32.itemsize * rows * facts.extents[vector] <= facts.target.machine.l2_bytes
+        if rows > below or facts.size(outer) > 1 and stays:
+            return Fetch(inner[-1], below, level=2)
+        return Fetch(vector, lanes * ceil(below / rows), level=2)
     if not stream or stages.count < 2 or not outer or inner != (vector,):
         return None
     work = [0] * stages.count

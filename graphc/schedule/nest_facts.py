@@ -3,7 +3,7 @@ order of loops."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
+from math import log2, prod
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
@@ -22,6 +22,7 @@ from graphc.schedule.view import ViewType
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
+JOIN_OPS, CHECK_OPS = 6, 10     # of lanes with those before them, once; of what follows, and whether it is finite
 INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
 
 
@@ -37,7 +38,8 @@ class NestFacts:
         body = self.nest.body
         self.extents = typical_sizes(self.nest.extents)
         self.flops = sum(flops_of(n) for n in body.nodes)
-        self.element_cycles = self._element_cycles(sum(t.dtype.itemsize for t in (*self.ins, *self.outs)))
+        lanes, nbytes = self.target.lanes(f32.itemsize), sum(t.dtype.itemsize for t in (*self.ins, *self.outs))
+        self.element_cycles, self.scalar_cycles = (self._element_cycles(n, nbytes) for n in (lanes, 1))
         views = dict(zip(body.inputs, self.ins))
         self.rows = [(typical_sizes(s), views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items()
                      if leaf_of(u) in views]
@@ -46,11 +48,12 @@ class NestFacts:
     def size(self, dims: Iterable[int]) -> int:
         return prod(self.extents[d] for d in dims)
 
-    def _element_cycles(self, nbytes: int) -> float:
-        """Arithmetic, and traffic with the shared cache: what a nest reads was mostly written by other cores."""
+    def _element_cycles(self, lanes: int, nbytes: int) -> float:
+        """Arithmetic of so many lanes at once, and traffic with the shared cache: what a nest reads was mostly written
+        by other cores."""
         machine = self.target.machine
         return (
-            self.flops * machine.vector_op_cycles / self.target.lanes(f32.itemsize)
+            self.flops * machine.vector_op_cycles / lanes
             + nbytes / machine.l3_bytes_per_cycle
         )
 
@@ -73,6 +76,26 @@ class NestFacts:
             elements = prod(n for k, (n, s) in enumerate(zip(self.extents, strides)) if s or k in again)
             score += weight * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
         return score if self.extents[d] > 3 else score - abs(score) // 2
+
+    def lies_along(self, d: int) -> bool:
+        """Whether most of what is read and written is contiguous along the dim, whose size is known and fills a vector.
+        """
+        return isinstance(self.nest.extents[d], int) and self.extents[d] >= self.step_lanes and self._score(d) > 0
+
+    @property
+    def step_lanes(self) -> int:
+        """Of a vector of steps of recurrences."""
+        return self.target.lanes(max(n.outputs[0].type.dtype.itemsize for n in self._recurrences))
+
+    @property
+    def joined_lanes_cycles(self) -> float:
+        """To combine the steps in the lanes of a vector, of all recurrences."""
+        ops = JOIN_OPS * log2(self.step_lanes) + CHECK_OPS
+        return len(self._recurrences) * ops * self.target.machine.vector_op_cycles
+
+    @property
+    def _recurrences(self) -> list[Node]:
+        return [n for n in self.nest.body.nodes if isinstance(n.op, LinearScan)]
 
     def loops(self, vector: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """outer and inner dims, each in loop order; the vector dim last in inner, or in neither."""

@@ -26,6 +26,7 @@ MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
 CROSS_ROWS = 16                 # of a tile of a nest with sums across rows, at least, where rows come with the call
 CHAIN_CYCLES = 4                # of a product and a sum in one, which waits for the one before
+LANES_CYCLES = 8                # the same of a vector of steps, which waits for the last lane of the one before
 STATE_CYCLES = 14               # the same by way of memory
 FAR_CYCLES = 8                  # of a step of one vector, whose neighbours in memory are other vectors of the same step
 STATE_BYTES = 8                 # of an element that recurrences hand to the next step, and of another one with it
@@ -35,8 +36,8 @@ LANE_SUMS = 1024                # additions into one lane of an f32 sum before i
 @dataclass(frozen=True)
 class Loops:
     """What the grid divides: the nest, its loops, and the cycles of one row: a trip of the outer loops, of one vector
-    where columns are among them. `values`: of the names, with which costs are counted. `steps` of recurrences: part of
-    each row."""
+    where columns are among them. `values`: of the names, with which costs are counted. `steps` of recurrences, or
+    vectors of them: part of each row."""
     nest: Nest
     values: Mapping[str, int]
     stages: Stages
@@ -62,8 +63,9 @@ class Loops:
 
     @property
     def blocks(self) -> int:
-        """Vectors of columns in a row; 0 where the inner loop runs along the columns."""
-        return 0 if self.vector in self.inner or self.vector < 0 else ceil(self.sizes[self.vector] / self.lanes)
+        """Vectors of columns in a row; 0 where the inner loop runs along the columns, or lanes are steps."""
+        across = self.vector >= 0 and self.vector not in (*self.inner, self.nest.running)
+        return ceil(self.sizes[self.vector] / self.lanes) if across else 0
 
     @property
     def line(self) -> float:
@@ -257,9 +259,10 @@ def _with_chain(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
     """With what a step waits for the one before it, and for memory that is not next to that of the one before."""
     grid = candidate.schedule
     chains = _tiles(loops, grid) if loops.inner else loops.rows * max(loops.blocks, 1)
-    cycles = STATE_CYCLES if loops.inner else CHAIN_CYCLES
+    along = loops.vector >= 0 and loops.vector == loops.nest.running
+    cycles = STATE_CYCLES if loops.inner else LANES_CYCLES if along else CHAIN_CYCLES
     cores = 1 if grid.serial else loops.machine.planned_cores
-    far = 0 if loops.inner or chains == 1 else FAR_CYCLES * chains * loops.steps
+    far = 0 if loops.inner or chains == 1 or along else FAR_CYCLES * chains * loops.steps
     waits = max(0.0, cycles * chains * loops.steps - loops.total)
     return replace(candidate, terms=(*candidate.terms, ("chain", waits / cores), ("far lines", far / cores)))
 

@@ -11,14 +11,14 @@ from math import prod
 from typing import Any
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Dims, ceil_div, typical
+from graphc.ir.dims import Dim, Dims, ceil_div, static_dim, typical
 from graphc.ir.graph import Node
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops import blocks, embedding_gradients, factor, index, scan_ops, window
 from graphc.records import dataclass
 from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType
+from graphc.schedule.view import ViewType, reshape_strides
 
 Views = Sequence[ViewType]
 
@@ -26,6 +26,7 @@ ROWS_TOGETHER = 4                   # rows of a matrix of codes that are multipl
 REGISTERS_OF_ROW = 8                # of vectors, for a row of the other factor: sums, and a block of it
 FEW_ROWS = 8                        # of x, that read codes in loops, too
 MOST_GROUPS = 2                     # of such rows that are taken together, each code of its own; more rows are a loop
+MOST_LINES = 8                      # rows that run side by side: enough to hide that steps wait, and their addresses
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
 
@@ -80,8 +81,42 @@ def _last_axis(out: ViewType, vector: bool, repeat: Dim = 1) -> Rows:
     return Rows(out.shape[:-1], out.shape[-1], vector, repeat)
 
 
+def as_lines(*views: ViewType) -> tuple[ViewType, ...] | None:
+    """The views as matrices of a known number of rows, which lie along the last axis; None where only copies of them
+    are, or one row is all."""
+    found: list[ViewType] = []
+    for view in views:
+        shape = prod(view.shape[:-1]), view.shape[-1]
+        strides = reshape_strides(view.shape, view.strides, shape)
+        if strides is None or shape[0] == 1 or not isinstance(shape[0], int):
+            return None
+        found.append(ViewType(view.dtype, shape, strides))
+    return tuple(found)
+
+
+def shared_positions(op: index.Take, ins: Views, outs: Views) -> tuple[ViewType, ...] | None:
+    """Table and result as matrices, where the same positions are looked up in each of their rows: some rows together,
+    so that a position is loaded and checked once for all of them."""
+    x, idx = ins
+    return as_lines(x, outs[0]) if op.axis % len(x.shape) == len(x.shape) - 1 and len(idx.shape) == 1 else None
+
+
+def lines_together(op: scan_ops.Cumulative | scan_ops.RunningArgExtremum, ins: Views,
+                   outs: Views) -> tuple[tuple[ViewType, ...], int] | None:
+    """Operand and result of what runs along the last axis as matrices, and how many rows of them go side by side, since
+    each step in a row waits for the one before."""
+    found = as_lines(ins[0], outs[0]) if op.axis % len(outs[0].shape) == len(outs[0].shape) - 1 else None
+    if found is None:
+        return None
+    return found, 1 << min(MOST_LINES, static_dim(found[0].shape[0])).bit_length() - 1
+
+
 def _take(op: index.Take, ins: Views, outs: Views) -> Rows:
     x, idx = ins
+    shared = shared_positions(op, ins, outs)
+    if shared:
+        count, lane = shared[1].shape
+        return Rows((ceil_div(count, MOST_LINES),), lane, False, MOST_LINES)
     has_tail = op.axis % len(x.shape) < len(x.shape) - 1
     return _last_axis(outs[0], has_tail and unit_stride(-1, x, outs[0]))
 
@@ -98,6 +133,10 @@ def _one(op: Op, ins: Views, outs: Views) -> Rows:
 def _running(op: scan_ops.Cumulative, ins: Views, outs: Views) -> Rows:
     out = outs[0]
     rank, axis = len(out.shape), op.axis % len(out.shape)
+    together = lines_together(op, ins, outs)
+    if together:
+        (_, y), lines = together
+        return Rows((y.shape[0] // lines,), 1, False, out.shape[axis] * lines)
     if axis == rank - 1 or not unit_stride(-1, *ins, out):
         return Rows(without(out.shape, axis), 1, False, out.shape[axis])
     chunks = ceil_div(out.shape[-1], CHUNK)

@@ -9,14 +9,15 @@ from graphc.records import dataclass
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.view import ViewType
 
-ROWS, SELECTION, PAIRS, COLUMNS = "rows", "selection", "pairs", "columns"
+ROWS, SELECTION, LISTS, PAIRS, COLUMNS = "rows", "selection", "lists", "pairs", "columns"
+SEEN_KEYS = 4                   # vectors of keys that a selection makes where one of them may be among the first
 
 
 @dataclass(frozen=True)
 class SortSchedule(PlainSchedule):
     """`order`: how a row is sorted: as keys by a vector sort (rows), by a threshold that leaves few of them
-    (selection), as pairs of elements and positions by merges (pairs); or several rows side by side, one in each of the
-    lanes (columns).
+    (selection), by a list of the first in each lane, in registers (lists), as pairs of elements and positions by merges
+    (pairs); or several rows side by side, one in each of the lanes (columns).
     """
     order: str = ROWS
 

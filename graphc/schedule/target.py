@@ -13,6 +13,7 @@ BYTE_DOTS = (("+avx512vnni", ("us",), (128, 256, 512)), ("+avxvnni", ("us",), (1
              ("+avxvnniint8", ("ss", "uu"), (128, 256)), ("+dotprod", ("ss", "uu"), (64, 128)),
              ("+i8mm", ("us",), (64, 128)))
 BF16_DOTS = frozenset({"+avx512bf16", "+bf16"})
+LOOKUP_NUMBERS = 8                  # of a table in which lanes of any vector may look up theirs
 LINE_BYTES = 64                     # of the caches of all targets
 AHEAD_BYTES = 2048                  # of stored weights: what memory delivers of a stream until its first line comes
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
@@ -99,6 +100,11 @@ class Target:
     def has_lookup(self, lanes: int) -> bool:
         """Whether each lane of a vector of so many finds one of 16 floats by its own number in one instruction."""
         return lanes == 16 and self.vector_bytes == 64 and "+avx512f" in self.features
+
+    @property
+    def has_short_lookup(self) -> bool:
+        """The same of 8 lanes and LOOKUP_NUMBERS floats."""
+        return "+avx2" in self.features.split(",")
 
     @property
     def has_rounding(self) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import mpmath as mp
 import numpy as np
 
+from graphc.codegen.llvm.vector_math import ERF_CENTRES, ERF_END, ERF_STEP
+
 mp.mp.dps = 40
 
 
@@ -30,10 +32,20 @@ def _ratio(numerator: Callable, power: int, limit: float) -> Callable:
     return lambda x: mp.mpf(limit) if x == 0 else numerator(x) / x ** power
 
 
+def _erf_around(number: int, m: float) -> Fit:
+    """Of the arguments to which this centre is the nearest."""
+    def slope(r: mp.mpf) -> mp.mpf:
+        if abs(r) < 1e-12:
+            return 2 / mp.sqrt(mp.pi) * mp.exp(-mp.mpf(m) ** 2)
+        return (mp.erf(m + r) - mp.erf(m)) / r
+    lo, hi = (number - 0.5) * ERF_STEP - ERF_OVERLAP, min((number + 0.5) * ERF_STEP + ERF_OVERLAP, ERF_END)
+    return Fit(slope, range(7), lo - m, hi - m, lambda r: abs(r) / mp.erf(m + r))
+
+
 LOG_LO, LOG_HI = float(mp.sqrt(0.5)) - 1, float(mp.sqrt(2)) - 1
 HALF_LN2 = float(mp.log(2) / 2) * 1.0001
 QUARTER_PI = float(mp.pi / 4) * 1.0001
-ERF_SPLIT, ERF_END = 0.921875, 4.0
+ERF_OVERLAP = 1e-4              # between neighbouring centres: rounding decides which is the nearest
 TANH_BIAS = 0.3
 TANH_END = float(mp.log(2) / 2) * (0.5 + TANH_BIAS) * 1.001
 
@@ -60,11 +72,10 @@ FITS = {
     # tanh(r) = r + r^3 TANH(r^2)
     "TANH": Fit(lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z if z else -mp.mpf(1) / 3, range(3), 0.0,
                 TANH_END ** 2, lambda z: z),
-    # erf(x) = x + x ERF_SMALL(x^2); erf(t) = 1 - exp(-(t + t ERF_LARGE(t)))
-    "ERF_SMALL": Fit(lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1 if z else 2 / mp.sqrt(mp.pi) - 1, range(7), 0.0,
-                     ERF_SPLIT ** 2),
-    "ERF_LARGE": Fit(lambda t: -mp.log(mp.erfc(t)) / t - 1, range(8), ERF_SPLIT, ERF_END,
-                     lambda t: t * mp.erfc(t) / mp.erf(t)),
+    # erf(m + r) = erf(m) + r P(r) around each centre m; around 0 it is r + r P(r)
+    "ERF_0": Fit(lambda r: mp.erf(r) / r - 1 if r else 2 / mp.sqrt(mp.pi) - 1, range(0, 7, 2), 0.0,
+                 ERF_STEP / 2 + ERF_OVERLAP),
+    **{f"ERF_{number}": _erf_around(number, m) for number, m in enumerate(ERF_CENTRES) if number},
     # in f64, for pow: log2(1 + f) = f POW_LOG2(f), 2^r = 1 + r POW_EXP2(r)
     "POW_LOG2": Fit(_ratio(lambda f: mp.log1p(f) / mp.log(2), 1, float(1 / mp.log(2))), range(14), LOG_LO, LOG_HI,
                     lambda f: abs(f / mp.log1p(f)) if f else mp.mpf(1), np.float64),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +16,7 @@ from graphc.codegen.loops.ops import IRREGULAR as IRREGULAR_NAMES
 from graphc.codegen.loops.ops import MATH, REGULAR, SPECIAL
 from graphc.errors import InternalError
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64, u8
-from graphc.schedule.target import AVX2, Target
+from graphc.schedule.target import AVX2, LOOKUP_NUMBERS, Target
 
 COUNT = 96
 
@@ -233,9 +234,18 @@ def test_words_and_what_they_find_in_a_table(target):
     assert run(f, [source], found, numbers, target=target) == 0
     np.testing.assert_array_equal(found, source.view(np.int32))
     np.testing.assert_array_equal(numbers, np.float32(table)[source.view(np.int32) & 15])
-    for wrong in (lambda: f.words(words), lambda: f.lookup(table[:8], words), lambda: f.lookup(table, f.load(x, [0], 16))):
+    for wrong in (lambda: f.words(words), lambda: f.lookup(table[:7], words), lambda: f.lookup(table, f.load(x, [0], 16))):
         with pytest.raises(InternalError, match="words of|lookup of"):
             wrong()
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("target", [*RUNS, pytest.param(replace(AVX2, features="+avx,+fma"), id="without")])
+def test_eight_numbers_are_found_in_any_lanes_on_any_target(lanes, target):
+    table = tuple(float(i) ** 2 for i in range(LOOKUP_NUMBERS))
+    x = np.random.default_rng(0).integers(-(1 << 31), 1 << 31, COUNT).astype(np.int32)
+    got = apply(lambda f, a: f.lookup(table, a), [x], [i32], f32, lanes, target)
+    np.testing.assert_array_equal(got, np.float32(table)[x & 7])
 
 
 def test_integer_constants_wrap():

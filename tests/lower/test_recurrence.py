@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from native import node_of, run_op, view_of
 
 import graphc as gc
 from graphc.compiler import Compilation
@@ -101,10 +102,48 @@ def test_what_is_fused(case, kernels):
     assert len(nodes) == kernels, [[m.op.name for m, _ in members(n)] for n in nodes]
 
 
-def test_nothing_is_fused_with_a_recurrence_along_the_innermost_axis():
-    """It would be computed one element after another."""
-    fused = Compilation(graph_of(lambda a, x, w: gc.linear_scan(gc.sigmoid(a), x, axis=-1) * w, (64, 32)).graph).fused
-    assert any(n.op.name == "linear_scan" for n in fused.nodes)
+@pytest.mark.parametrize("width, kernels", [(16, 1), (15, 3)])
+def test_what_stands_beside_a_recurrence_along_the_innermost_axis_is_fused_where_steps_fill_a_vector(width, kernels):
+    """Else it would be computed one element after another."""
+    f = graph_of(lambda a, x, w: gc.linear_scan(gc.sigmoid(a), x, axis=-1) * w, (64, width))
+    assert len(Compilation(f.graph).fused.nodes) == kernels
+
+
+def in_lanes(n, reverse, exclusive, dtype=np.float32):
+    op, target = LinearScan(-1, reverse, exclusive), AVX2
+    node = node_of(op, [np.zeros((3, n), dtype)] * 2)
+    view = view_of(np.zeros((3, n), dtype))
+    schedule = schedule_node(node, [view, view], [view], target)
+    assert schedule.lanes == 32 // np.dtype(dtype).itemsize and schedule.vector == 1 and schedule.inner == ()
+    return op, schedule
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("n", [8, 9, 15, 16, 77])
+def test_neighbouring_steps_are_lanes(n, reverse, exclusive, dtype):
+    op, schedule = in_lanes(n, reverse, exclusive, dtype)
+    a, x = np.random.default_rng(n).standard_normal((2, 3, n)).astype(dtype)
+    a[:, -1 if reverse else 0] = np.nan
+    y, = run_op(op, a, x, schedule=schedule)
+    tolerance = 1e-12 if dtype is np.float64 else 1e-4
+    np.testing.assert_allclose(y, op.reference(a, x), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lanes_whose_factors_overflow_take_their_steps_one_after_the_other(reverse, exclusive):
+    """The product of factors is infinite where the recurrence itself is 0, small or finite; infinities and NaN stay
+    where they begin."""
+    op, schedule = in_lanes(29, reverse, exclusive)
+    a, x = np.full((3, 29), 1e25, np.float32), np.zeros((3, 29), np.float32)
+    a[1, 6:8], x[1, 3:6], x[1, 20] = 1e-30, 1e-20, 2
+    a[1, 12:] = 0.5
+    a[2], x[2], x[2, 11], a[2, 13], x[2, 17] = 0.5, 1, np.inf, 0, np.nan
+    y, = run_op(op, a, x, schedule=schedule)
+    np.testing.assert_allclose(y, op.reference(a, x), rtol=1e-6)
+    assert not y[0].any() and np.isfinite(y[1]).any() and np.isnan(y[2]).any()
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
@@ -138,7 +177,7 @@ def test_few_columns_are_carried_in_registers_and_many_in_memory(target):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_step_waits_for_one_multiply_add(reverse):
     """What is handed on is its result, with no choice behind it by the number of the step."""
-    f = graph_of(lambda a, x, w: gc.linear_scan(a, x, reverse=reverse), (640,))
+    f = graph_of(lambda a, x, w: gc.linear_scan(a, x, reverse=reverse), (640, 4))
     text = gc.compile(f, threads=1).dump("loops")
     lines = [line.split() for line in text.splitlines() if " = fma" in line]
     assert len(lines) == 1, text

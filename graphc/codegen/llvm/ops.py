@@ -12,6 +12,7 @@ from graphc.codegen.llvm.floats import float_extremum, float_rem, fraction, intr
 from graphc.codegen.llvm.integers import (
     int_abs, int_div, int_neg, int_not, int_rem, mulhi_u, unsigned_div, unsigned_rem)
 from graphc.codegen.llvm.lanes import any_lane, build_vector, lane_text, part_of_lanes, select_text
+from graphc.codegen.llvm.lookup import lookup
 from graphc.codegen.llvm.packed_dots import packed_dot
 from graphc.codegen.llvm.types import (
     KIND, MEMORY, REGISTER, cold_convention, constant, lanes_constant, mangled, scalar_constant, type_of, vector)
@@ -184,14 +185,6 @@ def convert_storage(e: BodyEmitter, s: Compute, args: list[str]) -> str:
 
 def bitcast(e: BodyEmitter, s: Compute, args: list[str]) -> str:
     return e.emit(f"bitcast {type_of(s.args[0])} {args[0]} to {type_of(s.dst)}")
-
-
-def lookup(e: BodyEmitter, s: Compute, args: list[str]) -> str:
-    ty, index = type_of(s.dst), type_of(s.args[0])
-    if not e.module.target.has_lookup(s.dst.lanes):
-        raise InternalError(f"lookup of {s.dst.lanes} lanes is no instruction of {e.module.target.name}", "llvm")
-    table = lanes_constant("float", [scalar_constant(v, f32) for v in s.attr])
-    return e.emit(f"call {ty} @llvm.x86.avx512.permvar.sf.{32 * s.dst.lanes}({ty} {table}, {index} {args[0]})")
 
 
 # ---- lanes

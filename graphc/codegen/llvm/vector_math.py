@@ -7,13 +7,14 @@ Measured errors: tests/codegen/test_vecmath.py.
 
 Methods. Argument reduction x = n c + r with c in two or three parts, each step one fma: W. J. Cody and W. Waite,
 "Software Manual for the Elementary Functions" (1980). Rounding by adding 1.5 * 2^23, which also leaves n in the low
-bits: J.-M. Muller, "Elementary Functions" (3rd ed. 2016), ch. 11. erf as 1 - exp(-P): after M. Abramowitz and I.
-Stegun, 7.1.28. log by the exponent split at sqrt(1/2): S. Moshier, Cephes. Coefficients: our own Remez fits,
-tests/codegen/minimax.py.
+bits: J.-M. Muller, "Elementary Functions" (3rd ed. 2016), ch. 11. erf by centres whose values are nearly floats:
+S. Gal, B. Bachelis, "An accurate elementary mathematical library for the IEEE floating point standard" (1991). log by
+the exponent split at sqrt(1/2): S. Moshier, Cephes. Coefficients: our own Remez fits, tests/codegen/minimax.py.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import erf as erf_f64
 from math import inf, nan, pi
 from typing import NamedTuple
 
@@ -34,11 +35,23 @@ LOG = (0.3333333134651184, -0.2500081956386566, 0.20001226663589478, -0.16623356
 SIN = (-0.16666655242443085, 0.008332177996635437, -0.00019517233886290342)
 COS = (0.04166664555668831, -0.0013887366512790322, 2.4438379114144482e-05)
 TANH = (-0.3333316147327423, 0.13319705426692963, -0.050868719816207886)
-ERF_SMALL = (0.12837916612625122, -0.37612634897232056, 0.11283701658248901, -0.026859702542424202,
-             0.0052017164416611195,
-             -0.0008149808272719383, 8.397805504500866e-05)
-ERF_LARGE = (0.12855273485183716, 0.6356207132339478, 0.10527147352695465, -0.022683357819914818, 0.0029358346946537495,
-             -5.163567766430788e-05, -4.5180055167293176e-05, 4.905358309770236e-06)
+ERF_0 = (0.12837916612625122, -0.3761259615421295, 0.11280776560306549, -0.026159891858696938)
+ERF_1 = (0.8782198429107666, -0.4396715760231018, -0.1459929347038269, 0.18305420875549316, 0.007044535595923662,
+         -0.04877021163702011, 0.006293992977589369)
+ERF_2 = (0.3803567886352539, -0.39663565158843994, 0.14895425736904144, 0.05457456409931183, -0.0674147978425026,
+         0.008198118768632412, 0.01304873637855053)
+ERF_3 = (0.0976562425494194, -0.15276528894901276, 0.12676337361335754, -0.04821982979774475, -0.00785886775702238,
+         0.016769738867878914, -0.005525363143533468)
+ERF_4 = (0.013371655717492104, -0.028161143884062767, 0.03508152812719345, -0.027562003582715988, 0.012701662257313728,
+         -0.0013758782297372818, -0.0022394568659365177)
+ERF_5 = (0.001134215504862368, -0.002979898126795888, 0.004841243848204613, -0.0053666080348193645,
+         0.004188966006040573, -0.0022309734486043453, 0.0006529572419822216)
+ERF_6 = (5.539439007407054e-05, -0.0001744927722029388, 0.0003479623410385102, -0.0004892845172435045,
+         0.0005120514542795718, -0.0004215784138068557, 0.0002541662543080747)
+ERF_7 = (1.7811775023801601e-06, -6.5111075855384115e-06, 1.526790947536938e-05, -2.5648934752098285e-05,
+         3.308396117063239e-05, -3.563541758921929e-05, 2.7210497137275524e-05)
+ERF_CENTRES = (0.0, 0.5006401538848877, 1.0427980422973633, 1.5643157958984375, 2.106039047241211, 2.627279281616211,
+               3.149890899658203, 3.6549997329711914)
 POW_LOG2 = (1.4426950408865742, -0.7213475203275428, 0.48089834880301285, -0.36067379313857895, 0.2885387957136155,
             -0.2404464335095466, 0.20610712355372662, -0.1804367522698553, 0.1602166597211904, -0.14249861881891662,
             0.13027567154035394, -0.13462941254136077, 0.1325118608624189, -0.0697388336989817)
@@ -46,6 +59,7 @@ POW_EXP2 = (0.6931471807045603, 0.24022651066603945, 0.05550410365913169, 0.0096
             0.00015466758803303534, 1.5196150939599422e-05)
 
 ROUNDER = 1.5 * 2.0 ** 23           # x + ROUNDER rounds x to an integer, for |x| < 2^22
+NO_STEPS = 0x4B400000               # the bits of ROUNDER
 ROUNDER64 = 1.5 * 2.0 ** 52
 SIGN_BIT = -(1 << 31)
 INFINITY_BITS = 0x7F800000
@@ -54,7 +68,10 @@ SHIFT = 25                          # 2^(n + SHIFT) is normal for all n >= -151
 TANH_BIAS = 0.3
 SMALL = 2.0 ** -30
 TINY = 2.0 ** -30                   # below it expm1(x) and log1p(x) round to x (also -0 to -0)
-ERF_SPLIT, ERF_END = 0.921875, 4.0
+# erf is 1 from ERF_END on; before, each of LOOKUP_NUMBERS ranges of this width has a polynomial
+ERF_STEP, ERF_END = 0.524, 3.921875
+ERF = ((ERF_0[0], 0.0, ERF_0[1], 0.0, ERF_0[2], 0.0, ERF_0[3]), ERF_1, ERF_2, ERF_3, ERF_4, ERF_5, ERF_6, ERF_7)
+ERF_VALUES = tuple(float(np.float32(erf_f64(m))) for m in ERF_CENTRES)
 TRIG_LIMIT = 1e5                    # where the three parts of pi/2 stop being enough
 
 
@@ -256,14 +273,20 @@ def _sin_cos(f: Arithmetic, x: Val, which: str) -> Val:
 
 
 def erf(f: Arithmetic, x: Val) -> Val:
-    """An odd polynomial near 0; 1 - exp(-P(|x|)) beyond; 1 from 4 on."""
+    """By the nearest of eight centres, m + r = |x|: erf(m) + r P(r), with the polynomial of that centre; of the first,
+    which is 0, r + r P(r). Centres lie where erf(m) is nearly a float."""
     t = f.min(f.abs(x), ERF_END)
-    square = f.mul(t, t)
-    small = f.fma(t, polynomial(f, square, f.mul(square, square), ERF_SMALL), t)
-    exponent = f.fma(t, polynomial(f, t, square, ERF_LARGE), t)
-    r, n, bits = _reduce_ln2(f, f.neg(exponent))
-    large = f.sub(1.0, f.mul(f.add(_series(f, r, EXPM1), 1.0), _power_of_two(f, n, bits)))
-    return _with_sign_of(f, f.select(f.lt(t, ERF_SPLIT), small, large), x)
+    place = f.bitcast(f.fma(t, 1 / ERF_STEP, ROUNDER), i32)
+    r = f.sub(t, f.lookup(ERF_CENTRES, place))
+    square = f.mul(r, r)
+    c = [f.lookup(column, place) for column in zip(*ERF)]
+    slope = c.pop()
+    while c:
+        odd, even = c.pop(), c.pop()
+        slope = f.fma(slope, square, f.fma(r, odd, even))
+    first = f.eq(place, NO_STEPS)
+    start = f.select(first, r, f.lookup(ERF_VALUES, place))
+    return _with_sign_of(f, f.fma(r, slope, start), x)
 
 
 def pow(f: Arithmetic, x: Val, y: Val) -> Val:      # noqa: A001 – the name in the table of functions

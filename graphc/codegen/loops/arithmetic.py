@@ -11,6 +11,7 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.ops.packed import SUMS
 from graphc.ir.types import BY_NAME, DType, bf16x2, bool_, f32, i32, i64, u8, u16, u32
+from graphc.schedule.target import LOOKUP_NUMBERS
 
 
 class Arithmetic:
@@ -277,9 +278,9 @@ class Arithmetic:
         return self._emit("words", i32, a.lanes // i32.itemsize, (a,))
 
     def lookup(self, table: Sequence[float], index: Val) -> Val:
-        """table[index mod its length] in each lane, f32. Of as many numbers as the index, i32, has lanes, where the
-        target has_lookup."""
-        if index.dtype is not i32 or index.lanes != len(table):
+        """table[index mod its length] in each lane, f32. Of LOOKUP_NUMBERS numbers, or of as many as the index, i32,
+        has lanes, where the target has_lookup."""
+        if index.dtype is not i32 or len(table) not in (LOOKUP_NUMBERS, index.lanes):
             raise InternalError(f"lookup of {index.type_text} among {len(table)} numbers", "loops")
         return self._emit("lookup", f32, index.lanes, (index,), tuple(table))
 

@@ -244,12 +244,11 @@ class Env:
         a, x = (f.splat(self.operand(node, k), self.at.lanes) for k in range(2))
         if recurrences is None:                         # of one step
             return f.const(0, x.dtype, x.lanes) if op.exclusive else x
-        old = self._find(node.inputs)
-        if old is None:
-            old = self.values[node.inputs] = recurrences.load(node, self.at)
-        new = recurrences.next(a, old, x)
-        recurrences.store(node, new, self.at)
-        return f.select(recurrences.begins, f.const(0, x.dtype, x.lanes), old) if op.exclusive else new
+        before, after = self._find((node.inputs, 0)), self._find((node.inputs, 1))
+        if before is None or after is None:
+            before, after = recurrences.step(node, a, x, self.at)
+            self.values |= {(node.inputs, 0): before, (node.inputs, 1): after}
+        return f.select(recurrences.is_first(x.lanes), f.const(0, x.dtype, x.lanes), before) if op.exclusive else after
 
     def _picked(self, node: Node) -> Val:
         """An element, or neighbours, of the row at a position; of several rows, where the vector runs over positions.

@@ -11,12 +11,12 @@ from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.copy import copied
 from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import clamped, function, nested, over_lanes, put, rows, unflattened
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.op import Op
 from graphc.ir.ops import embedding_gradients as row_ops
 from graphc.ir.ops import index, scatter
 from graphc.schedule.choose_scatter import AlongAxis, WholeRows
-from graphc.schedule.parallel_rows import rows_of
+from graphc.schedule.parallel_rows import MOST_LINES, rows_of, shared_positions
 from graphc.schedule.plain_schedule import PlainSchedule
 from graphc.schedule.scatter_schedule import ScatterSchedule, scatter_rows
 
@@ -32,6 +32,11 @@ def _take(r: KernelRequest[PlainSchedule, index.Take]) -> LoopFunction:
     if 0 in y.shape:
         return f
     row = rows_of(r.node, r.ins, r.outs)
+    shared = shared_positions(r.op, r.ins, r.outs)
+    if shared:
+        table, result = (f.reinterpret(view, m.shape, m.strides) for view, m in zip((x, y), shared))
+        _take_together(f, table, idx, result, r.schedule, number)
+        return f
     with rows(f, row.extents, s) as at:
         def source(full: list[Ix]) -> list[Ix]:
             position = f.check_index(f.load(idx, full[axis:axis + positions]), _some(size), number)
@@ -47,6 +52,23 @@ def _take(r: KernelRequest[PlainSchedule, index.Take]) -> LoopFunction:
         else:
             f.store(y, [], f.load(x, source([])))
     return f
+
+
+def _take_together(f: LoopFunction, x: View, idx: View, y: View, schedule: PlainSchedule, number: Ix) -> None:
+    """Of matrices: each position for some rows, one below the other, then for those that are left."""
+    lines, columns = static_dim(y.shape[0]), y.shape[1]
+
+    def look_up(first: Ix, count: int) -> None:
+        with f.loop(0, columns, name="position") as place:
+            position = f.check_index(f.load(idx, [place.index]), _some(x.shape[1]), number)
+            for line in (first + k for k in range(count)):
+                f.store(y, [line, place.index], f.load(x, [line, position]))
+    whole, rest = divmod(lines, MOST_LINES)
+    if whole:
+        with rows(f, (whole,), schedule) as (block,):
+            look_up(block * MOST_LINES, MOST_LINES)
+    if rest:
+        look_up(Ix(whole * MOST_LINES), rest)
 
 
 def _take_along(r: KernelRequest[PlainSchedule, index.TakeAlongAxis]) -> LoopFunction:

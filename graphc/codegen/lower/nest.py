@@ -11,7 +11,6 @@ from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.body import Env, NestBody, Point
 from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS, COMBINE_SERIAL, ColumnReduction
-from graphc.codegen.lower.recurrence import Recurrences
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import at_most, divided, function
@@ -70,7 +69,7 @@ class NestLowering:
         self.stages = stages_of(nest, schedule.inner)
         self.body = NestBody(f, nest, self.stages, schedule, xs, fused)
         self.counter = nest.counter(nest.reduced)
-        self.by_column = schedule.vector >= 0 and schedule.vector not in schedule.inner
+        self.by_column = schedule.vector >= 0 and schedule.vector not in (*schedule.inner, nest.running)
         self.order = schedule.outer + ((schedule.vector,) if self.by_column else ())
         self.partials = partials
         self.streams: tuple[int, ...] = ()
@@ -118,7 +117,7 @@ class NestLowering:
             finish: Finish = partial(self._partial_row, chunk) if s.chunk and s.partials else self._row
             recurrences = self.body.recurrences
             if recurrences and not s.inner:
-                self._rows(row_range, column_range, partial(self._chain, recurrences))
+                self._rows(row_range, column_range, partial(recurrences.run, self._row))
             else:
                 with recurrences.steps(column_range[0]) if recurrences else nullcontext():
                     self._rows(row_range, column_range, finish)
@@ -153,11 +152,6 @@ class NestLowering:
                 self._columns(self._unflatten(L.index), column_range, finish)
         else:
             self._columns(Point(self._step() | {d: Ix() for d in self.s.outer}), column_range, finish)
-
-    def _chain(self, recurrences: Recurrences, point: Point) -> None:
-        """All steps of one row, or of one vector of columns."""
-        with recurrences.chain(point.lanes):
-            self._row(point.at(self.nest.running, recurrences.now))
 
     def _step(self) -> dict[int, Ix]:
         """The index of the step at hand, where recurrences run."""

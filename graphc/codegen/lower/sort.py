@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.request import KernelRequest, Lowering
-from graphc.codegen.lower.rows import function, number, put, rows
+from graphc.codegen.lower.rows import function, number, over_lanes, put, rows
 from graphc.codegen.lower.sort_columns import sort_columns
 from graphc.codegen.lower.sort_keys import key_of, position_of
 from graphc.codegen.lower.sort_network import LAST, all_merged, padded, sort_kernel
@@ -22,7 +22,7 @@ from graphc.ir.ops import sort
 from graphc.ir.types import i64
 from graphc.records import dataclass
 from graphc.schedule.parallel_rows import without
-from graphc.schedule.sort_schedule import COLUMNS, PAIRS, ROWS, SELECTION, SortSchedule, sides_of
+from graphc.schedule.sort_schedule import COLUMNS, LISTS, PAIRS, ROWS, SEEN_KEYS, SELECTION, SortSchedule, sides_of
 
 Pair = tuple[View, View]            # elements and their positions
 Result = Callable[[Ix], tuple[Val, Val]]        # a place in the order -> element and position
@@ -51,13 +51,28 @@ class KeyedRow:
         f = self.f
         positions = f.add(f.iota(self.lanes), f.value(at))
         inside = f.tail_mask(self.size - at, self.lanes)
-        if self.is_dense:
-            elements = f.load(self.x, self.place(at), self.lanes, inside)
-        else:
-            elements = f.const(0, self.x.dtype, self.lanes)
-            for lane in range(self.lanes):
-                elements = f.insert(elements, lane, f.load(self.x, self.place(f.min_(at + lane, self.size - 1))))
+        elements = self.elements(at, self.lanes, inside)
         return f.select(inside, key_of(f, elements, positions, self.descending), LAST)
+
+    def elements(self, at: Ix, lanes: int, inside: Val | None) -> Val:
+        """So many from position `at` on; any behind the end."""
+        f = self.f
+        if self.is_dense:
+            return f.load(self.x, self.place(at), lanes, inside)
+        found = f.const(0, self.x.dtype, lanes)
+        for lane in range(lanes):
+            found = f.insert(found, lane, f.load(self.x, self.place(f.min_(at + lane, self.size - 1))))
+        return found
+
+    def element(self, position: Val) -> Val:
+        return self.f.load(self.x, self.place(self.f.check_index(position, self.size, 0)))
+
+    def may_precede(self, elements: Val, other: Val) -> Val:
+        """Where an element comes before an earlier one, and beside NaN where it does not, too."""
+        f = self.f
+        if elements.dtype.is_float:
+            return f.not_((f.le if self.descending else f.ge)(elements, other))
+        return (f.gt if self.descending else f.lt)(elements, other)
 
     @contextmanager
     def vectors(self, count: Dim | None = None) -> Iterator[tuple[Ix, Val]]:
@@ -70,7 +85,7 @@ class KeyedRow:
         """Of sorted keys."""
         def at(i: Ix) -> tuple[Val, Val]:
             position = position_of(self.f, self.f.load(keys, [i]))
-            return self.f.load(self.x, self.place(self.f.check_index(position, self.size, 0))), position
+            return self.element(position), position
         return at
 
 
@@ -111,23 +126,27 @@ def _sorted(row: KeyedRow, count: Dim) -> Result:
 def _selected(row: KeyedRow, count: Dim) -> Result:
     """The first `count` keys in order.
 
-    A bounded list takes the keys that are below a threshold; when it is full, it is sorted, and the key at `count` is
-    the new threshold. Of random elements few are ever below it; in the worst order each key is sorted with a list twice
-    as long as the result.
+    A bounded list begins with the first keys; when it is full, it is sorted, and the key at `count` is the threshold
+    for those that follow. They are made only where one of some elements side by side comes before that of the
+    threshold. Of random elements few ever do; in the worst order each key is sorted with a list twice as long as the
+    result.
     """
     f, lanes = row.f, row.lanes
     size = padded(2 * count + lanes, lanes)
     keys, spare = (f.scratch(name, i64, (size,)) for name in ("keys", "spare"))
-    held, threshold = f.scratch("held", i64, (1,)), f.scratch("threshold", i64, (1,))
-    f.store(held, [0], f.const(0, i64))
-    f.store(threshold, [0], f.const(LAST, i64))
+    held, threshold, last = f.scratch("held", i64, (1,)), f.scratch("threshold", i64, (1,)), f.scratch(
+        "last", row.x.dtype, (1,))
 
     def settle() -> None:
-        _fill(row, keys, f.load(held, [0]))
         f.call(sort_kernel(size, lanes), [keys, spare])
+        key = f.load(keys, [count - 1])
+        f.store(threshold, [0], key)
+        f.store(last, [0], row.element(position_of(f, key)))
+        f.store(held, [0], f.value(count))
 
-    with row.vectors() as (_, vector):
-        limit = f.load(threshold, [0])
+    def take(at: Ix) -> None:
+        """Adds those of a vector of keys that are below the threshold."""
+        vector, limit = row.keys(at), f.load(threshold, [0])
         with f.if_(f.reduce(f.lt(vector, limit), "or")):
             end = f.load(held, [0])
             for lane in range(lanes):
@@ -136,10 +155,44 @@ def _selected(row: KeyedRow, count: Dim) -> Result:
                 end = f.add(end, f.select(f.lt(key, limit), f.const(1, i64), 0))
             f.store(held, [0], end)
             with f.if_(f.gt(end, number(f, size - lanes))):
+                _fill(row, keys, end)
                 settle()
-                f.store(threshold, [0], f.load(keys, [count - 1]))
-                f.store(held, [0], f.value(count))
+
+    def look(at: Ix, width: int, mask: Val | None) -> None:
+        before = row.may_precede(row.elements(at, width, mask), f.load(last, [0]))
+        with f.if_(f.reduce(before if mask is None else f.and_(before, mask), "or")):
+            with f.loop(0, width // lanes, name="part") as part:
+                take(part.index * lanes + at)
+
+    with f.loop(0, size, lanes, name="first") as first:
+        f.store(keys, [first.index], row.keys(first.index))
     settle()
+    over_lanes(f, f.min_(Ix(size), row.size), row.size, SEEN_KEYS * lanes, look)
+    _fill(row, keys, f.load(held, [0]))
+    settle()
+    return row.result(keys)
+
+
+def _listed(row: KeyedRow, count: Dim) -> Result:
+    """The first `count` keys in order, of the first that each lane has met: a list of them in registers, into which
+    the keys of the lane are inserted one after another."""
+    f, lanes, few = row.f, row.lanes, static_dim(count)
+    size = padded(few * lanes, lanes)
+    none = f.const(LAST, i64, lanes)
+    with f.loop(0, ceil_div(row.size, lanes), carry=(none,) * few, name="keys") as loop:
+        key, lists = row.keys(loop.index * lanes), list[Val]()
+        for held in loop.carried:
+            lists.append(f.min(held, key))
+            key = f.max(held, key)
+        loop.next(*lists)
+    keys, spare = (f.scratch(name, i64, (size,)) for name in ("keys", "spare"))
+    if few == 1:
+        f.store(keys, [0], f.reduce(loop.results[0], "min"))
+        return row.result(keys)
+    for place, found in enumerate(loop.results):
+        f.store(keys, [place * lanes], found)
+    _fill(row, keys, few * lanes)
+    f.call(sort_kernel(size, lanes), [keys, spare])
     return row.result(keys)
 
 
@@ -214,6 +267,7 @@ def _topk(r: KernelRequest[SortSchedule, sort.TopK]) -> LoopFunction:
     return _lower(r, True, (0, 1))
 
 
-ORDERS: dict[str, Callable[[KeyedRow, Dim], Result]] = {ROWS: _sorted, SELECTION: _selected, PAIRS: _sorted_pairs}
+ORDERS: dict[str, Callable[[KeyedRow, Dim], Result]] = {ROWS: _sorted, SELECTION: _selected, LISTS: _listed,
+                                                             PAIRS: _sorted_pairs}
 
 LOWERINGS: dict[type[Op], Lowering] = {sort.Sort: _sort, sort.ArgSort: _argsort, sort.TopK: _topk}
