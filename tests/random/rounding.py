@@ -22,7 +22,7 @@ def every_rank(*names: str) -> frozenset[str]:
 
 EXACT = frozenset({                 # operators that choose, move or compare: no rounding
     "reshape", "transpose", "broadcast_to", "concat", "slice", "pad", "flip", "dynamic_slice", "dynamic_update_slice",
-    "tile", "tril", "triu",
+    "tile", "tril", "triu", "unequal",
     "stack", "constant", "iota", "dimension", "copy", "neg", "abs", "sign", "floor", "ceil", "round", "minimum",
     "maximum", "where", "max", "min",
     "sort", "topk", "take", "take_along_axis", "one_hot", "relu", "clip",

@@ -97,6 +97,10 @@ def _truth(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> C
     return truth
 
 
+def _equal(x: Numbers, y: Numbers, *, call: Call) -> Numbers:
+    return _truth(call.importer.are_same, np.equal)(x, y)
+
+
 def _many(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> Callable[..., Any]:
     both = _binary(objects, numbers)
 
@@ -149,7 +153,7 @@ def _slice(x: Numbers, starts: Ints, ends: Ints, axes: Ints | None = None, steps
 
 
 def _split(x: Numbers, split: Ints | None = None, *, axis: int = 0, num_outputs: int = 0, call: Call) -> list[Numbers]:
-    parts = call.wanted
+    parts = num_outputs or call.wanted
     size = -(-x.shape[axis] // parts)
     ends: Any = np.cumsum(split)[:-1] if split is not None else [size * i for i in range(1, parts)]
     return np.split(x, ends, axis)
@@ -191,10 +195,10 @@ def _where(condition: Numbers, x: Numbers, y: Numbers) -> Numbers:
 
 def _reduced(function: Callable[..., Any], operator: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def rule(x: Numbers, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Numbers:
+        if not axes and noop_with_empty_axes:
+            return x
         if x.dtype != object:
             axis = tuple(axes) if axes else None
-            if not axes and noop_with_empty_axes:
-                return x
             return np.asarray(function(x, axis=axis, keepdims=bool(keepdims))).astype(x.dtype)
         if x.ndim != 1 or not x.size:
             raise GraphError("sizes on one axis")
@@ -246,7 +250,7 @@ FOLD: Mapping[str, Callable[..., Any]] = {
     "Min": _many(smallest, np.minimum), "Max": _many(largest, np.maximum),
     "Floor": _rounded(np.floor), "Ceil": _rounded(np.ceil), "Round": _rounded(np.round),
     "Neg": _negative,
-    "Equal": _truth(lambda a, b: a == b, np.equal), "Less": _truth(lambda a, b: a < b, np.less),
+    "Equal": _equal, "Less": _truth(lambda a, b: a < b, np.less),
     "LessOrEqual": _truth(lambda a, b: a <= b, np.less_equal), "Greater": _truth(lambda a, b: a > b, np.greater),
     "GreaterOrEqual": _truth(lambda a, b: a >= b, np.greater_equal),
     "And": _truth(lambda a, b: a and b, np.logical_and), "Or": _truth(lambda a, b: a or b, np.logical_or),

@@ -144,8 +144,14 @@ class GraphReader:
 
     def nodes(self, protos: Iterable[NodeProto]) -> tuple[ModelNode, ...]:
         return tuple(ModelNode(text(n.op_type), domain_of(n.domain), text(n.name), _names(n.input), _names(n.output),
-                          {text(a.name): self._attribute(a) for a in n.attribute}, n, number)
-                     for number, n in enumerate(protos, 1))
+                          self._attributes(n), n, number) for number, n in enumerate(protos, 1))
+
+    def _attributes(self, node: NodeProto) -> dict[str, Any]:
+        found = {text(a.name): self._attribute(a) for a in node.attribute}
+        if len(found) < len(node.attribute):
+            raise GraphError(f"{self.model.name}: a node {node.op_type} has the attribute "
+                             f"{repeated([a.name for a in node.attribute])} twice")
+        return found
 
     def function(self, proto: FunctionProto, defaults: Iterable[AttributeProto] = ()) -> ModelFunction:
         """`defaults`: of attributes, beside those that the function has itself."""

@@ -12,13 +12,14 @@ from graphc.doors.onnx.folding import folded
 from graphc.doors.onnx.graph import (
     DEPTH, FunctionKey, GraphReader, ModelFunction, ModelGraph, ModelNode, Reference, StoredTensor)
 from graphc.doors.onnx.hints import size_hint
-from graphc.doors.onnx.known import Known, Unsupported
+from graphc.doors.onnx.known import Known, Unsupported, is_never_zero
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import OnnxModel, element_type
-from graphc.doors.onnx.table import default_attributes, rule_for, schema_body, since
-from graphc.dsl.array import Array
+from graphc.doors.onnx.table import check_attributes, default_attributes, rule_for, schema_body, since
+from graphc.dsl.array import Array, emit
 from graphc.dsl.context import current_trace, declared_at
 from graphc.errors import GraphError, Loc
+from graphc.ir.dims import Poly
 from graphc.ir.types import DType
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Importer:
         self.origins = Origins()
         self._opsets: Mapping[str, int] = model.opsets
         self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
+        self._different: dict[Poly, str] = {}               # what is taken not to be 0, and what it is of
         self._depth = self._walked = 0
         self._graphs: list[ModelGraph] = []                 # that are walked, the innermost last
 
@@ -60,7 +62,19 @@ class Importer:
         if value is None:
             raise GraphError(f"the output {name!r} is an optional without a value: a graph returns arrays")
         value = plain(value)
-        return value if isinstance(value, Array) else self.array(as_known(value))
+        array = value if isinstance(value, Array) else self.array(as_known(value))
+        if not self._different:
+            return array
+        text = f"{', or '.join(self._different.values())}; from_onnx takes such a size by sizes="
+        return emit("unequal", array, differences=tuple(self._different), text=text)
+
+    def are_same(self, a: Any, b: Any) -> bool:
+        """Whether two sizes are the same. Those of which names do not say it are taken to be different: a call that
+        brings the same is refused."""
+        difference = a - b
+        if isinstance(difference, Poly) and not is_never_zero(difference):
+            self._different.setdefault(difference, f"{a} and {b}")
+        return bool(difference == 0)
 
     def array(self, known: Known, trained: bool = True) -> Array:
         """Numbers as an array of the trace."""
@@ -172,6 +186,8 @@ class Importer:
             return known
         rule = rule_for(call.node.domain, call.op, call.since)
         if rule is not None:
+            if rule.more:
+                check_attributes(call)
             result = rule(call)
             return [_item(v) for v in (result if isinstance(result, tuple) else (result,))]
         return self.by_body(call)
@@ -181,6 +197,7 @@ class Importer:
         body = schema_body(call)
         if body is None:
             raise Unsupported("no rule for this operator")
+        check_attributes(call)
         return self._function(call, GraphReader(self.model).function(body, default_attributes(call)))
 
     def _attributes_of(self, node: ModelNode) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from graphc.ir.dims import Dim, Poly
 from graphc.ir.graph import Node, Value, regions
 from graphc.ir.op import is_symbolic
 from graphc.ir.stored import node_reference
-from graphc.ir.types import DType, dtype_of, i8, of_numpy, u8
+from graphc.ir.types import DType, dtype_of, i8, i64, of_numpy, u8
 from graphc.nn.parameter import Parameter
 from graphc.nn.parameter import Value as GivenValue
 from graphc.records import dataclass
@@ -91,10 +91,21 @@ class Known:
         return flat.reshape(self.numbers.shape)
 
 
+def count_of(size: Dim, dtype: DType = i64) -> Array:
+    """A size as a number of the running trace."""
+    return Known.of([size], i64).array().reshape(()).astype(dtype)
+
+
 def computable(size: Any, most: int = MOST_GROWN) -> None:
     """Unsupported for a size of what a file has computed while importing, which would take all memory."""
     if not isinstance(size, int) or size > most:
         raise Unsupported(f"{size} numbers that are computed while importing; at most are {most}")
+
+
+def is_never_zero(size: Poly) -> bool:
+    """Whether it is far from 0 whatever the names stand for, none of which is negative: by the signs of its terms."""
+    signs = {factor > 0 for _, factor in size.terms}
+    return len(signs) == 1 and any(not atoms for atoms, _ in size.terms)
 
 
 def _named(value: Any) -> bool:

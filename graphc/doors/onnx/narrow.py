@@ -13,6 +13,7 @@ from onnx import TensorProto
 import graphc as gc
 from graphc.doors.onnx.known import Known
 from graphc.dsl.array import Array, as_array
+from graphc.ir.convert import choice
 from graphc.ir.types import DType, f16, f32, i8, i64, u8
 from graphc.records import dataclass
 
@@ -82,6 +83,7 @@ def held(array: np.ndarray) -> Any:
 def narrowed(x: Array, kind: NarrowType, saturate: bool = True, round_mode: str = "nearest") -> Narrow:
     """x converted. saturate: what is beyond the largest number becomes it, else infinite, or NaN where the type has no
     infinity. Integers keep their lowest bits."""
+    choice(round_mode, "round_mode", ("up", "down", "nearest"))
     if not kind.is_float:
         return Narrow(_lowest_bits(x, kind), kind)
     wide = x.astype(f32)

@@ -14,13 +14,15 @@ from onnx import TensorProto
 import graphc as gc
 from graphc.doors.onnx.call import Call
 from graphc.doors.onnx.known import Known
+from graphc.doors.onnx.ops.boxes import roi_align
 from graphc.doors.onnx.ops.elementwise import BINARY, cast, div, power, prelu
 from graphc.doors.onnx.ops.image import resize_10
+from graphc.doors.onnx.ops.index import one_hot
 from graphc.doors.onnx.ops.norm import batch_normalization, dropout, group_normalization, hardmax
 from graphc.doors.onnx.ops.product import gemm
 from graphc.doors.onnx.ops.shape import pad
 from graphc.doors.onnx.ops.signal import dft_17
-from graphc.doors.onnx.rule import Statistic
+from graphc.doors.onnx.rule import Int, Statistic
 from graphc.dsl.array import Array
 
 Versions = Sequence[tuple[int, Callable[..., Any]]]        # (below this opset, rule), the lowest first
@@ -55,7 +57,8 @@ def prelu_6(x: Array, slope: Array) -> Array:
 def batch_normalization_6(x: Array, scale: Array, bias: Array, mean: Statistic, var: Statistic, *,
                           epsilon: float = 1e-5, momentum: float = 0.9, is_test: int = 0, spatial: int = 1,
                           call: Call) -> Any:
-    return batch_normalization(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum, call=call)
+    return batch_normalization(x, scale, bias, mean, var, epsilon=epsilon, momentum=momentum, spatial=spatial,
+                               call=call)
 
 
 def dropout_6(x: Array, *, ratio: float = 0.5, is_test: int = 0, call: Call) -> Any:
@@ -68,8 +71,8 @@ def cast_5(x: Array, *, to: str, call: Call) -> Array:
 
 
 def pad_2(x: Array, *, pads: Sequence[int] | None = None, paddings: Sequence[int] | None = None,
-          mode: str = "constant", value: float = 0.0, call: Call) -> Array:
-    return pad(x, tuple(pads or paddings or ()), mode=mode, value=value, call=call)
+          mode: str = "constant", value: float = 0.0) -> Array:
+    return pad(x, tuple(pads or paddings or ()), mode=mode, value=value)
 
 
 def gemm_6(a: Array, b: Array, c: Array, *, alpha: float = 1.0, beta: float = 1.0, broadcast: int = 0, transA: int = 0,
@@ -84,6 +87,20 @@ def group_normalization_18(x: Array, scale: Array, bias: Array, *, epsilon: floa
     return group_normalization(x, *wide, epsilon=epsilon, num_groups=num_groups)
 
 
+def roi_align_10(x: Array, rois: Array, batch_indices: Array, *, mode: str = "avg", output_height: int = 1,
+                 output_width: int = 1, sampling_ratio: int = 0, spatial_scale: float = 1.0) -> Array:
+    """Boxes begin at the corners of elements, not at their middles."""
+    return roi_align(x, rois, batch_indices, coordinate_transformation_mode="output_half_pixel", mode=mode,
+                     output_height=output_height, output_width=output_width, sampling_ratio=sampling_ratio,
+                     spatial_scale=spatial_scale)
+
+
+def one_hot_9(indices: Array, depth: Int, values: Array, *, axis: int = -1) -> Array:
+    """Negative positions are nowhere."""
+    at = indices.astype(gc.i64)
+    return one_hot(gc.where(at < 0, depth, at), depth, values, axis=axis)
+
+
 def upsample_1(x: Array, *, height_scale: float, width_scale: float, mode: str = "nearest") -> Array:
     return resize_10(x, np.array([1, 1, height_scale, width_scale]), mode=mode)
 
@@ -92,6 +109,7 @@ OLDER: Mapping[str, Versions] = {
     "Softmax": ((13, of_rows(gc.softmax)),), "LogSoftmax": ((13, of_rows(gc.log_softmax)),),
     "Hardmax": ((13, of_rows(hardmax)),),
     "Resize": ((11, resize_10),), "Upsample": ((7, upsample_1), (100, resize_10)), "DFT": ((20, dft_17),),
+    "RoiAlign": ((16, roi_align_10),), "OneHot": ((11, one_hot_9),),
     **{op: ((7, spread(op)),) for op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less",
                                          "Greater")},
     "PRelu": ((7, prelu_6),), "GroupNormalization": ((21, group_normalization_18),),

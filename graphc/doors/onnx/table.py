@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import AttributeProto, FunctionProto, TensorProto, TypeProto, defs, helper
 
 from graphc.doors.onnx.call import Item, type_of
+from graphc.doors.onnx.known import Unsupported
 from graphc.doors.onnx.older import OLDER
 from graphc.doors.onnx.ops import (
     attention, boxes, control, dequantized, elementwise, image, index, loss, microsoft, microsoft_attention, ml, norm,
@@ -84,6 +85,13 @@ def schema_body(call: Call) -> FunctionProto | None:
     types = [b"" if v is None else _type(v).SerializeToString() for v in call.operands]
     body = schema.get_context_dependent_function(call.node.proto.SerializeToString(), types)
     return FunctionProto.FromString(body) if body else None
+
+
+def check_attributes(call: Call) -> None:
+    """Unsupported for an attribute that the operator does not have, where no rule asks for each by its name."""
+    schema = schema_of(call.node.domain, call.op, call.opset)
+    if schema is not None and (others := call.attributes.keys() - schema.attributes.keys()):
+        raise Unsupported(f"{call.op} with the attribute {min(others)}")
 
 
 def default_attributes(call: Call) -> list[AttributeProto]:

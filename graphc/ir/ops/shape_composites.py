@@ -1,4 +1,4 @@
-"""Operators that are made of movements: tile, stack, and triangles of matrices."""
+"""Operators that are made of movements: tile, stack, and triangles of matrices; and one that only looks at sizes."""
 from __future__ import annotations
 
 from typing import ClassVar
@@ -112,4 +112,30 @@ class Stack(Composite):
         return tuple(b.reshape(slice_axis(b, g, axis, i, i + 1), shape=x.type.shape) for i, x in enumerate(ins))
 
 
-OPS = (Tile, Tril, Triu, Stack)
+class Unequal(Composite):
+    """x as it is. Sizes for which one of `differences` is 0 are refused, where a call brings them or names get values:
+    what a reader of files has decided by names, which were taken to be different, would not be so then."""
+    name: ClassVar[str] = "unequal"
+    linear_in = (ALL,)
+    differences: tuple[Dim, ...]
+    text: str = ""                  # what they are of
+
+    def infer(self, x: TensorType) -> TensorType:
+        require(all(d != 0 for d in self.differences),
+                f"two sizes that were taken to be different are the same: {self.text}")
+        return x
+
+    def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
+        return tuple([d * d - 1 for d in self.differences])
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def decompose(self, b: OpBuilder, x: Value) -> Value:
+        return x
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        return (only_gradient(gs),)
+
+
+OPS = (Tile, Tril, Triu, Stack, Unequal)

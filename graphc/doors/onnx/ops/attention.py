@@ -23,7 +23,8 @@ def attention(q: Array, k: Array, v: Array, mask: Operand = None, past_key: Oper
     own = None if mask is None else call.array(mask)
     others = any(x is not None for x in (past_key, past_value, lengths)) or softcap or call.wanted > 1 or (
         any("window" in name for name in call.attributes))
-    usual = q.dtype is k.dtype is v.dtype and q.dtype in (f32, f64) and (own is None or own.dtype is q.dtype)
+    usual = q.dtype is k.dtype is v.dtype and q.dtype in (f32, f64) and (own is None or own.dtype is q.dtype) and (
+        not softmax_precision or call.importer.dtype(softmax_precision) is q.dtype)
     if others or not usual or (own is not None and own.shape[-1] != k.shape[-2]):
         return tuple(call.importer.by_body(call))
     flat = q.ndim == 3

@@ -6,12 +6,15 @@ from math import inf
 from typing import Any
 
 import graphc as gc
+from graphc.doors.onnx.known import count_of
 from graphc.doors.onnx.ops.product import MAX
-from graphc.doors.onnx.rule import Known, Unsupported
+from graphc.doors.onnx.rule import Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.ir.convert import choice
 from graphc.ir.dims import Dim
-from graphc.ir.types import DType, i64
+
+SHIFTS = {"half_pixel": 0.5, "output_half_pixel": 0.0}
 
 
 def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transformation_mode: str = "half_pixel",
@@ -20,11 +23,10 @@ def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transfo
     """Each box cut into cells, in each of which `sampling_ratio`² points are read between elements."""
     if sampling_ratio <= 0:
         raise Unsupported("a number of points that depends on the boxes")
-    if mode not in ("avg", "max"):
-        raise GraphError(f"mode is {mode!r}")
-    shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
+    choice(mode, "mode", ("avg", "max"))
+    shift = SHIFTS[choice(coordinate_transformation_mode, "coordinate_transformation_mode", tuple(SHIFTS))]
     corners = rois * spatial_scale - shift
-    height, width = (_count(size, x.dtype) for size in x.shape[2:])
+    height, width = (count_of(size, x.dtype) for size in x.shape[2:])
     places = []
     for low, high, cells in ((1, 3, output_height), (0, 2, output_width)):
         length = corners[:, high] - corners[:, low]
@@ -43,11 +45,6 @@ def roi_align(x: Array, rois: Array, batch_indices: Array, *, coordinate_transfo
     return gc.avg_pool2d(gc.where(seen, read, 0.0), sampling_ratio)
 
 
-def _count(size: Dim, dtype: DType) -> Array:
-    """A size as a number."""
-    return Known.of([size], i64).array().reshape(()).astype(dtype)
-
-
 def _largest_corner(images: Array, y: Array, x: Array) -> Array:
     """The largest of the four elements around each point, each times its weight in the number between them: what ONNX
     calls the maximum. Points outside are read at the border."""
@@ -57,7 +54,7 @@ def _largest_corner(images: Array, y: Array, x: Array) -> Array:
     corners = []
     for row, row_weight in sides[0]:
         for column, column_weight in sides[1]:
-            at = (row * _count(width, i64) + column).reshape((y.shape[0], 1, -1))
+            at = (row * count_of(width) + column).reshape((y.shape[0], 1, -1))
             at = gc.broadcast_to(at, (y.shape[0], images.shape[1], at.shape[2]))
             read = gc.take_along_axis(flat, at, 2).reshape((*images.shape[:2], *y.shape[1:]))
             corners.append(read * gc.expand_dims(row_weight * column_weight, 1))
@@ -66,7 +63,7 @@ def _largest_corner(images: Array, y: Array, x: Array) -> Array:
 
 def _neighbours(at: Array, size: Dim) -> Sequence[tuple[Array, Array]]:
     """The elements below and above places on an axis, and their weights."""
-    last = _count(size, at.dtype) - 1.0
+    last = count_of(size, at.dtype) - 1.0
     inside = gc.clip(at, 0.0, last)
     below = gc.floor(inside)
     above = gc.minimum(below + 1.0, last)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from onnx import TensorProto
+
 from graphc.doors.onnx.call import Call, Item
 from graphc.doors.onnx.graph import ModelGraph, ModelNode, StoredTensor
 from graphc.doors.onnx.rule import Known
@@ -17,6 +19,7 @@ from graphc.ir.dims import Dim
 from graphc.records import dataclass
 
 SAME = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")     # of one number, that number
+WIDE = (TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE)
 LEAST = {"Less": 1, "LessOrEqual": 0, "Greater": 1, "GreaterOrEqual": 0}        # how much larger one is than the other
 FARTHEST = 64                       # operators behind one another
 
@@ -60,9 +63,9 @@ class Counters:
         first = _number(held)
         if first is not None:
             return CountedNumber(first)
-        if node is None or node.op not in (*SAME, "Add", "Sub"):
+        if node is None or not (_is_same(node) or node.op in ("Add", "Sub")):
             return None
-        if node.op in SAME:
+        if _is_same(node):
             return self.linear(node.inputs[0], depth + 1)
         a, b = (self.linear(n, depth + 1) for n in node.inputs)
         if a is None or b is None:
@@ -74,7 +77,7 @@ class Counters:
         node = self._makers.get(end)
         if end == start or node is None or depth >= FARTHEST:
             return 0 if end == start else None
-        if node.op in SAME:
+        if _is_same(node):
             return self._growth(node.inputs[0], start, depth + 1)
         if node.op != "Add":
             return None
@@ -112,14 +115,19 @@ class Counters:
         if not isinstance(yes, ModelGraph) or not isinstance(no, ModelGraph):
             yield None
             return
-        for graph in (yes, no):
-            self._makers.update((name, inner) for inner in graph.nodes for name in inner.outputs if name)
-            self._values.update(graph.initializers)
-        if self._is_false(no.outputs[0], node.inputs[0]):
+        self._enter(no)
+        is_false = self._is_false(no.outputs[0], node.inputs[0])
+        self._enter(yes)
+        if is_false:
             yield from self.terms(node.inputs[0], depth)
             yield from self.terms(yes.outputs[0], depth)
         else:
             yield None
+
+    def _enter(self, graph: ModelGraph) -> None:
+        """Its values are seen from now on; two branches may have the same names."""
+        self._makers.update((name, inner) for inner in graph.nodes for name in inner.outputs if name)
+        self._values.update(graph.initializers)
 
     def _is_false(self, name: str, condition: str) -> bool:
         """Whether a value is, where this condition is."""
@@ -129,6 +137,11 @@ class Counters:
             node = self._makers.get(name)
         held = self._values.get(name) if node is None or node.op != "Constant" else node.attributes.get("value")
         return name == condition or _number(held) == 0
+
+
+def _is_same(node: ModelNode) -> bool:
+    """Whether a node gives the number that it takes: no type too small for numbers of rounds."""
+    return node.op in SAME and (node.op != "Cast" or node.attributes.get("to") in WIDE)
 
 
 def _number(value: Any) -> Dim | None:

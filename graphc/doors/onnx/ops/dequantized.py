@@ -40,8 +40,8 @@ def gemm(a: Array, b: Array, c: Array | None = None, *, alpha: float = 1.0, beta
 
 def conv(x: Array, w: Array, bias: Array | None = None, *, auto_pad: str = "NOTSET", dilations: Sizes = None,
          group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None, call: Call) -> Array:
-    window: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group, "pads": pads,
-                              "strides": strides}
+    window: dict[str, Any] = {"auto_pad": auto_pad, "dilations": dilations, "group": group,
+                              "kernel_shape": kernel_shape, "pads": pads, "strides": strides}
     found = _pair(x, w, product_of(w.shape[1:]), call)
     if found is None or found[1].axis not in (None, 0):
         return product.conv(x, w, bias, **window)

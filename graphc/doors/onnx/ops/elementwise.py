@@ -11,6 +11,7 @@ from graphc.doors.onnx.narrow import NARROW, Narrow, narrowed
 from graphc.doors.onnx.rule import Operand, Unsupported, arrays
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.ir.convert import choice
 from graphc.ir.types import DType
 
 SELU_ALPHA, SELU_SCALE = 1.67326319217681884765625, 1.05070102214813232421875       # the schema's defaults
@@ -124,8 +125,7 @@ def is_inf(x: Array, *, detect_negative: int = 1, detect_positive: int = 1) -> A
 
 
 def bit_shift(x: Array, y: Array, *, direction: str) -> Array:
-    return gc.left_shift(x, y) if direction == "LEFT" else gc.right_shift(x, y)
-
+    return gc.left_shift(x, y) if choice(direction, "direction", ("LEFT", "RIGHT")) == "LEFT" else gc.right_shift(x, y)
 
 
 def where(condition: Array, x: Array, y: Array) -> Array:
@@ -134,7 +134,7 @@ def where(condition: Array, x: Array, y: Array) -> Array:
 
 def converted(x: Array, dtype: DType) -> Array:
     """As ONNX converts: floats to unsigned and narrow integers by way of i64, so that they wrap around as in numpy."""
-    if x.dtype.is_float and dtype.is_int and dtype.bits < 32:
+    if x.dtype.is_float and dtype.is_int and dtype.bits < (32 if dtype.is_signed else 64):
         return x.astype(gc.i64).astype(dtype)
     return x.astype(dtype)
 

@@ -10,13 +10,16 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.ops.open_resize import OpenAxis, along
+from graphc.doors.onnx.ops.product import check_kernel
 from graphc.doors.onnx.rule import Int, Ints, Known, Numbers, Unsupported
 from graphc.dsl.array import Array, as_array
 from graphc.errors import GraphError
+from graphc.ir.convert import choice
 from graphc.ir.dims import Dim, product_of
 from graphc.ir.types import normalize_axis
 
 MOST_PARTS_OF_ONE = 1 << 10         # a scale is a number of such parts, where it is of a named size
+WHOLE = (0.0, 1.0)                  # start and end of an axis of which all is shown
 GRID_MODES = {"linear": "bilinear", "cubic": "bicubic"}
 
 
@@ -29,13 +32,14 @@ def resize(x: Array, roi: Numbers | None = None, scales: Numbers | None = None, 
     wanted, factors = _wanted(x, chosen, scales, sizes, keep_aspect_ratio_policy)
     moved = [a for a in range(x.ndim) if wanted[a] != x.shape[a] or factors[a] != 1]
     crop = coordinate_transformation_mode == "tf_crop_and_resize"
-    if not moved and not crop:
+    cropped = _cropped(roi, chosen) if crop else {}
+    if not moved and not cropped:
         return x
     if repeats := _whole_repeats(factors, moved, mode, coordinate_transformation_mode, nearest_mode):
         for axis, times in repeats.items():
             x = gc.repeat(x, times, axis)
         return x
-    spatial = sorted({*moved, *(chosen if crop else ())} - ({0, 1} if x.ndim > 2 and not {0, 1} & {*moved} else set()))
+    spatial = sorted({*moved, *cropped})
     if any(not isinstance(size, int) for a in moved for size in (x.shape[a], wanted[a])):
         if crop or antialias:
             raise Unsupported("antialias or tf_crop_and_resize of a named size")
@@ -43,7 +47,7 @@ def resize(x: Array, roi: Numbers | None = None, scales: Numbers | None = None, 
             x = along(x, a, wanted[a], OpenAxis(coordinate_transformation_mode, factors[a], mode, nearest_mode,
                                                 cubic_coeff_a, bool(exclude_outside)))
         return x
-    ends = None if roi is None or not crop else _ends(roi, chosen, spatial)
+    ends = [cropped.get(a, WHOLE)[i] for i in (0, 1) for a in spatial] if crop else None
     return _resized(x, spatial, wanted, mode=mode, coordinates=coordinate_transformation_mode, rounding=nearest_mode,
                     antialias=bool(antialias), exclude_outside=bool(exclude_outside), cubic=cubic_coeff_a, crop=ends,
                     fill=extrapolation_value, scales=None if crop else [factors[a] for a in spatial])
@@ -53,6 +57,7 @@ def _wanted(x: Array, axes: Sequence[int], scales: Numbers | None, sizes: Ints |
             policy: str) -> tuple[list[Dim], list[float | None]]:
     """The size of each axis of the result, and new / old, or what the file says instead; None where that is known when
     it runs."""
+    choice(policy, "keep_aspect_ratio_policy", ("stretch", "not_larger", "not_smaller"))
     wanted: list[Dim] = list(x.shape)
     factors: list[float | None] = [1.0] * x.ndim
     if sizes is not None and len(sizes):
@@ -110,13 +115,12 @@ def _whole_repeats(factors: Sequence[float | None], moved: Sequence[int], mode: 
     return {a: int(t) for a, t in times.items() if t is not None}
 
 
-def _ends(roi: Numbers, axes: Sequence[int], spatial: Sequence[int]) -> list[float]:
-    """Starts, then ends, of the axes that are resized."""
-    flat = roi.reshape(-1).tolist()
+def _cropped(roi: Numbers | None, axes: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """Start and end of the axes of which a part is shown."""
+    flat = [] if roi is None else roi.reshape(-1).tolist()
     if len(flat) != 2 * len(axes):
         raise GraphError(f"{len(flat)} ends for {len(axes)} axes")
-    where = [axes.index(a) if a in axes else -1 for a in spatial]
-    return [flat[i] if i >= 0 else 0.0 for i in where] + [flat[len(axes) + i] if i >= 0 else 1.0 for i in where]
+    return {a: pair for a, pair in zip(axes, zip(flat, flat[len(axes):])) if pair != WHOLE}
 
 
 def _resized(x: Array, spatial: Sequence[int], wanted: Sequence[Dim], **options: Any) -> Array:
@@ -174,6 +178,7 @@ def deform_conv(x: Array, w: Array, offset: Array, bias: Array | None = None, ma
     if x.ndim != 4:
         raise Unsupported(f"{x.ndim - 2} spatial axes")
     n, c, height, width = x.shape
+    check_kernel(w, kernel_shape)
     kh, kw = w.shape[2:]
     (dh, dw), (sh, sw), pads = dilations or (1, 1), strides or (1, 1), pads or (0, 0, 0, 0)
     rows, columns = offset.shape[2:]
@@ -184,10 +189,10 @@ def deform_conv(x: Array, w: Array, offset: Array, bias: Array | None = None, ma
     for at in range(kh * kw):
         y = gc.arange(rows).reshape((-1, 1)) * sh - pads[0] + at // kw * dh
         x_at = gc.arange(columns) * sw - pads[1] + at % kw * dw
-        grid = gc.stack([(moves[:, :, at, 1] + x_at.astype(x.dtype)) * 2.0 / max(width - 1, 1) - 1.0,
-                         (moves[:, :, at, 0] + y.astype(x.dtype)) * 2.0 / max(height - 1, 1) - 1.0], 4)
+        grid = gc.stack([((place + own.astype(x.dtype)) * 2.0 + 1.0) / size - 1.0 for place, own, size in (
+            (moves[:, :, at, 1], x_at, width), (moves[:, :, at, 0], y, height))], 4)
         grid = grid.reshape((n * offset_group, rows, columns, 2))
-        read.append(gc.grid_sample(parts, grid, "bilinear", "zeros", True))
+        read.append(gc.grid_sample(parts, grid, "bilinear", "zeros"))
     windows = gc.stack(read, 2).reshape((n, offset_group, c // offset_group, kh * kw, rows, columns))
     windows = windows if weights is None else windows * weights
     windows = windows.reshape((n, group, c // group * kh * kw, rows * columns))

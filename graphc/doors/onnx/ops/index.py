@@ -10,6 +10,7 @@ import numpy as np
 import graphc as gc
 from graphc.doors.onnx.rule import Int, Numbers, Unsupported
 from graphc.dsl.array import Array, as_array
+from graphc.ir.convert import choice
 
 
 def gather(x: Array, indices: Array, *, axis: int = 0) -> Array:
@@ -81,7 +82,7 @@ def tensor_scatter(past: Array, update: Array, starts: Array | None = None, *, a
     at = gc.iota(update.shape, axis)
     if starts is not None:
         at = at + starts.reshape((-1, *(1,) * (past.ndim - 1)))
-    if mode == "circular":
+    if choice(mode, "mode", ("linear", "circular")) == "circular":
         size: Any = past.shape[axis]
         at = gc.mod(at, size)
     return gc.scatter_along_axis(past, at, update, axis, partial=True)
@@ -93,6 +94,7 @@ def tfidf(x: Array, *, max_gram_length: int, max_skip_count: int, min_gram_lengt
     """How often each n-gram of the pool stands in x [..., length], with up to so many elements left out between two."""
     if pool_int64s is None:
         raise Unsupported("strings")
+    choice(mode, "mode", ("TF", "IDF", "TFIDF"))
     ends = [*ngram_counts[1:], len(pool_int64s)]
     grams = [tuple(pool_int64s[i:i + n]) for n, (start, end) in enumerate(zip(ngram_counts, ends), 1)
              for i in range(start, end, n)]

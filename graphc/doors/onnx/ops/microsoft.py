@@ -51,6 +51,8 @@ def activated(x: Array, name: str, numbers: Sequence[float] = ()) -> Array:
 def fused_gemm(a: Array, b: Array, c: Array | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
                transB: int = 0, activation: str = "", activation_alpha: float | None = None,
                activation_beta: float | None = None, activation_gamma: float | None = None) -> Array:
+    if activation_gamma is not None:
+        raise Unsupported("activation_gamma")
     y = product.gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
     return activated(y, activation, [v for v in (activation_alpha, activation_beta) if v is not None])
 
@@ -58,7 +60,8 @@ def fused_gemm(a: Array, b: Array, c: Array | None = None, *, alpha: float = 1.0
 def fused_conv(x: Array, w: Array, bias: Array | None = None, z: Array | None = None, *, activation: str = "",
                activation_params: Sequence[float] = (), auto_pad: str = "NOTSET", dilations: Sizes = None,
                group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None) -> Array:
-    y = product.conv(x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads, strides=strides)
+    y = product.conv(x, w, bias, auto_pad=auto_pad, dilations=dilations, group=group, kernel_shape=kernel_shape,
+                     pads=pads, strides=strides)
     return activated(y if z is None else y + z, activation, activation_params)
 
 
@@ -175,6 +178,8 @@ def matmul_nbits(a: Array, b: Known, scales: Known, zeros: Known | None = None, 
                  accuracy_level: int = 0, weight_prepacked: int = 0) -> Array:
     """a @ Wᵀ, where each row of W [N, K] is cut in blocks that have a scale; its numbers are packed, the first in the
     low bits. W is unpacked while importing."""
+    if weight_prepacked:
+        raise Unsupported("weights that are packed for a machine")
     if bits not in (2, 4, 8) or (groups is not None and groups.numbers.size):
         raise Unsupported(f"weights of {bits} bits" + " in groups" * (groups is not None))
     count = -(-K // block_size)

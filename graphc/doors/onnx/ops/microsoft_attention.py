@@ -73,7 +73,7 @@ def attention(x: Array, weights: Array, bias: Array | None = None, mask: Array |
               mask_filter_value: float = MASKED, scale: float = 0.0, do_rotary: int = 0,
               past_present_share_buffer: int = 0, rotary_embedding_dim: int = 0, call: Call) -> tuple[Any, ...]:
     """x [B, T, C], weights [C, 3 widths] of queries, keys and values side by side; past [2, B, heads, P, D]."""
-    if do_rotary or past_present_share_buffer:
+    if do_rotary or past_present_share_buffer or past_length is not None:
         raise Unsupported("rotary positions or a shared buffer")
     y = x @ weights
     y = y if bias is None else y + bias
@@ -154,8 +154,8 @@ def _angles(cos: Array, sin: Array, at: Array) -> tuple[Array, Array]:
 def rotary_embedding(x: Array, positions: Array, cos: Array, sin: Array, *, interleaved: int = 0, num_heads: int = 0,
                      rotary_embedding_dim: int = 0, scale: float = 1.0, is_packed_batching: int = 0) -> Array:
     """x [B, T, width] or [B, heads, T, D]; positions [B, T], or the first one, [1]."""
-    if is_packed_batching:
-        raise Unsupported("packed batches")
+    if is_packed_batching or scale != 1:
+        raise Unsupported("packed batches, or scaled positions")
     size = rotary_embedding_dim or 2 * static_dim(cos.shape[-1])
     wide = x if x.ndim == 4 else heads_first(x, num_heads or static_dim(x.shape[-1] // size))
     t = wide.shape[2]

@@ -147,8 +147,14 @@ AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
 def tree_ensemble(x: Array, *, n_targets: int = 1, aggregate_function: int = 1, post_transform: int = 0, call: Call,
                   **attributes: Any) -> Array:
     wide = x.reshape((1, -1)) if x.ndim == 1 else x
-    y = Forest.of_ensemble(call.attributes, n_targets).scores(wide, AGGREGATES[aggregate_function])
-    return transformed(y, TRANSFORMS[post_transform])
+    y = Forest.of_ensemble(call.attributes, n_targets).scores(wide, _numbered(AGGREGATES, aggregate_function))
+    return transformed(y, _numbered(TRANSFORMS, post_transform))
+
+
+def _numbered(names: Texts, number: int) -> str:
+    if not 0 <= number < len(names):
+        raise GraphError(f"{number} stands for none of {', '.join(names)}")
+    return names[number]
 
 
 def array_feature_extractor(x: Array, places: Array) -> Array:
@@ -166,7 +172,12 @@ def imputer(x: Array, *, imputed_value_floats: Floats = (), imputed_value_int64s
 
 
 def feature_vectorizer(*xs: Array, inputdimensions: Ints = ()) -> Array:
-    return gc.concat([rows(x) for x in xs], axis=1)
+    made = [rows(x) for x in xs]
+    sizes = [x.shape[1] for x in made]
+    if inputdimensions and (len(sizes) != len(inputdimensions) or any(
+            isinstance(a, int) and a != b for a, b in zip(sizes, inputdimensions))):
+        raise GraphError(f"inputdimensions are {list(inputdimensions)}, the inputs have {sizes} features")
+    return gc.concat(made, axis=1)
 
 
 def label_encoder(x: Array, *, keys_floats: Floats = (), keys_int64s: Ints = (), values_floats: Floats = (),

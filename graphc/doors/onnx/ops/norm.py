@@ -9,15 +9,18 @@ import numpy as np
 import graphc as gc
 from graphc.doors.onnx.call import Call, as_known
 from graphc.doors.onnx.known import MOST_PARTS, computable
-from graphc.doors.onnx.rule import Known, Statistic
+from graphc.doors.onnx.rule import Known, Statistic, Unsupported
 from graphc.dsl.array import Array
+from graphc.errors import GraphError
 from graphc.ir.types import normalize_axis
 
 
 def batch_normalization(x: Array, scale: Array, bias: Array, mean: Statistic, var: Statistic, *, epsilon: float = 1e-5,
                         momentum: float = 0.9, training_mode: int = 0, spatial: int = 1, call: Call) -> Any:
     """With the statistics of the batch in a training step or where the file says so, which then become part of the
-    running ones."""
+    running ones. `spatial` 0, of opsets before 9: of each element of an image by itself."""
+    if not spatial and x.ndim > 2:
+        raise Unsupported("statistics of each element of an image (spatial is 0)")
     if not training_mode and (not call.training or call.frozen):
         return _normalized(x, scale, bias, mean, var, epsilon)
     axes = (0, *range(2, x.ndim))
@@ -116,6 +119,8 @@ def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) ->
 
 def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
     """0 where the norm is 0."""
+    if p not in (1, 2):
+        raise GraphError(f"p is 1 or 2, got {p}")
     size = gc.sum(gc.abs(x) if p == 1 else x * x, axis, True)
     size = gc.where(size == 0, 1.0, size)           # before the root, which has no slope at 0
     return x / (size if p == 1 else gc.sqrt(size))

@@ -6,7 +6,8 @@ from functools import reduce
 from typing import Any
 
 import graphc as gc
-from graphc.doors.onnx.rule import Known, Unsupported
+from graphc.doors.onnx.known import count_of
+from graphc.doors.onnx.rule import Unsupported
 from graphc.dsl.array import Array
 from graphc.ir.convert import choice
 from graphc.ir.dims import Dim
@@ -27,8 +28,8 @@ class OpenAxis:
 
 def along(x: Array, axis: int, new: Dim, how: OpenAxis) -> Array:
     """One axis of a named size, or brought to one: places and weights are computed in each call, in f64."""
-    last, tail = _number_of(x.shape[axis]) - 1.0, (1,) * (x.ndim - 1 - axis)
-    places = _places(_number_of(x.shape[axis]), new, how)
+    last, tail = count_of(x.shape[axis], gc.f64) - 1.0, (1,) * (x.ndim - 1 - axis)
+    places = _places(count_of(x.shape[axis], gc.f64), new, how)
 
     def read(at: Array) -> Array:
         return gc.take(x, gc.minimum(gc.maximum(at, 0.0), last).astype(gc.i64), axis)
@@ -46,14 +47,9 @@ def along(x: Array, axis: int, new: Dim, how: OpenAxis) -> Array:
     return reduce(gc.add, [read(tap) * w.astype(x.dtype).reshape((-1, *tail)) for tap, w in zip(taps, weights)])
 
 
-def _number_of(size: Dim) -> Array:
-    """A size as an f64."""
-    return Known.of([size], gc.i64).array().reshape(()).astype(gc.f64)
-
-
 def _places(old: Array, new: Dim, how: OpenAxis) -> Array:
     """Where each new element lies among the old ones (`ir.interpolation`)."""
-    i, count = gc.arange(new).astype(gc.f64), _number_of(new)
+    i, count = gc.arange(new).astype(gc.f64), count_of(new, gc.f64)
     scale: Any = count / old if how.scale is None else how.scale
     if how.coordinates == "align_corners":
         end = count - 1.0 if how.scale is None else old * scale - 1.0

@@ -2,14 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
+from graphc.doors.onnx.known import count_of
 from graphc.doors.onnx.rule import Ints, Unsupported, arrays
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
+from graphc.ir.convert import choice
 from graphc.ir.dims import Dim, product_of
+from graphc.ir.ops.sliding import window_extents
 
 Sizes = Sequence[int] | None        # attributes
 CONV: Mapping[int, Callable[..., Array]] = {1: gc.conv1d, 2: gc.conv2d, 3: gc.conv3d}
@@ -19,6 +23,7 @@ MAX: Mapping[int, Callable[..., Any]] = {1: gc.max_pool1d, 2: gc.max_pool2d, 3: 
 AVERAGE: Mapping[int, Callable[..., Array]] = {1: gc.avg_pool1d, 2: gc.avg_pool2d, 3: gc.avg_pool3d}
 UNPOOL: Mapping[int, Callable[..., Array]] = {1: gc.max_unpool1d, 2: gc.max_unpool2d, 3: gc.max_unpool3d}
 Padding = str | list[tuple[int, int]]
+AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
 def gemm(a: Array, b: Array, c: Array | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
@@ -47,10 +52,8 @@ def axes_of(x: Array, table: Mapping[int, Callable[..., Any]]) -> Callable[..., 
 
 def padding(auto_pad: str, pads: Sizes, axes: int) -> Padding:
     """As convolutions take it: a word, or (before, after) of each axis."""
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+    if choice(auto_pad, "auto_pad", AUTO_PADS).startswith("SAME"):
         return "same" if auto_pad == "SAME_UPPER" else "same_lower"
-    if auto_pad not in ("NOTSET", "VALID"):
-        raise GraphError(f"auto_pad is {auto_pad!r}")
     pads = (0,) * 2 * axes if pads is None or auto_pad == "VALID" else pads
     if len(pads) != 2 * axes:
         raise GraphError(f"{len(pads)} pads for {axes} axes")
@@ -59,9 +62,15 @@ def padding(auto_pad: str, pads: Sizes, axes: int) -> Padding:
 
 def conv(x: Array, w: Array, bias: Array | None = None, *, auto_pad: str = "NOTSET", dilations: Sizes = None,
          group: int = 1, kernel_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None) -> Array:
-    n = x.ndim - 2
-    y = axes_of(x, CONV)(x, w, strides or 1, padding(auto_pad, pads, n), dilations or 1, group)
+    check_kernel(w, kernel_shape)
+    y = axes_of(x, CONV)(x, w, strides or 1, padding(auto_pad, pads, x.ndim - 2), dilations or 1, group)
     return with_bias(y, bias)
+
+
+def check_kernel(w: Array, kernel_shape: Sizes) -> None:
+    """GraphError for weights that are not of the kernel that a node says."""
+    if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:] and w.type.is_static:
+        raise GraphError(f"kernel_shape is {list(kernel_shape)}, the weights are {w.type}")
 
 
 def with_bias(y: Array, bias: Array | None) -> Array:
@@ -74,6 +83,7 @@ def conv_transpose(x: Array, w: Array, bias: Array | None = None, *, auto_pad: s
                    output_shape: Sizes = None, pads: Sizes = None, strides: Sizes = None) -> Array:
     """What padding takes away is cut from the whole result, so that every rule of `output_shape` and `auto_pad` is
     one."""
+    check_kernel(w, kernel_shape)
     n = x.ndim - 2
     stride, dilation = strides or (1,) * n, dilations or (1,) * n
     extra = output_padding or (0,) * n
@@ -99,6 +109,7 @@ def _transposed_pads(auto_pad: str, pads: Sizes, output_shape: Sizes, full: Sequ
                      same: Sequence[Dim]) -> list[tuple[Any, Any]]:
     """(before, after) of each axis: given, or what is too much for the wanted size."""
     n = len(full)
+    choice(auto_pad, "auto_pad", AUTO_PADS)
     wanted = output_shape or (same if auto_pad.startswith("SAME") else None)
     if wanted is None:
         pads = pads if pads is not None and auto_pad != "VALID" else (0,) * 2 * n
@@ -127,18 +138,15 @@ def max_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilation
 def _flat_places(at: Array, x: Array, storage_order: int) -> Array:
     """Places in a channel's image as places in all of x; `storage_order` 1: columns first in the image."""
     image = x.shape[2:]
-    area = product_of(image)
     if storage_order:
         rest, place = at, at * 0
-        step: Any = 1
-        sizes = list(image)
-        for i, size in enumerate(sizes):
-            below: Any = product_of(sizes[i + 1:])
-            place, rest, step = place + (rest // below) * step, rest % below, step * size
+        for i in range(len(image)):
+            below, step = (count_of(product_of(part)) for part in (image[i + 1:], image[:i]))
+            place, rest = place + (rest // below) * step, rest % below
         at = place
     n, c = x.shape[:2]
     channel = gc.arange(n * c).reshape((n, c, *(1,) * len(image)))
-    return at + channel * area
+    return at + channel * count_of(product_of(image))
 
 
 def average_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, count_include_pad: int = 0,
@@ -157,11 +165,15 @@ def lp_pool(x: Array, *, auto_pad: str = "NOTSET", ceil_mode: int = 0, dilations
     n = x.ndim - 2
     stride, dilation = strides or (1,) * n, dilations or (1,) * n
     ends = padding(auto_pad, pads, n)
-    area = 1
-    for k in kernel_shape:
-        area *= k
-    powers = axes_of(x, AVERAGE)(gc.abs(x) ** p, kernel_shape, stride, ends, dilation=dilation,
-                                 ceil_mode=bool(ceil_mode)) * area
+    pool, powers = axes_of(x, AVERAGE), gc.abs(x) ** p
+    if ceil_mode and not isinstance(ends, str):     # zeros beyond the padding: all windows have as many elements
+        sizes = window_extents(x.shape[2:], tuple(kernel_shape), tuple(stride), tuple(ends), tuple(dilation), "LpPool",
+                               True)
+        wide = gc.pad(powers, [(0, 0), (0, 0), *((low, high + s - 1) for (low, high), s in zip(ends, stride))])
+        powers = pool(wide, kernel_shape, stride, dilation=dilation)[(..., *[slice(0, size) for size in sizes])]
+    else:
+        powers = pool(powers, kernel_shape, stride, ends, dilation=dilation)
+    powers = powers * prod(kernel_shape)
     return gc.sqrt(powers) if p == 2 else powers if p == 1 else powers ** (1.0 / p)
 
 

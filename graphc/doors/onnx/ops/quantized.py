@@ -68,6 +68,9 @@ def quantize_linear(x: Array, scale: Array, zero: Operand = None, *, axis: int =
     offset = None if zero is None else call.array(zero)
     dtype = (narrow.holder if narrow else offset.dtype if offset is not None
              else call.importer.dtype(output_dtype) if output_dtype else u8)
+    if zero is not None and output_dtype and (NARROW.get(output_dtype) is not narrow or (
+            narrow is None and call.importer.dtype(output_dtype) is not dtype)):
+        raise GraphError(f"output_dtype is {TensorProto.DataType.Name(output_dtype)}, the zero point another type")
     compute = f32 if precision in (0, TensorProto.FLOAT) else call.importer.dtype(precision)
     plain_form = narrow is None and dtype in CODES and not block_size and compute is f32
     if plain_form and (found := _from_codes(x, scale, zero, dtype, call)) is not None:
@@ -224,7 +227,7 @@ def conv_integer(x: Array, w: Array, x_zero: Operand = None, w_zero: Operand = N
                  strides: Sizes = None, call: Call) -> Array:
     w, zero = signed_weights(w, w_zero, call)
     return whole_conv(x, w, small_zero(x_zero, call), zero, auto_pad=auto_pad, dilations=dilations, group=group,
-                      pads=pads, strides=strides)
+                      kernel_shape=kernel_shape, pads=pads, strides=strides)
 
 
 def needed_arrays(values: Sequence[Operand], call: Call) -> list[Array]:
@@ -259,7 +262,7 @@ def qlinear_conv(*operands: Operand, auto_pad: str = "NOTSET", dilations: Sizes 
     x, x_scale, w, w_scale, y_scale, y_zero = needed_arrays((x, x_scale, w, w_scale, y_scale, y_zero), call)
     w, zero = signed_weights(w, w_zero, call)
     y = whole_conv(x, w, small_zero(x_zero, call), zero, auto_pad=auto_pad, dilations=dilations, group=group,
-                   pads=pads, strides=strides)
+                   kernel_shape=kernel_shape, pads=pads, strides=strides)
     if bias and bias[0] is not None:
         y = product.with_bias(y, call.array(bias[0]).astype(i32))
     scale = x_scale.reshape(()) * (w_scale.reshape((-1, *(1,) * (y.ndim - 2))) if w_scale.ndim else w_scale)

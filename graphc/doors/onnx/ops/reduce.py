@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import graphc as gc
+from graphc.doors.onnx.known import count_of
 from graphc.doors.onnx.rule import Int, Ints
 from graphc.dsl.array import Array
 from graphc.dsl.reduce import logsumexp
+from graphc.errors import GraphError
 from graphc.ir.types import bool_, normalize_axis
 
 Axes = tuple[int, ...] | None
@@ -28,8 +30,8 @@ def arg_reduction(function: Callable[..., Array]) -> Callable[..., Array]:
     def rule(x: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
         if not select_last_index:
             return function(x, axis=axis, keepdims=bool(keepdims))
-        return x.shape[normalize_axis(axis, x.ndim)] - 1 - function(gc.flip(x, axis), axis=axis,
-                                                                    keepdims=bool(keepdims))
+        behind = function(gc.flip(x, axis), axis=axis, keepdims=bool(keepdims))
+        return count_of(x.shape[normalize_axis(axis, x.ndim)] - 1) - behind
     return rule
 
 
@@ -85,6 +87,9 @@ def topk(x: Array, k: Int, *, axis: int = -1, largest: int = 1, sorted: int = 1)
     axis = normalize_axis(axis, x.ndim)
     if largest:
         return gc.topk(x, k, axis)
+    size = x.shape[axis]
+    if isinstance(k, int) and isinstance(size, int) and k > size:
+        raise GraphError(f"the {k} smallest of {size}")
     lead = (slice(None),) * axis
     at = gc.argsort(x, axis)[(*lead, slice(0, k))]
     return gc.take_along_axis(x, at, axis), at

@@ -13,6 +13,7 @@ from graphc.doors.onnx.known import computable
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
+from graphc.ir.convert import choice
 from graphc.ir.dims import Dim, Poly, bind, ceil_div, smallest
 from graphc.ir.quotients import flattened
 from graphc.ir.size_atoms import Quotient
@@ -82,8 +83,10 @@ def flatten(x: Array, *, axis: int = 1) -> Array:
     return x.reshape((prod(x.shape[:axis]), prod(x.shape[axis:])))
 
 
-def squeeze(x: Array, axes: Ints | None = None) -> Array:
-    return gc.squeeze(x, None if axes is None else tuple(axes))
+def squeeze(x: Array, axes: Ints | None = None, *, call: Call) -> Array:
+    """Without axes all that are 1, of which named ones are taken to be none."""
+    axes = tuple([i for i, d in enumerate(x.shape) if call.importer.are_same(d, 1)] if axes is None else axes)
+    return gc.squeeze(x, axes) if axes else x
 
 
 def unsqueeze(x: Array, axes: Ints) -> Array:
@@ -121,7 +124,7 @@ def split(x: Array, split: Ints | None = None, *, axis: int = 0, num_outputs: in
     """In parts of these sizes, or in equal ones, of which the last may be smaller."""
     if split is None:
         whole, parts = x.shape[normalize_axis(axis, x.ndim)], num_outputs or call.wanted
-        part = -(whole * -1 // parts) if isinstance(whole, int) else whole // parts
+        part = ceil_div(whole, parts) if isinstance(whole, int) or num_outputs else whole // parts
         split = (*[part] * (parts - 1), whole - part * (parts - 1))
     return tuple(gc.split(x, sizes=split, axis=axis))
 
@@ -200,7 +203,7 @@ def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> 
 def depth_to_space(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     n, c, h, w = x.shape
     b, deep = blocksize, c // (blocksize * blocksize)
-    if mode == "CRD":
+    if choice(mode, "mode", ("DCR", "CRD")) == "CRD":
         return x.reshape((n, deep, b, b, h, w)).transpose(0, 1, 4, 2, 5, 3).reshape((n, deep, h * b, w * b))
     return x.reshape((n, b, b, deep, h, w)).transpose(0, 3, 4, 1, 5, 2).reshape((n, deep, h * b, w * b))
 
@@ -209,12 +212,12 @@ def space_to_depth(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     n, c, h, w = x.shape
     b = blocksize
     x = x.reshape((n, c, h // b, b, w // b, b))
-    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if choice(mode, "mode", ("DCR", "CRD")) == "DCR" else (0, 1, 3, 5, 2, 4)
     return x.transpose(*order).reshape((n, c * b * b, h // b, w // b))
 
 
 def pad(x: Array, pads: Ints, constant_value: Operand = None, axes: Ints | None = None, *, mode: str = "constant",
-        value: float = 0.0, call: Call) -> Array:
+        value: float = 0.0) -> Array:
     """Negative numbers cut."""
     chosen = range(x.ndim) if axes is None else [normalize_axis(a, x.ndim) for a in axes]
     count = len(chosen)

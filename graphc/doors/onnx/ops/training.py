@@ -9,6 +9,7 @@ from graphc.autodiff.backward import backward
 from graphc.doors.onnx.call import Call
 from graphc.dsl.array import Array, emit
 from graphc.dsl.context import current_trace
+from graphc.ir.convert import choice
 
 TRAINING = "ai.onnx.preview.training"
 
@@ -51,6 +52,7 @@ def adam(r: Array, t: Array, *rest: Array, alpha: float = 0.9, beta: float = 0.9
 
 def momentum(r: Array, t: Array, *rest: Array, alpha: float, beta: float, mode: str,
              norm_coefficient: float) -> tuple[Array, ...]:
+    choice(mode, "mode", ("standard", "nesterov"))
     share = gc.where(t > 0, beta, 1.0)
     results = []
     for x, g, v in groups(rest, 3):
