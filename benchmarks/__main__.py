@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=names, default=NETWORKS)
     parser.add_argument("old", nargs="?", help="for trees and start: the checkout or revision to compare with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
-                        "its own options; for ranks: what a network between them lets pass, 1gbit say")
+                        "its own options; for ranks: the links between their machines, 1gbit or 1gbit,1ms say")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT",

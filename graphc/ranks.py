@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,9 @@ class Ranks(Protocol):
     rank: int
     count: int
     origin: int                     # the version that the state had when they came together
+
+    def together(self) -> AbstractContextManager[None]:
+        """What stands within is done by all ranks; one that is interrupted in it cannot go on with the others."""
 
     def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
         """f64 [count, n]: the numbers of all ranks, which all do `what`. Raises on all of them what went wrong on any
@@ -43,6 +47,9 @@ class Ranks(Protocol):
 class Alone:
     """One rank that has all shards."""
     rank, count, origin = 0, 1, 0
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def gathered(self, numbers: Sequence[float], what: str, error: Exception | None = None) -> np.ndarray:
         if error is not None:

@@ -36,12 +36,15 @@ class ShardedBatch:
         except GraphError as wrong:
             error = wrong
         written = program.state.lock.version - program.ranks.origin
-        header = program.ranks.gathered((rows, written), "a step", error)
-        every, versions = header[:, 0].astype(int).tolist(), header[:, 1]
-        if odd := next((rank for rank, version in enumerate(versions) if version != versions[0]), 0):
+        header = program.ranks.gathered((rows, written, program.state.written or 0), "a step", error)
+        every, versions, values = header[:, 0].astype(int).tolist(), header[:, 1], header[:, 2]
+        if odd := int(np.argmax(versions != versions[0])):
             raise GraphError(f"the state was written {int(versions[odd])} times on rank {odd}, and {int(versions[0])} "
                              "times on rank 0: what is written on one rank (an array, a hyperparameter) is to be "
                              "written on all", user_loc())
+        if odd := int(np.argmax(values != values[0])):
+            raise GraphError(f"what was written to the state on rank {odd} (an array, a hyperparameter) is not what "
+                             "was written on rank 0: all ranks write the same", user_loc())
         if not sum(every):
             raise GraphError("this batch has no rows, of which a step with shards could take means", user_loc())
         self.sizes = shard_rows(sum(every), program.shards)
@@ -137,8 +140,10 @@ class ShardedBatch:
                     raise error
                 continue
             shapes = crc32(repr(parts[own.start].types).encode()) if parts else 0
-            _check_alike(program.ranks.gathered((shapes,), "a sum over the shards", error)[:, 0].tolist())
-            total = program.ranks.summed(program.subtree_sums(parts.__getitem__, lambda sums: None), program.shards)
+            with program.ranks.together():
+                _check_alike(program.ranks.gathered((shapes,), "a sum over the shards", error)[:, 0].tolist())
+                total = program.ranks.summed(program.subtree_sums(parts.__getitem__, lambda sums: None),
+                                             program.shards)
             for number in own:
                 sums = program.stages(self.sizes[number] or None)[place].sums
                 known[number].update(zip(sums, total.arrays))

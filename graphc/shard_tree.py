@@ -13,6 +13,7 @@ from graphc.ir.types import TensorType
 from graphc.runtime.memory import mapped, round_up
 
 Span = tuple[int, int]              # shards low … high - 1: a node of the tree, or the block of a rank
+ADDENDS = 3                         # sums that the update adds, at most: a rank of a job gives it zeros for all but one
 SEARCHED = 64                       # ranks up to which blocks that are no subtrees are chosen by search
 
 
@@ -102,6 +103,18 @@ def subtrees(bounds: Span, tree: Span) -> list[Span]:
     return [*subtrees(bounds, (low, middle(low, high))), *subtrees(bounds, (middle(low, high), high))]
 
 
+def right_edge(shards: int) -> list[Span]:
+    """The parts of the tree over so many shards whose sums the update adds, a + (b + c): the left half, the left half
+    of the right one, and what is left. They are there when the last shard is done, and take no more memory than it
+    needs."""
+    spans: list[Span] = []
+    low = 0
+    while len(spans) + 1 < ADDENDS and shards - low > 1:
+        spans.append((low, middle(low, shards)))
+        low = middle(low, shards)
+    return [*spans, (low, shards)]
+
+
 def buffers_needed(bounds: Span, shards: int) -> int:
     """How many sums are there at once while a rank adds its block of shards: one of each subtree that is done, and in
     the one that is being added one for each level."""
@@ -143,11 +156,12 @@ def add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
         np.add(left, right, out=out)
 
 
-def added(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """left + right; of zeros on the right the same bits, so that there is one zero."""
-    total = np.empty_like(left)
-    add(left, right, out=total)
-    add(total, np.zeros_like(left), out=total)
+def added(sums: Sequence[np.ndarray]) -> np.ndarray:
+    """a + (b + c); of zeros behind a sum the same bits, so that there is one zero."""
+    total = sums[-1].copy()
+    for left in reversed(sums[:-1]):
+        add(left, total, out=total)
+    add(total, np.zeros_like(total), out=total)
     return total
 
 

@@ -26,6 +26,7 @@ from graphc.nn.path import rooted
 from graphc.once import once_property
 from graphc.product_types import training_in
 from graphc.records import dataclass
+from graphc.shard_tree import right_edge
 from graphc.training_graph import Chosen, Recipe
 
 LOSS, SHARE, SHARD, STEPS = "loss", "share", "shard", "steps"
@@ -183,10 +184,13 @@ def _wide(value: Array) -> Array:
     return value.astype(f32) if value.dtype.is_storage else value
 
 
-def _added(left: Array, right: Array) -> Array:
-    """The sum of two sums; of a sum and zeros the same bits. So there is one zero, and one NaN: which of two NaN stays
-    depends on the order in which an instruction takes them."""
-    total = left + right + 0.0
+def _added(sums: Sequence[Array]) -> Array:
+    """The sum a + (b + c) of sums; of a sum and zeros the same bits. So there is one zero, and one NaN: which of two
+    NaN stays depends on the order in which an instruction takes them."""
+    total = sums[-1]
+    for left in reversed(sums[:-1]):
+        total = left + total
+    total = total + 0.0
     return where(isnan(total), float("nan"), total)
 
 
@@ -199,14 +203,16 @@ def _free(name: str, types: Mapping[str, TensorType]) -> str:
 
 @contained
 def update_graph(recipe: Recipe, shard: ShardGraph) -> GraphFunction:
-    """The update of the whole state from two sums whose sum is that over all shards, of gradients and statistics: first
-    all of one, then all of the other. It gives the number of steps done, and what `report` asks for."""
+    """The update of the whole state from sums whose sum is that over all shards (`right_edge`), of gradients and
+    statistics: first all of one, then all of the next. It gives the number of steps done, and what `report` asks for.
+    """
     graph = shard.function.graph
     types = {name: v.type for name, v in zip(graph.output_names or (), graph.outputs)}
     with Trace("update_" + network_name(recipe.objective.root), training=True) as trace:
         names = [*(GRAD + name for _, name in shard.grads), *(NEW + name for _, name, _ in shard.moving)]
-        left, right = ([trace.input(prefix + name, types[name]) for name in names] for prefix in ("left/", "right/"))
-        sums = [_added(one, other) for one, other in zip(left, right)]
+        parts = [[trace.input(f"{number}/{name}", types[name]) for name in names]
+                 for number in range(len(right_edge(recipe.shards or 1)))]
+        sums = [_added(each) for each in zip(*parts)]
         grads = [(key, name, total.astype(key.type.dtype)) for (key, name), total in zip(shard.grads, sums)]
         new = sums[len(grads):]
         norms = recipe.descend(trace, grads)

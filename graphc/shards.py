@@ -30,7 +30,7 @@ from graphc.runtime.memory import round_up
 from graphc.shard_batch import ShardedBatch
 from graphc.shard_stages import ShardStage, stages
 from graphc.shard_tree import (
-    Span, Sums, added, buffers_needed, middle, rank_bounds, shard_rows, subtrees, tree_sum)
+    Span, Sums, added, buffers_needed, rank_bounds, right_edge, shard_rows, subtrees, tree_sum)
 from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
@@ -160,33 +160,33 @@ class ShardedProgram:
             parts = self._summed(batch)
         except Exception as wrong:      # of whatever kind: the other ranks wait for what this one found
             error = wrong
-        self.ranks.gathered((), "the sum of a step", error)
-        left, right = self._halves(parts)
         graph = self.graph()
+        with self.ranks.together():
+            self.ranks.gathered((), "the sum of a step", error)
+            edge = self._edge(parts)
+            by_row = {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
         moved = 1 + len(graph.grads) + len(graph.moving)
-        averaged = [added(left.arrays[place], right.arrays[place]) for place in (0, *range(moved, graph.summed))]
-        found = dict(zip((LOSS, *graph.means), averaged))
-        found |= {name: self.ranks.joined(array) for name, array in zip(graph.rows, batch.by_row)}
-        norms: Any = self.update(*left.arrays[1:moved], *right.arrays[1:moved])
+        averaged = [added([sums.arrays[place] for sums in edge]) for place in (0, *range(moved, graph.summed))]
+        found = dict(zip((LOSS, *graph.means), averaged)) | by_row
+        norms: Any = self.update(*(array for sums in edge for array in sums.arrays[1:moved]))
         for sums in parts.values():
             self._give_back(sums)
         self.weight = batch.weight
         found |= {name: value for name, value in norms.items() if name != STEPS}
         return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
 
-    def _halves(self, parts: Mapping[Span, Sums]) -> tuple[Sums, Sums]:
-        """Two sums whose sum is that over all shards: of the halves of the tree, where this rank has them both."""
-        if len(self.own) == self.shards > 1:
-            left, right = parts.values()
-            return left, right
+    def _edge(self, parts: Mapping[Span, Sums]) -> list[Sums]:
+        """Sums whose sum is that over all shards: of the right edge of the tree, where this rank has all of it."""
+        spans = right_edge(self.shards)
+        if len(self.own) == self.shards:
+            return [parts[span] for span in spans]
         total = self.ranks.summed(parts, self.shards)
-        return total, self.nothing(total.types)
+        return [total, *(self.nothing(total.types) for _ in spans[1:])]
 
     def _summed(self, batch: ShardedBatch) -> dict[Span, Sums]:
-        """The sums over the shards of this rank, of each subtree of the tree that it has; of the whole tree its halves.
-        """
-        half = middle(0, self.shards)
-        spans = [(0, half), (half, self.shards)] if len(self.own) == self.shards > 1 else subtrees(
+        """The sums over the shards of this rank, of each subtree of the tree that it has; of the whole tree those at
+        its right edge."""
+        spans = right_edge(self.shards) if len(self.own) == self.shards else subtrees(
             (self.own.start, self.own.stop), (0, self.shards))
         staged = len(self.stages(batch.sizes[0])) > 1
         for _ in range(1 if staged else TRIES):         # stages cannot be done again without the other ranks

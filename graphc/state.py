@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, cast
 from weakref import ref
+from zlib import crc32
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class State(Mapping[str, np.ndarray], Pictured):
         self._joined: list[tuple[ref[object], int, list[Hashable]]] = []    # steps, their numbers, what is their own
         self.lock = StateLock()
         self.programs: OrderedDict[Hashable, object] = OrderedDict()
+        self.written: int | None = None         # where ranks compare it: a checksum of all that was written here
 
     @staticmethod
     def create(entries: Sequence[Entry], seed: int | None, arrays: Mapping[str, np.ndarray] | None = None,
@@ -180,7 +182,14 @@ class State(Mapping[str, np.ndarray], Pictured):
                              f"{shape_text(value.shape)}", user_loc())
         if not np.can_cast(value.dtype, array.dtype, "same_kind"):
             raise GraphError(f"{name} is {array.dtype}, cannot take {value.dtype}; convert it with .astype", user_loc())
-        self.lock.write([array], [np.ascontiguousarray(value, array.dtype)])
+        self._write([name], [np.ascontiguousarray(value, array.dtype)])
+
+    def _write(self, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
+        """Puts C-contiguous values of the right types in place."""
+        self.lock.write([self._arrays[name] for name in names], values)
+        if self.written is not None:
+            for name, value in zip(names, values):
+                self.written = crc32(value.reshape(-1).view(np.uint8).data, crc32(name.encode(), self.written))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -209,7 +218,7 @@ class State(Mapping[str, np.ndarray], Pictured):
             raise GraphError(f"{where} has none of the arrays of the state; it holds {_some(arrays)}", user_loc())
         values = [_fitting(where, lacking if name in lacking else arrays, name, self._arrays[name].shape,
                            self._arrays[name].dtype) for name in names]
-        self.lock.write([self._arrays[name] for name in names], [np.ascontiguousarray(v) for v in values])
+        self._write(names, [np.ascontiguousarray(v) for v in values])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, also by pickle, has a lock and arrays of its own."""

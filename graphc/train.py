@@ -278,7 +278,7 @@ class TrainStep(Trainer, Shown, Answering):
 
     def join(self, ranks: Ranks, threads: int) -> None:
         """From now on the ranks share the shards, each with so many threads unless the step was made with others."""
-        ranks.origin = self.state.lock.version
+        ranks.origin, self.state.written = self.state.lock.version, 0 if ranks.count > 1 else None
         self._ranks, self._threads = ranks, self._threads or threads
         self._forget()
 

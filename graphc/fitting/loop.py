@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import islice
 from typing import Any, Protocol
+from zlib import crc32
 
 import numpy as np
 
@@ -117,7 +118,7 @@ class FitRun:
 
     def _train_epoch(self) -> None:
         start, shown = time.perf_counter(), self._shows
-        batches: Any = self.plan.batches(self.epoch, self.batches)
+        batches: Any = self._batches()
         bar = Progress(batches, f"epoch {self.epoch + 1}/{self.epochs}", self.plan.batch, total=self.plan.length)
         for arrays in bar if shown else batches:
             loss = self._count(*self.step.run_batch(arrays, self.plan.weighted))
@@ -134,6 +135,29 @@ class FitRun:
         if shown:
             print(", ".join(f"{n} {v:.4g}" for n, v in row.items() if n != "seconds"), file=sys.stderr)
         self._tell(lambda c: c.on_epoch_end(self, row))
+
+    def _batches(self) -> Iterator[Batch]:
+        """Those of this epoch that are left. Of several ranks, each of which has batches from somewhere, all have one,
+        or none; what goes wrong on one where it makes them, goes wrong on all."""
+        batches, ranks = self.plan.batches(self.epoch, self.batches), self.step.ranks
+        if ranks.count == 1 or not isinstance(self.plan.data, Stream):
+            yield from batches
+            return
+        while True:
+            batch: Batch | None = None
+            error: Exception | None = None
+            try:
+                batch = next(batches, None)
+            except Exception as wrong:
+                error = wrong
+            there = ranks.gathered((batch is not None,), "a batch of fit", error)[:, 0]
+            if not there.all() and there.any():
+                raise GraphError(f"step.fit: rank {int(np.argmin(there))} of {ranks.count} has no more batches after "
+                                 f"{self.batches} of this epoch, and rank {int(np.argmax(there))} has: all ranks give "
+                                 "as many", user_loc())
+            if batch is None:
+                return
+            yield batch
 
     @property
     def _shows(self) -> bool:
@@ -153,8 +177,19 @@ class FitRun:
     def _validated(self) -> dict[str, float]:
         if self.plan.validation is None:
             return {}
-        found = self.step.evaluated(self.plan.validation, self.plan.batch, self.plan.metrics)
-        return {f"val_{name}": float(value) for name, value in found.items() if np.ndim(value) == 0}
+        ranks, found = self.step.ranks, {}
+        error: Exception | None = None
+        try:
+            found = self.step.evaluated(self.plan.validation, self.plan.batch, self.plan.metrics)
+        except Exception as wrong:          # the other ranks wait for what it is
+            error = wrong
+        row = {f"val_{name}": float(value) for name, value in found.items() if np.ndim(value) == 0}
+        text = repr(row).encode()           # the same float is the same text, and NaN is NaN
+        every = ranks.gathered((crc32(text),), "the validation of an epoch", error)[:, 0]
+        if (odd := int(np.argmax(every != every[0]))):
+            raise GraphError(f"step.fit: the validation of rank {odd} of {ranks.count} gives other numbers than that "
+                             f"of rank 0, here {row}: all ranks validate on the same data", user_loc())
+        return row
 
     def _tell(self, what: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:

@@ -11,6 +11,7 @@ DIFFERING = {
     "shards": f"{NAMED} shards: 8 and 4",
     "few": "shards=1 is too few for 2 ranks: each computes at least one",
     "state": f"{NAMED} the values of 0.weight: give all the same seed=",
+    "kind": "gc.distributed takes a training step with shards",
 }
 MISTAKES = {                        # what rank 0 is told, and rank 1
     "index": ("rank 1 of 2 failed: GraphError: cross_entropy got label 99", "cross_entropy got label 99"),
@@ -27,6 +28,17 @@ MISTAKES = {                        # what rank 0 is told, and rank 1
 }
 
 
+ASTRAY = {
+    "lengths": ("step.fit: rank 1 of 2 has no more batches after 2 of this epoch, and rank 0 has",) * 2,
+    "loader": ("rank 1 of 2 failed: OSError: no disk", "OSError: no disk"),
+    "validation": ("step.fit: the validation of rank 1 of 2 gives other numbers than that of rank 0",) * 2,
+    "dealt": ("one row for each example, got [4, 2], [3, 1]", "rank 0 of 2 failed: GraphError: step.scatter deals"),
+    "objects": ("got an array of Python's objects", "rank 0 of 2 failed: GraphError: step.scatter deals numbers"),
+    "forked": ("a process that a rank has forked is no rank",) * 2,
+    "values": ("what was written to the state on rank 1 (an array, a hyperparameter) is not what was",) * 2,
+}
+
+
 def told(done) -> dict[str, str]:
     """What each rank has printed."""
     assert done.returncode == 0, done.stderr[-2000:]
@@ -34,15 +46,19 @@ def told(done) -> dict[str, str]:
 
 
 def test_ranks_that_differ_do_not_begin(job):
-    found = told(job(2, "faults.py", "differing"))
+    done = job(2, "faults.py", "differing")
+    found = told(done)
+    assert "graphc: rank 0 of 2 has waited at gc.distributed for 1 seconds, and heard nothing of rank 1: has" in done.stderr
+    assert found["apart 0"] == "nothing" and "got Intracomm without ranks" in found["apart 1"]
     wrong = {f"{what} {rank}": found.get(f"{what} {rank}") for what, words in DIFFERING.items() for rank in (0, 1)
              if words not in found.get(f"{what} {rank}", "")}
     assert not wrong
 
 
-def test_all_ranks_are_told_of_a_mistake(job):
-    found = told(job(2, "faults.py", "mistaken"))
-    wrong = {f"{what} {rank}": found.get(f"{what} {rank}") for what, words in MISTAKES.items() for rank in (0, 1)
+@pytest.mark.parametrize("program, mistakes", [("mistaken", MISTAKES), ("astray", ASTRAY)])
+def test_all_ranks_are_told_of_a_mistake(job, program, mistakes):
+    found = told(job(2, "faults.py", program))
+    wrong = {f"{what} {rank}": found.get(f"{what} {rank}") for what, words in mistakes.items() for rank in (0, 1)
              if words[rank] not in found.get(f"{what} {rank}", "")}
     assert not wrong
 
@@ -51,8 +67,10 @@ def test_all_ranks_are_told_of_a_mistake(job):
     ("leaves", "graphc: rank 1 of 2 has ended its program while rank 0 waits for it"),
     ("silent", "graphc: rank 1 of 2 has said nothing for 6 seconds: it is dead, or cut off"),
     ("killed", "graphc: rank 1 of 2 (process "),
+    ("interrupted", "graphc: rank 1 of 2 was interrupted while it talked with the others"),
 ])
 def test_a_rank_that_goes_ends_the_others(job, tmp_path, what, words):
     done = job(2, "faults.py", what, tmp_path / "gone")
     assert done.returncode != 0 and time.time() - float((tmp_path / "gone").read_text()) < 30
     assert words in done.stderr and done.stderr.count("graphc: rank") == 1, done.stderr
+    assert what != "interrupted" or "again 1: rank 1 of 2 was interrupted" in done.stdout

@@ -5,6 +5,8 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
+from itertools import product
 
 import pytest
 from mpi.conftest import HERE, launcher
@@ -19,11 +21,11 @@ def lines(done: subprocess.CompletedProcess) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def alone():
-    """One process without MPI, one thread."""
-    done = subprocess.run([sys.executable, str(HERE / "jobs/train.py"), "1", "4", *NAMES, "alone"], capture_output=True,
-                          text=True, env=launcher()[1], check=False)
+@cache
+def without_mpi(steps: int) -> dict:
+    """One process, one thread."""
+    done = subprocess.run([sys.executable, str(HERE / "jobs/train.py"), "1", str(steps), *NAMES, "alone"],
+                          capture_output=True, text=True, env=launcher()[1], check=False)
     only, = lines(done)
     return only
 
@@ -31,10 +33,16 @@ def alone():
 @pytest.mark.parametrize("ranks, threads, names", [
     (2, 2, NAMES), (4, 1, ("lstm", "synced")), (3, 1, NAMES), (1, 2, ("cnn",)),
     *(pytest.param(ranks, 1 + ranks % 2, NAMES, marks=pytest.mark.slow) for ranks in (4, 5, 6, 7, 8))])
-def test_bytes_do_not_depend_on_ranks_and_threads(job, alone, ranks, threads, names):
+def test_bytes_do_not_depend_on_ranks_and_threads(job, ranks, threads, names):
     """Digests after calls, a scattered batch, fit with weights, validation and a smaller last batch, and gc.batches."""
-    found = lines(job(ranks, "train.py", threads, 4, *names))
+    found, alone = lines(job(ranks, "train.py", threads, 4, *names)), without_mpi(4)
     assert len(found) == ranks and all(one == {name: alone[name] for name in names} for one in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks, threads", product((1, 2, 4, 8), (1, 2)))
+def test_bytes_after_fifty_steps(job, ranks, threads):
+    assert lines(job(ranks, "train.py", threads, 50, *NAMES)) == [without_mpi(50)] * ranks
 
 
 @pytest.mark.parametrize("ranks", [3, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (4, 5, 6, 7, 8))])

@@ -9,7 +9,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
-from graphc.shard_tree import added, middle, rank_ends, shard_rows
+from graphc.shard_tree import added, middle, rank_ends, right_edge, shard_rows
 
 DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(24, 6)).astype("f4"), DRAW.integers(0, 3, 24).astype("i4")
@@ -173,21 +173,30 @@ def test_threads_and_the_oracle(monkeypatch):
     close(one, slow)
 
 
-def test_the_update_of_two_halves_is_that_of_their_sum():
-    """The same bytes, also of zeros of either sign, infinities and NaN: a rank of a job has the whole sum."""
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_the_update_of_the_sums_at_the_edge_is_that_of_the_whole_sum(shards):
+    """The same bytes, also of zeros of either sign, infinities and NaN: a rank of a job has the whole sum, and zeros."""
     odd = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.5], "f4")
     odd = np.append(odd, np.uint32([0xFFC00001, 0x7FC00002]).view("f4"))
-    left, right = np.meshgrid(odd, odd)
+    parts = np.meshgrid(*[odd] * len(right_edge(shards)))
     states = []
     for whole in (False, True):
-        step = made(shards=4, optimizer=optim.SGD(0.1, momentum=0.9))
+        net = nn.Linear(64) >> nn.tanh >> nn.Linear(3)              # as many numbers as there are triples
+        step = made(net, shards=shards, optimizer=optim.SGD(0.1, momentum=0.9))
         types = step.sharded.graph().types[1:1 + len(step.sharded.graph().grads)]
-        halves = [[np.resize(half, type.shape) for type in types] for half in (left, right)]
+        starts = np.cumsum([0, *(type.size for type in types)])
+        sums = [[np.resize(np.roll(part, -start), type.shape) for start, type in zip(starts, types)] for part in parts]
         if whole:
-            halves = [[added(a, b) for a, b in zip(*halves)], [np.zeros(type.shape, "f4") for type in types]]
-        step.sharded.update(*halves[0], *halves[1])
+            sums = [[added(each) for each in zip(*sums)], *([np.zeros(type.shape, "f4") for type in types],) * (len(sums) - 1)]
+        step.sharded.update(*(array for part in sums for array in part))
         states.append({name: array.tobytes() for name, array in step.state.items()})
     assert states[0] == states[1]
+
+
+def test_sums_at_the_edge_of_the_tree():
+    assert [right_edge(n) for n in (1, 2, 3, 4)] == [[(0, 1)], [(0, 1), (1, 2)], [(0, 2), (2, 3)],
+                                                     [(0, 2), (2, 3), (3, 4)]]
+    assert right_edge(8) == [(0, 4), (4, 6), (6, 8)] and right_edge(5) == [(0, 3), (3, 4), (4, 5)]
 
 
 def test_memory_and_stages_are_of_both_programs():

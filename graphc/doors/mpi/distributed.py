@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 
 from graphc.config import config
+from graphc.doors.mpi.arrival import await_all
 from graphc.doors.mpi.agreement import BEGIN, agree
 from graphc.doors.mpi.communicator import Communicator
 from graphc.doors.mpi.heartbeat import BEAT, Heartbeat
@@ -40,30 +41,42 @@ def distributed(step: TrainStep, comm: MPI.Intracomm | None = None, *, timeout: 
     dies, or ends its program, ends the others: with a message after `timeout` seconds of silence, or when the launcher
     notices.
     """
+    if not MPI.Is_initialized() or MPI.Is_finalized():
+        raise GraphError("gc.distributed works while MPI does: after MPI.Init, and before MPI.Finalize", user_loc())
+    comm = MPI.COMM_WORLD if comm is None else comm
+    if not isinstance(comm, MPI.Intracomm) or not comm:
+        raise GraphError("comm= takes a communicator of mpi4py such as MPI.COMM_WORLD, got "
+                         f"{type(comm).__name__}{' without ranks' if comm == MPI.COMM_NULL else ''}", user_loc())
+    wrong, seconds = None, TIMEOUT
+    try:
+        seconds = _checked(step, comm.Get_size(), timeout)
+    except GraphError as found:                 # the others wait for what it is
+        wrong = found
+    await_all(comm, seconds)
+    heartbeat = Heartbeat.of(comm, seconds)
+    ranks = Communicator(comm, heartbeat.alarm, heartbeat.lost)
+    try:
+        ranks.gathered((), BEGIN, wrong)
+        threads = threads_of_rank(ranks)
+        agree(ranks, step.sharded)
+    except GraphError as found:
+        raise found.at(user_loc()) from None
+    step.join(ranks, threads)
+    return step
+
+
+def _checked(step: TrainStep, count: int, timeout: float) -> float:
+    """The seconds of silence. GraphError for a step that so many ranks cannot share."""
     if not isinstance(step, TrainStep) or step.recipe.shards is None:
         raise GraphError("gc.distributed takes a training step with shards: gc.train_step(…, shards=8)", user_loc())
-    if comm is not None and not isinstance(comm, MPI.Intracomm):
-        raise GraphError(f"comm= takes a communicator of mpi4py such as MPI.COMM_WORLD, got {type(comm).__name__}",
-                         user_loc())
     seconds = real(timeout, "timeout")
     if not seconds > BEAT:
         raise GraphError(f"timeout= is seconds, more than the {BEAT:g} between two signs of life, got {seconds:g}",
                          user_loc())
-    comm = comm or MPI.COMM_WORLD
-    heartbeat = Heartbeat(comm, seconds)
-    ranks = Communicator(comm, heartbeat.alarm)
-    wrong = None
-    if ranks.count > step.recipe.shards:
-        wrong = GraphError(f"shards={step.recipe.shards} is too few for {ranks.count} ranks: each computes at least "
-                           "one", user_loc())
-    try:
-        ranks.gathered((), BEGIN, wrong)
-        step.join(ranks, threads_of_rank(ranks))
-        agree(ranks, step.sharded)
-    except GraphError as found:
-        heartbeat.leave()
-        raise found.at(user_loc()) from None
-    return step
+    if count > step.recipe.shards:
+        raise GraphError(f"shards={step.recipe.shards} is too few for {count} ranks: each computes at least one",
+                         user_loc())
+    return seconds
 
 
 def threads_of_rank(ranks: Communicator) -> int:

@@ -1,47 +1,57 @@
-"""What is said of a rank that is killed: by then launchers have killed the others too, and name a process, no rank.
-
-A shell beside each rank reads from it. When the rank ends without having said goodbye, the first such shell of a
-machine says which rank it was: a killed process closes its pipe before the launcher learns of it. That shell has to be
-quicker than the launcher is with the others: until it has spoken it starts no process.
-"""
+"""What is said of a rank that is killed: by then launchers have killed the others too, and name a process, no rank."""
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
-import tempfile
-import time
+import sys
+from contextlib import suppress
 from pathlib import Path
 
-PATIENCE = 2.0                      # seconds for which a rank waits for its shell
-GOODBYE, SILENCE = b"goodbye\n", b"silence\n"
-SCRIPT = """read word; [ "$word" = goodbye ] && exit
-set -C; { true > "$0"; } 2>/dev/null || exit
-[ "$word" ] || echo "$1" >&2
-exec >&- 2>&-; sleep 10; rm -f "$0"
-"""
+from graphc.doors.mpi.watcher import GOODBYE, SILENCE
+from graphc.doors.mpi.wires import MPI
+
+PATIENCE = 2.0                      # seconds for which a rank waits until the watcher has heard it
+WATCHER = Path(__file__).with_name("watcher.py")
 
 
 class LastWord:
-    """The shell beside one rank. `job`: a name that no other job on the machine has."""
+    """The connection of one rank to the watcher of its machine (`watcher.py`). `job`: a name that no other job on the
+    machine has."""
 
-    def __init__(self, rank: int, count: int, job: str):
-        text = (f"graphc: rank {rank} of {count} (process {os.getpid()} on {socket.gethostname()}) has died; the "
-                "others cannot go on without it")
-        self._place = Path(tempfile.gettempdir()) / f"graphc-{job}"
-        self._shell = subprocess.Popen(["sh", "-c", SCRIPT, str(self._place), text], stdin=subprocess.PIPE,
-                                       stdout=subprocess.DEVNULL, start_new_session=True, cwd="/")
+    def __init__(self, comm: MPI.Intracomm, job: str):
+        name = f"\0graphc-{job}"                # of no file
+        beside = comm.Split_type(MPI.COMM_TYPE_SHARED)
+        if beside.Get_rank() == 0:
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(name)
+                listening.listen(beside.Get_size())
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(WATCHER), str(listening.fileno())], stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, pass_fds=[listening.fileno()], start_new_session=True, cwd="/")
+        beside.Barrier()
+        self._watcher = socket.socket(socket.AF_UNIX)
+        self._send(f"graphc: rank {comm.Get_rank()} of {comm.Get_size()} (process {os.getpid()} on "
+                   f"{socket.gethostname()}) has died; the others cannot go on without it\n".encode(), name)
+        os.register_at_fork(after_in_child=self._watcher.close)     # a forked process may live longer than the rank
+        beside.Barrier()
+        beside.Free()
+
+    def _send(self, text: bytes, to: str = "") -> None:
+        """Without a watcher, whom somebody may have ended, there is no last word."""
+        with suppress(OSError):
+            if to:
+                self._watcher.connect(to)
+            self._watcher.sendall(text)
 
     def goodbye(self) -> None:
         """The rank ends as it should: nothing is to be said."""
-        self._shell.communicate(GOODBYE)
+        self._send(GOODBYE)
+        self._watcher.close()
 
     def silence(self) -> None:
         """The rank has said what there is to say, and ends the others."""
-        pipe = self._shell.stdin
-        if pipe is not None:
-            pipe.write(SILENCE)
-            pipe.flush()
-        patience = time.monotonic() + PATIENCE
-        while not self._place.exists() and time.monotonic() < patience:
-            time.sleep(0.01)
+        self._watcher.settimeout(PATIENCE)
+        self._send(SILENCE)
+        with suppress(OSError):
+            self._watcher.recv(1)               # until the watcher is gone
