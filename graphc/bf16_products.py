@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from graphc.codegen.llvm.host import REFUSED, refuses_matrices
 from graphc.config import config
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.graph import Graph, Node, NodeOf, Value, regions
@@ -64,7 +65,8 @@ class Bf16Products(ProductRewriter):
     @property
     def remark(self) -> str:
         is_stored = not self.target.has_bf16_dot and not all(p.why_not for p in self.found)
-        return f"{NO_PAIRS}: factors are stored in bf16 and multiplied in f32" if is_stored else ""
+        stored = f"{NO_PAIRS}: factors are stored in bf16 and multiplied in f32" if is_stored else ""
+        return stored or (REFUSED if refuses_matrices() else "")
 
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
         if config().winograd:

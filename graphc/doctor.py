@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from graphc.codegen.llvm import cache
-from graphc.codegen.llvm.host import host_target
+from graphc.codegen.llvm.host import REFUSED, host_target, refuses_matrices
 from graphc.compiled import CompiledGraph
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
@@ -32,6 +32,8 @@ def report() -> int:
     print(f"CPU target {target.name}: {target.vector_bytes * 8}-bit vectors, {target.vector_registers} registers, "
           f"L1 {machine.l1_bytes >> 10} KB, L2 {machine.l2_bytes >> 10} KB, L3 {machine.l3_bytes >> 10} KB; "
           f"{default_threads()} threads")
+    if refuses_matrices():
+        print(REFUSED)
     store = cache.default()
     print(f"cache {store.folder}, {store.size >> 10} KB" if store else "cache: off")
     failed = [name for name, check in CHECKS.items() if not _passes(name, check)]

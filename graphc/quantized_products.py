@@ -6,7 +6,7 @@ from dataclasses import field
 
 import numpy as np
 
-from graphc.codegen.llvm.host import host_target
+from graphc.codegen.llvm.host import REFUSED, host_target, refuses_matrices
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim, Dims, typical
 from graphc.ir.graph import Graph, Node, Value
@@ -73,6 +73,10 @@ class ProductQuantizer(ProductRewriter):
 
     def why_not(self, node: Node, place: int | None) -> str:
         return _why_not(node, place, self.target)
+
+    @property
+    def remark(self) -> str:
+        return REFUSED if refuses_matrices() else ""
 
     def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
         if self.straight_through:

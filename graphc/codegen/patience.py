@@ -14,14 +14,14 @@ from collections.abc import Iterable, Sequence
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import UNBOUNDED, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, CheckIndex, Compute, For, FunctionIR, If, Load, Parallel, ReturnIf, Statement, Store, While, bodies,
-    control)
+    Body, Call, CheckIndex, Compute, For, FunctionIR, If, Load, MatrixDot, Parallel, ReturnIf, Statement, Store, While,
+    bodies, control)
 from graphc.codegen.loops.ops import MATH
 from graphc.ir.dims import typical
 
 LONG_NS = 4e6                   # loops that are estimated shorter do not poll
 STEP_NS = 2e5                   # about the time between two polls
-COST_NS: dict[type[Statement], float] = {Load: 2.0, Store: 2.0, CheckIndex: 2.0, Compute: 1.0}
+COST_NS: dict[type[Statement], float] = {Load: 2.0, Store: 2.0, CheckIndex: 2.0, Compute: 1.0, MatrixDot: 8.0}
 CHECKED_NS = 20.0               # of an access that data decide: the cache may not have it
 MATH_NS = 20.0
 CONTROL = (Call, For, While, Parallel, If)

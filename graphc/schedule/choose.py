@@ -60,7 +60,7 @@ def _contraction(p: KernelProblem[Op]) -> ContractionSchedule:
     fixed_a, fixed_b = p.invariant[:2] or (False, False)
     dtype = inner.outputs[0].type.dtype
     schedule = contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, dtype, p.target,
-                                    p.has_epilogue, (fixed_a, fixed_b), p.gates)
+                                    p.has_epilogue, (fixed_a, fixed_b), p.gates, (a.dtype, b.dtype))
     packed = dtype if schedule.prepacked is None else (a, b)[schedule.prepacked].dtype
     return schedule if packed is dtype else _packed_as(schedule, packed)
 

@@ -17,6 +17,7 @@ from graphc.schedule.view import ViewType
 QUERY_BLOCK = 72                # columns of a block, at most: its transposed queries and sums stay in L1 and L2
 # its rows: as few as keep scores in L1 beside queries, enough to pay for the sums, which each block adds to
 KEY_BLOCK = 72
+MATRIX_KEYS = 128               # of a block where matrix registers multiply: sums are stored and loaded for each
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
 NARROW_PANELS = 3               # vectors of few columns, at most
@@ -27,7 +28,7 @@ EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multip
 def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
     q, k, v = p.ins[:3]
-    s = _forward(q, k, v, p.core.op.causal, p.target)
+    s = _forward(q, k, v, p.core.op.causal, p.target, _by_matrices(p))
     few, reads_rows = s.narrow or s, p.core.op.factors is None and v.strides[-1] == 1
     if isinstance(q.shape[-2], Poly) and reads_rows and few.vectors == 1:
         s = replace(s, narrow=replace(few, narrow=replace(few, columns=few.lanes, by_rows=True)))
@@ -37,7 +38,12 @@ def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
 def attention_grad_schedule(p: KernelProblem[AttentionGrad]) -> AttentionSchedule:
     """The same of the gradient."""
     q, k, v = p.ins[:3]
-    return _placed(p, _gradient(q, k, v, p.core.op.causal, p.target))
+    return _placed(p, _gradient(q, k, v, p.core.op.causal, p.target, _by_matrices(p)))
+
+
+def _by_matrices(p: KernelProblem[Attention] | KernelProblem[AttentionGrad]) -> bool:
+    """Whether matrix registers compute the scores."""
+    return p.core.op.factors is not None and p.target.multiplies_matrices(p.core.op.factors.name)
 
 
 def _placed(p: KernelProblem[Attention] | KernelProblem[AttentionGrad], s: AttentionSchedule) -> AttentionSchedule:
@@ -46,7 +52,8 @@ def _placed(p: KernelProblem[Attention] | KernelProblem[AttentionGrad], s: Atten
     return replace(s, serial=flops < small) if isinstance(flops, int) else replace(s, alone=small)
 
 
-def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
+def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target,
+             matrices: bool) -> AttentionSchedule:
     """Columns are queries; values are rows of a product, too."""
     lanes, values = target.lanes(q.dtype.itemsize), static_dim(v.shape[-1])
     keys = typical(k.shape[-2])
@@ -55,11 +62,12 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
         lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr),
         lanes,
         typical(prod(k.shape[:-1])),
+        matrices,
     )
     mr, vectors = ranking.best.schedule
     far = keys * (static_dim(k.shape[-1]) + values) * q.dtype.itemsize > target.machine.l2_bytes
     s = AttentionSchedule(
-        *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], KEY_BLOCK, mr, vectors * lanes),
+        *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], MATRIX_KEYS if matrices else KEY_BLOCK, mr, vectors * lanes),
         mr,
         vectors,
         lanes,
@@ -84,7 +92,8 @@ def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int]) -> Atte
     return replace(s, columns=columns, mr=mr, vectors=1, brief=True) if columns < s.columns else None
 
 
-def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target) -> AttentionSchedule:
+def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target,
+              matrices: bool) -> AttentionSchedule:
     """Columns are keys; features and values are rows of products, features columns of one, too. Few heads are divided:
     each part of the keys has a gradient of all queries, which are added up afterwards. That is a sum whose bits would
     depend on sizes that come with the call, so then heads stay whole."""
@@ -101,6 +110,7 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         ),
         lanes,
         usual_heads * usual_queries,
+        matrices,
     )
     mr, vectors = ranking.best.schedule
     nr = vectors * lanes
@@ -147,14 +157,15 @@ def _at_most(count: Dim, most: int, unit: int) -> int:
 
 
 def _register_tiles(
-    target: Target, work: Callable[[int, int], float], lanes: int, steps: int
+    target: Target, work: Callable[[int, int], float], lanes: int, steps: int, matrices: bool = False
 ) -> Ranking[tuple[int, int]]:
     """Rows and vectors with the fewest cycles, padding and loads included. As many rows as registers beside a row of
-    columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads."""
+    columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads.
+    matrices: as wide as two matrix registers."""
     machine = target.machine
 
     def candidates() -> Iterator[Candidate[tuple[int, int]]]:
-        for vectors in (2, 3, 4):
+        for vectors in (2,) if matrices else (2, 3, 4):
             mr = min(target.tile_rows(vectors), machine.address_rows)
             sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
             # with few sums, for their results

@@ -44,25 +44,28 @@ def contraction_schedule(
     fused: bool = False,
     invariant: tuple[bool, bool] = (False, False),
     gates: int = 0,
+    factors: Sequence[DType] = (),
 ) -> ContractionSchedule:
     """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
 
     invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs
-    nothing. gates: in how many parts the epilogue reads the columns (0: as they are), each some whole vectors wide. """
+    nothing. gates: in how many parts the epilogue reads the columns (0: as they are), each some whole vectors wide.
+    factors: the types of the operands, where they may differ from that of the sums. """
     lanes = target.lanes(dtype.itemsize)
+    matrices = bool(factors) and all(f.is_packed and target.multiplies_matrices(f.element.name) for f in factors)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
     a, b = Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides))
     out = Tensor(out_shape, tuple(out_strides))
     if gates:
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
-        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant))
+        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices)
         phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
         return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
     def of_form(turned: bool) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
-        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant))
+        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices)
         pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
         form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))

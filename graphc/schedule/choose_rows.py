@@ -10,7 +10,7 @@ from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_tiles import tile_ranking
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import PhaseSchedule, RowsSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import MatrixSchedule, PhaseSchedule, RowsSchedule, TileSchedule
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.tile_cost import Agreement, TiledProblem, schedule_cycles
 
@@ -45,7 +45,8 @@ class _OpenProduct:
     def by_rows(self, usual: TileSchedule) -> PhaseSchedule:
         """The columns of a micro-tile are the same in all regimes: each kind is code of its own."""
         free = self.context.free
-        agreed = Agreement(usual.blocking.kc, usual.vectors, packed=usual.b is not PackingMode.UNPACKED)
+        agreed = Agreement(usual.blocking.kc, usual.vectors, packed=usual.b is not PackingMode.UNPACKED,
+                           matrices=isinstance(usual, MatrixSchedule))
         if free[1]:                 # packed once for all of them, if it is packed
             agreed = replace(agreed, columns=(usual.blocking.nc, usual.b))
         few = self._few_rows(agreed if free[1] else replace(agreed, packed=False))      # few rows repay no packing
@@ -85,7 +86,10 @@ class _OpenProduct:
 
     def _cycles(self, count: int, s: TileSchedule) -> float:
         """What the schedule costs with so many rows or columns."""
-        return schedule_cycles(self._problem(count, Agreement(s.blocking.kc, s.vectors, s.blocking.mr)), s)
+        matrices = isinstance(s, MatrixSchedule)
+        agreed = Agreement(s.blocking.kc, s.vectors, 0 if matrices else s.blocking.mr)
+        problem = TiledProblem(self._sized(count), self.context, self.gates, self.p, agreed, matrices)
+        return schedule_cycles(problem, s)
 
     def _few_rows(self, agreed: Agreement) -> TileSchedule:
         """Of as many rows as the registers have room for."""
@@ -95,8 +99,8 @@ class _OpenProduct:
 
     def tiles(self, count: int, agreed: Agreement) -> TileSchedule:
         """The best micro-tiles for so many rows or columns."""
-        ranking = tile_ranking(self._problem(count, agreed))
+        ranking = tile_ranking(self._sized(count), self.context, self.gates, self.p, agreed)
         return replace(ranking.best.schedule, ranking=ranking)
 
-    def _problem(self, count: int, agreed: Agreement) -> TiledProblem:
-        return TiledProblem(at_typical(self.p, count, self.counted), self.context, self.gates, self.p, agreed)
+    def _sized(self, count: int) -> Phase[int]:
+        return at_typical(self.p, count, self.counted)

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from math import prod
 
 from graphc.ir.dims import Dim, ceil_div
 from graphc.records import dataclass
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
-from graphc.schedule.contraction_context import ContractionContext
+from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, TileSchedule, group_sizes
+from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, MatrixSchedule, TileSchedule, group_sizes
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.target import LINE_BYTES
-from graphc.schedule.tile_cost import TileCost, TiledProblem, Tiling
+from graphc.schedule.matrix_registers import fit_matrices, matrix_column_modes, matrix_row_modes
+from graphc.schedule.tile_cost import Agreement, TileCost, TiledProblem, Tiling
 from graphc.schedule.tile_sizes import (
     DEEP_SUMS,
     column_cut,
@@ -38,6 +40,8 @@ DECODED_ROWS = (512, 256, 128)  # of tiles that make numbers of codes
 DEEP_RATIO = 4                  # steps of a sum for each row or column, from which on tiles take parts of it
 FIRST_USE_STEPS = 2048          # of a sum, from which on the wait for the first block of rows counts little
 FIRST_USE_PANELS = 4            # of columns, from which on enough of them read the packed rows
+ROWS_OF_MATRICES = (128, 256, 64)       # of tiles by matrix registers, and their columns
+COLUMNS_OF_MATRICES = (128, 256, 512)
 BROADCAST_RUN = 32              # steps along which rows must be linear to be read unpacked
 PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most
 UNPACKED, ONCE, PER_TILE, BY_FIRST_USE, TAPS = PackingMode
@@ -65,13 +69,25 @@ class TileDraft:
 @lru_cache(maxsize=1024)
 def tile_schedule(p: Phase[int], context: ContractionContext, gates: int = 0) -> TileSchedule:
     """gates: columns are interleaved, and those of the same units stay in one tile."""
-    ranking = tile_ranking(TiledProblem(p, context, gates))
+    ranking = tile_ranking(p, context, gates)
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def tile_ranking(problem: TiledProblem) -> Ranking[TileSchedule]:
-    drafts = ranked([c for family in _families(problem) for c in _members(problem, family)])
-    return Ranking(tuple(Candidate(c.name, _finished(problem, c.schedule), c.terms) for c in drafts.candidates))
+def tile_ranking(p: Phase[int], context: ContractionContext, gates: int = 0, form: Phase[Dim] | None = None,
+                 agreed: Agreement | None = None) -> Ranking[TileSchedule]:
+    """By vectors, and by matrix registers where there are any. form, agreed: as of `TiledProblem`."""
+    problems = [TiledProblem(p, context, gates, form, agreed, matrices) for matrices in (False, True)
+                if agreed is None or agreed.matrices in (None, matrices)]
+    return ranked([c for problem in problems for c in _candidates(problem)])
+
+
+def _candidates(problem: TiledProblem) -> tuple[Candidate[TileSchedule], ...]:
+    if problem.matrices and not fit_matrices(problem):
+        return ()
+    families = _matrix_families(problem) if problem.matrices else _families(problem)
+    drafts = ranked([c for family in families for c in _members(problem, family)])
+    finish = _matrix_schedule if problem.matrices else _finished
+    return tuple([Candidate(c.name, finish(problem, c.schedule), c.terms) for c in drafts.candidates])
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -108,6 +124,18 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
     yield TileFamily("columns for all", mc, nc, a, b)
     for rows in TALL_ROWS if own and not problem.context.codes else ():
         yield TileFamily(f"columns for {rows} rows", *tall_tile(problem, rows), a, (PER_TILE,))
+
+
+def _matrix_families(problem: TiledProblem) -> Iterator[TileFamily]:
+    """The larger a tile, the more often is used what comes from L3: products take less time than that."""
+    columns = [COLUMNS_OF_MATRICES[-1:], COLUMNS_OF_MATRICES][problem.n > COLUMNS_OF_MATRICES[0]]
+    for rows, width in product(ROWS_OF_MATRICES, columns):
+        mc = even(problem.m, min(rows, problem.m), problem.mr)
+        cut = column_cut(problem.n_sizes, min(width, problem.n), problem.nr, 1 if problem.gates else 0, problem.n_split)
+        if problem.agreed and problem.agreed.columns:
+            cut, _ = problem.agreed.columns
+        yield TileFamily("matrix registers", mc, cut, matrix_row_modes(problem),
+                         matrix_column_modes(problem, _column_modes(problem)))
 
 
 def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
@@ -236,6 +264,15 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         any_edge=ragged and tiling.down is None,
         part_blocks=part,
     )
+
+
+def _matrix_schedule(problem: TiledProblem, draft: TileDraft) -> MatrixSchedule:
+    """Kernels take all rows of a tile."""
+    s = _finished(problem, draft)
+    mc = draft.tiling.mc
+    return MatrixSchedule(
+        replace(s.blocking, mr=mc), s.lanes, s.a, s.b, s.splits, by_rows=s.by_rows, packed_in_runs=s.packed_in_runs,
+        any_edge=True, part_blocks=s.part_blocks)
 
 
 def _prefetch_lines(problem: TiledProblem, tiling: Tiling) -> int:

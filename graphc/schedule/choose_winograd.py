@@ -46,6 +46,11 @@ class ConvolutionSizes:
     def kernel_elements(self) -> int:
         return self.channels * self.features * TAPS * TAPS
 
+    @property
+    def window_elements(self) -> int:
+        """What a pixel of the result is made of."""
+        return self.channels * TAPS * TAPS
+
 
 def panel_width(tiles: int, features: int, dtype: DType, target: Target) -> int:
     """Features of a panel of weights: the columns of the register tile."""

@@ -116,6 +116,17 @@ class DotSchedule(PhaseSchedule):
         return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"
 
 
+@dataclass(frozen=True)
+class MatrixSchedule(TileSchedule):
+    """The same by matrix registers, each 16 rows of 16 elements: MR is as many rows as a tile has, and any number of
+    them may be left.
+    """
+
+    @property
+    def micro_tile(self) -> str:
+        return f"matrices of 1…{self.blocking.mr}×{self.blocking.nr}"
+
+
 class MixedChannels(NamedTuple):
     """Vectors along the channels of several groups: the dim of the sum that counts the `width` channels of a group, and
     how far apart the factors of b for two groups are."""

@@ -44,6 +44,8 @@ class Machine:
             flight.
         transpose_cycles: cycles for each element that is transposed into panels.
         transposed_store_cycles: cycles for each result that is transposed before it is stored.
+        matrix_setup_cycles: shapes of matrix registers set and given back, and the stores of the results beside their
+            sums.
         recompute_ops: vector operations that take as long as it takes to store a value and to load it again.
     Documented (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells
     them):
@@ -51,6 +53,7 @@ class Machine:
         loads_per_cycle: vectors that a core loads from L1 each cycle.
         l1_bytes, l2_bytes: data caches of one core. l3_bytes: the shared cache.
         l3_latency: cycles until data come that only L3 has.
+        matrix_dot_cycles: of a product of two matrix registers.
         prefetch_reach_bytes: distance of two reads of a stream from which on the hardware no longer sees it.
         address_rows: rows of a register tile whose addresses leave general registers for counters and operands.
     Planned (ours):
@@ -80,6 +83,8 @@ class Machine:
     remote_line_cycles: float = 14.0
     transpose_cycles: float = 0.7
     transposed_store_cycles: float = 1.5
+    matrix_setup_cycles: float = 300.0
+    matrix_dot_cycles: int = 16
     recompute_ops: int = 4
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10

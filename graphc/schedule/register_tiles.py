@@ -5,7 +5,7 @@ from functools import cache
 
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
 from graphc.schedule.cost import TOLERANCE
-from graphc.schedule.target import Target
+from graphc.schedule.target import MATRIX_LANES, Target
 
 # 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
 LIKELY_ROWS = 6
@@ -92,3 +92,24 @@ def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded:
         mr * v < _most_sums(context.target) or not 2 <= v <= 4 or mr > _easy_rows(context.target)
     )
     return down * -(-n // columns) * (RARE_LOSS if rare else 1)
+
+
+def matrix_tile(m: int, n: int, gates: int = 0, vectors: int = 0) -> tuple[int, int]:
+    """Rows and vectors of the sums that matrix registers hold: two of them beside and below each other, where there is
+    that much, so that what is loaded is used twice. gates, vectors: as of `register_tile`."""
+    across = vectors or (1 if n <= MATRIX_LANES or gates % 2 else 2)
+    return (MATRIX_LANES if m <= MATRIX_LANES else 2 * MATRIX_LANES), across
+
+
+def matrix_cycles(m: int, n: int, k: int, context: ContractionContext, vectors: int) -> float:
+    """For one step of k over the whole output, by matrix registers: each pair of rows of them needs the rows from L2,
+    and columns of more steps than L1 holds too."""
+    machine, lanes = context.machine, MATRIX_LANES
+    dot, line = machine.matrix_dot_cycles / lanes, lanes * context.itemsize
+    panels, rows = -(-n // (vectors * lanes)), -(-m // lanes)
+    from_l2 = k * vectors * line > machine.l1_bytes
+
+    def step(down: int) -> float:
+        loads = (down + vectors + (down - 1) * (vectors - 1)) / machine.loads_per_cycle
+        return max(down * vectors * dot, loads, (down + vectors * from_l2) * line / machine.l2_bytes_per_cycle)
+    return panels * (rows // 2 * step(2) + rows % 2 * step(1))

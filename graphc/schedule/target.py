@@ -14,6 +14,9 @@ BYTE_DOTS = (("+avx512vnni", ("us",), (128, 256, 512)), ("+avxvnni", ("us",), (1
              ("+i8mm", ("us",), (64, 128)))
 BF16_DOTS = frozenset({"+avx512bf16", "+bf16"})
 LOOKUP_NUMBERS = 8                  # of a table in which lanes of any vector may look up theirs
+# numbers of packed factors -> the feature of instructions that multiply matrices of them
+MATRIX_PRODUCTS = {"bf16": "+amx-bf16", "i8": "+amx-int8", "u8": "+amx-int8"}
+MATRIX_LANES = 16                   # of matrix registers: rows, and elements of 32 bits in each
 LINE_BYTES = 64                     # of the caches of all targets
 AHEAD_BYTES = 2048                  # of stored weights: what memory delivers of a stream until its first line comes
 ALIGNMENT = LINE_BYTES              # bytes, of every buffer: one cache line, and one vector of the widest target
@@ -97,6 +100,16 @@ class Target:
         return tuple(signs for feature, all_signs, widths in BYTE_DOTS if feature in self.features.split(",")
                      for signs in all_signs if vector_bits in widths and vector_bits <= 8 * self.vector_bytes)
 
+    def multiplies_matrices(self, number: str) -> bool:
+        """Whether products of matrices of such numbers ("bf16", "i8", "u8"), packed as one element each, are
+        instructions."""
+        return MATRIX_PRODUCTS.get(number) in self.features.split(",")
+
+    @property
+    def has_matrices(self) -> bool:
+        """Whether there are matrix registers, which a process may use if it asked the system for them."""
+        return "+amx-tile" in self.features.split(",")
+
     def has_lookup(self, lanes: int) -> bool:
         """Whether each lane of a vector of so many finds one of 16 floats by its own number in one instruction."""
         return lanes == 16 and self.vector_bytes == 64 and "+avx512f" in self.features
@@ -151,6 +164,7 @@ AVX512 = Target("avx512", X86, AVX512_FEATURES, 64, 32, Machine(
     l2_bytes_per_cycle=48.0, l1_bytes=48 << 10, l2_bytes=2 << 20))
 AVX512_VNNI = replace(AVX512, name="avx512_vnni", features=AVX512_FEATURES + ",+avx512vnni")
 AVX512_BF16 = replace(AVX512, name="avx512_bf16", features=AVX512_VNNI.features + ",+avx512bf16")
+AVX512_AMX = replace(AVX512, name="avx512_amx", features=AVX512_BF16.features + ",+amx-tile,+amx-bf16,+amx-int8")
 AVX2_VNNI = replace(AVX2, name="avx2_vnni", features=AVX2_FEATURES + ",+avxvnni")
 NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_bytes=64 << 10, l2_bytes=1 << 20))
 NEON_DOT = replace(NEON, name="neon_dot", features=NEON.features + ",+dotprod")
@@ -162,5 +176,5 @@ ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Mach
     # each complex, 46 cycles from load to use. EPYC 7003: 3.4 GHz with all cores busy. None is measured.
     clock_ghz=3.4, l2_bytes_per_cycle=32.0, l3_bytes=32 << 20, l3_latency=46))
 
-TARGETS = {t.name: t for t in (SSE2, AVX2, AVX2_VNNI, AVX512, AVX512_VNNI, AVX512_BF16, NEON, NEON_DOT, NEON_BF16,
-                              ZEN3)}
+TARGETS = {t.name: t for t in (SSE2, AVX2, AVX2_VNNI, AVX512, AVX512_VNNI, AVX512_BF16, AVX512_AMX, NEON,
+                              NEON_DOT, NEON_BF16, ZEN3)}

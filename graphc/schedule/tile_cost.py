@@ -12,11 +12,12 @@ from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
 from graphc.schedule.open_phase import last_open
-from graphc.schedule.register_tiles import register_cycles, register_tile
-from graphc.schedule.target import LINE_BYTES
+from graphc.schedule.register_tiles import matrix_cycles, matrix_tile, register_cycles, register_tile
+from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
 
 EXACT_TILES = 128               # from which on the last share of tiles is as long as the others
 COPY_CYCLES = 3                 # for a vector that is copied into a panel: load, store, address
+GATHER_CYCLES = 2               # for an element that is copied by itself
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
 WEIGHTS_IN_L3 = 0.75            # the part of packed weights that L3 has kept since the last call
@@ -49,12 +50,14 @@ class Agreement:
     """What several schedules of one phase, for different numbers of rows, have in common: the blocks of the sum, added
     one after the other, and the vectors of a micro-tile (0: each has its own). mr: its rows, if they are settled
     too. columns: the cut of the columns, and how these are read: what the panels depend on in which they are packed
-    once for all schedules. packed: each packs its columns, so that all call the same micro-kernels."""
+    once for all schedules. packed: each packs its columns, so that all call the same micro-kernels. matrices: whether
+    the sums are computed in matrix registers, which add in another order (None: as is best)."""
     kc: Cut | None = None
     vectors: int = 0
     mr: int = 0
     columns: tuple[Cut, PackingMode] | None = None
     packed: bool = False
+    matrices: bool | None = None
 
 
 class TiledProblem:
@@ -62,12 +65,15 @@ class TiledProblem:
     in memory.
 
     form: the phase with the sizes that are known only when it runs; `p` has typical ones for them, which decide what is
-    best, while what is possible is asked of `form`. agreed: what is settled already.
+    best, while what is possible is asked of `form`. agreed: what is settled already. matrices: by matrix registers,
+    of which two stand below each other: a micro-tile of the problem is one kernel's step, that of the schedule all
+    rows of a tile.
     """
 
     def __init__(self, p: Phase[int], context: ContractionContext, gates: int = 0, form: Phase[Dim] | None = None,
-                 agreed: Agreement | None = None):
+                 agreed: Agreement | None = None, matrices: bool = False):
         self.p, self.context, self.gates, self.machine = p, context, gates, context.machine
+        self.matrices = matrices
         self.form: Phase[Dim] = form or p
         self.agreed = agreed
         self.m_split, self.n_split, self.k_split = (last_open(self.form, dims) for dims in (p.m, p.n, p.k))
@@ -75,9 +81,10 @@ class TiledProblem:
         self.m_sizes, self.n_sizes, self.k_sizes = (group_sizes(p, dims) for dims in (p.m, p.n, p.k))
         # the output is contiguous along m although vectors run along n
         self.transposed = _step(p, p.m) < _step(p, p.n)
-        self.mr, self.vectors = register_tile(self.m, self.n, context, self.k, self.transposed, gates,
-                                              agreed.vectors if agreed else 0, self._multiple)
-        self.mr = agreed.mr if agreed and agreed.mr else self.mr
+        vectors = agreed.vectors if agreed else 0
+        self.mr, self.vectors = (matrix_tile(self.m, self.n, gates, vectors) if matrices else register_tile(
+            self.m, self.n, context, self.k, self.transposed, gates, vectors, self._multiple))
+        self.mr = agreed.mr if agreed and agreed.mr and not matrices else self.mr
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
@@ -98,6 +105,8 @@ class TiledProblem:
     @cached_property
     def sums(self) -> float:
         """Cycles of all micro-kernels."""
+        if self.matrices:
+            return self.batch * self.k * matrix_cycles(self.m, self.n, self.k, self.context, self.vectors)
         return (
             self.batch
             * self.k
@@ -142,7 +151,14 @@ class TileCost:
         sums = self.problem.sums
         return (("sums", sums / self.cores), ("imbalance", sums * (self._share() - 1 / self.cores)),
                 ("last tile", sums / self.tiles * (1 - 1 / self.cores) / 2), ("store", self._store()),
-                ("hand-over", self.handover * (1 + (self.tiling.splits > 1))))
+                ("hand-over", self.handover * (1 + (self.tiling.splits > 1))),
+                *([("set-up", self._setup())] if self.problem.matrices else []))
+
+    def _setup(self) -> float:
+        """Of matrix registers, by each micro-kernel; edges are another."""
+        problem, edge = self.problem, self.problem.m % MATRIX_LANES > 0
+        calls = problem.batch * (self.down + edge) * -(-problem.n // problem.nr) * self.tiling.splits
+        return calls * self.machine.matrix_setup_cycles / self.cores
 
     def a_terms(self, mode: PackingMode) -> tuple[tuple[str, float], ...]:
         problem = self.problem
@@ -153,7 +169,8 @@ class TileCost:
         )
         if mode is PackingMode.UNPACKED and abs(problem.p.a.strides[problem.p.k[-1]]) > 1:
             loads += self._scattered_rows()
-        return ("load a", loads), ("pack a", self._pack(0, mode, self.rows, size, self.machine.transpose_cycles))
+        cycles = self._copied_rows if problem.matrices else self.machine.transpose_cycles
+        return ("load a", loads), ("pack a", self._pack(0, mode, self.rows, size, cycles))
 
     def b_terms(self, mode: PackingMode) -> tuple[tuple[str, float], ...]:
         problem = self.problem
@@ -196,6 +213,13 @@ class TileCost:
     def _copy(self) -> float:
         """Cycles for an element that is copied into a panel."""
         return COPY_CYCLES / self.problem.context.lanes
+
+    @property
+    def _copied_rows(self) -> float:
+        """Cycles for an element of rows that are copied for matrix registers."""
+        p = self.problem.form
+        return (self._copy if p.a.strides[p.k[-1]] == 1 else self.machine.transpose_cycles if rows_lie_across(p)
+                else GATHER_CYCLES)
 
     @property
     def _decode(self) -> float:
@@ -273,6 +297,11 @@ def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
     """Of a schedule that was perhaps chosen for another number of rows."""
     cost = TileCost(problem, Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits)))
     return sum(cycles for _, cycles in (*cost.shared_terms(), *cost.a_terms(s.a), *cost.b_terms(s.b)))
+
+
+def rows_lie_across(p: Phase[Dim]) -> bool:
+    """Whether the rows of each step of the sum are a run of memory."""
+    return p.a.strides[p.m[-1]] == 1 and p.a.steps_evenly(p.m, p.sizes)
 
 
 def _span(p: Phase[int], operand: LinearMap[int], dims: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from graphc.schedule.blocking import Cut, PackingMode
 from graphc.schedule.contraction_context import even
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.target import LINE_BYTES
+from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
 from graphc.schedule.tile_cost import EXACT_TILES, TiledProblem, longest_share, tile_rows
 
 # of a product, where they are not too small: more would only make worse use of the caches
@@ -25,6 +25,7 @@ FIRST_USE_PANELS = 16           # panels of rows of such a tile, which share col
 FEW_ROWS = 256                  # below this many rows, b is streamed from memory rather than reused from L2
 WEIGHT_ROWS = 64                # of a tile: with fewer, reading its weights from memory takes longer than its sums
 MAX_PARTIALS = 4 << 20          # elements of partial results
+MATRIX_STEPS = 1024             # of a block of a sum in matrix registers
 SPLIT_STEPS = 128               # of a sum, the least of a part
 
 
@@ -40,14 +41,17 @@ def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> Cut:
     """KC: the columns of a micro-tile stream from L2 (where each tile packs them, they stay in L1; where it packs both
     operands, L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and
     operands that are read unpacked step evenly through the block. With few rows, columns are used few times: blocks are
-    then short, as the first micro-tile of each waits for memory, and those after it prefetch the next block. """
+    then short, as the first micro-tile of each waits for memory, and those after it prefetch the next block. Matrix
+    registers take whole blocks of steps, and long ones, whose sums are loaded and stored the fewer times. """
     p, sizes, context, machine = problem.p, problem.k_sizes, problem.context, problem.machine
     if a is PackingMode.TAPS:
         return Cut(0, sizes[0])
     own = (a is PackingMode.BY_FIRST_USE) + (b is PackingMode.PER_TILE) * (1 + (a is PackingMode.PER_TILE))
     stream = machine.l2_bytes // (16 if b is PackingMode.ONCE and problem.m <= FEW_ROWS else 4)
     limit = context.elements((stream, machine.l1_bytes * 2 // 3, machine.l1_bytes // 2)[own]) // problem.nr
-    if a is PackingMode.ONCE or a is PackingMode.PER_TILE and not own:
+    if problem.matrices:
+        limit = MATRIX_STEPS
+    elif a is PackingMode.ONCE or a is PackingMode.PER_TILE and not own:
         limit = min(limit, context.elements(machine.l1_bytes // 4) // problem.mr)
     for split in range(first_split(problem, a, b), len(sizes)):
         inner = prod(sizes[split + 1:])
@@ -55,7 +59,9 @@ def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> Cut:
             if problem.k_split == split and problem.form.sizes[p.k[split]] != sizes[split]:
                 return Cut(split, max(1, limit // inner))
             blocks = min(sizes[split], -(-sizes[split] * inner // limit))
-            return Cut(split, -(-sizes[split] // max(1, blocks)))
+            chunk = -(-sizes[split] // max(1, blocks))
+            whole = problem.matrices and inner == 1 and blocks > 1
+            return Cut(split, round_up(chunk, MATRIX_LANES) if whole else chunk)
     return Cut(0, prod(sizes))
 
 

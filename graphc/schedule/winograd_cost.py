@@ -5,14 +5,15 @@ from collections import Counter
 from dataclasses import replace
 
 from graphc.ir.dims import typical
-from graphc.ir.types import TensorType, f32
+from graphc.ir.types import TensorType, bf16, f32
 from graphc.ir.winograd import POINTS
 from graphc.records import dataclass
 from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.machine import Machine
-from graphc.schedule.target import LINE_BYTES, Target
+from graphc.schedule.target import LINE_BYTES, MATRIX_LANES, Target
+from graphc.schedule.tile_cost import COPY_CYCLES
 
 PAGE = 4096                     # bytes: where a line is in its page says which set of L1 it goes to
 SPACED_CYCLES = 0.4             # of an element of a vector that is loaded by itself
@@ -61,19 +62,30 @@ def _direct(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form
 def _in_pairs(c: ConvolutionSizes, target: Target, kernels: KernelTraffic) -> Form:
     """As directly, of half as many elements, made of the image and of kernels that do not last."""
     halved = replace(c, channels=-(-c.channels // 2))
-    products = _direct(halved, target, kernels)
+    pixels = c.batch * c.height * c.width
+    read = halved.kernel_elements * c.dtype.itemsize / kernels.bytes_per_cycle
     made = c.batch * c.height * c.width * c.channels + c.kernel_elements * (not kernels.lasting)
     return Candidate("direct, pairs of bf16", None, (
-        *((name, cycles) for name, cycles in products.terms if cycles >= 0), ("pairs made", _pairs(made, target))))
+        ("products", _pair_products(pixels * halved.kernel_elements, pixels * halved.window_elements, target)),
+        ("kernels read", read), ("pairs made", _pairs(made, target))))
 
 
 def _gradient_in_pairs(c: ConvolutionSizes, target: Target) -> Form:
     """The same of pairs of images, and of the gradients of their results."""
-    count = -(-c.batch // 2) * c.height * c.width * c.kernel_elements
+    pixels = -(-c.batch // 2) * c.height * c.width
     made = c.batch * c.height * c.width * (c.channels + c.features)
     return Candidate("direct, pairs of bf16", None, (
-        ("products", _multiply_adds(c, count, target) / target.machine.contraction_peak),
+        ("products", _pair_products(pixels * c.kernel_elements, pixels * c.window_elements, target)),
         ("pairs made", _pairs(made, target))))
+
+
+def _pair_products(count: int, windows: int, target: Target) -> float:
+    """Cycles of so many products of pairs. Matrix registers load windows from copies, of so many elements."""
+    machine, lanes = target.machine, target.lanes(f32.itemsize)
+    if target.multiplies_matrices(bf16.name):
+        copies = windows * COPY_CYCLES / lanes
+        return (count * machine.matrix_dot_cycles / MATRIX_LANES**3 + copies) / machine.contraction_peak
+    return count / (lanes * machine.fma_per_cycle) / machine.contraction_peak
 
 
 def _pairs(numbers: int, target: Target) -> float:

@@ -8,7 +8,7 @@ from graphc.ir import contraction as C
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node
 from graphc.ir.ops.attention import Attention
-from graphc.ir.types import TensorType, f32, i32
+from graphc.ir.types import TensorType, bf16x2, f32, i32
 from graphc.passes.fuse import Fuse
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.choose_contraction import contraction_schedule
@@ -38,7 +38,8 @@ def view(*shape: int, dtype=f32) -> ViewType:
     return ViewType(dtype, shape, contiguous_strides(shape))
 
 
-def product(m: int, n: int, k: int, transposed: bool, packed: bool, target: Target, b_strides: tuple[int, int] = ()):
+def product(m: int, n: int, k: int, transposed: bool, packed: bool, target: Target, b_strides: tuple[int, int] = (),
+            factors=()):
     strides = (1, m) if transposed else (k, 1)
     return contraction_schedule(
         C.matmul((m, k), (k, n)),
@@ -50,6 +51,7 @@ def product(m: int, n: int, k: int, transposed: bool, packed: bool, target: Targ
         f32,
         target,
         invariant=(False, packed),
+        factors=factors,
     )
 
 
@@ -84,6 +86,9 @@ def nodes() -> Iterator[tuple[str, Node]]:
 def schedules(target: Target) -> Iterator[tuple[str, Schedule]]:
     for name, problem in PRODUCTS.items():
         yield name, product(*problem, target)
+    if target.has_matrices:
+        for name, problem in PRODUCTS.items():
+            yield f"pairs, {name}", product(*problem, target, factors=(bf16x2, bf16x2))
     yield "stored weights, unpacked", product(64, 512, 784, False, False, target, (1, 784))
     for name, n in nodes():
         views = [[view(*v.type.shape, dtype=v.type.dtype) for v in values] for values in (n.inputs, n.outputs)]

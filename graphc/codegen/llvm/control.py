@@ -6,6 +6,7 @@ from typing import Any
 
 from graphc.codegen.llvm.body import BodyEmitter, Scope
 from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
+from graphc.codegen.llvm.matrices import matrix_dot, matrix_move, matrix_shapes, matrix_zero
 from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.ops import compute
 from graphc.codegen.llvm.share import SMALL, frame_note
@@ -13,8 +14,8 @@ from graphc.codegen.llvm.types import function_symbol, type_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import at_least, upper
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, Parallel, Prefetch, ReturnIf, Stamp,
-    Store, Val, While)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, If, Load, MatrixDot, MatrixMove, MatrixShapes,
+    MatrixZero, Parallel, Prefetch, ReturnIf, Stamp, Store, Val, While)
 from graphc.errors import InternalError
 
 
@@ -381,4 +382,5 @@ STATEMENTS: dict[type, Callable[[BodyEmitter, Any], None]] = {       # each is c
     Compute: run_compute, Define: define, Load: load, Store: store, Prefetch: prefetch, For: for_loop,
     Parallel: parallel,
     If: branch, While: while_loop, Call: call, CheckIndex: check_index, FailUnless: fail_unless, ReturnIf: return_if,
-    Commit: commit, Stamp: stamp}
+    Commit: commit, Stamp: stamp, MatrixShapes: matrix_shapes, MatrixMove: matrix_move, MatrixZero: matrix_zero,
+    MatrixDot: matrix_dot}

@@ -6,15 +6,18 @@ from functools import cache
 from pathlib import Path
 
 from graphc.codegen.llvm.lazy import llvm
+from graphc.codegen.llvm.matrix_permission import may_use_matrices
 from graphc.config import config
 from graphc.errors import GraphError
 from graphc.schedule.target import (
-    AVX2, AVX2_VNNI, AVX512, AVX512_BF16, AVX512_VNNI, NEON, NEON_BF16, NEON_DOT, SSE2,
+    AVX2, AVX2_VNNI, AVX512, AVX512_AMX, AVX512_BF16, AVX512_VNNI, NEON, NEON_BF16, NEON_DOT, SSE2,
     TARGETS, Target)
 
+REFUSED = "this CPU multiplies matrices (AMX), but the system does not let this process use that"
 CPU0 = Path("/sys/devices/system/cpu/cpu0/cache")
 BY_PREFERENCE = {
-    "x86_64": (AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE2), "aarch64": (NEON_BF16, NEON_DOT, NEON)}
+    "x86_64": (AVX512_AMX, AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE2),
+    "aarch64": (NEON_BF16, NEON_DOT, NEON)}
 CACHES = ("l1_bytes", "l2_bytes", "l3_bytes")         # fields of `Machine`
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -27,6 +30,8 @@ def host_target() -> Target:
         return detected_target()
     if name not in TARGETS:
         raise GraphError(f"GRAPHC_TARGET={name} is not a target; known: {', '.join(TARGETS)}")
+    if TARGETS[name].has_matrices and refuses_matrices():
+        raise GraphError(f"GRAPHC_TARGET={name}: {REFUSED}")
     return TARGETS[name]
 
 
@@ -59,12 +64,20 @@ def can_run(target: Target) -> bool:
 
 
 def lacking(target: Target) -> tuple[str, ...]:
-    """What `target` needs and this machine lacks: LLVM feature names, or the architecture."""
+    """What `target` needs and this machine lacks: LLVM feature names, or the architecture. Matrix registers count as
+    lacking where the system refuses them."""
     machine = target.triple.split("-")[0]
     if machine != llvm().get_process_triple().split("-")[0]:
         return (machine,)
     has = host_features()
-    return tuple(f for f in _names(target.features) if not has.get(f, False))
+    refused = ("amx-tile",) if target.has_matrices and refuses_matrices() else ()
+    return tuple(dict.fromkeys([*(f for f in _names(target.features) if not has.get(f, False)), *refused]))
+
+
+def refuses_matrices() -> bool:
+    """Whether this CPU has matrix registers which the system refuses. Asking is what makes them usable, for the whole
+    process and those that it forks, so it comes before code for them is loaded."""
+    return host_features().get("amx-tile", False) and not may_use_matrices()
 
 
 def cache_sizes(folder: Path = CPU0) -> dict[str, int]:

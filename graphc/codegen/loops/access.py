@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.loops.loop_ir import Compute, Load, Store, Val, View
+from graphc.codegen.loops.loop_ir import Compute, Load, MatrixMove, Store, Val, View
 from graphc.errors import Unsized
 from graphc.ir.size_proofs import sign_of
 from graphc.records import dataclass
@@ -42,8 +42,10 @@ class Access:
         return f"{self.view.name}[{', '.join(map(str, self.index))}]{start}"
 
 
-def accesses_of(s: Load | Store, definitions: dict[int, Compute]) -> Access:
+def accesses_of(s: Load | Store | MatrixMove, definitions: dict[int, Compute]) -> Access:
     """What a load or store touches; a mask made by tail_mask, also conjoined with others, limits the reach."""
+    if isinstance(s, MatrixMove):
+        return Access(s.view, s.index, ((s.rows - 1) * s.step + (s.columns - 1),))
     lanes = s.dst.lanes if isinstance(s, Load) else s.value.lanes
     reach = [Ix(lanes - 1)]
     if s.mask is not None:

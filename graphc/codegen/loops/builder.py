@@ -19,6 +19,7 @@ from graphc.codegen.loops.arithmetic import Arithmetic
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.loops.index_builder import Indices
 from graphc.codegen.loops.index_proofs import upper, uppers
+from graphc.codegen.loops.matrices import Matrices
 from graphc.codegen.loops.loop_ir import (
     Alignment, Body, Call, Commit, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch, ReturnIf, Root, Stamp,
     Store, Val, View, While, contiguous)
@@ -77,7 +78,7 @@ class WhileBlock(ForLoop):
         return Ix(0, ((self._while.count, 1),))
 
 
-class LoopFunction(FunctionIR, Arithmetic, Indices):
+class LoopFunction(FunctionIR, Arithmetic, Indices, Matrices):
     """A loop function under construction, and the finished IR: parameters, `body`.
 
     `noalias=True` promises that no two view parameters overlap.

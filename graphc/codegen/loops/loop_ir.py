@@ -190,6 +190,42 @@ class Prefetch:
         self.view, self.index, self.level = view, index, level
 
 
+class MatrixShapes:
+    """From here on matrix register i has rows[i] rows of columns[i] elements of 32 bits; without any, the registers are
+    given back. No shape is empty."""
+    __slots__ = ("rows", "columns")
+
+    def __init__(self, rows: tuple[Ix, ...] = (), columns: tuple[Ix, ...] = ()) -> None:
+        self.rows, self.columns = rows, columns
+
+
+class MatrixMove:
+    """Register `number` is loaded from a flat view, or stored (`stores`): rows from `index` on, `step` elements apart.
+    rows, columns: its shape."""
+    __slots__ = ("number", "view", "index", "step", "rows", "columns", "stores")
+
+    def __init__(self, number: int, view: View, index: Ix, step: int, shape: tuple[Ix, Ix], stores: bool) -> None:
+        self.number, self.view, self.index, self.step, self.stores = number, view, (index,), step, stores
+        self.rows, self.columns = shape
+
+
+class MatrixZero:
+    """Register `number` becomes 0."""
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class MatrixDot:
+    """c += a b of registers, whose elements are of these packed types; each sum of bf16 in the order of the instruction
+    (docs/numerics.md)."""
+    __slots__ = ("c", "a", "b", "types")
+
+    def __init__(self, c: int, a: int, b: int, types: tuple[DType, DType]) -> None:
+        self.c, self.a, self.b, self.types = c, a, b, types
+
+
 class For:
     """A counted loop lo, lo + step, … < hi. carried[k] starts as inits[k], becomes nexts[k]; results[k] is its last
     value."""
@@ -302,7 +338,7 @@ class FunctionIR:
 
 
 Statement = (Compute | Define | Load | Store | Prefetch | For | Parallel | If | While | Call | CheckIndex | FailUnless
-             | ReturnIf | Commit | Stamp)
+             | ReturnIf | Commit | Stamp | MatrixShapes | MatrixMove | MatrixZero | MatrixDot)
 Body = list[Statement]
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
-    ReturnIf, Root, Stamp, Store, Val, View, While, contiguous, statements)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, MatrixDot, MatrixMove,
+    MatrixShapes, MatrixZero, Parallel, Prefetch, ReturnIf, Root, Stamp, Store, Val, View, While, contiguous,
+    statements)
 from graphc.errors import InternalError
 
 INDENT = "  "
@@ -41,7 +42,7 @@ def function_key(f: FunctionIR) -> str:
     """Equal for functions that differ in their name only. The text does not show strides of reshaped views, so
     addresses are added."""
     addresses = [f"{s.view.name} {s.view.at(s.index)}" for s in statements(f.body)
-                 if isinstance(s, (Load, Store, Prefetch))]
+                 if isinstance(s, (Load, Store, Prefetch, MatrixMove))]
     return "\n".join([_signature(f), str(f.noalias), *_scratches(f), *_body(f.body, ""), *addresses])
 
 
@@ -189,7 +190,26 @@ def _stamp(s: Stamp, indent: str) -> Iterator[str]:
     yield f"{indent}{'stop' if s.ends else 'start'} clock {s.site}"
 
 
+def _matrix_shapes(s: MatrixShapes, indent: str) -> Iterator[str]:
+    shapes = _list([f"{rows}×{columns}" for rows, columns in zip(s.rows, s.columns)])
+    yield f"{indent}matrix registers {shapes or 'given back'}"
+
+
+def _matrix_move(s: MatrixMove, indent: str) -> Iterator[str]:
+    place = f"{s.rows}×{s.columns} of {_element(s.view, s.index)} by {s.step}"
+    yield f"{indent}{f'store {place} = m{s.number}' if s.stores else f'm{s.number} = load {place}'}"
+
+
+def _matrix_zero(s: MatrixZero, indent: str) -> Iterator[str]:
+    yield f"{indent}m{s.number} = 0"
+
+
+def _matrix_dot(s: MatrixDot, indent: str) -> Iterator[str]:
+    yield f"{indent}m{s.c} += m{s.a}: {s.types[0]} m{s.b}: {s.types[1]}"
+
+
 STATEMENTS: dict[type, Callable[[Any, str], Iterator[str]]] = {      # each is called with a statement of its class
     Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for, Parallel: _parallel,
     If: _if, While: _while, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
-    Commit: _commit, Stamp: _stamp}
+    Commit: _commit, Stamp: _stamp, MatrixShapes: _matrix_shapes, MatrixMove: _matrix_move, MatrixZero: _matrix_zero,
+    MatrixDot: _matrix_dot}

@@ -14,7 +14,7 @@ from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import NO_FACTS, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, Compute, For, FunctionIR, If, Load, Parallel, Root, Store, While, bodies)
+    Body, Call, Compute, For, FunctionIR, If, Load, MatrixMove, Parallel, Root, Store, While, bodies)
 from graphc.ir.dims import Dim, static_dim
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
@@ -63,7 +63,7 @@ class _EndFinder:
         for s in statements:
             if type(s) is Compute:
                 definitions[s.dst.id] = s
-            elif isinstance(s, (Load, Store)):
+            elif isinstance(s, (Load, Store, MatrixMove)):
                 if s.view.root is self.root:
                     a = accesses_of(s, definitions)
                     self._add([End(tuple(a.lows()))], [End(tuple(a.highs()))], facts)

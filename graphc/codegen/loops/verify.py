@@ -15,14 +15,16 @@ from graphc.codegen.loops.conditions import facts_of
 from graphc.codegen.loops.index import ELEMENTS, Ix, Sym, depends_on
 from graphc.codegen.loops.index_proofs import IndexFacts, at_least, at_most
 from graphc.codegen.loops.loop_ir import (
-    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, Parallel, Prefetch,
-    ReturnIf, Stamp, Store, Val, View, While, control)
+    Body, Call, CheckIndex, Commit, Compute, Define, FailUnless, For, FunctionIR, If, Load, MatrixDot, MatrixMove,
+    MatrixShapes, MatrixZero, Parallel, Prefetch, ReturnIf, Stamp, Store, Val, View, While, control)
+from graphc.codegen.loops.matrices import MatrixState, same_everywhere
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.loops.reach import End, Reaches, joined, substituted
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.schedule.target import MATRIX_LANES
 
 
 def verify(f: FunctionIR, reaches: Reaches | None = None) -> None:
@@ -31,6 +33,7 @@ def verify(f: FunctionIR, reaches: Reaches | None = None) -> None:
     checker = Checker(f, Reaches() if reaches is None else reaches)
     try:
         checker.body(f.body)
+        same_everywhere([(), checker.matrices.shapes])
     except InternalError as error:
         raise InternalError(f"{f.name}: {error.text}", "loop verifier", print_function(f)) from None
 
@@ -45,6 +48,7 @@ class Checker:
         self.definitions: dict[int, Compute] = {}
         self.facts = IndexFacts()
         self.tiles: list[Parallel] = []
+        self.matrices = MatrixState()
 
     def body(self, statements: Body) -> None:
         for s in statements:
@@ -55,10 +59,11 @@ class Checker:
 
     @contextmanager
     def scope(self, facts: IndexFacts | None = None) -> Iterator[None]:
-        """What is defined inside is unknown outside."""
-        saved = set(self.vals), set(self.syms), self.facts
+        """What is defined inside is unknown outside; matrix registers have the same shapes at its end."""
+        saved, shapes = (set(self.vals), set(self.syms), self.facts), self.matrices.shapes
         self.facts = self.facts if facts is None else facts
         yield
+        same_everywhere([shapes, self.matrices.shapes])
         self.vals = {k: v for k, v in self.vals.items() if k in saved[0]}
         self.syms, self.facts = saved[1], saved[2]
 
@@ -225,6 +230,7 @@ def _parallel(c: Checker, s: Parallel) -> None:
 
 
 def _call(c: Checker, s: Call) -> None:
+    same_everywhere([(), c.matrices.shapes])
     c.use_index(*s.ints, *[v.start for v in s.views])
     if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee, c.reaches.parallel):
         raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop "
@@ -320,9 +326,25 @@ def _stamp(c: Checker, s: Stamp) -> None:
         raise InternalError("only main is instrumented")
 
 
+def _matrix_shapes(c: Checker, s: MatrixShapes) -> None:
+    c.use_index(*s.rows, *s.columns)
+    if not all(at_least(ix, 1, c.facts) and at_most(ix, MATRIX_LANES, c.facts) for ix in (*s.rows, *s.columns)):
+        raise InternalError(f"cannot prove that matrix registers have 1 to {MATRIX_LANES} rows and columns")
+    c.matrices.set(s)
+
+
+def _matrix_move(c: Checker, s: MatrixMove) -> None:
+    c.matrices.move(s)
+    a = accesses_of(s, c.definitions)
+    c.access(a)
+    if s.stores:
+        c.written(s.view, a.offset())
+
+
 RULES: dict[type, Callable[[Checker, Any], None]] = {       # each is called with a statement of its class
     Compute: _compute, Define: _define, Load: _load, Store: _store, Prefetch: _prefetch, For: _for,
     While: _while, If: _if,
     Parallel: _parallel, Call: _call, CheckIndex: _check_index, FailUnless: _fail_unless, ReturnIf: _return_if,
-    Commit: _return_if, Stamp: _stamp,
+    Commit: _return_if, Stamp: _stamp, MatrixShapes: _matrix_shapes, MatrixMove: _matrix_move,
+    MatrixZero: lambda c, s: c.matrices.zero(s), MatrixDot: lambda c, s: c.matrices.dot(s),
 }

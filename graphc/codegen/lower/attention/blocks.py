@@ -9,19 +9,20 @@ from collections.abc import Callable, Sequence
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.lower.contraction.matrix_kernel import MatrixOperands, call_matrix_kernel
 from graphc.codegen.lower.contraction.micro_kernel import (
-    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
+    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, ProductTypes, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import at_most, unflattened
 from graphc.codegen.lower.transpose import transposed
 from graphc.ir.ops.attention import AttentionOp
-from graphc.ir.dims import Dim, Dims, ceil_div
-from graphc.ir.types import DType
+from graphc.ir.dims import Dim, Dims, ceil_div, static_dim
+from graphc.ir.types import DType, bf16
 from graphc.records import dataclass
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.target import LINE_BYTES, Target
+from graphc.schedule.target import LINE_BYTES, MATRIX_LANES, Target
 
 
 TOGETHER = 6            # keys whose exponentials are computed together
@@ -41,7 +42,7 @@ def larger(f: LoopFunction, a: Val, b: Val) -> Val:
 @dataclass(frozen=True)
 class Blocks:
     """The function, its schedule, and how many columns and rows the scores have. in_pairs: factors of products are
-    pairs of bf16."""
+    pairs of bf16; matrices: which matrix registers multiply."""
     f: LoopFunction
     s: AttentionSchedule
     target: Target
@@ -51,6 +52,7 @@ class Blocks:
     causal: bool
     serial: bool | Val = False      # all on the caller
     in_pairs: bool = False
+    matrices: bool = False
 
     @property
     def panels(self) -> int:
@@ -89,7 +91,9 @@ def blocks_of(r: KernelRequest[AttentionSchedule, AttentionOp], f: LoopFunction,
     """For the function of a request."""
     s, op = r.schedule, r.op
     serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
-    return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, op.factors is not None)
+    pairs = op.factors is not None
+    return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, pairs,
+                  pairs and r.target.multiplies_matrices(bf16.name))
 
 
 def fits_better(b: Blocks, narrow: AttentionSchedule) -> Val:
@@ -192,6 +196,8 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
     Rows are computed in whole register tiles. `steps` may depend on the first row of a register tile.
     """
     f, a = b.f, rows.matrix
+    if b.matrices and a.dtype.is_packed and a.strides[1] == 1 and factors is None and not callable(steps):
+        return _matrix_product(b, rows, panel, as_ix(steps), target, add)
     memory, layout = a.view_at([0, 0], (1,), (1,)), RowLayout(a.strides[1], scattered=True)
     for begin, end, mr in _row_tiles(b, rows.start, rows.stop):
         shape = MicroTileShape(mr, b.s.vectors, b.s.lanes, b.target.has_fma)
@@ -202,6 +208,19 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
             count = steps(down.index) if callable(steps) else steps
             call_micro_kernel(f, shape, RowPanel(memory, layout, offsets), columns, sums, count,
                               brief=b.s.brief)
+
+
+def _matrix_product(b: Blocks, rows: RowRange, panel: View, steps: Ix, target: View, add: Ix | int) -> None:
+    """The same by matrix registers: rows of pairs that lie along the sum, and no others than these rows."""
+    f, a, wide = b.f, rows.matrix, 2 * MATRIX_LANES
+    types = ProductTypes(a.dtype, panel.dtype, target.dtype)
+    distances = static_dim(a.strides[0]), static_dim(panel.strides[0]), static_dim(target.strides[0])
+    for column in range(0, b.s.nr, wide):
+        views = [x.view_at(at, (1,), (1,)) for x, at in (
+            (a, [0, 0]), (panel, [0, column]), (target, [rows.start, column]))]
+        first = (rows.first + rows.start) * distances[0]
+        call_matrix_kernel(f, types, distances, min(wide, b.s.nr - column) // MATRIX_LANES, MatrixOperands(
+            views[0], first, *views[1:], steps, rows.stop - rows.start, add))
 
 
 def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
-from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.codegen.lower.attention.pairs import (
+    halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, value_rows)
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
@@ -93,8 +94,9 @@ class ForwardPairs(ForwardFactors):
         self.steps = -(-features // 2)
         self.queries = b.f.scratch("query_pairs", bf16x2, (b.panels, self.steps, b.s.nr))
         self.keys, self.values = (pairs_of_features(b, "key_pairs", rows, features),
-                                  pairs_of_rows(b, "value_pairs", rows, width))
+                                  pairs_of_rows(b, "value_pairs", rows, width, squares=b.matrices))
         self.probabilities = pairs_of_rows(b, "probability_pairs", rows, b.s.nr)
+        self.turned_values = value_rows(b, width) if b.matrices else None
 
     def of_queries(self, panels: Ix | int) -> None:
         with self.b.f.loop(0, panels) as loop:
@@ -105,6 +107,8 @@ class ForwardPairs(ForwardFactors):
         count = self.b.f.min_(self.b.s.rows, self.b.rows - key)
         pair_features(self.b, self.k, key, count, self.keys)
         pair_rows(self.b, self.v, key, count, self.values)
+        if self.turned_values is not None:
+            turn_pairs(self.b, self.values, halved(self.b.f, count), self.turned_values)
 
     def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
         product(self.b, RowRange(self.keys, count), sub_panel(self.queries, panel), self.steps, self.scratch.scores)
@@ -112,6 +116,19 @@ class ForwardPairs(ForwardFactors):
     def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
         f, values = self.b.f, self.values
         pair_rows(self.b, self.scratch.scores, Ix(), count, self.probabilities)
+        sums, width = sub_panel(self.scratch.sums, panel), as_ix(self.v.shape[1])
+        if self.turned_values is not None:
+            self._rescale(sums, width)
+            return product(self.b, RowRange(self.turned_values, width), self.probabilities, halved(f, count), sums,
+                           add=1)
         turned = f.reinterpret(values, values.shape[::-1], values.strides[::-1])
-        product(self.b, RowRange(turned, as_ix(self.v.shape[1])), self.probabilities, halved(f, count),
-                sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
+        product(self.b, RowRange(turned, width), self.probabilities, halved(f, count), sums,
+                factors=self.scratch.scales)
+
+    def _rescale(self, sums: View, width: Ix) -> None:
+        f, lanes = self.b.f, self.b.s.lanes
+        with f.loop(0, self.b.s.nr, lanes) as across:
+            scale = f.load(self.scratch.scales, [across.index], lanes)
+            with f.loop(0, width, unroll=4) as loop:
+                place = [loop.index, across.index]
+                f.store(sums, place, f.mul(f.load(sums, place, lanes), scale))

@@ -6,9 +6,11 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks
 from graphc.codegen.lower.ranges import vector_run
+from graphc.codegen.lower.transpose import transposed
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16, bf16x2
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.matrix_registers import copied_row
 
 
 def halved(f: LoopFunction, steps: Ix | int) -> Ix:
@@ -26,9 +28,23 @@ def pairs_of_features(b: Blocks, name: str, rows: int, features: int) -> View:
     return b.f.scratch(name, bf16x2, (rows, round_up(-(-features // 2), b.s.lanes)))
 
 
-def pairs_of_rows(b: Blocks, name: str, rows: int, features: int) -> View:
-    """Scratch for `pair_rows`."""
-    return b.f.scratch(name, bf16x2, (-(-rows // 2), features))
+def pairs_of_rows(b: Blocks, name: str, rows: int, features: int, squares: bool = False) -> View:
+    """Scratch for `pair_rows`; squares: with room for whole ones, which `turn_pairs` reads."""
+    unit = b.s.lanes if squares else 1
+    return b.f.scratch(name, bf16x2, (round_up(-(-rows // 2), unit), round_up(features, unit)))
+
+
+def value_rows(b: Blocks, width: int) -> View:
+    """Scratch for `turn_pairs`: [value][pair of keys]."""
+    return b.f.scratch("turned_pairs", bf16x2, (round_up(width, b.s.lanes), copied_row(-(-b.block_rows // 2))))
+
+
+def turn_pairs(b: Blocks, pairs: View, count: Ix, target: View) -> None:
+    """target[j, i] = pairs[i, j] for the first `count` rows: squares, whose last rows and columns are not read."""
+    f, lanes, width = b.f, b.s.lanes, static_dim(pairs.shape[1])
+    with f.loop(0, count, lanes) as down, f.loop(0, width, lanes) as across:
+        for j, column in enumerate(transposed(f, pairs, down.index, across.index, lanes)):
+            f.store(target, [across.index + j, down.index], column)
 
 
 def pair_features(b: Blocks, source: View, first: Ix, count: Ix, target: View, factor: float = 1.0) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from graphc.codegen.loops.builder import LoopFunction, View
 from graphc.codegen.lower.contraction.direct import DirectContraction
 from graphc.codegen.lower.contraction.dots import DotContraction
+from graphc.codegen.lower.contraction.matrix import MatrixContraction
 from graphc.codegen.lower.contraction.narrow import NarrowContraction
 from graphc.codegen.lower.contraction.outputs import flat
 from graphc.codegen.lower.contraction.padded_copy import pad_copy
@@ -18,15 +19,15 @@ from graphc.codegen.lower.contraction.streamed import StreamedContraction
 from graphc.codegen.lower.contraction.tiled import TiledContraction
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, RowsSchedule, StreamSchedule,
-    TileSchedule)
+    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, MatrixSchedule, NarrowSchedule, RowsSchedule,
+    StreamSchedule, TileSchedule)
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
 LOWERINGS: dict[type, type[PhaseLowering[Any]]] = {
-    TileSchedule: TiledContraction, StreamSchedule: StreamedContraction, DotSchedule: DotContraction,
-    LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction, LoopSchedule: PlainContraction,
-    RowsSchedule: RowsContraction}
+    TileSchedule: TiledContraction, MatrixSchedule: MatrixContraction, StreamSchedule: StreamedContraction,
+    DotSchedule: DotContraction, LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction,
+    LoopSchedule: PlainContraction, RowsSchedule: RowsContraction}
 
 
 def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule, target: Target,

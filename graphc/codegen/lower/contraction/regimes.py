@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from graphc.codegen.lower.contraction.matrix import MatrixContraction
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.tiled import TiledContraction
-from graphc.schedule.contraction_schedule import RowsSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import MatrixSchedule, RowsSchedule, TileSchedule
 
 
 class RowsContraction(PhaseLowering[RowsSchedule]):
@@ -29,5 +30,6 @@ class RowsContraction(PhaseLowering[RowsSchedule]):
 
     def _loops(self, regime: TileSchedule) -> TiledContraction:
         phases = tuple(regime if i == self.number else s for i, s in enumerate(self.contraction.phases))
-        return TiledContraction(self.f, replace(self.contraction, phases=phases), self.number, self.views, self.fused,
-                                self.epilogue)
+        loops = MatrixContraction if isinstance(regime, MatrixSchedule) else TiledContraction
+        return loops(self.f, replace(self.contraction, phases=phases), self.number, self.views, self.fused,
+                     self.epilogue)
