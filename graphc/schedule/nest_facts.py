@@ -80,7 +80,8 @@ class NestFacts:
     def lies_along(self, d: int) -> bool:
         """Whether most of what is read and written is contiguous along the dim, whose size is known and fills a vector.
         """
-        return isinstance(self.nest.extents[d], int) and self.extents[d] >= self.step_lanes and self._score(d) > 0
+        fills = isinstance(self.nest.extents[d], int) and self.extents[d] >= self.step_lanes > 1
+        return fills and self._score(d) > 0
 
     @property
     def step_lanes(self) -> int:

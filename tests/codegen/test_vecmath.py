@@ -42,7 +42,7 @@ REFERENCE = {
 # the greatest errors found in every 13th float where the function bends; a regression shows
 MEASURED_F32 = {"exp": 1.02, "exp2": 1.17, "expm1": 1.64, "log": 0.85, "log1p": 1.42, "sin": 1.58, "cos": 1.58,
                 "tanh": 1.76,
-                "sigmoid": 1.70, "erf": 1.05, "pow": 0.51}
+                "sigmoid": 1.70, "erf": 1.03, "pow": 0.51}
 
 
 @cache
