@@ -99,6 +99,22 @@ def test_windows(channels, size, stride):
 
 
 @here
+@pytest.mark.parametrize("size", [(23, 19), (32, 32)])
+def test_gradients_towards_kernels(size):
+    """Steps of sums are pairs of images, in runs of lines of these."""
+    x, w, g = drawn(4, 36, *size), drawn(40, 36, 3, 3), drawn(4, 40, *size)
+
+    @gc.graph
+    def loss(w: gc.f32[w.shape], x: gc.f32[x.shape], g: gc.f32[g.shape]):
+        return gc.sum(gc.conv2d(x, w, padding=1) * g)
+    run = gc.compile(gc.grad(loss, wrt="w"), compute="bf16")
+    assert "matrices of" in run.dump("planned")
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), axis=(2, 3))
+    rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 36 * 9)
+    assert close(run(w, x, g).reshape(40, -1), g.transpose(1, 0, 2, 3).reshape(40, -1), rows)
+
+
+@here
 @pytest.mark.parametrize("types", [("u8", "i8"), ("i8", "i8"), ("u8", "u8")])
 def test_integers_are_exact(types):
     rng = np.random.default_rng(0)
