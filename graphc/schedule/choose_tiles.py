@@ -129,13 +129,14 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
 def _matrix_families(problem: TiledProblem) -> Iterator[TileFamily]:
     """The larger a tile, the more often is used what comes from L3: products take less time than that."""
     columns = [COLUMNS_OF_MATRICES[-1:], COLUMNS_OF_MATRICES][problem.n > COLUMNS_OF_MATRICES[0]]
+    agreed = problem.agreed.columns if problem.agreed else None
+    modes = matrix_column_modes(problem, _column_modes(problem))
+    if not problem.context.free[1] and not agreed and problem.packing is not ColumnPacking.TAPS:
+        modes = (*modes, PER_TILE)
     for rows, width in product(ROWS_OF_MATRICES, columns):
         mc = even(problem.m, min(rows, problem.m), problem.mr)
         cut = column_cut(problem.n_sizes, min(width, problem.n), problem.nr, 1 if problem.gates else 0, problem.n_split)
-        if problem.agreed and problem.agreed.columns:
-            cut, _ = problem.agreed.columns
-        yield TileFamily("matrix registers", mc, cut, matrix_row_modes(problem),
-                         matrix_column_modes(problem, _column_modes(problem)))
+        yield TileFamily("matrix registers", mc, agreed[0] if agreed else cut, matrix_row_modes(problem), modes)
 
 
 def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from graphc.ir.dims import static_dim
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.contraction_form import spread
 from graphc.schedule.contraction_schedule import group_sizes, round_up
@@ -43,4 +44,4 @@ def matrix_column_modes(problem: TiledProblem, modes: Sequence[PackingMode]) -> 
 def copied_row(steps: int) -> int:
     """Elements between rows of so many steps in a copy: whole lines, and such a number of them that rows do not share
     few sets of a cache, with room for a whole register from the last step on."""
-    return spread(round_up(steps, MATRIX_LANES) + MATRIX_LANES, MATRIX_LANES)
+    return static_dim(spread(round_up(steps, MATRIX_LANES) + MATRIX_LANES, MATRIX_LANES))

@@ -114,8 +114,9 @@ def test_a_sample_has_the_same_bits_in_any_batch():
 
 
 @pairs
-def test_what_stays_in_f32_is_said():
-    """Where Winograd's form is faster, in groups, of one channel: these keep the bits of f32."""
+def test_what_stays_in_f32_is_said(monkeypatch):
+    """Where Winograd's form is faster, in groups, of one channel: these keep the bits of f32. Matrix registers are faster than that form."""
+    monkeypatch.setenv("GRAPHC_TARGET", AVX512_BF16.name)
     for net, shape, why in ((nn.Conv2d(64, 3, padding=1), (8, 64, 56, 56), "Winograd's form in f32 is faster"),
                             (nn.Conv2d(16, 3, groups=16), (2, 16, 9, 9), "a convolution in groups"),
                             (nn.Conv2d(16, 3), (2, 1, 9, 9), "there is one term along the axis that pairs are made along")):

@@ -78,12 +78,49 @@ def test_both_gradients():
 
 
 @here
+def test_batches():
+    x, y = drawn(3, 40, 300), drawn(3, 300, 50)
+    run = gc.compile(lambda x, y: x @ y, x=gc.f32[x.shape], y=gc.f32[y.shape], compute="bf16")
+    assert "matrices of" in run.dump("planned") and all(close(*each) for each in zip(run(x, y), x, y))
+
+
+@here
+@pytest.mark.parametrize("channels,size,stride", [(32, (13, 11), 1), (36, (23, 19), 1), (64, (9, 30), 2)])
+def test_windows(channels, size, stride):
+    """Rows of windows end at lines of the image, and steps of sums at its channels."""
+    x, w = drawn(2, channels, *size), drawn(40, channels, 3, 3)
+    run = gc.compile(lambda x, w: gc.conv2d(x, w, stride=stride, padding=1), x=gc.f32[x.shape], w=gc.f32[w.shape], compute="bf16")
+    assert "matrices of" in run.dump("planned")
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
+    rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, channels * 9)
+    y = run(x, w).transpose(0, 2, 3, 1).reshape(-1, 40)
+    assert close(y, rows, w.reshape(40, -1).T)
+
+
+@here
+@pytest.mark.parametrize("size", [(23, 19), (32, 32)])
+def test_gradients_towards_kernels(size):
+    """Steps of sums are pairs of images, in runs of lines of these."""
+    x, w, g = drawn(4, 36, *size), drawn(40, 36, 3, 3), drawn(4, 40, *size)
+
+    @gc.graph
+    def loss(w: gc.f32[w.shape], x: gc.f32[x.shape], g: gc.f32[g.shape]):
+        return gc.sum(gc.conv2d(x, w, padding=1) * g)
+    run = gc.compile(gc.grad(loss, wrt="w"), compute="bf16")
+    assert "matrices of" in run.dump("planned")
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), axis=(2, 3))
+    rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 36 * 9)
+    assert close(run(w, x, g).reshape(40, -1), g.transpose(1, 0, 2, 3).reshape(40, -1), rows)
+
+
+@here
 @pytest.mark.parametrize("types", [("u8", "i8"), ("i8", "i8"), ("u8", "u8")])
 def test_integers_are_exact(types):
     rng = np.random.default_rng(0)
     x, w = (rng.integers(*((-128, 128) if t == "i8" else (0, 256)), shape).astype(t.replace("8", "1"))
-            for t, shape in zip(types, ((75, 900), (900, 83))))
-    run = gc.compile(lambda x, w: gc.matmul(x, w, dtype=gc.i32), x=getattr(gc, types[0])[75, 900], w=getattr(gc, types[1])[900, 83])
+            for t, shape in zip(types, ((150, 900), (900, 210))))
+    run = gc.compile(lambda x, w: gc.matmul(x, w, dtype=gc.i32), x=getattr(gc, types[0])[150, 900], w=getattr(gc, types[1])[900, 210])
     assert "matrices of" in run.dump("planned")
     assert np.array_equal(run(x, w), x.astype(np.int32) @ w.astype(np.int32))
 

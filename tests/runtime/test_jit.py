@@ -138,7 +138,7 @@ def test_host_target(monkeypatch):
     monkeypatch.setenv("GRAPHC_TARGET", "neon")
     assert host.host_target() is NEON
     monkeypatch.setenv("GRAPHC_TARGET", "z80")
-    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, neon, neon_dot, neon_bf16, zen3"):
+    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, avx512_amx, neon, neon_dot, neon_bf16, zen3"):
         host.host_target()
 
 

@@ -216,11 +216,10 @@ def _matrix_product(b: Blocks, rows: RowRange, panel: View, steps: Ix, target: V
     types = ProductTypes(a.dtype, panel.dtype, target.dtype)
     distances = static_dim(a.strides[0]), static_dim(panel.strides[0]), static_dim(target.strides[0])
     for column in range(0, b.s.nr, wide):
-        views = [x.view_at(at, (1,), (1,)) for x, at in (
-            (a, [0, 0]), (panel, [0, column]), (target, [rows.start, column]))]
         first = (rows.first + rows.start) * distances[0]
         call_matrix_kernel(f, types, distances, min(wide, b.s.nr - column) // MATRIX_LANES, MatrixOperands(
-            views[0], first, *views[1:], steps, rows.stop - rows.start, add))
+            a.view_at([0, 0], (1,), (1,)), first, panel.view_at([0, column], (1,), (1,)),
+            target.view_at([rows.start, column], (1,), (1,)), steps, rows.stop - rows.start, add))
 
 
 def _row_tiles(b: Blocks, start: Ix, stop: Ix) -> list[tuple[Ix, Ix, int]]:

@@ -106,9 +106,9 @@ class _MatrixKernel:
 
     def _shapes(self, rows: Ix) -> None:
         """For so many rows in each register of a and c."""
-        whole = [(rows, LANES), (Ix(LANES), LANES)]
-        tail = [(rows, self.rest), (self.rest, LANES)] if self.spec.has_tail else []
-        self.f.matrix_shapes(*[(rows, LANES)] * SUMS, *whole, *tail)
+        sums, whole = (rows, Ix(LANES)), [(rows, Ix(LANES)), (Ix(LANES), Ix(LANES))]
+        tail = [(rows, self.rest), (self.rest, Ix(LANES))] if self.spec.has_tail else []
+        self.f.matrix_shapes(*[sums] * SUMS, *whole, *tail)
 
     def _block(self, row: Ix, down: int) -> None:
         """The rows of so many registers below each other, from `row` on."""
