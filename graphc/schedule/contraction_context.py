@@ -22,12 +22,13 @@ class ColumnCodes:
 @dataclass(frozen=True)
 class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
-    columns lie that are no numbers yet."""
+    columns lie that are no numbers yet. fused: results go through an epilogue."""
     target: Target
     itemsize: int
     lanes: int
     free: tuple[bool, ...]
     codes: ColumnCodes | None = None
+    fused: bool = False
 
     @property
     def machine(self) -> Machine:
