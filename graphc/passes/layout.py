@@ -12,10 +12,11 @@ from graphc.ir.graph import Graph, Node, Value, regions, users
 from graphc.ir.image import CHANNEL_AXIS, channels_last
 from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.ops.control import Cond, WhileLoop
+from graphc.ir.ops.conv import ConvOp
 from graphc.ir.ops.elementwise import COPY, Elementwise
 from graphc.ir.ops.fused import Fused, core_of, members
 from graphc.ir.ops.shape import Pad, Transpose
-from graphc.ir.ops.window import AvgPoolGrad, Pooling
+from graphc.ir.ops.window import Pooling
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
@@ -26,7 +27,7 @@ from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.kernel_families import CONTRACTIONS
 from graphc.schedule.nest_facts import flops_of
-from graphc.schedule.parallel_rows import takes_lines
+from graphc.schedule.parallel_rows import GRADIENTS, takes_lines
 from graphc.schedule.pool_cost import channel_cycles, line_cycles
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -90,9 +91,9 @@ def storage_orders(graph: Graph, target: Target) -> dict[Value, Order]:
     orders, and no transposes are needed inside a network. Arguments and results of the graph keep the order that their
     owner gives them.
 
-    Channels come last where they fill vectors. Where all images that are tied so have fewer, or some go to the graph's
-    owner, for whom they would have to be turned, the schedules of the kernels that touch them say for which order these
-    take fewer cycles.
+    Channels come last where they fill vectors. Where all images that are tied so have fewer, or one of fewer is
+    computed from them, or some go to the graph's owner, for whom they would have to be turned, the schedules of the
+    kernels that touch them say for which order these take fewer cycles.
     """
     orders: dict[Value, Order] = {}
     _collect(graph, orders, target)
@@ -122,16 +123,16 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
     todo = [*images, *(v for node in graph.nodes if node not in by_lines for v in _images(node))]
     neighbours = _neighbours(graph, {v.type.rank for v in todo})
     results, doubtful = set(graph.results), list[list[Value]]()
+    narrowed = {v for node in graph.nodes for v in _narrowed(node, target)}
     for v in reversed(todo):
         tied = _tied(v, neighbours, orders)
         orders.update((u, channels_last(u.type.rank)) for u in tied)
         if tied and not set(images).intersection(tied) and (
-                results.intersection(tied) or all(_is_narrow(u, target) for u in tied)):
+                results.intersection(tied) or narrowed.intersection(tied) or all(_is_narrow(u, target) for u in tied)):
             doubtful.append(tied)
-    for tied in doubtful:
-        if _is_cheaper_by_rows(tied, graph, orders, target):
-            for v in tied:
-                del orders[v]
+    while by_rows := [tied for tied in doubtful if _is_turned_back(tied, graph, orders, target)]:
+        # kernels that read several images count for those whose others have changed
+        doubtful = [tied for tied in doubtful if tied not in by_rows]
     for node in graph.nodes:
         if not isinstance(node.op, Fused):
             for name, region in regions(node.op):
@@ -141,12 +142,21 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
                          [v for v, outer in given if orders.get(outer) == channels_last(outer.type.rank)])
 
 
+def _is_turned_back(tied: Sequence[Value], graph: Graph, orders: dict[Value, Order], target: Target) -> bool:
+    """Whether the values are cheaper row-major, which they are then."""
+    if not _is_cheaper_by_rows(tied, graph, orders, target):
+        return False
+    for v in tied:
+        del orders[v]
+    return True
+
+
 def _pools_by_lines(graph: Graph, target: Target) -> set[Node]:
     """The poolings that take fewer cycles on row-major images than with both copies, and that nothing ties to another
     operator on images."""
     def pays(node: Node, op: Pooling) -> bool:
         x, y = node.inputs[-1].type, node.outputs[0].type
-        image, out = (y, x) if isinstance(op, AvgPoolGrad) else (x, y)
+        image, out = (y, x) if isinstance(op, GRADIENTS) else (x, y)
         return (takes_lines(op, image.shape, out.shape)
                 and line_cycles(op, image, out, target) < channel_cycles(op, image, out, target))
     found = [node for node in graph.nodes if isinstance(node.op, Pooling) and pays(node, node.op)]
@@ -155,12 +165,13 @@ def _pools_by_lines(graph: Graph, target: Target) -> set[Node]:
 
 
 def _is_alone(pool: Node, readers: Mapping[Value, list[Node]]) -> bool:
-    """Whether no other operator on images is joined to the pooling by elementwise work."""
+    """Whether no other operator on images is joined to the pooling by elementwise work. Images of which this program
+    does not choose the order join nobody: each reads them as they lie."""
     seen, waiting = {pool}, [pool]
     while waiting:
         node = waiting.pop()
         near = [v.node for v in node.inputs if v.node is not None]
-        near += [reader for v in (*node.inputs, *node.outputs) for reader in readers.get(v, ())]
+        near += [reader for v in (*node.inputs, *node.outputs) if not _is_foreign(v) for reader in readers.get(v, ())]
         for other in near:
             if other not in seen and any(True for _ in _images(other)):
                 return False
@@ -186,6 +197,18 @@ def _is_narrow(v: Value, target: Target) -> bool:
     return typical(v.type.shape[CHANNEL_AXIS]) < target.lanes(v.type.dtype.itemsize)
 
 
+def _narrowed(node: Node, target: Target) -> Iterator[Value]:
+    """The images from which a convolution, or its gradient, computes one of few channels: those of each group fill no
+    vector, while those that it reads do."""
+    op = core_of(node).op
+    if not isinstance(op, ConvOp) or not op.images.result:
+        return
+    widths = {v: typical(v.type.shape[CHANNEL_AXIS]) // op.groups for v in _images(node)}
+    if any(v.node is node and target.lanes(v.type.dtype.itemsize) > width for v, width in widths.items()):
+        yield from (v for v, width in widths.items() if v.node is not node
+                    and target.lanes(v.type.dtype.itemsize) <= width)
+
+
 def _is_cheaper_by_rows(tied: Sequence[Value], graph: Graph, orders: Mapping[Value, Order], target: Target) -> bool:
     """Whether the kernels that read or write the values take fewer cycles where these lie row-major; what is then not
     turned for the graph's owner counts too."""
@@ -193,7 +216,7 @@ def _is_cheaper_by_rows(tied: Sequence[Value], graph: Graph, orders: Mapping[Val
     if all(map(_is_foreign, tied)) or not all(isinstance(n, int) for v in tied for n in v.type.shape):
         return False
     nodes = [n for n in graph.nodes if group.intersection((*n.inputs, *n.outputs)) and not n.op.is_view]
-    if not all(isinstance(core_of(n).op, (*CONTRACTIONS, Fused)) for n in nodes):
+    if not all(isinstance(core_of(n).op, (*CONTRACTIONS, Fused, Pad)) for n in nodes):
         return False
     by_rows = {v: o for v, o in orders.items() if v not in group}
     machine = target.machine

@@ -18,11 +18,12 @@ from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_sch
 from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
 from graphc.schedule.choose_open import open_phase_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
+from graphc.schedule.choose_shifted import shifted_schedule
 from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, normal_form
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, TileSchedule,
-    group_sizes, packed_row_panels, round_up)
+    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, ShiftedSchedule,
+    TileSchedule, group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, is_closed
@@ -65,7 +66,8 @@ def contraction_schedule(
 
     def of_form(turned: bool) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
-        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices)
+        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
+                                     fused=fused)
         pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
         form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
@@ -83,14 +85,21 @@ def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
 def form_cycles(s: ContractionSchedule, target: Target, epilogue: int = 0) -> float | None:
     """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open.
     epilogue: operations of one element of it, which vectors that are not full take for all of their lanes."""
-    if any(phase.ranking is None for phase in s.phases) or any(p.is_open for p in s.form.phases):
+    pairs = list(zip(s.form.phases, s.phases))
+    if any(phase.ranking is None and not _is_empty(p) for p, phase in pairs) or any(p.is_open for p, _ in pairs):
         return None
     copies = [copy_cycles(typical(copy.size), s.dtype, target.machine, copy.channels is not None)
               for copy in s.form.copies if copy is not None]
-    vectors = sum([_stored_vectors(p, tiles) for p, tiles in zip(s.form.phases, s.phases)
-                   if isinstance(tiles, TileSchedule)])
+    vectors = sum([_stored_vectors(p, tiles) for p, tiles in pairs if isinstance(tiles, TileSchedule)])
     stored = vectors * epilogue * target.machine.vector_op_cycles / target.machine.planned_cores
-    return sum(copies) + sum(map(_cycles, s.phases)) + stored
+    zeros = sum([typical(p.extent(p.batch + p.m + p.n)) for p, _ in pairs if _is_empty(p)])
+    filled = zeros * target.machine.scalar_element_cycles / target.machine.planned_cores
+    return sum(copies) + sum([_cycles(phase) for p, phase in pairs if not _is_empty(p)]) + stored + filled
+
+
+def _is_empty(p: Phase[Dim]) -> bool:
+    """Whether all sums are of nothing: positions of a strided gradient that no window has."""
+    return p.extent(p.k) == 0
 
 
 def _stored_vectors(p: Phase[Dim], s: TileSchedule) -> float:
@@ -145,6 +154,8 @@ def _phase_schedule(p: Phase[Dim], dtype: DType, context: ContractionContext) ->
         return stream_schedule(p, context)
     others: list[PhaseSchedule] = [] if lane is None else [lane_schedule(p, lane, context)]
     others += [] if narrow is None else [pieces_schedule(p, narrow, context)]
+    shifted = shifted_schedule(p, context)
+    others += [] if shifted is None else [shifted]
     if p.is_open and not others:
         return open_phase_schedule(p, context)
     best = min([tile_schedule(at_typical(p), context), *others], key=_cycles)
@@ -218,6 +229,8 @@ def _shared_sizes(p: Phase[Dim], s: PhaseSchedule) -> list[Dim]:
     if isinstance(s, NarrowSchedule) and s.splits > 1:
         return [0, 0, round_up(s.splits * s.entries(p) * p.extent(p.m + p.n) * s.width, ALIGN)]
     batches, k = p.extent(p.batch), p.extent(p.k)
+    if isinstance(s, ShiftedSchedule):
+        return [round_up(s.packed_rows(p), ALIGN), 0, 0]
     if isinstance(s, LaneSchedule):
         return [round_up(k * s.line(p), ALIGN) if s.packs(p, operand) else 0 for operand in (p.a, p.b)] + [0]
     if not isinstance(s, TileSchedule):

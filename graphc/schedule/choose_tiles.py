@@ -193,13 +193,21 @@ def _costed(
     cost = TileCost(problem, tiling)
     if cost.tiles == 1:                     # nobody else reads what it packs
         blocks = {_private(problem, *modes): kc for modes, kc in blocks.items()}
+    yield from _in_order(problem, family, cost, blocks)
+    if cost.far_lines > 0 and not problem.gates and cost.columns > problem.nr:
+        yield from _in_order(problem, family, TileCost(problem, replace(tiling, by_lines=True)), blocks)
+
+
+def _in_order(
+    problem: TiledProblem, family: TileFamily, cost: TileCost, blocks: dict[tuple[PackingMode, PackingMode], Cut]
+) -> Iterator[Candidate[TileDraft]]:
     shared = cost.shared_terms()
     a_terms, b_terms = (
         {mode: terms(mode) for mode in dict.fromkeys(modes[i] for modes in blocks)}
         for i, terms in enumerate((cost.a_terms, cost.b_terms))
     )
     for (a, b), kc in blocks.items():
-        yield Candidate(family.name, TileDraft(tiling, kc, a, b), (*shared, *a_terms[a], *b_terms[b]))
+        yield Candidate(family.name, TileDraft(cost.tiling, kc, a, b), (*shared, *a_terms[a], *b_terms[b]))
 
 
 def _private(problem: TiledProblem, a: PackingMode, b: PackingMode) -> tuple[PackingMode, PackingMode]:
@@ -240,6 +248,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
     far = (
         draft.b is ONCE
         and draft.a is not TAPS
+        and not tiling.by_lines
         and (context.free[1] or not problem.holds_columns)
         and problem.packing is not ColumnPacking.RUNS
     )
@@ -264,6 +273,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
                         and isinstance(p.extent(p.n), int)),
         any_edge=ragged and tiling.down is None,
         part_blocks=part,
+        by_lines=tiling.by_lines,
     )
 
 

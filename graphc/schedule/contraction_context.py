@@ -22,13 +22,15 @@ class ColumnCodes:
 @dataclass(frozen=True)
 class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
-    columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions."""
+    columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions. fused:
+    results go through an epilogue."""
     target: Target
     itemsize: int
     lanes: int
     free: tuple[bool, ...]
     codes: ColumnCodes | None = None
     matrices: bool = False
+    fused: bool = False
 
     @property
     def machine(self) -> Machine:

@@ -85,6 +85,10 @@ class Phase(Generic[Size]):
     def extent(self, dims: Sequence[int]) -> Size:
         return product_of(self.sizes[d] for d in dims)
 
+    def tapped(self, dims: Sequence[int]) -> tuple[Size, Size]:
+        """Of the places that b has along the dims, the lowest and the highest, counted from that of their indices 0."""
+        return LinearMap(self.b.base * 0, tuple([self.b.strides[d] for d in dims])).span([self.sizes[d] for d in dims])
+
     @property
     def flops(self) -> Size:
         return 2 * product_of(self.sizes)

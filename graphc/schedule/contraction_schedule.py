@@ -35,6 +35,8 @@ class TileSchedule(PhaseSchedule):
     transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are
         transposed before they are stored.
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
+    by_lines: in a tile, a panel of rows passes by all columns before the next one does: results are then stored, and
+        what the epilogue reads is read, in longer runs.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
     any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows.
@@ -55,6 +57,7 @@ class TileSchedule(PhaseSchedule):
     packed_in_runs: bool = False
     any_edge: bool = False
     part_blocks: int = 0
+    by_lines: bool = False
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -84,7 +87,7 @@ class TileSchedule(PhaseSchedule):
 
     def __str__(self) -> str:
         options = {f"split-k {self.splits}": self.is_split,
-                   "transposed store": self.transposed_store, "by rows": self.by_rows,
+                   "transposed store": self.transposed_store, "by rows": self.by_rows, "by lines": self.by_lines,
                    f"prefetch {self.prefetch_lines}": self.prefetch_lines, "packed in runs": self.packed_in_runs}
         chosen = "".join(f" {option}" for option, holds in options.items() if holds)
         return f"{self.micro_tile} (lanes {self.lanes}) {self.blocking} a:{self.a.value} b:{self.b.value}{chosen}"
@@ -218,6 +221,54 @@ class NarrowSchedule(PhaseSchedule):
         shape = f"narrow, lanes of {self.lanes} along {along}{mixed}, {self.columns} at a time, tiles of {self.block}"
         shape += f", outputs {self.piece[1]}@d{self.piece[0]}" if self.piece else ""
         return shape + (f" split-k {self.splits}" if self.splits > 1 else "")
+
+
+@dataclass(frozen=True)
+class ShiftedSchedule(PhaseSchedule):
+    """One phase with few rows, whose columns are windows that slide over b (convolutions of few features): each index
+    of the k dims `taps` has rows of its own, which micro-tiles of mr × `vectors` vectors multiply with whole runs of b,
+    unpacked; then the taps of each output, which lie apart in these products, are added. A sum takes up to `steps`
+    steps of the k dim `inner` at a time.
+
+    dims: how many of the last column dims make a run of memory, with what lies between their lines; chunk: of the
+    outermost of these for each tile. ranking: the candidates among which this one was chosen.
+    """
+    taps: tuple[int, ...]
+    inner: int
+    dims: int
+    chunk: int
+    mr: int
+    vectors: int
+    lanes: int
+    steps: int
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
+
+    def rest(self, phase: Phase[Size]) -> tuple[int, ...]:
+        """The dims of the sums of one tap."""
+        return tuple(d for d in phase.k if d not in (*self.taps, self.inner)) + (self.inner,)
+
+    def cut(self, phase: Phase[Size]) -> Cut:
+        return Cut(len(phase.n) - self.dims, self.chunk)
+
+    def lowest(self, phase: Phase[Size]) -> Size:
+        """How far before the first tap the others reach (0 or less)."""
+        return phase.tapped(self.taps)[0]
+
+    def reach(self, phase: Phase[Size], count: int) -> Size:
+        """Elements from the first to the last that `count` of the outermost dim of a run need."""
+        low, high = phase.tapped(self.taps)
+        run = phase.n[-self.dims:]
+        return (count - 1) * phase.b.strides[run[0]] + phase.tapped(run[1:])[1] + high - low + 1
+
+    def packed_rows(self, phase: Phase[Size]) -> Size:
+        """Elements of packed a."""
+        panels = ceil_div(phase.extent(phase.m + self.taps), self.mr)
+        return phase.extent(phase.batch) * panels * self.mr * phase.extent(self.rest(phase))
+
+    def __str__(self) -> str:
+        taps = ",".join(f"d{d}" for d in self.taps)
+        return (f"shifted by {taps}: {self.mr}×{self.vectors * self.lanes} (lanes {self.lanes}), runs of "
+                f"{self.chunk}@n-{self.dims}, {self.steps} of d{self.inner}")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ REGISTERS_OF_ROW = 8                # of vectors, for a row of the other factor:
 FEW_ROWS = 8                        # of x, that read codes in loops, too
 MOST_GROUPS = 2                     # of such rows that are taken together, each code of its own; more rows are a loop
 MOST_LINES = 8                      # rows that run side by side: enough to hide that steps wait, and their addresses
+# of pooling, whose last operand has an element for each window
+GRADIENTS = (window.MaxPoolGrad, window.AvgPoolGrad)
 CHUNK = 64                          # elements of a lane axis that a row takes where rows must not share elements
 
 
@@ -179,12 +181,12 @@ def takes_lines(op: Op, image: Dims, out: Dims) -> bool:
     """Whether what windows of such an image have in common may be computed line by line: all windows have as many
     positions, lines known lengths.
     """
-    if not isinstance(op, (window.MaxPool, window.AvgPool, window.AvgPoolGrad)):
+    if not isinstance(op, (window.MaxPool, window.MaxPoolGrad, window.AvgPool, window.AvgPoolGrad)):
         return False
     size, result = image[FIRST_SPATIAL_AXIS:], out[FIRST_SPATIAL_AXIS:]
     if not all(isinstance(n, int) for n in (*size, *result)) or 0 in size or 0 in result:
         return False
-    if isinstance(op, window.MaxPool):
+    if isinstance(op, (window.MaxPool, window.MaxPoolGrad)):
         return True
     even = op.count_include_pad and not op.ceil_mode or not op.reaches_outside(size, result)
     return even and (isinstance(op, window.AvgPool) or op.padding[-1][0] < op.kernel[-1] == op.spans[-1])
@@ -192,10 +194,17 @@ def takes_lines(op: Op, image: Dims, out: Dims) -> bool:
 
 def pools_by_lines(op: Op, ins: Views, outs: Views) -> bool:
     """Whether vectors of a pooling run along lines of pixels: these, and not channels, are neighbours in memory."""
-    image, out = (outs[0], ins[0]) if isinstance(op, window.AvgPoolGrad) else (ins[0], outs[0])
-    if not unit_stride(-1, image, out) or not takes_lines(op, image.shape, out.shape):
+    image, out = (outs[0], ins[-1]) if isinstance(op, GRADIENTS) else (ins[0], outs[0])
+    if not unit_stride(-1, *ins, *outs) or not takes_lines(op, image.shape, out.shape):
         return False
     return image.shape[CHANNEL_AXIS] == 1 or not unit_stride(CHANNEL_AXIS, image, out)
+
+
+def _plane(op: window.MaxPoolGrad, image: ViewType, windows: ViewType) -> Rows:
+    """All windows of an image's channel: these may overlap."""
+    *outer, kernel = op.kernel
+    lines = prod(windows.shape[FIRST_SPATIAL_AXIS:-1])
+    return Rows(image.shape[:FIRST_SPATIAL_AXIS], image.shape[-1], True, lines * (2 * prod(outer) + kernel))
 
 
 def _lines(op: window.Pooling, result: ViewType) -> Rows:
@@ -220,7 +229,7 @@ def _pool_gradient(op: window.Pooling, ins: Views, outs: Views) -> Rows:
     (n, c, *size), (*lines, width) = outs[0].shape, ins[-1].shape[FIRST_SPATIAL_AXIS:]
     line = 2 * width * prod(op.kernel)
     if pools_by_lines(op, ins, outs):
-        return _lines(op, outs[0])
+        return _plane(op, outs[0], ins[-1]) if isinstance(op, window.MaxPoolGrad) else _lines(op, outs[0])
     if not unit_stride(CHANNEL_AXIS, *ins, *outs):
         return Rows((n, c), 1, False, prod(lines) * line)
     if op.covers_once(size):

@@ -122,12 +122,13 @@ class TiledProblem:
 @dataclass(frozen=True)
 class Tiling:
     """How outputs and sums are divided into tiles, of mc rows and the columns of `nc`, and in which order. down: how m
-    is cut where the output is stored transposed."""
+    is cut where the output is stored transposed. by_lines: the order inside of a tile."""
     mc: int
     nc: Cut
     by_rows: bool = False
     down: Cut | None = None
     splits: int = 1
+    by_lines: bool = False
 
 
 class TileCost:
@@ -151,6 +152,7 @@ class TileCost:
         sums = self.problem.sums
         return (("sums", sums / self.cores), ("imbalance", sums * (self._share() - 1 / self.cores)),
                 ("last tile", sums / self.tiles * (1 - 1 / self.cores) / 2), ("store", self._store()),
+                *[("far lines", self.far_lines)] * (self.far_lines > 0),
                 ("hand-over", self.handover * (1 + (self.tiling.splits > 1))),
                 *([("set-up", self._setup())] if self.problem.matrices else []))
 
@@ -186,6 +188,7 @@ class TileCost:
             SHORT_RUN_LOSS if narrow else 1,
         )
         loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
+        loads += self._columns_again() if self.tiling.by_lines else 0.0
         straight = (
             problem.packing is ColumnPacking.PANELS
             or problem.packing is ColumnPacking.RUNS
@@ -263,6 +266,15 @@ class TileCost:
         cycles = far * problem.scattered + (1 / self.machine.loads_per_cycle if step % line else 0)
         return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
 
+    def _columns_again(self) -> float:
+        """Columns that each panel of rows reads from L2, beyond what its sums hide."""
+        problem, machine = self.problem, self.machine
+        if self.columns * problem.k <= problem.context.elements(machine.l1_bytes / 2):
+            return 0.0
+        read = problem.nr * problem.context.itemsize / machine.l2_bytes_per_cycle
+        panels = max(1.0, self.rows / problem.mr) * self.columns / problem.nr
+        return self.each * problem.k * panels * max(0.0, read - problem.mr * problem.vectors / machine.fma_per_cycle)
+
     def _pack(self, operand: int, mode: PackingMode, size: float, total: int, cycles: float) -> float:
         """cycles: of one element. What is packed once is read, written, and waited for."""
         machine, context = self.machine, self.problem.context
@@ -279,6 +291,20 @@ class TileCost:
         return self.each * size * self.problem.k * self._copy if mode is PackingMode.BY_FIRST_USE else 0.0
 
     # ---- results
+    @property
+    def far_lines(self) -> float:
+        """What is waited for lines that no cache near holds, where so little of a row is stored at a time that the
+        hardware does not see the next ones coming, beyond what sums hide. An epilogue mostly reads as much, too."""
+        problem, p, machine = self.problem, self.problem.p, self.machine
+        columns = self.columns if self.tiling.by_lines else min(problem.nr, self.columns)
+        run, nbytes = min(columns, problem.n_sizes[-1]), problem.context.itemsize
+        stored = problem.batch * problem.m * problem.n * nbytes
+        if (problem.transposed or self.tiling.splits > 1 or abs(p.out.strides[p.m[-1]]) <= run
+                or run * nbytes >= STREAM_RUN_BYTES or stored / self.cores <= machine.l2_bytes / 2):
+            return 0.0
+        waits = stored * (1 + problem.context.fused) * (problem.remote - 1 / machine.l3_bytes_per_cycle)
+        return max(0.0, waits - problem.sums) / self.cores
+
     def _store(self) -> float:
         """The result, and partial sums, which other cores add."""
         problem, splits, machine = self.problem, self.tiling.splits, self.machine
@@ -295,7 +321,8 @@ class TileCost:
 
 def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
     """Of a schedule that was perhaps chosen for another number of rows."""
-    cost = TileCost(problem, Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits)))
+    tiling = Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits), s.by_lines)
+    cost = TileCost(problem, tiling)
     return sum(cycles for _, cycles in (*cost.shared_terms(), *cost.a_terms(s.a), *cost.b_terms(s.b)))
 
 

@@ -52,6 +52,11 @@ def test_values_are_those_of_the_reference(kernel, stride, padding, size):
         run = gc.compile(f, threads=1)
         np.testing.assert_allclose(run(x), evaluate(f.graph, [x])[0], rtol=0, atol=1e-6)
         assert runs_by_lines(run)
+        assert runs_by_lines(checked_gradient(f, x))
+
+
+def checked_gradient(f, x: np.ndarray):
+    """The gradient of a pooling, compiled, whose values are those of the reference."""
     dy = gc.f32[f.graph.outputs[0].type.shape]
 
     @gc.graph
@@ -60,7 +65,7 @@ def test_values_are_those_of_the_reference(kernel, stride, padding, size):
     slope, g = gc.grad(product, wrt="x"), np.random.default_rng(1).standard_normal(dy.shape).astype(np.float32)
     run = gc.compile(slope, threads=1)
     np.testing.assert_allclose(run(x, g), evaluate(slope.graph, [x, g])[0], rtol=0, atol=1e-6)
-    assert runs_by_lines(run)
+    return run
 
 
 def test_few_channels_and_long_lines_are_pooled_by_lines():
@@ -75,6 +80,14 @@ def test_maxima_of_windows_that_are_dilated_or_hold_nan_or_infinity():
     run = gc.compile(f, threads=1)
     np.testing.assert_array_equal(run(x), evaluate(f.graph, [x])[0])
     assert runs_by_lines(run)
+    assert runs_by_lines(checked_gradient(f, x))
+
+
+@pytest.mark.usefixtures("cheap")
+def test_the_first_of_equal_maxima_gets_the_gradient():
+    """In the order of memory, wherever it stands in its window."""
+    x = np.random.default_rng(2).integers(0, 2, (2, 3, 5, 6, 21)).astype(np.float32)
+    assert runs_by_lines(checked_gradient(pooled("max", (2, 3, 3), (1, 2, 2), (1, 1, 1), x.shape[2:]), x))
 
 
 @pytest.mark.usefixtures("cheap")

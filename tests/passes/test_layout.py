@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 
+from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.ops.winograd import WinogradConv2d
 from graphc.ir.printer import print_graph
@@ -10,6 +11,7 @@ from graphc.ir.types import f32
 from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.pipeline import apply
 from graphc.schedule.target import AVX2, AVX512
+from graphc.stages import FusedGraphs
 
 POOL = {"kernel": (2, 2), "stride": (2, 2)}
 
@@ -111,3 +113,44 @@ def test_images_of_few_channels_that_pooling_reads_lie_as_pooling_wants_them():
     b = Builder()
     y = b.exp(b.conv2d(b.input("x", f32[2, 64, 32, 32]), b.input("w", f32[3, 64, 3, 3])))
     assert storage_orders(b.finish([b.avg_pool2d(y, **POOL)]), AVX512)[y] == (0, 2, 3, 1)
+
+
+def fused_orders(b, *outputs):
+    """The graph that kernels are made of, and the storage orders of its values."""
+    graph = Compilation(b.finish(outputs, ("",) * len(outputs)), AVX512).stage(FusedGraphs).main
+    return graph, storage_orders(graph, AVX512)
+
+
+def computed(features: int, groups: int = 1):
+    """The storage order of a computed image of 64 channels in each group, from which a convolution makes so many."""
+    b = Builder()
+    h = b.exp(b.input("x", f32[2, 64 * groups, 32, 32]))
+    y = b.conv2d(h, b.input("w", f32[features * groups, 64, 3, 3]), groups=groups, padding=((1, 1), (1, 1)))
+    graph, orders = fused_orders(b, y)
+    return orders.get(graph.nodes[0].outputs[0])
+
+
+def test_images_of_which_few_channels_are_made_may_lie_in_rows():
+    """Runs of pixels are then read as they lie; in each group, too."""
+    assert computed(2) is computed(2, groups=8) is None
+    assert computed(64) == (0, 2, 3, 1)
+
+
+def test_what_other_images_have_become_is_counted():
+    """While the features of a product by positions lie in rows of channels, so does the gradient that reads them; once
+    they lie as their owner wants them, it reads rows of pixels, and gives them."""
+    b = Builder()
+    x, w, dy = b.input("x", f32[1, 22, 1, 3029]), b.input("w", f32[538, 22, 1, 1]), b.input("dy", f32[1, 538, 1, 3029])
+    image = b.exp(x)
+    y = b.conv2d(image, w)
+    dx = b.mul(b.conv2d_input_grad(w, b.mul(y, dy), x_shape=x.type.shape), image)
+    graph, orders = fused_orders(b, y, dx)
+    assert not any(v in orders for node in graph.nodes for v in node.outputs), graph
+
+
+def test_gradients_of_strided_products_are_costed():
+    """Between the positions that have windows they are zeros."""
+    b = Builder()
+    w, dy = b.input("w", f32[96, 64, 1, 1]), b.input("dy", f32[4, 96, 40, 40])
+    dx = b.conv2d_input_grad(w, dy, x_shape=(4, 64, 79, 79), stride=(2, 2))
+    assert storage_orders(b.finish([dx]), AVX512).get(dx) is None

@@ -1,7 +1,8 @@
 """Pooling of images whose lines lie in memory as they are read: lanes run along a line of pixels.
 
 Sums and maxima of a window are those of its lines. What is above each other is taken together first, by vectors along
-the line, into scratch with room for the padding around it; then what is side by side, from there.
+the line, into scratch with room for the padding around it; then what is side by side, from there. Gradients of maxima:
+`pool_lines_maxima.py`.
 """
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ Combine = Callable[[Val, Val], Val]
 
 
 @dataclass(frozen=True)
-class _Line:
+class PoolLine:
     """A line in scratch from element `first` on, with room around it; vectors of `lanes`."""
     f: LoopFunction
     memory: View
@@ -37,9 +38,9 @@ class _Line:
     lanes: int
 
     @staticmethod
-    def of(f: LoopFunction, dtype: DType, first: int, end: int, lanes: int) -> "_Line":
+    def of(f: LoopFunction, dtype: DType, first: int, end: int, lanes: int) -> "PoolLine":
         """end: behind all that is stored in it and read from it, but for the last vector."""
-        return _Line(f, f.scratch("line", dtype, (end + lanes,)), first, lanes)
+        return PoolLine(f, f.scratch("line", dtype, (end + lanes,)), first, lanes)
 
     @property
     def end(self) -> int:
@@ -55,13 +56,17 @@ class _Line:
     def store(self, i: Ix, value: Val, mask: Val | None) -> None:
         self.f.store(self.memory, [i + self.first], value, mask)
 
+    def load(self, start: Ix, step: int) -> Val:
+        """A vector of elements `step` from each other."""
+        return load_spaced(self.f, self.memory, start, step, self.lanes, None)
+
     def together(self, start: Ix, count: int, apart: int, step: int, combine: Combine) -> Val:
         """A vector of elements `step` from each other, of what stands at `start` and `count` - 1 times `apart` behind.
         """
         f = self.f
 
         def load(k: Ix) -> Val:
-            return load_spaced(f, self.memory, start + k * apart, step, self.lanes, None)
+            return self.load(start + k * apart, step)
         total = load(Ix())
         if count <= UNROLLED:
             for k in range(1, count):
@@ -94,7 +99,7 @@ def _forward(r: KernelRequest[PlainSchedule, window.Pooling], neutral: float,
     (kernel, stride, apart), low = (n[-1] for n in (op.kernel, op.stride, op.dilation)), op.padding[-1][0]
     with rows(f, rows_of(r.node, r.ins, r.outs).extents, r.schedule) as (n, c, *place):
         reach = (round_up(out, lanes) - 1) * stride + (kernel - 1) * apart + 1
-        line, above = _Line.of(f, x.dtype, low, max(reach, low + width), lanes), PoolWindow(f, op, size, place)
+        line, above = PoolLine.of(f, x.dtype, low, max(reach, low + width), lanes), PoolWindow(f, op, size, place)
 
         def column(i: Ix, lanes: int, mask: Val | None) -> None:
             def visit(at: Place, k: Val, found: tuple[Val, ...]) -> list[Val]:
@@ -123,8 +128,8 @@ def gradient_lines(r: KernelRequest[PlainSchedule, window.AvgPoolGrad]) -> LoopF
     (kernel, stride), low = (n[-1] for n in (op.kernel, op.stride)), op.padding[-1][0]
     before, last = kernel - 1 - low, (out - 1) * stride + 1
     with rows(f, rows_of(r.node, r.ins, r.outs).extents, r.schedule) as (n, c, *place):
-        spread = _Line.of(f, dx.dtype, before, max(round_up(width, lanes) - 1 + kernel, before + last), lanes)
-        line = spread if stride == 1 else _Line.of(f, dx.dtype, 0, out, lanes)
+        spread = PoolLine.of(f, dx.dtype, before, max(round_up(width, lanes) - 1 + kernel, before + last), lanes)
+        line = spread if stride == 1 else PoolLine.of(f, dx.dtype, 0, out, lanes)
         axes = zip(place, op.kernel, op.stride, op.padding, dy.shape[FIRST_SPATIAL_AXIS:])
         around = [_windows_at(f, at, k, step, pad[0], count) for at, k, step, pad, count in axes]
 

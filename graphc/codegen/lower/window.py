@@ -10,6 +10,7 @@ from math import prod
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val, View
 from graphc.codegen.lower.pool_lines import average_lines, gradient_lines, maximum_lines
+from graphc.codegen.lower.pool_lines_maxima import maximum_gradient_lines
 from graphc.codegen.lower.pool_window import Place, PoolWindow
 from graphc.codegen.lower.request import KernelRequest, Lowering
 from graphc.codegen.lower.rows import Lanes, function, nested, over_lanes, permuted, rows
@@ -197,6 +198,8 @@ def _spread(r: KernelRequest[PlainSchedule, window.Pooling], send: Send) -> Loop
 
 
 def _max_pool_grad(r: KernelRequest[PlainSchedule, window.MaxPoolGrad]) -> LoopFunction:
+    if pools_by_lines(r.op, r.ins, r.outs):
+        return maximum_gradient_lines(r, _lowest(r.ins[0].dtype))
     def send(at: PoolLanes, xs: Sequence[View], place: Place, add: Add) -> None:
         f, (x, dy) = at.f, xs
         _, chosen = _chosen(at, x)

@@ -15,19 +15,20 @@ from graphc.codegen.lower.contraction.phase import (
     AnyEpilogue, BlockCodes, ContractionViews, PhaseLowering, part_of_scratch)
 from graphc.codegen.lower.contraction.plain import PlainContraction
 from graphc.codegen.lower.contraction.regimes import RowsContraction
+from graphc.codegen.lower.contraction.shifted import ShiftedContraction
 from graphc.codegen.lower.contraction.streamed import StreamedContraction
 from graphc.codegen.lower.contraction.tiled import TiledContraction
 from graphc.ir.ops.blocks import BlockProduct
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, MatrixSchedule, NarrowSchedule, RowsSchedule,
-    StreamSchedule, TileSchedule)
+    ShiftedSchedule, StreamSchedule, TileSchedule)
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType
 
 LOWERINGS: dict[type, type[PhaseLowering[Any]]] = {
     TileSchedule: TiledContraction, MatrixSchedule: MatrixContraction, StreamSchedule: StreamedContraction,
     DotSchedule: DotContraction, LaneSchedule: DirectContraction, NarrowSchedule: NarrowContraction,
-    LoopSchedule: PlainContraction, RowsSchedule: RowsContraction}
+    LoopSchedule: PlainContraction, RowsSchedule: RowsContraction, ShiftedSchedule: ShiftedContraction}
 
 
 def lower_contraction(ins: Sequence[ViewType], outs: Sequence[ViewType], schedule: ContractionSchedule, target: Target,

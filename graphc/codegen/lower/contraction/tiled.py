@@ -3,6 +3,7 @@ high-performance matrix multiplication, 2008), with the names that BLIS gives to
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 from graphc.codegen.loops.index import Ix
@@ -25,6 +26,8 @@ class TiledContraction(TiledPhase):
         column_panels    jr       panels of NR columns of the block
         row_panels       ir       panels of MR rows of the block
         micro_tile                MR × NR sums: one call of the micro-kernel, which loops over the KC steps
+
+    A schedule by lines has the loops jr and ir the other way round (`lines`).
 
     Tiles come first, because threads share nothing but them: BLIS has the loop pc around ic, so that all threads use
     one packed block of b, and wait for each other after each block.
@@ -60,7 +63,8 @@ class TiledContraction(TiledPhase):
             a, b = self.rows.pack(tile, k), self.columns.pack(tile, k)
             accumulate = f.min_(loop.index - first, 1) if share != 1 else Ix()
             is_last = f.eq(f.value(loop.index + 1), f.value(end)) if share != 1 else None
-            self.column_panels(SumBlock(tile, k, a, b, accumulate, is_last), sums)
+            block = SumBlock(tile, k, a, b, accumulate, is_last)
+            (self.lines if self.schedule.by_lines else self.column_panels)(block, sums)
 
     def column_panels(self, block: SumBlock, sums: Accumulators) -> None:
         """A panel of columns stays in L1 while all rows of the tile pass by it."""
@@ -79,6 +83,22 @@ class TiledContraction(TiledPhase):
         if self.schedule.edge_mr:
             with f.if_(f.gt(f.value(rows.edge), 0)):
                 self.micro_tile(block, sums, self.grid.edge(block.tile, rows, column), b)
+
+    def lines(self, block: SumBlock, sums: Accumulators) -> None:
+        """A panel of rows stays in L1 while all columns of the tile pass by it: what is stored lies in long runs."""
+        f, mr = self.f, self.schedule.blocking.mr
+        rows = self.grid.row_panels(block.tile)
+        with f.loop(0, rows.end, mr) as loop:
+            self.line(block, sums, lambda column: MicroTile(loop.index, column, block.tile.row + loop.index, mr))
+        if self.schedule.edge_mr:
+            with f.if_(f.gt(f.value(rows.edge), 0)):
+                self.line(block, sums, lambda column: self.grid.edge(block.tile, rows, column))
+
+    def line(self, block: SumBlock, sums: Accumulators, at: Callable[[Ix], MicroTile]) -> None:
+        with self.f.loop(0, block.tile.columns.length, self.schedule.blocking.nr) as loop:
+            here = at(loop.index)
+            self.prefetch(block, here)
+            self.micro_tile(block, sums, here, self.columns.panel(block, loop.index))
 
     def micro_tile(self, block: SumBlock, sums: Accumulators, at: MicroTile, b: ColumnPanel) -> None:
         self.add_products(block, sums, at, b)
