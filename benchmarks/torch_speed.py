@@ -13,6 +13,7 @@ import time
 import timeit
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,20 +194,22 @@ def sized(inputs: Sequence[torch.Tensor], batch: int) -> list[torch.Tensor]:
     return [torch.cat([t] * -(-batch // len(t)))[:batch].contiguous() for t in inputs]
 
 
-def lines(model: Model, options: argparse.Namespace, said: set[str]) -> Iterator[Line]:
-    """All modes of a model."""
-    without, threads, patience = options.without, options.threads, options.patience
+def lines(model: Model, options: argparse.Namespace, end: float, said: set[str]) -> Iterator[Line]:
+    """All modes of a model, as far as there is time."""
     torch.manual_seed(0)
     module, inputs = model.make()
     module.eval()
-    for batch in BATCHES:
-        makers = {k: v for k, v in inference(module, sized(inputs, batch), threads).items() if k not in without}
-        with torch.inference_mode():
-            calls, took = built(makers, patience, said)
-            yield Line(model.name, f"batch {batch}", alternated(calls), took)
-    makers = {k: v for k, v in training(module, sized(inputs, BATCHES[-1]), threads).items() if k not in without}
-    calls, took = built(makers, patience, said)
-    yield Line(model.name, f"training step, batch {BATCHES[-1]}", alternated(calls), took)
+    modes = {f"batch {batch}": (inference, batch) for batch in BATCHES}
+    for mode, (ways, batch) in {**modes, f"training step, batch {BATCHES[-1]}": (training, BATCHES[-1])}.items():
+        left = end - time.perf_counter()
+        if left <= 0:
+            print(f"no time for {model.name}, {mode}", flush=True)
+            continue
+        with torch.inference_mode() if ways is inference else nullcontext():
+            makers = ways(module, sized(inputs, batch), options.threads)
+            calls, took = built({k: v for k, v in makers.items() if k not in options.without},
+                                min(options.patience, left), said)
+            yield Line(model.name, mode, alternated(calls), took)
 
 
 def call() -> str:
@@ -241,21 +244,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", action="append", help="models whose name contains it")
     parser.add_argument("--without", action="append", default=[], choices=[*PEERS[1:], OURS[1]])
-    parser.add_argument("--minutes", type=float, default=15, help="no new model after so long")
+    parser.add_argument("--minutes", type=float, default=12, help="no new mode of a model after so long")
+    parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts of the models")
     parser.add_argument("--patience", type=float, default=120, help="seconds for the first call of another framework")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch._inductor.config.compile_threads = 1          # no workers, which would outlive what they are measured beside
     end, found, said = time.perf_counter() + 60 * options.minutes, list[Line](), set[str]()
     print(call(), flush=True)
-    for model in models():
+    part, parts = map(int, options.part.split("/"))
+    for model in list(models())[part::parts]:
         if options.only and not any(text in model.name for text in options.only):
             continue
-        if time.perf_counter() > end:
-            print(f"no time for {model.name}")
-            continue
         try:
-            for line in lines(model, options, said):
+            for line in lines(model, options, end, said):
                 found.append(line)
                 print(line, flush=True)
         except Exception as error:

@@ -13,6 +13,7 @@ from graphc.runtime.entry_layout import (
     WRITEABLE,
     ArrayObject,
     EntryRecord,
+    Recording,
     SpecRecord,
 )
 from graphc.runtime.python_api import (
@@ -63,13 +64,14 @@ def fits(f: RoutineBody, array: ArrayObject, spec: SpecRecord) -> I1:
 @routine
 def input_pointers(f: RoutineBody, d: EntryRecord, args: Objects, count: I64, table: Pointers) -> I1:
     """Whether each argument fits its spec; then the table has where their data start."""
-    specs = d.input_specs.value
+    specs, recording = d.input_specs.value, Recording.of(f.array(I64, Recording.size // 8))
+    recording.question.value = None
     with f.for_(count) as i:
         array, spec = args[i].value, specs[i]
         with f.if_(fits(f, array, spec)):
             table[i].value = array.data.value
         with f.else_():
-            data = foreign_data(f, array, spec, d.foreign.value)
+            data = foreign_data(f, array, spec, d.foreign.value, recording)
             f.return_if(data.is_null(), False)
             table[i].value = data
     return f.given(True, I1)

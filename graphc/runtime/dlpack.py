@@ -17,13 +17,18 @@ SIGNED, UNSIGNED, FLOAT, BFLOAT, BOOL = 0, 1, 2, 4, 6       # codes (dlpack.h: D
 MAJOR = 1                           # version of dlpack.h whose exchange functions are known
 # Words of a DLPackExchangeAPI: the one of an older version, and dltensor_from_py_object_no_sync.
 PREVIOUS, EXPORT = 1, 5
-GRADIENT, NEGATED = sys.intern("requires_grad"), sys.intern("is_neg")       # as PyTorch calls what DLPack does not tell
+# as PyTorch calls what DLPack does not tell
+GRADIENT, NEGATED, RECORDING = sys.intern("requires_grad"), sys.intern("is_neg"), "is_grad_enabled"
 
 
 def from_dlpack(value: Any) -> np.ndarray:
     """`value`, which has `__dlpack__`, as an array on the same memory. Raises what its library or numpy raises where it
-    is on no CPU, wants a gradient, has no memory, or has numbers that numpy lacks."""
-    array = _from_dlpack(value.resolve_neg() if _is_negated(value) else value)
+    is on no CPU, wants a gradient while gradients are recorded, has no memory, or has numbers that numpy lacks."""
+    if _is_negated(value):
+        value = value.resolve_neg()
+    if getattr(value, GRADIENT, False) is True and (ask := _recording(type(value))) is not None and not ask():
+        value = value.detach()
+    array = _from_dlpack(value)
     FOREIGN.learn(type(value))
     return array
 
@@ -32,6 +37,12 @@ def _is_negated(value: Any) -> bool:
     """Whether its numbers have the other sign in memory, which `__dlpack__` does not tell."""
     ask = getattr(value, NEGATED, None)
     return ask is not None and bool(ask())
+
+
+def _recording(type: type) -> Any:
+    """The function of its library that says whether gradients are recorded at present; None where it has none."""
+    modules = (sys.modules.get(base.__module__) for base in type.__mro__)
+    return next((ask for module in modules if (ask := getattr(module, RECORDING, None)) is not None), None)
 
 
 def _from_dlpack(value: Any) -> np.ndarray:
@@ -106,11 +117,11 @@ class _Foreign:
             return
         number = int(self.words[0])
         at = (ForeignTypes.rows.offset + number * ForeignType.size) // 8
-        negated = getattr(type, NEGATED, None)
-        self._kept.append(negated)
+        recording, negated = _recording(type), getattr(type, NEGATED, None)
+        self._kept += recording, negated
         self.words[at:at + ForeignType.size // 8] = (
             id(type), export, 0 if getattr(type, GRADIENT, None) is None else id(GRADIENT),
-            0 if negated is None else id(negated))
+            0 if recording is None else id(recording), 0 if negated is None else id(negated))
         self.words[0] = number + 1
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import I1, I64, Ptr
-from graphc.runtime.entry_layout import ArrayObject, DLTensor, ForeignType, ForeignTypes, SpecRecord
+from graphc.runtime.entry_layout import (
+    ArrayObject, DLTensor, ForeignType, ForeignTypes, Recording, SpecRecord)
 from graphc.runtime.python_api import (
     PyErr_Clear,
     PyObject_GetAttr,
@@ -17,7 +18,8 @@ CPU = 1                         # dlpack.h: kDLCPU
 
 
 @routine
-def foreign_data(f: RoutineBody, array: ArrayObject, spec: SpecRecord, types: ForeignTypes) -> Ptr:
+def foreign_data(f: RoutineBody, array: ArrayObject, spec: SpecRecord, types: ForeignTypes,
+                 recording: Recording) -> Ptr:
     """Null: it is of no known type, or does not fit its spec as it lies."""
     known = type_of(f, array.type.value, types)
     f.return_if(known.is_null(), None)
@@ -26,6 +28,7 @@ def foreign_data(f: RoutineBody, array: ArrayObject, spec: SpecRecord, types: Fo
         PyErr_Clear(f)
         f.return_(None)
     f.return_if(~lies_well(f, tensor, spec), None)
+    f.return_if(wants_gradient(f, array, known, recording), None)
     f.return_if(~is_plain(f, array, known), None)
     return tensor.data.value.plus(tensor.byte_offset.value)
 
@@ -62,11 +65,22 @@ def lies_well(f: RoutineBody, tensor: DLTensor, spec: SpecRecord) -> I1:
 
 
 @routine
+def wants_gradient(f: RoutineBody, array: ArrayObject, known: ForeignType, recording: Recording) -> I1:
+    """Whether a gradient is wanted, which would be lost here. Export functions do not say; `__dlpack__` would refuse
+    it. Where its library records none at present, none of its arrays is asked."""
+    f.return_if(known.gradient.value.is_null(), False)
+    with f.if_(~known.recording.value.is_null()):
+        with f.if_(~known.recording.value.same_as(recording.question.value)):
+            recording.question.value, recording.answer.value = known.recording.value, 1
+            with f.if_(is_false(f, PyObject_Vectorcall(f, known.recording.value, None, 0, None))):
+                recording.answer.value = 0
+        f.return_if(recording.answer.value == 0, False)
+    return ~is_false(f, PyObject_GetAttr(f, array, known.gradient.value))
+
+
+@routine
 def is_plain(f: RoutineBody, array: ArrayObject, known: ForeignType) -> I1:
-    """Whether its memory is all there is to know of it. Export functions do not say; `__dlpack__` would refuse an array
-    whose gradient is wanted, since it would be lost here."""
-    with f.if_(~known.gradient.value.is_null()):
-        f.return_if(~is_false(f, PyObject_GetAttr(f, array, known.gradient.value)), False)
+    """Whether its numbers have in memory the sign that they have, which export functions do not say."""
     f.return_if(known.negated.value.is_null(), True)
     arguments = f.array(Ptr, 1)
     arguments[0].value = array

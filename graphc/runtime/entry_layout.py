@@ -79,7 +79,14 @@ class ForeignType(Struct):
     type = Field(Ptr)
     export = Field(ExportFunction)
     gradient = Field(Ptr)       # name of the attribute that says whether a gradient is wanted, or null
+    recording = Field(Ptr)      # takes nothing and says whether gradients are recorded at present, or null
     negated = Field(Ptr)        # takes one and says whether its numbers have the other sign in memory, or null
+
+
+class Recording(Struct):
+    """What was asked in this call."""
+    question = Field(Ptr)       # `ForeignType.recording`
+    answer = Field(I64)
 
 
 MOST_TYPES = 8

@@ -126,3 +126,47 @@ def test_autocast_keeps_layers_whole():
     wanted = f(x)
     assert found.dtype == wanted.dtype
     torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
+
+
+def whole(x, y):
+    return torch.tanh(x) * y, x.t()
+
+
+def with_an_eager_part(x, y):
+    return torch.special.bessel_j0(x.detach()) * torch.exp(y) + x, y * 2
+
+
+@pytest.mark.filterwarnings("ignore:a graph of torch.compile")
+@pytest.mark.parametrize("f", [whole, with_an_eager_part])
+def test_tangents_of_forward_mode_are_not_lost(f):
+    ad = torch.autograd.forward_ad
+    run, x, y, t = torch.compile(f, backend="graphc"), *torch.randn(3, 3, 2)
+    run(x, y)
+    with ad.dual_level():
+        for args in ((ad.make_dual(x, t), y), (x, ad.make_dual(y, t)), (x, y)):
+            for a, b in zip(run(*args), f(*args)):
+                found, wanted = ad.unpack_dual(a), ad.unpack_dual(b)
+                torch.testing.assert_close(found.primal, wanted.primal)
+                assert (found.tangent is None) == (wanted.tangent is None)
+                if wanted.tangent is not None:
+                    torch.testing.assert_close(found.tangent, wanted.tangent)
+
+
+ROW = torch.tensor([[False] * 4, [True, False, True, False], [True] * 4])
+
+
+@pytest.mark.parametrize("mask", [ROW, torch.where(ROW, 0.3, -torch.inf), ROW[:1], ROW.expand(2, 1, 3, 4)])
+def test_attention_that_sees_nothing_is_zero_and_fewer_heads_are_repeated(mask):
+    def f(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    run, q, k, v = torch.compile(f, backend="graphc"), torch.randn(2, 4, 3, 8), torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8)
+    pairs = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")                          # nothing runs eagerly
+        for g in (run, f):
+            inputs = [t.clone().requires_grad_() for t in (q, k, v)]
+            y = g(*inputs)
+            pairs.append((y, *torch.autograd.grad((y * torch.arange(8)).sum(), inputs)))
+        pairs += [(run(q, k, v),), (f(q, k, v),)]
+    for a, b in (*zip(*pairs[:2]), *zip(*pairs[2:])):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -61,6 +61,17 @@ def test_a_tensor_that_wants_a_gradient_is_an_error():
     assert np.array_equal(run(x.detach()), 2 * x.detach().numpy())
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_no_gradient_is_lost_where_none_is_recorded(warm):
+    run = doubled()
+    if warm:
+        warmed(run, torch.randn(3))
+    for quiet in (torch.no_grad, torch.inference_mode):
+        with quiet():
+            for x in (torch.randn(3, requires_grad=True), torch.nn.Parameter(torch.randn(3))):
+                assert np.array_equal(run(x), 2 * x.detach().numpy())
+
+
 def test_a_tensor_without_memory_is_an_error():
     run = warmed(doubled(), torch.randn(3))
     for wrong in (torch._efficientzerotensor((3,)), torch.empty(3, device="meta")):

@@ -3,6 +3,7 @@ whatever is not exactly as it wants goes the long way."""
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -145,6 +146,27 @@ def test_a_gradient_that_would_be_lost_is_an_error(kind):
     warmed(run, kind)
     with pytest.raises(GraphError, match="wants a gradient"):
         run(own)
+
+
+def test_where_no_gradients_are_recorded_none_is_lost(kind, monkeypatch):
+    recording, asked = [True], []
+    monkeypatch.setattr(sys.modules[__name__], "is_grad_enabled", lambda: asked.append(1) or recording[0], raising=False)
+
+    @gc.graph
+    def total(x: gc.f32[2, 3], y: gc.f32[2, 3], z: gc.f32[2, 3]):
+        return x + y + z
+    run, own = gc.compile(total), [kind(X) for _ in range(3)]
+    for _ in range(CALLS):
+        run(*own)
+    for array in own:
+        array.requires_grad = True
+    with pytest.raises(GraphError, match="wants a gradient"):
+        run(*own)
+    for array in own:
+        array.slow = 0
+    recording[0] = False
+    asked.clear()
+    assert np.array_equal(run(*own), 3 * X) and len(asked) == 1 and not any(array.slow for array in own)
 
 
 def test_numbers_have_the_sign_that_they_mean(kind):

@@ -1,6 +1,7 @@
 """`torch.compile(model, backend="graphc")`: the graphs that TorchDynamo and AOTAutograd make, as native programs."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from torch._decomp import core_aten_decompositions
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.registry import register_backend
 from torch._functorch.aot_autograd import make_boxed_func
+from torch._functorch.partitioners import default_partition
 from torch.fx import GraphModule
 
 from graphc.doors.torch.compiled import CompiledPart, PerSizePart, Weights
@@ -34,11 +36,19 @@ def graphc(module: GraphModule, example_inputs: Sequence[Any], *, mode: str | No
     PyTorch's version counter of one has moved. Other options, and modes of Inductor's, are a GraphError.
     """
     freezing = _freezing(mode, options)
-    leftovers = Leftovers()
+    leftovers, backward = Leftovers(), list[GraphModule]()
+
+    def partition(*joint: Any, **about: Any) -> tuple[GraphModule, GraphModule]:
+        forward, behind = default_partition(*joint, **about)
+        backward.append(behind)
+        return forward, behind
     compiled: Compiled = aot_autograd(
         fw_compiler=_compiler(leftovers, _weights_known), bw_compiler=_compiler(leftovers, frozenset),
-        inference_compiler=_compiler(leftovers, _weights_known, freezing), decompositions=decompositions())(
-            with_whole_layers(module), example_inputs)
+        inference_compiler=_compiler(leftovers, _weights_known, freezing), decompositions=decompositions(),
+        partition_fn=partition)(with_whole_layers(module), example_inputs)
+    if leftovers.problems:
+        for behind in backward:             # which PyTorch may have compiled only when it is first run
+            _compiled(copy.deepcopy(behind), Weights(), leftovers)
     leftovers.tell()
     return compiled
 
@@ -67,19 +77,22 @@ def _weights_known() -> frozenset[int]:
 def _compiler(leftovers: Leftovers, known: Callable[[], frozenset[int]], freezing: bool = False) -> Compiled:
     """What AOTAutograd calls with the graph of a phase. `known`: gives the numbers of its inputs that are weights."""
     def compiled(module: GraphModule, example_inputs: Sequence[Any]) -> Compiled:
-        weights = Weights(known(), freezing)
-        try:
-            part = CompiledPart(module, weights)
-        except NotCompiled as reason:
-            try:
-                return make_boxed_func(PerSizePart(module, weights))
-            except NotCompiled:             # the sizes are not to blame
-                pass
-            run = parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, Weights()))
-            leftovers.found()
-            return make_boxed_func(run)
-        return make_boxed_func(part)
+        run = _compiled(module, Weights(known(), freezing), leftovers)
+        leftovers.found()
+        return make_boxed_func(run)
     return compiled
+
+
+def _compiled(module: GraphModule, weights: Weights, leftovers: Leftovers) -> Compiled:
+    """The graph of a phase; in parts where graphc cannot take all of it."""
+    try:
+        return CompiledPart(module, weights)
+    except NotCompiled as reason:
+        try:
+            return PerSizePart(module, weights)
+        except NotCompiled:             # the sizes are not to blame
+            pass
+        return parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, Weights()))
 
 
 register_backend(graphc, "graphc")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -51,6 +52,7 @@ class CompiledPart:
 
     def __init__(self, module: GraphModule, weights: Weights, sizes: Mapping[str, int] = MappingProxyType({})):
         """`sizes`: of PyTorch's symbols; those that it lacks come with each call."""
+        self._module = module
         fixed = weights.numbers if weights.freezing else ()
         self._reader = FxReader(module, {name: str(size) for name, size in sizes.items()})
         self.program = _program(module, self._reader)
@@ -100,6 +102,8 @@ class CompiledPart:
 
     def __call__(self, *tensors: Any) -> list[Any]:
         """The results for these tensors and sizes."""
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, tensors)):
+            return list(self._module(*tensors))
         arrays: list[torch.Tensor] = []
         if self.function is not None:
             if self._run is None or self._fixed:
@@ -263,6 +267,11 @@ def _known_type(program: TorchProgram, node: Node) -> TensorType:
     if not isinstance(found, TensorType) or node.meta["val"].layout is not torch.strided:
         raise NotCompiled([Problem("placeholder", f"an input of {node.meta.get('val')}", None)])
     return found
+
+
+def _has_tangent(value: Any) -> bool:
+    """Whether PyTorch wants a derivative beside its numbers (forward mode), which native code would not give."""
+    return isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None
 
 
 def _drawn() -> tuple[int, int]:

@@ -27,6 +27,7 @@ class Leftovers:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.told: set[Problem] = set()
         self.gathering = True
 
     def tell(self) -> None:
@@ -36,9 +37,10 @@ class Leftovers:
 
     def found(self) -> None:
         """Warns of what has come since the last time, unless a phase that is still to be compiled may add to it."""
-        if self.problems and not self.gathering:
-            text = explained("a graph of torch.compile", self.problems).text
-            self.problems = []
+        new = [p for p in dict.fromkeys(self.problems) if p not in self.told]
+        if new and not self.gathering:
+            self.told.update(new)
+            text = explained("a graph of torch.compile", new).text
             warnings.warn(f"{text}\nThese run eagerly, the rest in graphc.", stacklevel=2)
 
 

@@ -164,6 +164,11 @@ def _signbit(x: Array) -> Array:
     return gc.logical_or(x < 0, gc.logical_and(gc.equal(x, 0), 1 / x < 0))
 
 
+def _heaviside(x: Array, at_zero: Array) -> Array:
+    """0 of NaN."""
+    return gc.where(x == 0, at_zero, (x > 0).astype(x.dtype))
+
+
 def _not_nan(function: Callable[[Array, Array], Array]) -> Rule:
     """fmax and fmin: of a NaN and a number the number."""
     def rule(x: Any, y: Any) -> Array:
@@ -281,7 +286,7 @@ RULES: dict[str, Rule] = {
                                     / 0.6931471805599453),
     **{f"xlogy.{form}": of_floats(gc.xlogy) for form in ("Tensor", "Scalar_Self", "Scalar_Other")},
     **{f"special_xlog1py.{form}": of_floats(_xlog1py) for form in ("default", "self_scalar", "other_scalar")},
-    "heaviside.default": of_common(gc.heaviside), "polygamma.default": lambda n, x: gc.digamma(*floating(x)) if n == 0
+    "heaviside.default": of_common(_heaviside), "polygamma.default": lambda n, x: gc.digamma(*floating(x)) if n == 0
     else gc.polygamma(n, *floating(x)), "mvlgamma.default": _mvlgamma,
     "ldexp.Tensor": lambda x, y: _multiplied(*floating(x, gc.exp2(*floating(y)))),
     "addcmul.default": _addcmul, "addcdiv.default": _addcdiv, "lerp.Scalar": _lerp, "lerp.Tensor": _lerp,

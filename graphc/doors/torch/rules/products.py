@@ -83,11 +83,38 @@ def _conv_transposed(x: Array, weight: Array, bias: Array | None = None, stride:
 
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None, dropout: float = 0.0, causal: bool = False, *,
               scale: float | None = None, enable_gqa: bool = False) -> Array:
-    """scaled_dot_product_attention, fewer heads of keys and values than of queries included."""
-    if enable_gqa and q.shape[-3] != k.shape[-3]:
-        times: Any = q.shape[-3] // k.shape[-3]
-        k, v = (gc.repeat(a, times, a.ndim - 3) for a in (k, v))
-    mask = mask if mask is None or mask.dtype is bool_ else mask.astype(q.dtype)
+    """scaled_dot_product_attention, fewer heads of keys and values than of queries included: torch.export says so
+    (`enable_gqa`), the operators of single devices do not."""
+    if enable_gqa or q.ndim == k.ndim == v.ndim == 4:
+        k, v = (_of_heads(q, a) for a in (k, v))
+    if mask is None:
+        return _attention(q, k, v, None, dropout, causal, scale)
+    mask = mask if mask.dtype is bool_ else mask.astype(q.dtype)
+    mask = mask.reshape((1,)) if mask.ndim == 0 else mask
+    sees = _sees(mask)
+    return gc.where(sees, _attention(q, k, v, _unmasked(mask, sees), dropout, causal, scale), as_type(0, q.dtype))
+
+
+def _of_heads(q: Array, x: Array) -> Array:
+    """Keys or values, each head as often as it has heads of queries."""
+    heads, own = q.shape[-3], x.shape[-3]
+    if isinstance(heads, int) and isinstance(own, int) and 0 < own < heads:
+        return gc.repeat(x, heads // own, x.ndim - 3)
+    return x
+
+
+def _sees(mask: Array) -> Array:
+    """[…, Tq, 1]: whether a query sees any key. The results of one that sees none are 0 in PyTorch."""
+    return gc.any(mask if mask.dtype is bool_ else mask != as_type(-float("inf"), mask.dtype), -1, True)
+
+
+def _unmasked(mask: Array, sees: Array) -> Array:
+    """The mask with all keys for queries that see none, so that nothing on the way is NaN, gradients included."""
+    return mask | gc.logical_not(sees) if mask.dtype is bool_ else gc.where(sees, mask, as_type(0, mask.dtype))
+
+
+def _attention(q: Array, k: Array, v: Array, mask: Array | None, dropout: float, causal: bool,
+               scale: float | None) -> Array:
     if not dropout:
         return gc.attention(q, k, v, mask, causal=causal, scale=scale)
     scores = (q @ k.mT) * (1 / sqrt(q.shape[-1]) if scale is None else scale)
@@ -106,7 +133,7 @@ def _flash(q: Array, k: Array, v: Array, dropout: float = 0.0, causal: bool = Fa
     if dropout:
         raise GraphError("attention with dropout, whose mask its backward pass would have to know")
     y = attention(q, k, v, attn_mask, 0.0, causal, scale=scale)
-    scores = (q @ k.mT) * (1 / sqrt(q.shape[-1]) if scale is None else scale)
+    scores = (q @ _of_heads(q, k).mT) * (1 / sqrt(q.shape[-1]) if scale is None else scale)
     if causal:
         shape = scores.shape[-2:]
         scores = gc.where(gc.iota(shape, 1) <= gc.iota(shape, 0), scores, as_type(-float("inf"), scores.dtype))
@@ -123,7 +150,7 @@ def _encoder_layer(x: Array, width: int, heads: int, w_qkv: Array, b_qkv: Array,
     def attended(y: Array) -> Array:
         q, k, v = gc.split(linear(y, w_qkv, b_qkv).reshape((*y.shape[:-1], 3 * heads, width // heads)).swapaxes(-2, -3),
                            3, axis=-3)
-        found = attention(q, k, v, _seen(mask, kind, y))
+        found = gc.attention(q, k, v, _seen(mask, kind, y))         # NaN of what sees nothing, as PyTorch's layer
         return linear(found.swapaxes(-2, -3).reshape(y.shape), w_out, b_out)
 
     def fed(y: Array) -> Array:
