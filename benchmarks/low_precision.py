@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     kept, end = options.out / "low_precision.jsonl", monotonic() + (60 * options.minutes or float("inf"))
     done = _done(kept) if options.resume else {}
-    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
     with kept.open("a" if options.resume else "w") as file:
         for w in _chosen(options.workload):
             for threads in options.threads:
