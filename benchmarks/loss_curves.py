@@ -1,5 +1,6 @@
 """python -m benchmarks loss-curves: how far the loss of training in bf16 strays from that in f32, over 200 steps of the
-networks of the benchmark, from the same weights and batches.
+networks of the benchmark, from the same weights and batches; and, beside it, how far f32 strays from itself when the
+examples of each batch stand in the opposite order, which changes nothing but the order of sums.
 
 Tokens are the source text of Python's `argparse`, which any machine has: each character is to be told from
 those before. Images are noise around one picture of each of ten classes; half of them are called by any class, so that
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -27,27 +28,38 @@ SMALL_VOCABULARY = 128              # of characters
 
 def main(options: argparse.Namespace) -> None:
     wanted = options.workload or NAMES
-    print(f"| training, {STEPS} steps | first loss | last {WINDOW}, f32 | bf16 | furthest {WINDOW} steps | "
-          "furthest step |")
-    print("|---|---|---|---|---|---|")
+    print(f"| training, {STEPS} steps | first loss | last {WINDOW}, f32 | bf16 | f32 turned | furthest {WINDOW} steps, "
+          "bf16 | f32 turned | furthest step, bf16 | f32 turned |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for w in WORKLOADS:
         if w.mode == TRAIN and any(text in w.name for text in wanted):
-            exact, rounded = (curve(w, compute, options.threads[0]) for compute in (None, "bf16"))
-            windows = [c.reshape(-1, WINDOW).mean(1) for c in (exact, rounded)]
-            each, smooth = (np.abs(b / a - 1).max() for a, b in ((exact, rounded), windows))
-            losses = exact[0], windows[0][-1], windows[1][-1]
-            cells = (*(f"{loss:.4f}" for loss in losses), f"{smooth:.2%}", f"{each:.2%}")
+            exact, *others = (curve(w, compute, options.threads[0], is_turned)
+                              for compute, is_turned in ((None, False), ("bf16", False), (None, True)))
+            last, *ends = (_windows(c)[-1] for c in (exact, *others))
+            cells = [f"{loss:.4f}" for loss in (exact[0], last, *ends)]
+            cells += [f"{_furthest(exact, c, of):.2%}" for of in (_windows, np.asarray) for c in others]
             print(f"| {w.name} | {' | '.join(cells)} |", flush=True)
 
 
-def curve(w: Workload, compute: str | None, threads: int) -> np.ndarray:
-    """Losses of the steps."""
+def _windows(losses: np.ndarray) -> np.ndarray:
+    """Means of so many steps each."""
+    return losses.reshape(-1, WINDOW).mean(1)
+
+
+def _furthest(exact: np.ndarray, other: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> float:
+    return float(np.abs(of(other) / of(exact) - 1).max())
+
+
+def curve(w: Workload, compute: str | None, threads: int, is_turned: bool = False) -> np.ndarray:
+    """Losses of the steps; is_turned: the last example of each batch stands first."""
     batches = (texts if w.network == "gpt" or "vocabulary" in w.options else pictures)(w)
     batch = next(batches)
     types = {name: type_of(a) for name, a in zip("xy", batch)}
     step = gc.train_step(NETWORKS[w.network](**w.options), loss=nn.cross_entropy, optimizer=optim.AdamW(RATE),
                          threads=threads, compute=compute, seed=0, **types)
-    return np.array([float(step(*next(batches))) for _ in range(STEPS)])
+    axis = batch[0].shape.index(w.batch)
+    return np.array([float(step(*(np.flip(a, axis).copy() if is_turned else a for a in next(batches))))
+                     for _ in range(STEPS)])
 
 
 def texts(w: Workload) -> Iterator[tuple[np.ndarray, ...]]:

@@ -7,7 +7,8 @@ the static file of either, which it turns into its own integer kernels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,10 +24,16 @@ DYNAMIC_KINDS = ["MatMul", "Gemm"]
 STATIC_KINDS = [*DYNAMIC_KINDS, "Conv", "Add"]      # sums of branches, lest they go back to floats between convolutions
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A peer that does not take part."""
+    why: str
+
+
 def peers(net: Callable[..., Any], given: Mapping[str, object], batches: Batches, threads: int, folder: Path,
-          keep: bool, calibrated: bool) -> dict[str, Callable[..., object]]:
-    """What runs a batch, by name, of the engines that are installed. given: types of inputs, and the state. keep: files
-    in `folder` are used again."""
+          keep: bool, calibrated: bool) -> Iterator[tuple[str, Callable[..., object] | Missing]]:
+    """Each peer with what runs a batch, or with why it does not. given: types of inputs, and the state. keep: files in
+    `folder` are used again."""
     folder.mkdir(parents=True, exist_ok=True)
     if not keep:
         for path in folder.glob("*.onnx*"):
@@ -38,14 +45,23 @@ def peers(net: Callable[..., Any], given: Mapping[str, object], batches: Batches
         ("ONNX Runtime int8", ("onnxruntime",), lambda: _onnx_runtime(
             _static(_whole(net, given, folder), batches) if calibrated else _dynamic(_whole(net, given, folder)),
             threads))]
-    found = {}
     for name, packages, make in forms:
-        if all(find_spec(package) for package in packages):
-            try:
-                found[name] = make()
-            except Exception as error:              # whatever a peer raises: its line is missing, and it is said why
-                print(f"<!-- {name}: {type(error).__name__}: {str(error)[:300]} -->", flush=True)
-    return found
+        absent = [package for package in ("onnx", *packages) if not find_spec(package)]
+        if absent:
+            yield name, Missing(f"not run: {', '.join(absent)} not installed")
+            continue
+        try:
+            run = make()
+            run(*batches[0])
+        except Exception as error:              # whatever a peer raises: its line says so
+            yield name, Missing(told(error))
+        else:
+            yield name, run
+
+
+def told(error: BaseException) -> str:
+    """An error as the cell of a table."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".replace("|", "/")
 
 
 def _whole(net: Callable[..., Any], given: Mapping[str, object], folder: Path) -> Path:

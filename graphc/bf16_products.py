@@ -18,6 +18,7 @@ from graphc.ir.ops.control import Scan
 from graphc.ir.ops.conv import ConvOp, ConvTranspose
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.remat import Remat
+from graphc.ir.ops.shape import Reshape, Transpose
 from graphc.ir.types import bf16, bool_, f32
 from graphc.passes.pack_factors import conv_terms_pair
 from graphc.passes.winograd import faster_by_tiles
@@ -93,12 +94,23 @@ def _as_conv(node: Node) -> NodeOf[ConvOp] | None:
 
 def _round(w: Rewriter, v: Value) -> Value:
     """v as it is after rounding. What a view shows is rounded where it lies: a weight that is read transposed, or
-    repeated, stays as it is in memory."""
+    repeated, stays as it is in memory. An array that is transposed and then reshaped is a copy: rounding makes it."""
     views: list[Op] = []
     while v.node is not None and v.node.op.is_whole_view:
         views.append(v.node.op)
         v, = v.node.inputs
+        if isinstance(views[-1], Reshape) and _is_transposed(v):
+            break
     v = w.cast(w.cast(v, dtype=bf16), dtype=f32)
     for op in reversed(views):
         v, = w.apply(op, (v,))
     return v
+
+
+def _is_transposed(v: Value) -> bool:
+    """Whether it shows axes in another order, and is no reshaped array itself."""
+    while v.node is not None and v.node.op.is_whole_view and not isinstance(v.node.op, Reshape):
+        if isinstance(v.node.op, Transpose) and v.node.op.perm != tuple(range(v.type.rank)):
+            return True
+        v, = v.node.inputs
+    return False

@@ -201,9 +201,15 @@ class Fusion:
         inside, out = set(c.nodes), node.outputs[0]
         readers = [u for v in node.inputs if v.node in inside for u in self.users[v]]
         kept = any(type(u.op) in RULES and not u.op.is_elementwise for u in readers)
-        if kept and out not in self.results and all(type(u.op) in RULES for u in self.users[out]):
+        if kept and self._only_nests_read(out):
             return "nests that read the operand can compute it themselves"
         return ""
+
+    def _only_nests_read(self, v: Value) -> bool:
+        """It, and what shows it: a product may read a transposed array."""
+        return v not in self.results and all(
+            type(u.op) in RULES and (not u.op.is_view or all(map(self._only_nests_read, u.outputs)))
+            for u in self.users[v])
 
     def _epilogue_refusal(self, c: Cluster, node: Node, feeders: list[Cluster]) -> str:
         product = c.nodes[0].outputs[0]

@@ -271,7 +271,15 @@ def _packed(w: Rewriter, v: Value, axis: int, lasts: bool) -> Value:
         v = w.pad(v, low=(0,) * rank, high=tuple(-size % numbers * int(i == axis) for i in range(rank)))
     order = (*(i for i in range(rank) if i != axis), axis)
     back = tuple(order.index(i) for i in range(rank))
-    return w.transpose(_pack(w, w.transpose(v, perm=order), lasts), perm=back)
+    return _transposed(w, _pack(w, _transposed(w, v, order), lasts), back)
+
+
+def _transposed(w: Rewriter, v: Value, perm: tuple[int, ...]) -> Value:
+    """With these axes; of transposes that undo each other nothing is left, lest fusion find too much between two nodes.
+    """
+    while v.node is not None and isinstance(v.node.op, Transpose):
+        perm, v = tuple(v.node.op.perm[i] for i in perm), v.node.inputs[0]
+    return v if perm == tuple(range(v.type.rank)) else w.transpose(v, perm=perm)
 
 
 def _pack(w: Rewriter, v: Value, lasts: bool) -> Value:

@@ -94,6 +94,10 @@ class Target:
         """Whether the products of two pairs of bf16 are added to an f32 in one instruction."""
         return not BF16_DOTS.isdisjoint(self.features.split(","))
 
+    def rounds_to_bf16(self, lanes: int) -> bool:
+        """Whether so many f32 at a time become bf16 in instructions, which take subnormal numbers for 0."""
+        return "+avx512bf16" in self.features.split(",") and self.has_scaling and lanes % 8 == 0
+
     def byte_dots(self, vector_bits: int) -> tuple[str, ...]:
         """Signs of factors, unsigned before signed, of which four products of bytes are added to each i32 of a vector
         of so many bits in one instruction."""

@@ -6,7 +6,7 @@ import pytest
 
 import graphc as gc
 from gguf_files import NUMBER, fields_of, from_names_of_transformers, random_blocks, whole, write
-from graphc import GraphError
+from graphc import GraphError, nn, optim
 from graphc.doors.gguf.blocks import KINDS, Quantised, decoded
 from graphc.doors.gguf.read import GgufTensor
 from pretrained.folders import arrays_of, config_of, saved
@@ -100,6 +100,24 @@ def test_tokens_are_those_of_the_numbers_as_f32(kind, prompt, tmp_path):
     tokens = kept(prompt, 10)
     assert tokens.tolist() == wide(prompt, 10).tolist()
     assert ("block_product" in kept.dump("fused")) and "block_product" not in wide.dump("fused")
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", pytest.param("Q8_0", marks=pytest.mark.slow)])
+def test_changes_of_low_rank_are_trained_beside_integers(kind, tmp_path):
+    """The first loss is that of the numbers as f32; integers stay as they are, and what is beside them learns."""
+    path, y = quantised_file(tmp_path / "m.gguf", kind), np.roll(IDS, -1, 1)
+    kept, wide = gc.from_gguf(path), gc.from_gguf(path, store="f32")
+    step = gc.train_step(nn.add_lora(kept.net, 2), loss=nn.cross_entropy, optimizer=optim.Adam(0.02),
+                         input_ids=gc.i64[IDS.shape], y=gc.i64[y.shape], trainable=lambda name: "lora_" in name, seed=0)
+    step.state.load(kept.state.copy(), partial=True)
+    before = step.state.copy()
+    losses = [float(step(IDS, y)) for _ in range(12)]
+    scores = gc.compile(wide, input_ids=gc.i64[IDS.shape])(IDS).astype(np.float64)
+    exact = np.mean(np.log(np.exp(scores).sum(2)) - np.take_along_axis(scores, y[..., None], 2)[..., 0])
+    assert abs(losses[0] - exact) < 1e-4 * exact and losses[-1] < 0.9 * losses[0]
+    assert {name for name, a in before.items() if not np.array_equal(a, step.state[name]) and not name.startswith("optim.")} \
+        <= {name for name in before if "lora_" in name} | {"step"}
+    assert "u8[" in step.dump("planned") or "i8[" in step.dump("planned")
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16"])

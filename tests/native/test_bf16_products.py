@@ -1,6 +1,8 @@
 """`compute="bf16"`: products of factors that are rounded to bf16, in pairs where the CPU has an instruction for them."""
 from __future__ import annotations
 
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -161,6 +163,42 @@ def test_sums_over_rows_are_of_halves(rows):
     for y, left, right in zip(run(x, g, w), (g_.T, x_.T, x_), (x_, g_, w.T)):
         close(y, left, right)
     assert run.dump("planned").count("pack_pair(") == 2
+
+
+def kernels(run) -> list[list[str]]:
+    """The operators of each kernel."""
+    blocks = run.dump("fused").split("\n  %")[1:]
+    return [[name for name in re.findall(r"= (\w+)\(", block) if name not in ("fused", "constant")] for block in blocks]
+
+
+@pairs
+def test_roundings_are_epilogues_beside_sums_of_the_same_array():
+    """What a product reads behind a view is no business of the nest that sums the array."""
+    @gc.graph
+    def f(x: gc.f32[64, 32], w: gc.f32[48, 32], v: gc.f32[20, 48]):
+        y = gc.tanh(x @ w.T)
+        return gc.sum(y, axis=0), gc.reshape(y, (8, 8, 48)) @ v.T
+    run, x, w, v = gc.compile(f, compute="bf16"), drawn(64, 32), drawn(48, 32), drawn(20, 48)
+    assert ["matmul", "tanh", "cast"] in kernels(run)
+    sums, z = run(x, w, v)
+    y = run_tanh(np.float32(rounded(x) @ rounded(w).T))
+    np.testing.assert_allclose(sums, y.sum(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(z.reshape(64, 20), rounded(y) @ rounded(v).T, rtol=1e-2, atol=1e-2)
+
+
+@pairs
+def test_what_is_transposed_and_reshaped_is_rounded_as_it_is_copied():
+    """As heads of attention are joined, for the product that follows and for the gradient of its weights."""
+    @gc.graph
+    def f(x: gc.f32[4, 16, 32], w: gc.f32[10, 128], g: gc.f32[16, 6]):
+        heads = gc.cumsum(x, axis=1)
+        joined = gc.reshape(gc.transpose(heads, (1, 0, 2)), (16, 128))
+        return joined @ w.T, gc.tanh(g).T @ joined
+    run, x, w, g = gc.compile(f, compute="bf16"), drawn(4, 16, 32), drawn(10, 128), drawn(16, 6)
+    assert sum(names == ["cast"] for names in kernels(run)) == 2 and "copy(" not in run.dump("planned")
+    joined = np.cumsum(x, 1).transpose(1, 0, 2).reshape(16, 128)
+    for y, left, right in zip(run(x, w, g), (joined, run_tanh(g).T), (w.T, joined)):
+        close(y, left, right)
 
 
 def run_tanh(x: np.ndarray) -> np.ndarray:

@@ -15,12 +15,12 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.types import DTYPES, DType, TensorType, bf16, bool_, dtype_of, f16, f32, f64, i32, i64, u64
 from graphc.runtime.executable import Executable
-from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, Target
+from graphc.schedule.target import AVX2, AVX512, AVX512_BF16, NEON, SSE2, TARGETS, Target
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")       # numpy's, at NaN
 STORED = (f16, bf16)
 RUNS = [pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}"))
-        for t in (SSE2, AVX2, AVX512)]
+        for t in (SSE2, AVX2, AVX512, AVX512_BF16)]
 PATTERNS = np.arange(1 << 16, dtype=np.uint16)
 
 
@@ -88,6 +88,7 @@ def nans() -> np.ndarray:
 @pytest.mark.parametrize("stored", STORED, ids=str)
 def test_f32_rounds_to_nearest_even(stored, target):
     x = np.concatenate([edges(stored), np.float32([1e-45, -1e-45, 3.4e38, -3.4e38]), nans()])
+    x = np.concatenate([x, np.random.default_rng(0).permutation(x)])       # vectors with one subnormal number, too
     found = converted(x, stored, target)
     with np.errstate(all="ignore"):
         same_numbers(found, x.astype(stored.np))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from graphc.codegen import abi
+from graphc.codegen.llvm.bf16_rounding import rounding_text
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.checks import finish_main
 from graphc.codegen.llvm.control import run
@@ -18,7 +19,7 @@ from graphc.codegen.patience import Looks
 from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
-from graphc.ir.types import DType
+from graphc.ir.types import DType, bf16
 from graphc.schedule.target import Target
 
 MONOTONIC = 1                       # the number of the clock on Linux
@@ -133,7 +134,17 @@ class ModuleText:
         """The name of the function that converts f16 or bf16 to f32 (`op` "widen") or back ("narrow")."""
         name = f"@gc.{op}.{stored}.{lanes}"
         if name not in self.helpers:
-            self.helpers[name] = conversion_text(BodyEmitter(self), name, op, stored, lanes, self.target)
+            is_rounded = (op, stored) == ("narrow", bf16) and self.target.rounds_to_bf16(lanes)
+            body = BodyEmitter(self)
+            self.helpers[name] = (rounding_text(body, name, lanes) if is_rounded else
+                                  conversion_text(body, name, op, stored, lanes, self.target))
+        return name
+
+    def careful_rounding(self, lanes: int) -> str:
+        """The name of the function that rounds f32 to bf16, subnormal ones too."""
+        name = f"@gc.careful.bf16.{lanes}"
+        if name not in self.helpers:
+            self.helpers[name] = conversion_text(BodyEmitter(self), name, "narrow", bf16, lanes, self.target, rare=True)
         return name
 
     def libm_repair(self, function: str, dtype: DType, lanes: int, arity: int) -> str:

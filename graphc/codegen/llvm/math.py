@@ -45,8 +45,10 @@ def math_text(body: BodyEmitter, name: str, op: str, dtype: DType, lanes: int, t
     return body.text(f"define internal {ty} {name}({arguments}) #{0 if op in OUT_OF_LINE else 1}")
 
 
-def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes: int, target: Target) -> str:
-    """The definition of `name`, which converts f16 or bf16 to f32 ("widen") or back ("narrow")."""
+def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes: int, target: Target,
+                    rare: bool = False) -> str:
+    """The definition of `name`, which converts f16 or bf16 to f32 ("widen") or back ("narrow"). rare: it is to be
+    called, and leaves registers as they are where it can."""
     source, to = (stored, f32) if op == "widen" else (f32, stored)
     fragment = Fragment(source, lanes, 1, target)
     result = CONVERSIONS[op, stored](fragment, *fragment.operands)
@@ -54,7 +56,8 @@ def conversion_text(body: BodyEmitter, name: str, op: str, stored: DType, lanes:
     run(body, fragment.block)
     given, made = [vector(REGISTER[d.name], lanes) for d in (source, to)]
     body.line(f"ret {made} {body.val(result)}")
-    return body.text(f"define internal {made} {name}({given} %x) #1")
+    convention, attributes = (cold_convention(target), 2) if rare else ("", 1)
+    return body.text(f"define internal {convention}{made} {name}({given} %x) #{attributes}")
 
 
 def libm_repair_text(body: BodyEmitter, name: str, function: str, dtype: DType, lanes: int, arity: int) -> str:

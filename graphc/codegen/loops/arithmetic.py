@@ -10,7 +10,7 @@ from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.ops.packed import SUMS
-from graphc.ir.types import BY_NAME, DType, bf16x2, bool_, f32, i32, i64, u8, u16, u32
+from graphc.ir.types import BY_NAME, DType, bf16, bf16x2, bool_, f32, i32, i64, u8, u16, u32
 from graphc.schedule.target import LOOKUP_NUMBERS
 
 
@@ -105,8 +105,23 @@ class Arithmetic:
 
     def pair(self, x: Val, y: Val) -> Val:
         """Numbers of bf16 side by side as elements, those of x in the lowest bits."""
+        if x.lanes > 1:
+            return self.pairs(self.shuffle(x, y, [i // 2 + i % 2 * x.lanes for i in range(2 * x.lanes)]))
         low, high = (self.cast(self.bitcast(v, u16), u32) for v in (x, y))
         return self.bitcast(self.or_(low, self.shl(high, 16)), bf16x2)
+
+    def rounded_pair(self, x: Val, y: Val) -> Val:
+        """The same of numbers of f32, which are rounded; together, for instructions that round two vectors at once."""
+        if x.lanes == 1:
+            return self.pair(self.cast(x, bf16), self.cast(y, bf16))
+        both = self.cast(self.shuffle(x, y, range(2 * x.lanes)), bf16)
+        return self.pairs(self.shuffle(both, both, [i // 2 + i % 2 * x.lanes for i in range(2 * x.lanes)]))
+
+    def pairs(self, a: Val) -> Val:
+        """Each two neighbouring lanes of bf16 as one element, the first in its lowest bits."""
+        if a.dtype is not bf16 or a.lanes % 2:
+            raise InternalError(f"pairs of {a.type_text}", "loops")
+        return self._emit("words", bf16x2, a.lanes // 2, (a,))
 
     def scale(self, a: Operand, n: Operand) -> Val:
         """a · 2^⌊n⌋, for infinite n too, rounded once. Of f32, where the target has_scaling."""

@@ -18,11 +18,6 @@ def halved(f: LoopFunction, steps: Ix | int) -> Ix:
     return f.divmod(as_ix(steps) + 1, 2)[0]
 
 
-def paired(f: LoopFunction, x: Val, y: Val) -> Val:
-    """Numbers of f32, rounded, side by side."""
-    return f.pair(f.cast(x, bf16), f.cast(y, bf16))
-
-
 def pairs_of_features(b: Blocks, name: str, rows: int, features: int) -> View:
     """Scratch for `pair_features`: whole vectors."""
     return b.f.scratch(name, bf16x2, (rows, round_up(-(-features // 2), b.s.lanes)))
@@ -52,18 +47,10 @@ def pair_features(b: Blocks, source: View, first: Ix, count: Ix, target: View, f
     f, lanes, features = b.f, b.s.lanes, static_dim(source.shape[1])
     whole = features // (2 * lanes) * lanes
 
-    def load(i: Ix, j: Ix, count: int) -> Val:
-        if count <= 0:
-            return f.const(0, b.dtype, lanes)
-        return f.load(source, [first + i, j], lanes, f.tail_mask(Ix(count), lanes) if count < lanes else None)
-
     def store(i: Ix, j: Ix, count: int) -> None:
-        x, y = load(i, j * 2, count), load(i, j * 2 + lanes, count - lanes)
-        if lanes > 1:
-            x, y = (f.shuffle(x, y, range(odd, 2 * lanes, 2)) for odd in (0, 1))
-        if factor != 1:
-            x, y = f.mul(x, factor), f.mul(y, factor)
-        f.store(target, [i, j], paired(f, x, y))
+        mask = f.tail_mask(Ix(count), 2 * lanes) if count < 2 * lanes else None
+        x = f.load(source, [first + i, j * 2], 2 * lanes, mask)
+        f.store(target, [i, j], f.pairs(f.cast(f.mul(x, factor) if factor != 1 else x, bf16)))
     with f.loop(0, count) as loop:
         with f.loop(0, whole, lanes) as across:
             store(loop.index, across.index, 2 * lanes)
@@ -80,7 +67,7 @@ def pair_rows(b: Blocks, source: View, first: Ix, count: Ix, target: View) -> No
         def element(j: Ix, lanes: int, mask: Val | None) -> None:
             x = f.load(source, [first + i * 2, j], lanes, mask)
             y = f.load(source, [first + i * 2 + 1, j], lanes, mask) if is_whole else f.const(0, b.dtype, lanes)
-            f.store(target, [i, j], paired(f, x, y), mask)
+            f.store(target, [i, j], f.rounded_pair(x, y), mask)
         vector_run(f, as_ix(source.shape[1]), b.s.lanes, element)
     with f.loop(0, whole) as loop:
         store(loop.index, True)
