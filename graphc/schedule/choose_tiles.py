@@ -194,7 +194,7 @@ def _costed(
     if cost.tiles == 1:                     # nobody else reads what it packs
         blocks = {_private(problem, *modes): kc for modes, kc in blocks.items()}
     yield from _in_order(problem, family, cost, blocks)
-    if cost.far_lines > 0 and not problem.gates and cost.columns > problem.nr:
+    if cost.far_lines > 0 and not problem.gates and not problem.matrices and cost.columns > problem.nr:
         yield from _in_order(problem, family, TileCost(problem, replace(tiling, by_lines=True)), blocks)
 
 
