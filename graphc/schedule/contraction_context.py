@@ -22,8 +22,8 @@ class ColumnCodes:
 @dataclass(frozen=True)
 class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
-    columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions. fused:
-    results go through an epilogue."""
+    columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
+    fused: results go through an epilogue."""
     target: Target
     itemsize: int
     lanes: int
