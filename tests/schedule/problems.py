@@ -77,6 +77,7 @@ def nodes() -> Iterator[tuple[str, Node]]:
     yield "sum of columns", node(lambda b, x: b.sum(x, axes=(0,)), large)
     yield "sum of all", node(lambda b, x: b.sum(x, axes=(0, 1)), large)
     yield "sum of columns far apart", node(lambda b, x: b.sum(x, axes=(1,)), TensorType(f32, (2048, 24, 300)))
+    yield "sum of few rows", node(lambda b, x: b.sum(x, axes=(0,)), TensorType(f32, (24, 300_000)))
     yield "softmax", softmax(large)
     yield "rows of a table", node(lambda b, x, i: b.take(x, i, axis=0), large, TensorType(i32, (64, 128)))
     heads = TensorType(f32, (1, 8, 512, 64))
