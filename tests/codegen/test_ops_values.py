@@ -7,16 +7,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from loop_run import RUNS, run
+from loop_run import RUNS, compiled, run
 
+from graphc.codegen.llvm.host import can_run
 from graphc.codegen.llvm.ops import INSTRUCTIONS, INTRINSICS, IRREGULAR
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.loops.ops import IRREGULAR as IRREGULAR_NAMES
 from graphc.codegen.loops.ops import MATH, REGULAR, SPECIAL
 from graphc.errors import InternalError
-from graphc.ir.types import DType, bool_, f32, f64, i32, i64, u8
-from graphc.schedule.target import AVX2, LOOKUP_NUMBERS, Target
+from graphc.ir.types import DType, bf16, bf16x2, bool_, f32, f64, i32, i64, u8
+from graphc.schedule.target import AVX2, AVX512_BF16, LOOKUP_NUMBERS, Target
 
 COUNT = 96
 
@@ -260,3 +261,23 @@ def test_every_operation_has_a_translation_and_a_test():
     assert translated >= set(REGULAR) | set(IRREGULAR_NAMES)
     elsewhere = {"div", "fma", "scale", "fraction", "shl", "lshr", "ashr", "mulhi_u", "pow", *MATH, *SPECIAL}
     assert set(REGULAR) == {op.rstrip("_") for op in ORACLES} | elsewhere
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+@pytest.mark.parametrize("target", [*RUNS, pytest.param(AVX512_BF16, id="avx512_bf16", marks=pytest.mark.skipif(
+    not can_run(AVX512_BF16), reason="this CPU has no AVX512-BF16"))])
+def test_pairs_of_rounded_numbers(lanes, target):
+    """Side by side, the first in the lowest bits: of two vectors, rounded before or with it, and of neighbours."""
+    x, y = np.random.default_rng(0).standard_normal((2, 2 * lanes)).astype(np.float32)
+    f, found = LoopFunction("f"), np.zeros((3, lanes), np.uint32)
+    a, b, to = f.view("a", f32, (2 * lanes,)), f.view("b", f32, (2 * lanes,)), f.view("to", bf16x2, (3, lanes))
+    left, right = (f.load(v, [0], lanes) for v in (a, b))
+    f.store(to, [0, 0], f.pair(f.cast(left, bf16), f.cast(right, bf16)))
+    f.store(to, [1, 0], f.rounded_pair(left, right))
+    f.store(to, [2, 0], f.pairs(f.cast(f.load(a, [0], 2 * lanes), bf16)))
+    assert compiled(f, 2, (), target).run([x, y], [found]) == 0
+    low, high = (v.astype(bf16.np).view(np.uint16).astype(np.uint32) for v in (x, y))
+    np.testing.assert_array_equal(found[:2], np.stack([low[:lanes] | high[:lanes] << 16] * 2))
+    np.testing.assert_array_equal(found[2], low[::2] | low[1::2] << 16)
+    with pytest.raises(InternalError, match="pairs of"):
+        f.pairs(left)
