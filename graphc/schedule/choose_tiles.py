@@ -122,6 +122,10 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
         nc, mode = problem.agreed.columns
         b = (mode,)
     yield TileFamily("columns for all", mc, nc, a, b)
+    if own and UNPACKED in b and problem.agreed and problem.m <= problem.mr and not problem.gates:
+        share = problem.n / problem.machine.planned_cores       # few rows wait for columns: all cores read some
+        columns = column_cut(problem.n_sizes, share, problem.nr, least=problem.n_split)
+        yield TileFamily("columns for each core", mc, columns, a, (UNPACKED,))
     for rows in TALL_ROWS if own and not problem.context.codes else ():
         yield TileFamily(f"columns for {rows} rows", *tall_tile(problem, rows), a, (PER_TILE,))
 
@@ -243,7 +247,8 @@ def _tiling(problem: TiledProblem, family: TileFamily, by_rows: bool) -> Tiling:
 def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
     """Columns that are packed for all tiles are prefetched where they come from beyond L2: many, or weights, since
     which those of other layers have passed. Others may be in the L2 of cores which have just computed them: line by
-    line these take long to pack, but long runs are seen coming."""
+    line these take long to pack, but long runs are seen coming. Micro-kernels of taps are long, as these are written
+    out: where rows are many, last ones of any number are padded instead of having some of their own."""
     tiling, context = draft.tiling, problem.context
     far = (
         draft.b is ONCE
@@ -271,7 +276,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         edge_mr=0 if tiling.down or ragged else _edge_rows(problem),
         packed_in_runs=(draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS
                         and isinstance(p.extent(p.n), int)),
-        any_edge=ragged and tiling.down is None,
+        any_edge=ragged and tiling.down is None and (draft.a is not TAPS or problem.m <= problem.mr),
         part_blocks=part,
         by_lines=tiling.by_lines,
     )
@@ -288,10 +293,13 @@ def _matrix_schedule(problem: TiledProblem, draft: TileDraft) -> MatrixSchedule:
 
 def _prefetch_lines(problem: TiledProblem, tiling: Tiling) -> int:
     """For each micro-tile: all those of a panel together prefetch the next panel, if that is little beside their
-    arithmetic."""
+    arithmetic. Where rows come with the call there may be fewer of them than the usual number: as many lines as ever,
+    by the same micro-kernel for all numbers."""
     panels = -(-min(tiling.mc, problem.m) // problem.mr)
     lines = -(-problem.nr * STEPS // (panels * problem.context.elements(LINE_BYTES)))
-    return lines if lines <= PREFETCH_LINES else 0
+    if lines > PREFETCH_LINES:
+        return 0
+    return lines if isinstance(problem.form.extent(problem.form.m), int) else PREFETCH_LINES
 
 
 def _edge_rows(problem: TiledProblem) -> int:

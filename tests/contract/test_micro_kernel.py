@@ -136,7 +136,7 @@ def rows_left(layout: RowLayout, k: int, count: int, room: int) -> tuple[LoopFun
         offsets = () if not layout.scattered else (Ix(), Ix(k)) if layout.even else tuple(
             main.min_(loop.index - 1, i) * k for i in range(MR))
         call_for_rows(main, SHAPE, loop.index, RowPanel(a_view, layout, offsets), ColumnPanel(b_view, ColumnLayout(NR)),
-                      MicroTileSums(c_view, NR), k)
+                      MicroTileSums(c_view, NR, bounded=True), k)
     return main, [memory_of_a, b], out, a[:len(out)].astype(np.float64) @ b
 
 

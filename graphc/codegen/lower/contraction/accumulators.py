@@ -181,7 +181,7 @@ class DirectStore(Accumulators):
         mr, nr, row_step = s.blocking.mr, s.blocking.nr, p.out.strides[p.m[-1]]
         rows, columns, out = tile.rows - at.row, tile.columns.length - at.column, self.c.outputs.flat
         start = offset(p.out, tile.batch | tile.columns.first) + at.global_row * row_step + at.column
-        direct = MicroTileSums(out.view_at([start], (1,)), row_step)
+        direct = MicroTileSums(out.view_at([start], (1,)), row_step, bounded=True)
         edges = [f.ge(f.value(rows), mr)] if self.c.m % mr != 0 and not s.has_edges else []
         edges += [f.ge(f.value(columns), nr)] if self.c.grid.has_column_tail else []
         if not edges:

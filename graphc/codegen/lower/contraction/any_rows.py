@@ -1,5 +1,8 @@
-"""Products of rows whose number comes with the call: one function for the last rows of a tile. It calls the
-micro-kernel of just as many rows, so that the loops around it need no branches of their own.
+"""Products of rows whose number comes with the call: one function for the last rows of a tile. It calls a micro-kernel
+of as many rows, so that the loops around it need no branches of their own.
+
+Few sums take as long as the units need to give one back, however many they are. So up to that number there is one
+micro-kernel, which computes the last row again and again, and beyond it one for each number of rows.
 """
 from __future__ import annotations
 
@@ -7,29 +10,62 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
-from graphc.codegen.loops.builder import LoopFunction, Val
+from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import ELEMENTS, Ix
 from graphc.codegen.loops.index_proofs import upper
 from graphc.codegen.lower.contraction.micro_kernel import (
-    ANY, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of, call_micro_kernel,
-    micro_kernel, spec_of)
+    ANY, BRIEF_SUMS, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of,
+    call_micro_kernel, micro_kernel, spec_of)
 
 
 def call_for_rows(f: LoopFunction, shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
                   steps: Ix | int) -> None:
     """c (+)= a b over `steps` steps of k: of a whole micro-tile where so many rows are left, else of all that are, at
-    least one. For these nothing is prefetched: where rows are few the next panel has no others to wait for, and where
-    they are many the last ones would fetch little of it."""
+    least one. Offsets of rows that are not even are those of rows that are left, the last one's repeated. For the last
+    rows nothing is prefetched: where rows are few the next panel has no others to wait for, and where they are many the
+    last ones would fetch little of it."""
     if shape.mr == 1:
         return call_micro_kernel(f, shape, a, b, c, steps)
-    last = replace(b, layout=replace(b.layout, prefetch_lines=0), next=None)
-    call_last = partial(f.call, any_rows_kernel(spec_of(shape, a, last, c)), [*arguments_of(a, last, c, steps), left])
+    spec, arguments = _last_rows(shape, left, a, b, c, steps)
+    call_last = partial(f.call, any_rows_kernel(spec), [*arguments, left])
     if upper(left) < shape.mr:
         return call_last()
+    few = upper(left) == shape.mr and not b.layout.prefetch_lines       # what they wait for is memory
     with f.if_(f.ge(f.value(left), shape.mr)):
-        call_micro_kernel(f, shape, a, b, c, steps)
+        call_micro_kernel(f, shape, a, b, c, steps, brief=few)
     with f.else_():
         call_last()
+
+
+def _last_rows(shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int,
+               ) -> tuple[MicroKernelSpec, list[View | Ix]]:
+    """The kernel and its arguments as those of the last rows are made from them. Where c has no memory behind its last
+    row, that is stored again and again, and must be the same each time."""
+    if _repeats(shape) and a.layout.even:
+        first, distance = a.offsets
+        a = _ending(a, first + (left - 1) * distance.const)
+    elif _repeats(shape) and c.bounded and not a.layout.scattered:
+        a = _ending(a, left - 1)
+    if _repeats(shape) and c.bounded:
+        c = replace(c, last=(left - 1) * c.row_step)
+    b = replace(b, layout=replace(b.layout, prefetch_lines=0), next=None)
+    return spec_of(shape, a, b, c), arguments_of(a, b, c, steps)
+
+
+def _ending(a: RowPanel, last: Ix) -> RowPanel:
+    return replace(a, layout=replace(a.layout, ends=True), offsets=(*a.offsets, last))
+
+
+def _repeats(shape: MicroTileShape) -> bool:
+    """Whether a kernel computes more rows than there are."""
+    return own_rows(shape)[0] > 1
+
+
+def own_rows(shape: MicroTileShape) -> list[int]:
+    """Numbers of rows, fewer than a micro-tile has, that have a micro-kernel of their own; of those between them the
+    next."""
+    together = min(max(1, BRIEF_SUMS // shape.vectors), shape.mr - 1)
+    return list(range(together, shape.mr))
 
 
 @cache
@@ -37,9 +73,9 @@ def any_rows_kernel(spec: MicroKernelSpec) -> LoopFunction:
     """Arguments as of `micro_kernel`, then the number of rows, fewer than its micro-tile has."""
     most = spec.shape.mr - 1
     f = LoopFunction(f"any_{most}_of_{spec.name}", noalias=True)
-    operands = _Operands(f, spec, most)
-    for number in _by_number(f, f.value(operands.count), range(1, most + 1)):
-        operands.multiply(number)
+    operands, numbers = _Operands(f, spec, most), own_rows(spec.shape)
+    for number in _by_number(f, f.value(operands.count), numbers):
+        operands.multiply(number, repeats=number == numbers[0] > 1)
     return f
 
 
@@ -55,29 +91,35 @@ class _Operands:
         self.steps, row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, ELEMENTS)
         accumulate = 0 if spec.scaled else f.param("add", 0, 1)
         rows = range(spec.shape.mr)
-        names = ("first", "distance") if layout.even else [f"row{i}" for i in rows] if layout.scattered else ()
+        names = ["first", "distance"] if layout.even else [f"row{i}" for i in rows] if layout.scattered else []
+        names += ["last"] if layout.ends else []
         self.a = RowPanel(a, layout, tuple([f.param(name, 0, ELEMENTS) for name in names]), kept)
         count = f.param("columns", 0, spec.shape.vectors * spec.shape.lanes) if masked else None
         self.b = ColumnPanel(b, spec.b, count)
-        self.c = MicroTileSums(c, row_step, accumulate, factors)
+        last = f.param("last_of_c", 0, ELEMENTS) if spec.ends else None
+        self.c = MicroTileSums(c, row_step, accumulate, factors, last=last)
         self.count = f.param("count", 1, most)
 
-    def multiply(self, rows: int) -> None:
-        """The first so many rows."""
-        a, layout = self.a, self.a.layout
-        if layout.scattered and not layout.even:
+    def multiply(self, rows: int, repeats: bool) -> None:
+        """The first so many rows. repeats: there may be fewer."""
+        a, c, layout = self.a, self.c, self.a.layout
+        if layout.ends and not repeats:
+            a = replace(a, layout=replace(layout, ends=False), offsets=a.offsets[:-1])
+        elif layout.scattered and not layout.even:
             a = replace(a, offsets=a.offsets[:rows])
-        kernel = micro_kernel(replace(self.spec, shape=replace(self.spec.shape, mr=rows)).in_brief)
-        self.f.call(kernel, arguments_of(a, self.b, self.c, self.steps))
+        if not repeats:
+            c = replace(c, last=None)
+        spec = spec_of(replace(self.spec.shape, mr=rows), a, self.b, c)
+        self.f.call(micro_kernel(spec.in_brief), arguments_of(a, self.b, c, self.steps))
 
 
 def _by_number(f: LoopFunction, value: Val, numbers: Sequence[int]) -> Iterator[int]:
-    """Opens a branch for each of the numbers, of which the value is one."""
+    """Opens a branch for each of the numbers: taken where it is the least that is no less than the value."""
     middle = len(numbers) // 2
     if not middle:
         yield numbers[0]
         return
-    with f.if_(f.lt(value, numbers[middle])):
+    with f.if_(f.le(value, numbers[middle - 1])):
         yield from _by_number(f, value, numbers[:middle])
     with f.else_():
         yield from _by_number(f, value, numbers[middle:])

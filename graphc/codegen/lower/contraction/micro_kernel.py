@@ -45,12 +45,14 @@ class RowLayout:
     even: the offsets are those of the first row and equal distances from one to the next.
     taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
     packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: not.
+    ends: rows behind the last one are that one; where rows are even, or packed, it has an offset of its own.
     """
     step: Dim
     scattered: bool = False
     taps: tuple[Dim, ...] = ()
     packs: int = 0
     even: bool = False
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class MicroTileShape:
 @dataclass(frozen=True)
 class MicroKernelSpec:
     """Which micro-kernel. scaled: c is multiplied by a factor for each column before the sums are added; brief: as
-    little code as does not make it slower, of kernels of which there is one for each number of rows.
+    little code as does not make it slower, of kernels of which there are several for numbers of rows; ends: rows of c
+    behind the last one are that one.
     """
     types: ProductTypes
     shape: MicroTileShape
@@ -86,6 +89,7 @@ class MicroKernelSpec:
     b: ColumnLayout
     scaled: bool = False
     brief: bool = False
+    ends: bool = False
 
     @property
     def name(self) -> str:
@@ -93,7 +97,7 @@ class MicroKernelSpec:
         rows = f"taps{'_'.join(map(str, a.taps))}x" if a.taps else "rows" if a.scattered else "panel"
         forms = {"even": a.even, "masked": b.masked, "unfused": not shape.fused,
                  f"ahead{b.prefetch_lines}": b.prefetch_lines, "scaled": self.scaled, f"keeps{a.packs}": a.packs,
-                 "brief": self.brief}
+                 "brief": self.brief, "ends": a.ends, "within": self.ends}
         suffix = "".join(f"_{form}" for form, holds in forms.items() if holds)
         return f"tile_{self.types}_{shape.mr}x{shape.vectors * shape.lanes}_{rows}{a.step}_b{b.step}{suffix}"
 
@@ -107,7 +111,7 @@ class MicroKernelSpec:
 @dataclass(frozen=True)
 class RowPanel:
     """MR rows of a from some step of k on. offsets: of the rows, if they are scattered, or of the first and then the
-    distance to the next, if they are even; packed: where they are packed on the way.
+    distance to the next, if they are even; and of the last, if they end; packed: where they are packed on the way.
     """
     memory: View
     layout: RowLayout
@@ -130,12 +134,15 @@ class ColumnPanel:
 class MicroTileSums:
     """MR × NR elements of c, row by row. accumulate: 1: the sums are added to them; 0: the sums replace them.
 
-    factors: of the columns, by which c is multiplied before the sums are added, whatever `accumulate` says.
+    factors: of the columns, by which c is multiplied before the sums are added, whatever `accumulate` says. bounded:
+    there is no memory behind the last row. last: where that is, for kernels that store it again and again.
     """
     memory: View
     row_step: Ix | Dim
     accumulate: Ix | int = 0
     factors: View | None = None
+    bounded: bool = False
+    last: Ix | None = None
 
 
 def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
@@ -148,14 +155,14 @@ def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: Co
 def spec_of(shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> MicroKernelSpec:
     """The micro-kernel for such operands."""
     types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
-    return MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None)
+    return MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None, ends=c.last is not None)
 
 
 def arguments_of(a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int) -> list[View | Ix]:
     """What a micro-kernel is called with."""
     views = [view for view in (a.memory, b.memory, c.memory, c.factors, a.packed) if view is not None]
     counts = [as_ix(steps), as_ix(c.row_step), *([] if c.factors is not None else [as_ix(c.accumulate)])]
-    return [*views, *counts, *a.offsets, *(ix for ix in (b.count, b.next) if ix is not None)]
+    return [*views, *counts, *a.offsets, *(ix for ix in (b.count, c.last, b.next) if ix is not None)]
 
 
 @cache
@@ -163,8 +170,9 @@ def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
     """c[i, j] = (accumulate ? c[i, j] : 0) + the sum over k of a[i, k] * b[k, j]; scaled: c[i, j] * factors[j] + it.
 
     Views: a, b, c, factors (if scaled), where rows are packed (if they are). Integers: k, row step of c, accumulate (0
-    or 1; not if scaled), the row offsets of a (if scattered; if even the first and the distance), the columns (if
-    masked), what is prefetched, from b on (if anything is).
+    or 1; not if scaled), the row offsets of a (if scattered; if even the first and the distance), that of the last (if
+    they end), the columns (if masked), where the last row of c is (if it ends), what is prefetched, from b on (if
+    anything is).
     """
     kernel = _MicroKernel(spec)
     kernel.write()
@@ -180,17 +188,24 @@ class _MicroKernel:
         self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
         self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, ELEMENTS)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
-        self.accumulate = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
+        add = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
+        self.accumulate = f.splat(add, shape.lanes)
         self.rows = self._row_offsets()
         self.masks = self._column_masks()
+        self.last = f.param("last_of_c", 0, ELEMENTS) if spec.ends else None
         self.packed = f.view("kept", types.a, (ANY,), (1,)) if spec.a.packs else None
 
     def _row_offsets(self) -> list[Ix]:
         f, a, rows = self.f, self.spec.a, range(self.shape.mr)
         if a.even:
             first, step = f.param("first", 0, ELEMENTS), f.param("distance", 0, ELEMENTS)
-            return [first + step * i for i in rows]
-        return [f.param(f"row{i}", 0, ELEMENTS) if a.scattered else Ix(i) for i in rows]
+            places = [first + step * i for i in rows]
+        elif a.scattered:
+            return [f.param(f"row{i}", 0, ELEMENTS) for i in rows]
+        else:
+            places = [Ix(i) for i in rows]
+        last = f.param("last", 0, ELEMENTS) if a.ends else None
+        return [places[0], *[_up_to(f, place, last) for place in places[1:]]]
 
     def _column_masks(self) -> list[Val | None]:
         f, lanes, vectors = self.f, self.shape.lanes, self.shape.vectors
@@ -256,8 +271,9 @@ class _MicroKernel:
         """What c holds is added at the end, not at the start: sums are blocked."""
         f, lanes, vectors = self.f, self.shape.lanes, self.shape.vectors
         for i in range(self.shape.mr):
+            row = _up_to(f, self.row_step * i, self.last if i else None)
             for v in range(vectors):
-                at = [self.row_step * i + v * lanes]
+                at = [row + v * lanes]
                 f.store(self.c, at, self._merged(v, f.load(self.c, at, lanes), sums[i * vectors + v]))
 
     def _merged(self, v: int, before: Val, new: Val) -> Val:
@@ -266,6 +282,11 @@ class _MicroKernel:
         if self.factors is None:
             return f.select(self.accumulate, f.add(before, new), new)
         return multiply_add(f, before, f.load(self.factors, [v * lanes], lanes), new, self.shape.fused)
+
+
+def _up_to(f: LoopFunction, place: Ix, last: Ix | None) -> Ix:
+    """The place, but not one behind the last."""
+    return place if last is None else f.min_(place, last)
 
 
 def load_as(f: LoopFunction, dtype: DType, view: View, index: Sequence[Ix], lanes: int = 1,

@@ -147,7 +147,7 @@ class TransposedColumns(ColumnPacker):
             form = PackedForm(c.b.dtype, target.memory.dtype, lanes, starts.even)
             return f.call(packed_runs(form), [c.b, target.memory.view_at([place], (1,)), count, target.width,
                                               (count - lanes) * target.width, *starts.offsets])
-        rows = starts.each(lanes)
+        rows = starts.each(f, lanes)
         whole, rest = f.divmod(count, lanes)
 
         def block(i: Ix, steps: int) -> None:
@@ -186,7 +186,7 @@ class TransposedTaps(ColumnPacker):
                 f.call(packed_taps(form), [self.c.b, target.memory.view_at([place], (1,)), count, distance,
                                            (count - 1) * distance, *starts.offsets, tap_distance])
             else:
-                self._apart(starts.each(lanes), others, distances, order, target, place)
+                self._apart(starts.each(f, lanes), others, distances, order, target, place)
 
     def _form(self, others: tuple[int, ...], order: Sequence[Dim], even: bool, target: ColumnPanels) -> TapsForm | None:
         """The function that packs, if taps and channels lie at even distances where they go to."""

@@ -14,27 +14,32 @@ from graphc.codegen.lower.contraction.micro_kernel import ANY, store_as
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.ranges import Range, offset, unflatten
 from graphc.codegen.lower.transpose import transposed_runs
+from graphc.ir.dims import Dim
+from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.types import DType
 from graphc.records import dataclass
 
 
 @dataclass(frozen=True)
 class ColumnStarts:
-    """Where a vector of columns begins in b: `offsets` of each; or, if `even`, of the first, and the distance to the
-    next."""
+    """Where a vector of columns begins in b: `offsets` of each; or, if `even`, of the first, the distance to the next,
+    and the last, which those past it repeat."""
     offsets: tuple[Ix, ...]
     even: bool
 
     def moved(self, by: Ix) -> ColumnStarts:
-        return ColumnStarts((self.offsets[0] + by, self.offsets[1]) if self.even else
-                            tuple([start + by for start in self.offsets]), self.even)
+        first, *others = self.offsets
+        if self.even:
+            distance, last = others
+            return ColumnStarts((first + by, distance, last + by), True)
+        return ColumnStarts(tuple([start + by for start in self.offsets]), False)
 
-    def each(self, lanes: int) -> list[Ix]:
+    def each(self, f: LoopFunction, lanes: int) -> list[Ix]:
         """Where each column begins."""
         if not self.even:
             return list(self.offsets)
-        first, distance = self.offsets
-        return [first + distance.const * i for i in range(lanes)]
+        first, distance, last = self.offsets
+        return _evenly(f, lanes, first, distance.const, last)
 
     @property
     def are_known(self) -> bool:
@@ -42,13 +47,18 @@ class ColumnStarts:
         return all(at_least(start, 0) for start in self.offsets)
 
 
+def _evenly(f: LoopFunction, count: int, first: Ix, distance: Ix | Dim, last: Ix) -> list[Ix]:
+    """So many places, those past the last one there."""
+    steps = [first + distance * i for i in range(count)]
+    return steps if at_most(steps[-1] - last, 0) else [first, *[f.min_(place, last) for place in steps[1:]]]
+
+
 def column_starts(c: PhaseLowering[Any], columns: Range, first: Ix, lanes: int) -> ColumnStarts:
     """Of the columns of a range from `first` on; those past the end repeat the last one."""
     f, p, last = c.f, c.phase, c.n - 1
-    flat = columns.flat + first
-    if p.b.steps_evenly(p.n, p.sizes) and at_most(flat + (lanes - 1), last):
-        step = p.b.strides[p.n[-1]]
-        return ColumnStarts((flat * step + p.b.base, Ix(step)), even=True)
+    flat, step = columns.flat + first, p.b.strides[p.n[-1]]
+    if p.b.steps_evenly(p.n, p.sizes) and is_nonnegative(step):
+        return ColumnStarts((flat * step + p.b.base, Ix(step), Ix(last * step) + p.b.base), even=True)
     places = [offset(p.b, unflatten(f, f.min_(flat + i, last), p.n, p.sizes)) for i in range(lanes)]
     return ColumnStarts(tuple(places), even=False)
 
@@ -84,9 +94,9 @@ class _Packing:
         self.b, self.y = f.view("b", form.source, (ANY,), (1,)), f.view("y", form.target, (ANY,), (1,))
         self.count = f.param("count", least, 1 << 32)
         self.distance, self.last = f.param("distance", 0, ELEMENTS), f.param("last", 0, ELEMENTS)
-        names = ("first", "step") if form.even else [f"row{i}" for i in range(form.lanes)]
+        names = ("first", "step", "final") if form.even else [f"row{i}" for i in range(form.lanes)]
         given = [f.param(each, 0, ELEMENTS) for each in names]
-        self.rows = [given[0] + given[1] * i for i in range(form.lanes)] if form.even else given
+        self.rows = _evenly(f, form.lanes, *given) if form.even else given
 
     def columns(self, at: Ix, width: int | None = None) -> list[Val]:
         """The first `width` (all) steps from `at` on, as vectors across columns."""

@@ -63,10 +63,10 @@ class UnpackedRows(RowSource):
         return self.c.a
 
     def panels(self, block: SumBlock, at: MicroTile) -> tuple[RowPanel, ...]:
-        clamped = self.c.grid.has_row_tail and not self.c.schedule.has_edges
+        clamped = self.c.grid.has_row_tail and not self.c.schedule.edge_mr
         base = offset(self.c.phase.a, block.tile.batch | block.k.first)
         if self._even:
-            first = row_offset(self.c, at.global_row, clamped) + base
+            first = row_offset(self.c, at.global_row, False) + base
             return RowPanel(self.c.a, self.layout, (first, as_ix(self.c.phase.a.strides[self.c.phase.m[-1]]))),
         rows = tuple([row_offset(self.c, at.global_row + i, clamped) + base for i in range(at.mr)])
         return RowPanel(self.c.a, self.layout, rows),

@@ -1,0 +1,37 @@
+"""How much code a program for all sizes has beside one for some of them: LLVM takes as long for each piece of it."""
+from __future__ import annotations
+
+import pytest
+
+import graphc as gc
+from graphc import nn
+from graphc.api import traced
+from graphc.codegen.lower.contraction.any_rows import own_rows
+from graphc.codegen.lower.contraction.micro_kernel import MicroTileShape
+from graphc.compiler import Compilation
+from graphc.ir.builder import bind_graph
+from graphc.ir.open import open_graph
+from graphc.schedule.target import AVX2, AVX512
+
+MORE = 2.0                      # times as much text
+NETWORKS = {
+    "products": (nn.Linear(256) >> nn.relu >> nn.Linear(128) >> nn.relu >> nn.Linear(10), gc.f32["B", 200], {"B": 60}),
+    "strided convolutions": (nn.Conv2d(32, 3, stride=2, padding=1) >> nn.relu >> nn.Conv2d(32, 3, stride=2, padding=1),
+                             gc.f32["B", 3, "H", "W"], {"B": 4, "H": 40, "W": 40})}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=lambda t: t.name)
+def test_a_program_for_all_sizes_has_little_more_code(name, target):
+    network, x, sizes = NETWORKS[name]
+    graph = traced(network, False, {"x": x}).graph
+    together = Compilation(open_graph(graph, {})[0], target).llvm
+    apart = Compilation(bind_graph(graph, sizes), target).llvm
+    assert len(together) <= MORE * len(apart)
+
+
+@pytest.mark.parametrize(("vectors", "mr", "numbers"), [
+    (1, 10, [8, 9]), (2, 6, [4, 5]), (4, 6, [2, 3, 4, 5]), (8, 3, [1, 2]), (1, 4, [3])])
+def test_few_sums_share_a_micro_kernel(vectors, mr, numbers):
+    """Up to eight are computed in the time of one."""
+    assert own_rows(MicroTileShape(mr, vectors, lanes=8)) == numbers
