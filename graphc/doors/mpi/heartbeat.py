@@ -22,7 +22,17 @@ ALIVE, LEFT, LOST = 0, 1, 2         # what a beat says
 GONE = {LEFT: "has ended its program while rank {} waits for it; its own message says why",
         LOST: "was interrupted while it talked with the others, who cannot go on with it"}
 STATUS = 70                         # of the job's end: EX_SOFTWARE
+BEGUN: list[Heartbeat] = []         # of all communicators
+
+
+def leave_all(*_: object) -> None:
+    """The program ends, or MPI: nothing is said after that."""
+    for heartbeat in BEGUN:
+        heartbeat.leave()
+
+
 KEY = MPI.Comm.Create_keyval()      # where a communicator keeps the beats of its ranks
+END = MPI.Comm.Create_keyval(delete_fn=leave_all)       # MPI.Finalize takes what COMM_SELF has first
 
 
 class Heartbeat:
@@ -52,7 +62,10 @@ class Heartbeat:
             job = np.frombuffer(secrets.token_bytes(8), np.uint8).copy()
             comm.Bcast((job, MPI.BYTE))
             self._last_word = LastWord(self.comm, job.tobytes().hex())
-            atexit.register(self.leave)         # runs before MPI is finalized, which is done later
+            if not BEGUN:
+                MPI.COMM_SELF.Set_attr(END, True)
+                atexit.register(leave_all)      # runs before MPI is finalized, which is done later
+            BEGUN.append(self)
         if self.count > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             self._thread = Thread(target=self._run, name="graphc heartbeat", daemon=True)
             self._thread.start()
