@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+from functools import cache
 from threading import Event, Thread
 
 import numpy as np
@@ -31,8 +32,12 @@ def leave_all(*_: object) -> None:
         heartbeat.leave()
 
 
-KEY = MPI.Comm.Create_keyval()      # where a communicator keeps the beats of its ranks
-END = MPI.Comm.Create_keyval(delete_fn=leave_all)       # MPI.Finalize takes what COMM_SELF has first
+@cache
+def key() -> int:
+    """Where a communicator keeps the beats of its ranks. MPI.Finalize takes what COMM_SELF keeps before it ends."""
+    MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=leave_all), True)
+    atexit.register(leave_all)                  # runs before MPI is finalized, which is done later
+    return MPI.Comm.Create_keyval()
 
 
 class Heartbeat:
@@ -41,10 +46,10 @@ class Heartbeat:
     @staticmethod
     def of(comm: MPI.Intracomm, timeout: float) -> Heartbeat:
         """The beats of the ranks of this communicator, which all of its steps share."""
-        found = comm.Get_attr(KEY)
+        found = comm.Get_attr(key())
         if not isinstance(found, Heartbeat):
             found = Heartbeat(comm, timeout)
-            comm.Set_attr(KEY, found)
+            comm.Set_attr(key(), found)
         found.timeout = timeout
         return found
 
@@ -62,9 +67,6 @@ class Heartbeat:
             job = np.frombuffer(secrets.token_bytes(8), np.uint8).copy()
             comm.Bcast((job, MPI.BYTE))
             self._last_word = LastWord(self.comm, job.tobytes().hex())
-            if not BEGUN:
-                MPI.COMM_SELF.Set_attr(END, True)
-                atexit.register(leave_all)      # runs before MPI is finalized, which is done later
             BEGUN.append(self)
         if self.count > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             self._thread = Thread(target=self._run, name="graphc heartbeat", daemon=True)
