@@ -36,6 +36,8 @@ ASTRAY = {
     "objects": ("got an array of Python's objects", "rank 0 of 2 failed: GraphError: step.scatter deals numbers"),
     "forked": ("a process that a rank has forked is no rank",) * 2,
     "values": ("what was written to the state on rank 1 (an array, a hyperparameter) is not what was",) * 2,
+    "ended": ("MPI has ended (MPI.Finalize)",) * 2,
+    "begun": ("gc.distributed works while MPI does",) * 2,
 }
 
 

@@ -44,6 +44,8 @@ class Communicator:
                              "cannot go on with it: end the program, and begin again from a checkpoint")
         if self.count > 1 and os.getpid() != self._process:
             raise GraphError("a process that a rank has forked is no rank, and cannot make distributed steps")
+        if self.count > 1 and MPI.Is_finalized():
+            raise GraphError("MPI has ended (MPI.Finalize), and with it distributed steps")
         try:
             yield
         except BaseException as error:

@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+from functools import cache
 from threading import Event, Thread
 
 import numpy as np
@@ -22,7 +23,21 @@ ALIVE, LEFT, LOST = 0, 1, 2         # what a beat says
 GONE = {LEFT: "has ended its program while rank {} waits for it; its own message says why",
         LOST: "was interrupted while it talked with the others, who cannot go on with it"}
 STATUS = 70                         # of the job's end: EX_SOFTWARE
-KEY = MPI.Comm.Create_keyval()      # where a communicator keeps the beats of its ranks
+BEGUN: list[Heartbeat] = []         # of all communicators
+
+
+def leave_all(*_: object) -> None:
+    """The program ends, or MPI: nothing is said after that."""
+    for heartbeat in BEGUN:
+        heartbeat.leave()
+
+
+@cache
+def key() -> int:
+    """Where a communicator keeps the beats of its ranks. MPI.Finalize takes what COMM_SELF keeps before it ends."""
+    MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=leave_all), True)
+    atexit.register(leave_all)                  # runs before MPI is finalized, which is done later
+    return MPI.Comm.Create_keyval()
 
 
 class Heartbeat:
@@ -31,10 +46,10 @@ class Heartbeat:
     @staticmethod
     def of(comm: MPI.Intracomm, timeout: float) -> Heartbeat:
         """The beats of the ranks of this communicator, which all of its steps share."""
-        found = comm.Get_attr(KEY)
+        found = comm.Get_attr(key())
         if not isinstance(found, Heartbeat):
             found = Heartbeat(comm, timeout)
-            comm.Set_attr(KEY, found)
+            comm.Set_attr(key(), found)
         found.timeout = timeout
         return found
 
@@ -52,7 +67,7 @@ class Heartbeat:
             job = np.frombuffer(secrets.token_bytes(8), np.uint8).copy()
             comm.Bcast((job, MPI.BYTE))
             self._last_word = LastWord(self.comm, job.tobytes().hex())
-            atexit.register(self.leave)         # runs before MPI is finalized, which is done later
+            BEGUN.append(self)
         if self.count > 1 and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             self._thread = Thread(target=self._run, name="graphc heartbeat", daemon=True)
             self._thread.start()
