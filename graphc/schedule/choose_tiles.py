@@ -18,8 +18,8 @@ from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, MatrixSchedule, TileSchedule, group_sizes
 from graphc.schedule.cost import Candidate, Ranking, ranked
-from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.matrix_registers import fit_matrices, matrix_column_modes, matrix_row_modes
+from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
 from graphc.schedule.tile_cost import Agreement, TileCost, TiledProblem, Tiling
 from graphc.schedule.tile_sizes import (
     DEEP_SUMS,
@@ -42,6 +42,7 @@ FIRST_USE_STEPS = 2048          # of a sum, from which on the wait for the first
 FIRST_USE_PANELS = 4            # of columns, from which on enough of them read the packed rows
 ROWS_OF_MATRICES = (128, 256, 64)       # of tiles by matrix registers, and their columns
 COLUMNS_OF_MATRICES = (128, 256, 512)
+LINES_OF_MATRICES = 16          # of packed columns every 16 steps of two registers of rows, at most
 BROADCAST_RUN = 32              # steps along which rows must be linear to be read unpacked
 PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most
 UNPACKED, ONCE, PER_TILE, BY_FIRST_USE, TAPS = PackingMode
@@ -285,9 +286,10 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
 def _matrix_schedule(problem: TiledProblem, draft: TileDraft) -> MatrixSchedule:
     """Kernels take all rows of a tile."""
     s = _finished(problem, draft)
-    mc = draft.tiling.mc
+    mc, far = draft.tiling.mc, s.b is ONCE and problem.context.free[1] and problem.m > MATRIX_LANES
     return MatrixSchedule(
         replace(s.blocking, mr=mc), s.lanes, s.a, s.b, s.splits, by_rows=s.by_rows, packed_in_runs=s.packed_in_runs,
+        prefetch_lines=min(LINES_OF_MATRICES, problem.nr // max(1, min(mc, problem.m) // problem.mr)) if far else 0,
         any_edge=True, part_blocks=s.part_blocks)
 
 

@@ -30,7 +30,7 @@ class MatrixContraction(TiledContraction):
         types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
         steps = _number(distance), _number(b.layout.step), _number(c.row_step)
         call_matrix_kernel(self.f, types, steps, self.schedule.blocking.nr // MATRIX_LANES, MatrixOperands(
-            a.memory, first, b.memory, c.memory, block.k.length, rows, c.accumulate))
+            a.memory, first, b.memory, c.memory, block.k.length, rows, c.accumulate, b.next), b.layout.prefetch_lines)
 
 
 def _number(step: Ix | Dim) -> int:

@@ -24,24 +24,26 @@ WHOLE, TAIL = (4, 5), (6, 7)    # of a and b: whole ones, and those of the last 
 @dataclass(frozen=True)
 class MatrixKernelSpec:
     """Which kernel. a_step, b_step, c_step: elements between rows of a, steps of b and rows of c; across: registers of
-    columns; has_tail: the number of steps is no multiple of 16."""
+    columns; has_tail: the number of steps is no multiple of 16; ahead: lines of b that are prefetched every 16 steps,
+    while two registers of rows are computed."""
     types: ProductTypes
     a_step: int
     b_step: int
     c_step: int
     across: int
     has_tail: bool
+    ahead: int = 0
 
     @property
     def name(self) -> str:
-        tail = "_tail" if self.has_tail else ""
+        tail = "_tail" * self.has_tail + f"_ahead{self.ahead}" * (self.ahead > 0)
         return f"matrix_{self.types}_{self.across * LANES}_a{self.a_step}_b{self.b_step}_c{self.c_step}{tail}"
 
 
 @dataclass(frozen=True)
 class MatrixOperands:
     """What a kernel is called with: a from its first row on, at `first`; b and c; how many steps and rows there are,
-    and whether the sums are added to what c holds (0 or 1)."""
+    and whether the sums are added to what c holds (0 or 1). next: what is prefetched, from b on, if anything is."""
     a: View
     first: Ix
     b: View
@@ -49,10 +51,11 @@ class MatrixOperands:
     steps: Ix
     rows: Ix
     accumulate: Ix | int
+    next: Ix | None = None
 
 
 def call_matrix_kernel(f: LoopFunction, types: ProductTypes, steps: tuple[int, int, int], across: int,
-                       x: MatrixOperands) -> None:
+                       x: MatrixOperands, ahead: int = 0) -> None:
     """c (+)= a b. steps: those of a, b and c as in the spec. Where it is not known whether the sum has a tail there is
     a branch."""
     whole, rest = f.divmod(x.steps, LANES)
@@ -60,7 +63,9 @@ def call_matrix_kernel(f: LoopFunction, types: ProductTypes, steps: tuple[int, i
 
     def call(has_tail: bool) -> None:
         counts = [as_ix(n) for n in (whole, x.rows, x.accumulate, x.first, *[rest] * has_tail)]
-        f.call(matrix_kernel(MatrixKernelSpec(types, *steps, across, has_tail)), [x.a, x.b, x.c, *counts])
+        counts += [] if x.next is None else [x.next]
+        spec = MatrixKernelSpec(types, *steps, across, has_tail, 0 if x.next is None else ahead)
+        f.call(matrix_kernel(spec), [x.a, x.b, x.c, *counts])
     if rest.is_const and isinstance(rest.const, int):
         return call(rest.const > 0)
     with f.if_(f.gt(f.value(rest), 0)):
@@ -88,6 +93,7 @@ class _MatrixKernel:
         self.steps, self.rows = f.param("k", 0, 1 << 32, LANES), f.param("rows", 0, 1 << 32)
         self.accumulate, self.first = f.param("add", 0, 1), f.param("first", 0, ELEMENTS)
         self.rest = f.param("rest", 1, LANES - 1) if spec.has_tail else Ix()
+        self.ahead = f.param("ahead", 0, ELEMENTS) if spec.ahead else Ix()
 
     def write(self) -> None:
         f, rows = self.f, self.rows
@@ -121,7 +127,10 @@ class _MatrixKernel:
         with f.else_():
             for number, _ in places:
                 f.matrix_zero(number)
+        share = f.product(f.divmod(row, 2 * LANES)[0], self.steps) * spec.ahead if down > 1 and spec.ahead else Ix()
         with f.loop(0, self.steps, LANES) as loop:
+            for line in range(spec.ahead if down > 1 else 0):
+                f.prefetch(self.b, [self.ahead + share + (loop.index * spec.ahead + line * LANES)], level=2)
             self._products(row, down, loop.index, WHOLE)
         if spec.has_tail:
             self._products(row, down, self.steps, TAIL)
