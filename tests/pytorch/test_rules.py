@@ -18,6 +18,7 @@ from graphc.doors.torch.rules.table import RULES
 from graphc.errors import GraphError
 
 R = np.random.default_rng(0)
+ENDS = np.array([np.nan, -np.inf, np.inf, -1.0, 2.0], np.float32)
 X = R.standard_normal((3, 4)).astype(np.float32)
 Y = R.standard_normal((3, 4)).astype(np.float32)
 I = np.array([[4, -3, 2, 7], [1, 5, -6, 2], [3, 3, 8, -1]])
@@ -127,6 +128,10 @@ ROWS = [
     ("masked_fill.Scalar", (X, B, 9), {}, np.where(B, np.float32(9), X)), ("embedding.default", (X, np.array([2, 0]), 0), {}, X[[2, 0]]),
     ("masked_scatter.default", (X, B, Y), {}, np.array([Y.ravel()[B.ravel()[:i].sum()] if B.ravel()[i] else X.ravel()[i] for i in range(12)], np.float32).reshape(3, 4)),
     ("scatter.value", (I, 1, np.array([[1], [0], [3]]), 5), {}, np.array([[4, 5, 2, 7], [5, 5, -6, 2], [3, 3, 8, 5]])),
+    ("threshold.default", (ENDS, 0, 1), {}, np.where(ENDS <= 0, np.float32(1), ENDS)),
+    ("heaviside.default", (ENDS, np.ones_like(ENDS)), {}, (ENDS > 0).astype(np.float32)),
+    ("special_entr.default", (ENDS,), {}, np.array([np.nan, -np.inf, -np.inf, -np.inf, -2 * np.log(2)], np.float32)),
+    ("scaled_dot_product_attention.default", (X[None], Y[None], Y[None], np.zeros((3, 3), bool)), {}, np.zeros((1, 3, 4), np.float32)),
     ("mse_loss.default", (X, Y, 2), {}, np.float32(((X - Y) ** 2).sum())), ("scalar_tensor.default", (3,), {}, np.array(3)),
 ]
 

@@ -22,8 +22,10 @@ from graphc.doors.torch.read import FxReader, array_of, target_name
 from graphc.doors.torch.results import PartResult, order_of, planned, tensor_at
 from graphc.doors.torch.rules.complex_numbers import Complex
 from graphc.doors.torch.rules.table import SIZES
+from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction, finish
 from graphc.dsl.trace import RANDOM_KEY, Trace
+from graphc.errors import GraphError
 from graphc.ir.types import TensorType, bf16, i64
 from graphc.nn.entry import Entry
 from graphc.nn.parameter import Parameter, Value
@@ -288,7 +290,11 @@ def numbers(tensor: Any, order: Sequence[int] | None = None) -> Any:
         return tensor
     if type(tensor) not in PLAIN:
         with _disable_current_modes(), torch._C.DisableTorchFunctionSubclass():
-            return numbers(tensor.detach().as_subclass(torch.Tensor), order)
+            plain = tensor.detach().as_subclass(torch.Tensor)
+            if type(plain) not in PLAIN:
+                raise GraphError(f"a {type(tensor).__name__} has no numbers of its own, which compiled code would read",
+                                 user_loc())
+            return numbers(plain, order)
     if order is not None:
         tensor = tensor.permute(order)
     if READS_TENSORS:

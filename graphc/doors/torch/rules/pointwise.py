@@ -143,7 +143,7 @@ def _prelu(x: Array, weight: Array) -> Array:
 
 
 def _threshold(x: Array, threshold: float, value: float) -> Array:
-    return gc.where(x > threshold, x, as_type(value, x.dtype))
+    return gc.where(x <= threshold, as_type(value, x.dtype), x)         # NaN stays
 
 
 def _logit(x: Array, eps: float | None = None) -> Array:
@@ -245,7 +245,7 @@ _FLOATS = {
     "tanh": gc.tanh, "log_sigmoid": gc.logsigmoid, "celu": gc.celu,
     "special_ndtri": lambda x: gc.erfinv(2 * x - 1) * 2 ** 0.5, "deg2rad": lambda x: x * (pi / 180),
     "rad2deg": lambda x: x * (180 / pi), "special_entr": lambda x: gc.where(
-        gc.equal(x, 0), 0.0 * x, gc.where(x < 0, -inf, -x * gc.log(gc.where(x > 0, x, 1.0)) + 0 * x))}
+        x > 0, -x * gc.log(gc.where(x > 0, x, 1.0)), gc.where(x < 0, -inf, 0.0 * x))}
 
 RULES: dict[str, Rule] = {
     **{f"{name}.default": of_floats(function) for name, function in _FLOATS.items()},
