@@ -17,7 +17,7 @@ FORMS = {**{f"store {name}": {"store": store} for name, store in STORES.items()}
          "int4 in bf16": {"store": "int4", "compute": "bf16"}, "int4 in int8": {"store": "int4", "compute": "int8"},
          "f16 in int8, calibrated": {"store": "f16", "compute": CALIBRATED}}
 NETS = {
-    "rows": (lambda: nn.Linear(64) >> nn.gelu() >> nn.Linear(96) >> nn.LayerNorm() >> nn.Linear(32), gc.f32["B", 64]),
+    "rows": (lambda: nn.Linear(64) >> nn.gelu() >> nn.Linear(32) >> nn.LayerNorm() >> nn.Linear(16), gc.f32["B", 64]),
     "images": (lambda: nn.Conv2d(32, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 2, stride=2) >> nn.relu >> nn.Flatten()
                >> nn.Linear(64) >> nn.Linear(32), gc.f32["B", 16, 8, 8]),
     "steps": (lambda: nn.LSTM(64, batch_first=True) >> nn.GRU(32, batch_first=True) >> nn.Linear(32), gc.f32["B", 5, 64]),
@@ -31,16 +31,21 @@ def drawn(shape: tuple[int, ...], is_int: bool) -> np.ndarray:
     return rng.integers(0, 40, shape).astype(np.int32) if is_int else rng.standard_normal(shape).astype(np.float32)
 
 
+SHORT = {("compute int8", "images"), ("store int4", "steps"), (f"compute {CALIBRATED}", "tokens")}      # beside rows
+SELDOM = {"store f16", "store int4 in 64s", "store int8 in 32s", "int4 in bf16", "f16 in int8, calibrated"}     # near others
+
+
 def pairs():
-    """All pairs of a form and a network; of those, each form once and each network several times, without `slow`."""
-    for i, form in enumerate(FORMS):
-        for k, net in enumerate(NETS):
+    """All pairs of a form and a network; without `slow`, most forms of rows, and each network once."""
+    for form in FORMS:
+        for net in NETS:
             if (form, net) == (f"store {BY_NAME}", "images"):       # its first layers have no matrices
                 continue
-            yield pytest.param(form, net, marks=() if i % len(NETS) == k else pytest.mark.slow)
+            is_short = net == "rows" and form not in SELDOM or (form, net) in SHORT
+            yield pytest.param(form, net, marks=() if is_short else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("form, name", pairs())
+@pytest.mark.parametrize("form, name", [*pairs()])
 def test_bits_of_a_sample(form, name):
     make, type = NETS[name]
     net, options, (_, *sizes) = make(), dict(FORMS[form]), type.shape
@@ -48,9 +53,10 @@ def test_bits_of_a_sample(form, name):
     if options.get("compute") == CALIBRATED:
         options["compute"] = gc.calibrate(net, [x[:8]], x=type, seed=0)
     run, other = (gc.compile(net, x=type, seed=0, threads=threads, **options) for threads in (1, 2))
-    whole, plain = run(x), gc.compile(net, x=type, seed=0)(x)
+    report = run.quantisation()
+    assert any(p.bits < 32 for p in report.products) or any(w.kept for w in report.weights)
+    whole = run(x)
     assert other(x).tobytes() == whole.tobytes()
-    assert whole.tobytes() != plain.tobytes() and np.linalg.norm(whole - plain) < 0.2 * np.linalg.norm(plain)
     for start, count in PARTS:
         for each in (run, other):
             assert each(x[start:start + count].copy()).tobytes() == whole[start:start + count].tobytes(), (start, count)
