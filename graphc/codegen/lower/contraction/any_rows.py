@@ -110,7 +110,8 @@ class _Operands:
         if not repeats:
             c = replace(c, last=None)
         spec = spec_of(replace(self.spec.shape, mr=rows), a, self.b, c)
-        self.f.call(micro_kernel(spec.in_brief), arguments_of(a, self.b, c, self.steps))
+        spec = replace(spec, brief=not a.layout.taps) if repeats else spec.in_brief     # it waits for its sums
+        self.f.call(micro_kernel(spec), arguments_of(a, self.b, c, self.steps))
 
 
 def _by_number(f: LoopFunction, value: Val, numbers: Sequence[int]) -> Iterator[int]:
