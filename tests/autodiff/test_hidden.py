@@ -40,7 +40,7 @@ MOVES = frozenset((
     *(name.format(axes) for axes in SPATIAL_NAMES
       for name in ("avg_pool{}d", "avg_pool{}d_grad", "max_pool{}d", "max_pool{}d_grad", "max_pool{}d_pick")),
     "resize", "dropout", "tril",
-    "triu", "mse",
+    "triu", "unequal", "mse",
     "bce_with_logits",
     "cross_entropy", "cross_entropy_soft"))
 ROWS = {"softmax": -1, "log_softmax": -1, "layer_norm": -1, "rms_norm": -1, "cumsum": None, "cumprod": None,
