@@ -11,7 +11,6 @@ from graphc.dsl.array import Array, as_array
 from graphc.dsl.context import current_trace, declared_at, error_loc, tracing, user_loc
 from graphc.dsl.form import formed, formed_methods, plain_signature, refused
 from graphc.dsl.inline import join
-from graphc.dsl.other_methods import OF_LAYERS
 from graphc.errors import GraphError
 from graphc.ir.convert import shown
 from graphc.ir.dims import Dims
@@ -19,7 +18,7 @@ from graphc.ir.shown import Pictured
 from graphc.ir.types import DType, TensorType, f32
 from graphc.nn.held import is_held
 from graphc.nn.mentioned import in_same_file, mentioned_variables
-from graphc.nn.outside import check_made, untraced
+from graphc.nn.outside import check_made, no_attribute, untraced
 from graphc.nn.parameter import ZEROS, Initializer, Parameter
 from graphc.nn.path import entered, noted, parameter_path, placed
 from graphc.nn.substitution import PARAMS, substitute, substituted
@@ -94,11 +93,7 @@ class Module(Pictured):
         """A parameter as an array, `layer.weight`, inside of a trace and once the layer has been called."""
         parameter = vars(self).get("_parameters", {}).get(name)
         if parameter is None:
-            made = f": {OF_LAYERS[name]}" if name in OF_LAYERS else ""
-            if not made and not name.startswith("_") and not vars(self).get("_parameters"):
-                made = (": a layer has its parameters, such as layer.weight, once it has been called and their sizes "
-                        "are known")
-            raise AttributeError(f"{type(self).__name__} has no {name}{made}")
+            raise no_attribute(type(self).__name__, name, bool(vars(self).get("_parameters")))
         if not tracing():
             raise OutsideOfGraph(f"{name} is an array inside of a graph; its value is in the state: step.state[…]",
                                  user_loc())

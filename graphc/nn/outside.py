@@ -1,4 +1,4 @@
-"""What is said to a layer's call outside of graphs."""
+"""What is said to a layer's call outside of graphs, and to who asks it for what it has not."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from graphc.dsl.context import user_loc
+from graphc.dsl.other_methods import OF_LAYERS
 from graphc.errors import GraphError
 from graphc.ir.types import of_numpy
 
@@ -25,3 +26,11 @@ def check_made(kind: str, made: Iterable[str], parameters: Collection[str]) -> N
         if not any(own.startswith(f"parametrizations.{name}.") for own in parameters):
             raise GraphError(f"{kind} has no parameter {name!r} to be made of others; it has "
                              f"{', '.join(parameters) or 'none'}")
+
+
+def no_attribute(kind: str, name: str, has_parameters: bool) -> AttributeError:
+    """The error for an attribute that a layer of this class has not."""
+    made = f": {OF_LAYERS[name]}" if name in OF_LAYERS else ""
+    if not made and not name.startswith("_") and not has_parameters:
+        made = ": a layer has its parameters, such as layer.weight, once it has been called and their sizes are known"
+    return AttributeError(f"{kind} has no {name}{made}", name=name)

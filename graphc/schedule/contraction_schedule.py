@@ -96,8 +96,7 @@ class TileSchedule(PhaseSchedule):
 @dataclass(frozen=True)
 class StreamSchedule(TileSchedule):
     """The same for few rows, with unpacked operands: whole rows of b are scaled and added to sums in L1, so that memory
-    is read in long runs.
-    """
+    is read in long runs."""
 
     @property
     def micro_tile(self) -> str:
@@ -107,8 +106,7 @@ class StreamSchedule(TileSchedule):
 @dataclass(frozen=True)
 class DotSchedule(PhaseSchedule):
     """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time,
-    with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed.
-    """
+    with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed."""
     rows: int
     columns: int
     vectors: int
@@ -121,9 +119,7 @@ class DotSchedule(PhaseSchedule):
 
 @dataclass(frozen=True)
 class MatrixSchedule(TileSchedule):
-    """The same by matrix registers, each 16 rows of 16 elements: MR is as many rows as a tile has, and any number of
-    them may be left.
-    """
+    """The same by matrix registers of 16 × 16 elements: MR is as many rows as a tile has, any number may be left."""
 
     @property
     def micro_tile(self) -> str:
