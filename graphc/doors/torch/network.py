@@ -39,13 +39,14 @@ class TorchNetwork(Module):
         """`training`: the mode in which it is read first."""
         super().__init__()
         self.program = program
+        self._first, self._modes = training, {training}         # reading takes seconds: only modes that are needed
         self._keys: dict[int, Parameter] = {}
         self._inputs = dict(program(training).inputs)
         self.stands_alone = not self._inputs
 
     @property
     def kind(self) -> str:
-        return self.program(False).name
+        return self.program(self._first).name
 
     def __repr__(self) -> str:
         return f"{self.kind}({', '.join(f'{name}: {type}' for name, type in self._inputs.items())})"
@@ -59,6 +60,7 @@ class TorchNetwork(Module):
     def forward(self, *arrays: gc.Array, **options: gc.Array) -> Any:
         """The program on these arrays, in the mode of the trace."""
         program = self.program(self.training)
+        self._modes.add(self.training)
         given = _bound(program, arrays, options)
         owned = {own.ref: self._state(own) for own in program.used()}
         env = interpret(program, {**given, **owned})
@@ -69,7 +71,7 @@ class TorchNetwork(Module):
 
     def check(self) -> None:
         """GraphError with everything that cannot be taken, in the mode in which it was read."""
-        program = self.program(False)
+        program = self.program(self._first)
         problems: list[Problem] = []
         with Trace("check") as trace, rooted(self):
             values = {name: trace.input(name, type) for name, type in program.inputs.items()}
@@ -83,11 +85,8 @@ class TorchNetwork(Module):
     def names(self) -> dict[str, Parameter]:
         """The parameters that have been made, by the name that PyTorch's `state_dict` gives them; one that has several
         names by each."""
-        return {own.name: self._keys[own.key] for training in (False, True) for own in self._known(training)
+        return {own.name: self._keys[own.key] for training in sorted(self._modes) for own in self.program(training).own
                 if own.key in self._keys}
-
-    def _known(self, training: bool) -> tuple[OwnTensor, ...]:
-        return self.program(training).own
 
     def _state(self, own: OwnTensor) -> gc.Array:
         return self._array(own.name, self._parameter(own))
