@@ -186,7 +186,7 @@ def test_digits():
     net = (nn.Conv2d(16, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 3, padding=1) >> nn.relu >> nn.MaxPool2d(2)
            >> nn.Conv2d(32, 3, padding=1) >> nn.relu >> nn.Flatten() >> nn.Linear(64) >> nn.relu >> nn.Linear(10))
     step = gc.train_step(net, loss=nn.cross_entropy, optimizer=optim.AdamW(2e-3), x=gc.f32[60, 1, 8, 8], y=gc.i32[60], seed=0)
-    for _ in range(8):
+    for _ in range(12):
         for at in range(0, len(train), 60):
             step(x[train[at:at + 60]], y[train[at:at + 60]])
     types = {"x": gc.f32[len(test), 1, 8, 8]}
