@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from native import node_of, run_op, view_of
 
-from graphc.codegen.lower.sort_network import comparators
+from graphc.codegen.loops.loop_ir import Call, statements
+from graphc.codegen.lower.sort_network import comparators, sort_kernel
 from graphc.ir.ops.sort import ArgSort, Sort, TopK
 from graphc.ir.types import f32, i64
 from graphc.schedule.choose import schedule_node
@@ -67,3 +68,9 @@ def test_what_lies_beside_an_axis_is_as_few_dims_as_possible():
     x = view_of(np.zeros((4, 3, 5, 6), np.float32))
     assert sides_of(1, (x,), (x,)).sizes == (4, 30) and sides_of(3, (x,), (x,)).sizes == (60,)
     assert sides_of(0, (view_of(np.zeros(7)),), (view_of(np.zeros(7)),)) is None
+
+
+def test_the_kernel_of_a_long_row_is_made_at_once():
+    """As many merges as runs double: work of the compiler does not grow with the row."""
+    merges = [s for s in statements(sort_kernel(1 << 26, 8).body) if isinstance(s, Call)]
+    assert len(merges) == 26 - 6

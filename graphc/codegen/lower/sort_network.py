@@ -32,7 +32,7 @@ def sort_kernel(n: Dim, lanes: int) -> LoopFunction:
     f = LoopFunction(f"sort_{n}x{lanes}")
     keys, spare = f.view("keys", i64, (n,)), f.view("spare", i64, (n,))
     block = lanes * lanes
-    widths = [] if isinstance(n, Poly) else [block << i for i in range(n) if block << i < n]
+    widths = [] if isinstance(n, Poly) else [block << i for i in range(n.bit_length()) if block << i < n]
     source, target = (keys, spare) if len(widths) % 2 == 0 else (spare, keys)
     with f.loop(0, n, block, name="block") as loop:
         vectors = [f.load(keys, [loop.index + r * lanes], lanes) for r in range(lanes)]
