@@ -286,7 +286,8 @@ def erf(f: Arithmetic, x: Val) -> Val:
         slope = f.fma(slope, square, f.fma(r, odd, even))
     first = f.eq(place, NO_STEPS)
     start = f.select(first, r, f.lookup(ERF_VALUES, place))
-    return _with_sign_of(f, f.fma(r, slope, start), x)
+    found = f.select(f.eq(t, ERF_END), 1.0, f.fma(r, slope, start))     # exactly: gelu multiplies 1 - it by anything
+    return _with_sign_of(f, found, x)
 
 
 def pow(f: Arithmetic, x: Val, y: Val) -> Val:      # noqa: A001 – the name in the table of functions

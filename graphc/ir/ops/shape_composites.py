@@ -116,6 +116,7 @@ class Unequal(Composite):
     """x as it is. Sizes for which one of `differences` is 0 are refused, where a call brings them or names get values:
     what a reader of files has decided by names, which were taken to be different, would not be so then."""
     name: ClassVar[str] = "unequal"
+    is_elementwise = True
     linear_in = (ALL,)
     differences: tuple[Dim, ...]
     text: str = ""                  # what they are of
