@@ -4,8 +4,7 @@ to write here: the answer to an attribute that the thing does not have. (`other_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 _CPU = "all runs on the CPU"
 _NO_ZERO = "there is nothing to clear: gradients are values inside of a step, made anew by each call"
@@ -54,20 +53,28 @@ OF_FUNCTIONS = {
 
 
 class Answering:
-    """What has not the attribute that is asked for says what to write: `answers`, else what is written nearly so."""
+    """What has not the attribute that is asked for says what to write, for the names of `answers`.
+
+    By descriptors: with `__getattr__`, Python would look up every attribute the slow way, in each call of a step.
+    """
     answers: ClassVar[Mapping[str, str]] = {}
 
-    if not TYPE_CHECKING:               # a checker is to find names that there are not
-        def __getattr__(self, name: str) -> NoReturn:
-            raise missing(self, name)
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, text in vars(cls).get("answers", {}).items():
+            if not any(name in vars(base) for base in cls.__mro__):
+                setattr(cls, name, _Missing(name, text))
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in self.answers or hasattr(self, name)]
 
 
-def missing(thing: Answering, name: str) -> AttributeError:
-    """The error for an attribute that `thing` has not."""
-    kind = type(thing).__name__
-    if name.startswith("_"):            # Python asks, or what the thing has when it is made
-        return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=thing)
-    if name in thing.answers:
-        return AttributeError(f"{kind} has no {name}: {thing.answers[name]}", name=name)
-    near = get_close_matches(name, [n for n in dir(type(thing)) if not n.startswith("_")], 2, 0.75)
-    return AttributeError(f"{kind} has no {name}{': did you mean ' * bool(near)}{' or '.join(near)}", name=name)
+class _Missing:
+    """An attribute that there is not; those of an instance come before it."""
+    __slots__ = ("_name", "_text")
+
+    def __init__(self, name: str, text: str):
+        self._name, self._text = name, text
+
+    def __get__(self, thing: object, kind: type) -> NoReturn:
+        raise AttributeError(f"{kind.__name__} has no {self._name}: {self._text}", name=self._name)
