@@ -300,15 +300,29 @@ def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapp
     for name, expected in theirs.items():
         if mine[name].size != expected.size:
             return f"result {name} has {mine[name].size} elements where that of {oracle} has {expected.size}"
-        scale = max(float(np.abs(theirs["0.0"] if workload.mode == TRAIN else expected).max()), 1e-30)
+        scale = max(_largest(theirs["0.0"] if workload.mode == TRAIN else expected), 1e-30)
         allowed = RELATIVE * scale
         if workload.mode == TRAIN:
-            allowed = LOSS_RELATIVE * scale + DESCENT * float(np.abs(expected - theirs["0.0"]).max())
-        error = float(np.abs(mine[name].reshape(expected.shape) - expected).max())
+            if not np.isfinite(expected).all():
+                return f"loss {name} of {oracle} is not finite"
+            allowed = LOSS_RELATIVE * scale + DESCENT * _largest(expected - theirs["0.0"])
+        error = _distance(mine[name].reshape(expected.shape), expected)
         if not error <= allowed:
             what = "loss" if workload.mode == TRAIN else "result"
             return f"{what} {name} differs from {oracle}'s by {error:.1e} (largest {scale:.1e})"
     return ""
+
+
+def _largest(values: np.ndarray) -> float:
+    """Of those that are finite."""
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0))
+
+
+def _distance(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest; infinite or NaN if one of them is where the other is not the same."""
+    with np.errstate(invalid="ignore"):                                       # inf - inf
+        same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+        return float(np.where(same, 0, np.abs(mine - theirs)).max(initial=0))
 
 
 @contextmanager

@@ -97,6 +97,14 @@ def test_numbers_that_differ_are_told(mine, told):
     assert message.startswith(told) if told.startswith("result") else told in message and bool(told) == bool(message)
 
 
+@pytest.mark.parametrize("mine, agrees", [((1, np.inf, np.nan), True), ((2, np.inf, np.nan), False), ((1, -np.inf, np.nan), False),
+                                          ((1, 9, np.nan), False), ((1, np.inf, 0), False)])
+def test_what_overflows_must_overflow_as_the_oracle_does(mine, agrees):
+    overflowing = Workload("mlp", 1, INFER, 1, TINY.options)
+    message = contest._difference(overflowing, {"0.0": np.array(mine)}, {"0.0": np.array([1, np.inf, np.nan])}, "torch")
+    assert (not message) == agrees
+
+
 @pytest.mark.parametrize("last, agrees", [(0.9, True), (0.89, False), (1.0, False)])
 def test_losses_must_fall_as_the_oracles_do(last, agrees):
     losses = lambda *values: {f"{i}.0": np.array([v]) for i, v in enumerate(values)}
