@@ -5,7 +5,10 @@ count.
 """
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -14,6 +17,7 @@ from loop_run import RUNS, Compiled, compiled
 from minimax import FITS, coefficients
 
 import graphc as gc
+from graphc.codegen.llvm import jit
 from graphc.codegen.llvm import vector_math as vecmath
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.ops import MATH
@@ -147,6 +151,56 @@ def test_special_values_are_numpys(op, target):
         assert np.isnan(a) == np.isnan(b) and (np.isinf(b)
                                                or np.isinf(a)) == (a == b if np.isinf(b) else False), (op, x, a, b)
         assert b != 0 or a == 0 and np.signbit(a) == np.signbit(b), (op, x, a, b)
+
+
+DENORMAL, UNDERFLOW = 1 << 1, 1 << 4            # what x86 notes in MXCSR: an operand, a result was subnormal
+CONTROL = """
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+define void @"get"(ptr %at) {
+  call void @llvm.x86.sse.stmxcsr(ptr %at)
+  ret void
+}
+define void @"set"(ptr %at) {
+  call void @llvm.x86.sse.ldmxcsr(ptr %at)
+  ret void
+}
+"""
+
+
+@cache
+def control() -> list[Callable[[object], None]]:
+    loaded = jit.load_object(jit.compile_object(CONTROL, AVX2), ("get", "set"))
+    control.loaded = loaded
+    return [ctypes.CFUNCTYPE(None, ctypes.c_void_p)(loaded.address(name)) for name in ("get", "set")]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="mxcsr is x86's")
+@pytest.mark.parametrize("op", UNARY)
+@pytest.mark.parametrize("target", RUNS)
+def test_no_step_is_subnormal_where_argument_and_result_are_not(op, target):
+    """Each such step takes x86 a hundred cycles. What is far below subnormal numbers, and so 0, takes no more than
+    others. (sigmoid is 1 less what is subnormal from 87 to 111.)"""
+    size = 10.0 ** np.arange(-27, 38.5, 0.01)
+    x = np.concatenate([size, -size, -np.arange(0, 87, 0.125), [0.0, np.inf, -np.inf]]).astype(np.float32)
+    x = x[np.abs(x) < {"sin": vecmath.TRIG_LIMIT, "cos": vecmath.TRIG_LIMIT, "sigmoid": 87}.get(op, np.inf)]
+    with np.errstate(all="ignore"):
+        y = np.abs(REFERENCE[op](x.astype(L)))
+    assert not noted(op, x[y > np.finfo(np.float32).smallest_normal], target) & (DENORMAL | UNDERFLOW)
+    assert not noted(op, x[y < 2.0 ** -1000], target) & DENORMAL
+
+
+def noted(op: str, x: np.ndarray, target: Target) -> int:
+    """The bits of MXCSR that a call sets."""
+    apply(op, x, target=target)                                                 # compiled
+    get, put = control()
+    before, after = ctypes.c_uint32(), ctypes.c_uint32()
+    get(ctypes.byref(before))
+    put(ctypes.byref(ctypes.c_uint32(before.value & ~(DENORMAL | UNDERFLOW))))
+    apply(op, x, target=target)
+    get(ctypes.byref(after))
+    put(ctypes.byref(before))
+    return after.value
 
 
 def test_special_values_of_pow():

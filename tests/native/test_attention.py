@@ -56,6 +56,23 @@ def test_blocks_of_the_gradient_are_the_reference(shape, causal, dtype):
         np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5 if dtype == np.float32 else 1e-12)
 
 
+@pytest.mark.parametrize("slope", (0.5, 3.0))
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_biases_by_distance(slope, dtype):
+    """(ALiBi: Press et al. 2022.) Most weights are next to nothing, or nothing."""
+    t = gc.f32 if dtype is np.float32 else gc.f64
+    size = t[2, 200, 16]
+    bias = (-slope * np.abs(np.arange(200)[:, None] - np.arange(200))).astype(dtype)
+
+    @gc.graph
+    def attend(q: size, k: size, v: size, bias: t[200, 200]):
+        return gc.attention(q, k, v, mask=bias)
+    q, k, v = np.random.default_rng(0).standard_normal((3, 2, 200, 16)).astype(dtype)
+    s = (q @ k.mT).astype(np.float64) / 4 + bias
+    p = np.exp(s - s.max(-1, keepdims=True))
+    np.testing.assert_allclose(gc.compile(attend)(q, k, v, bias), p / p.sum(-1, keepdims=True) @ v, rtol=1e-4, atol=1e-5)
+
+
 def test_few_heads_are_parted_and_many_are_not():
     few, many = (compiled(AttentionGrad(), _gradient_arrays(lead, 512)).plan for lead in ((2,), (64,)))
     assert [s.parts for s in few.schedules.values()] == [8] and [s.parts for s in many.schedules.values()] == [1]

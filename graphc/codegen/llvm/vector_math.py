@@ -64,9 +64,10 @@ ROUNDER64 = 1.5 * 2.0 ** 52
 SIGN_BIT = -(1 << 31)
 INFINITY_BITS = 0x7F800000
 HALF_SQRT_BITS = 0x3F3504F3         # sqrt(1/2)
-SHIFT = 25                          # 2^(n + SHIFT) is normal for all n >= -151
+SHIFT = 100                         # 2^(n + SHIFT) is normal for all n >= -224
 TANH_BIAS = 0.3
-SMALL = 2.0 ** -30
+SMALL = 2.0 ** -34
+FLOOR = 2.0 ** -90                  # added to squares that nothing rests on where it is not lost in rounding
 TINY = 2.0 ** -30                   # below it expm1(x) and log1p(x) round to x (also -0 to -0)
 # erf is 1 from ERF_END on; before, each of LOOKUP_NUMBERS ranges of this width has a polynomial
 ERF_STEP, ERF_END = 0.524, 3.921875
@@ -135,11 +136,11 @@ def _power_of_two(f: Arithmetic, n: Val, bits: Val, factor: float = 1.0) -> Val:
 
 
 def _scale(f: Arithmetic, value: Val, n: Val, bits: Val, argument: Val) -> Val:
-    """value * 2^n, -151 <= n <= 129, n of the sign of `argument`. Without an instruction: times 2^(n+25) 2^-25 or
-    2^(n-1) 2^1, whose first factors are normal; so a subnormal result is rounded once, and one too large becomes
-    infinity."""
+    """value * 2^n, n of the sign of `argument`, n <= 129; 0 where n <= -151. Without an instruction: n >= -224, times
+    2^(n+100) 2^-100 or 2^(n-1) 2^1, whose first factors are normal; so a subnormal result is rounded once, and one too
+    large becomes infinity."""
     if f.has_scaling:
-        return f.scale(value, n)
+        return f.select(f.lt(n, -150.5), 0.0, f.scale(value, n))
     negative = f.lt(f.bitcast(argument, i32), 0)
     bias = f.select(negative, f.const(127 + SHIFT << 23, i32, value.lanes), 126 << 23)
     rest = f.select(negative, f.const(2.0 ** -SHIFT, f32, value.lanes), 2.0)
@@ -148,23 +149,34 @@ def _scale(f: Arithmetic, value: Val, n: Val, bits: Val, argument: Val) -> Val:
 
 def exp(f: Arithmetic, x: Val) -> Val:
     """x = n ln 2 + r; 2^n e^r. Clamped where the result has long been 0 or infinity."""
-    x = f.max(f.min(x, 89.0), -104.5)
+    x = _clamp(f, x, -155.0, 89.0)
     r, n, bits = _reduce_ln2(f, x)
     return _scale(f, f.add(_series(f, r, EXP), 1.0), n, bits, x)
 
 
 def exp2(f: Arithmetic, x: Val) -> Val:
     """2^n 2^r with n the nearest integer."""
-    x = f.max(f.min(x, 129.0), -151.0)
+    x = _clamp(f, x, -224.0, 129.0)
     shifted = f.add(x, ROUNDER)
     n = f.sub(shifted, ROUNDER)
     r = f.sub(x, n)
-    return _scale(f, f.fma(r, polynomial(f, r, f.mul(r, r), EXP2), 1.0), n, f.bitcast(shifted, i32), x)
+    return _scale(f, f.fma(r, polynomial(f, r, _square(f, r), EXP2), 1.0), n, f.bitcast(shifted, i32), x)
+
+
+def _clamp(f: Arithmetic, x: Val, low: float, high: float) -> Val:
+    """Before `_scale`, which needs no lower end where there is an instruction."""
+    x = f.min(x, high)
+    return x if f.has_scaling else f.max(x, low)
+
+
+def _square(f: Arithmetic, r: Val) -> Val:
+    """r^2, and not subnormal for a small r: such numbers take x86 a hundred cycles an operation."""
+    return f.fma(r, r, FLOOR)
 
 
 def _series(f: Arithmetic, r: Val, coefficients: Sequence[float]) -> Val:
-    """r + r^2 (c0 + c1 r + …)"""
-    square = f.mul(r, r)
+    """r + r^2 (c0 + c1 r + …), of which 2^-91 is off: what calls it adds 1, or more than that."""
+    square = _square(f, r)
     return f.fma(square, polynomial(f, r, square, coefficients), r)
 
 
@@ -179,8 +191,8 @@ def expm1(f: Arithmetic, x: Val) -> Val:
 def sigmoid(f: Arithmetic, x: Val) -> Val:
     """g = 1 / (1 + e^|x|) for negative x, else 1 - g. With e^|x| = 2^n (1 + s) the sum is (1 + 2^n) + 2^n s; what
     rounding takes from the bracket goes to the other term. All is scaled by a small power of two,
-    so that 2^n does not overflow."""
-    r, n, bits = _reduce_ln2(f, f.min(f.abs(x), 105.0))
+    so that 2^n does not overflow, and the clamp is where g is so small that it is 0 at once."""
+    r, n, bits = _reduce_ln2(f, f.min(f.abs(x), 111.6))
     s = _series(f, r, EXP)
     power = _power_of_two(f, n, bits, SMALL)
     bracket = f.add(power, SMALL)
@@ -197,8 +209,8 @@ def tanh(f: Arithmetic, x: Val) -> Val:
     shifted = f.fma(f.sub(t, TANH_BIAS * LN2 / 2), 2 / LN2, ROUNDER)
     n = f.sub(shifted, ROUNDER)
     r = f.fma(n, -LN2_LO / 2, f.fma(n, -LN2_HI / 2, t))
-    square = f.mul(r, r)
-    tanh_r = f.fma(f.mul(r, square), horner(f, square, TANH), r)
+    square = _square(f, r)
+    tanh_r = f.fma(f.mul(square, horner(f, square, TANH)), r, r)
     power = _power_of_two(f, n, f.bitcast(shifted, i32))
     top = f.fma(f.add(power, 1.0), tanh_r, f.sub(power, 1.0))
     return _with_sign_of(f, f.div(top, f.add(top, f.fma(tanh_r, -2.0, 2.0))), x)
@@ -236,14 +248,16 @@ def _log_sum(f: Arithmetic, n: Val, g: Val) -> Val:
 def log1p(f: Arithmetic, x: Val) -> Val:
     """1 + x = 2^n (1 + g) with n from the rounded sum, but g = 2^-n x + (2^-n - 1) from x itself: one rounding, no
     division."""
-    offset = f.sub(f.bitcast(f.add(x, 1.0), i32), HALF_SQRT_BITS)
+    small = f.lt(f.abs(x), TINY)
+    inner = f.select(small, 0.0, x)
+    offset = f.sub(f.bitcast(f.add(inner, 1.0), i32), HALF_SQRT_BITS)
     n = f.ashr(offset, 23)
     fourfold = f.bitcast(f.sub(129 << 23, f.shl(n, 23)), f32)           # 4 * 2^-n: a float for n = 128 too
-    g = f.fma(x * 0.25, fourfold, f.fma(fourfold, 0.25, -1.0))
+    g = f.fma(inner * 0.25, fourfold, f.fma(fourfold, 0.25, -1.0))
     result = _log_sum(f, f.cast(n, f32), g)
     special = f.select(f.eq(x, -1.0), -inf, f.select(f.lt(x, -1.0), nan, x))
-    regular = f.and_(f.and_(f.gt(x, -1.0), f.lt(x, inf)), f.ge(f.abs(x), TINY))
-    return f.select(regular, result, special)
+    regular = f.and_(f.gt(x, -1.0), f.lt(x, inf))
+    return f.select(small, x, f.select(regular, result, special))
 
 
 def sin(f: Arithmetic, x: Val) -> Val:
@@ -259,9 +273,9 @@ def _sin_cos(f: Arithmetic, x: Val, which: str) -> Val:
     magnitude = f.abs(x)
     n, bits = _round_multiple(f, magnitude, 2 / pi)
     r = f.fma(n, -PIO2_LO, f.fma(n, -PIO2_MID, f.fma(n, -PIO2_HI, magnitude)))
-    square = f.mul(r, r)
-    fourth = f.mul(square, square)
-    sine = f.fma(f.mul(square, r), polynomial(f, square, fourth, SIN), r)
+    square = _square(f, r)
+    fourth = _square(f, square)
+    sine = f.fma(f.mul(square, polynomial(f, square, fourth, SIN)), r, r)
     cosine = f.fma(fourth, polynomial(f, square, fourth, COS), f.fma(square, -0.5, 1.0))
     quadrant = bits if which == "sin" else f.add(bits, 1)
     value = f.select(f.eq(f.and_(quadrant, 1), 0), sine, cosine)
@@ -278,7 +292,7 @@ def erf(f: Arithmetic, x: Val) -> Val:
     t = f.min(f.abs(x), ERF_END)
     place = f.bitcast(f.fma(t, 1 / ERF_STEP, ROUNDER), i32)
     r = f.sub(t, f.lookup(ERF_CENTRES, place))
-    square = f.mul(r, r)
+    square = _square(f, r)
     c = [f.lookup(column, place) for column in zip(*ERF)]
     slope = c.pop()
     while c:
