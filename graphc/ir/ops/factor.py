@@ -5,6 +5,7 @@ A matrix that has no factorisation gives NaN or infinity, which the docstrings t
 """
 from __future__ import annotations
 
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -186,10 +187,8 @@ class SymmetricEigen(Op):
         return x.with_shape(x.shape[:-1]), x
 
     def reference(self, x: np.ndarray) -> Arrays:
-        n = x.shape[-1]
-        matrices = [jacobi(m) for m in x.reshape(-1, n, n)] if x.size else []
-        return (np.array([w for w, _ in matrices], x.dtype).reshape(x.shape[:-1]),
-                np.array([v for _, v in matrices], x.dtype).reshape(x.shape))
+        w, v = jacobi(x.reshape(prod(x.shape[:-2]), *x.shape[-2:]))
+        return w.reshape(x.shape[:-1]), v.reshape(x.shape)
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         """vᵀ (diag(dw) + f ∘ (dv vᵀ)ᵀ) v, f_ij = 1 / (w_j - w_i), 0 where these are equal (M. Giles 2008, 3.1)."""
@@ -259,30 +258,33 @@ class LQ(Op):
 
 
 def jacobi(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The algorithm of the kernel: sweeps over all pairs p < q, a rotation where the element between is not yet
-    negligible beside the whole matrix."""
-    n, eps = len(x), np.finfo(x.dtype).eps
-    a, v = np.tril(x) + np.tril(x, -1).T, np.eye(n, dtype=x.dtype)
-    one, two = x.dtype.type(1), x.dtype.type(2)
+    """The algorithm of the kernel for each of x [matrices, n, n]: sweeps over all pairs p < q, a rotation where the
+    element between is not yet negligible beside the whole matrix."""
+    count, n, _ = x.shape
+    a, v = np.tril(x) + np.tril(x, -1).mT, np.tile(np.eye(n, dtype=x.dtype), (count, 1, 1))
     with np.errstate(all="ignore"):
-        norm = np.sqrt((a * a).sum())
-        least = norm * (eps / 16)
+        norm = np.sqrt((a * a).reshape(count, n * n).sum(-1))
+        least = norm * (np.finfo(x.dtype).eps / 16)
         for _ in range(MOST_SWEEPS):
-            turned = False
-            for p in range(n):
-                for q in range(p + 1, n):
-                    if not abs(a[p, q]) > least:
-                        continue
-                    turned = True
-                    theta = (a[q, q] - a[p, p]) / (two * a[p, q])
-                    t = np.copysign(one / (abs(theta) + np.sqrt(theta * theta + one)), theta)
-                    c = one / np.sqrt(t * t + one)
-                    for m in (a, a.T, v):
-                        m[p], m[q] = c * m[p] - t * c * m[q], t * c * m[p] + c * m[q]
-            if not turned:
+            turned = [_rotate(a, v, p, q, least) for p in range(n) for q in range(p + 1, n)]
+            if not any(turned):
                 break
         nothing = norm - norm
-    return np.diagonal(a) + nothing, v + nothing
+    return np.diagonal(a, axis1=1, axis2=2) + nothing[:, None], v + nothing[:, None, None]
+
+
+def _rotate(a: np.ndarray, v: np.ndarray, p: int, q: int, least: np.ndarray) -> bool:
+    """Makes the elements between p and q zero, in place, in those matrices where they are more than the least; whether
+    there were any."""
+    one, two = a.dtype.type(1), a.dtype.type(2)
+    at = np.nonzero(np.abs(a[:, p, q]) > least)[0]
+    theta = (a[at, q, q] - a[at, p, p]) / (two * a[at, p, q])
+    t = np.copysign(one / (np.abs(theta) + np.sqrt(theta * theta + one)), theta)
+    c = one / np.sqrt(t * t + one)
+    s, c = (t * c)[:, None], c[:, None]
+    for m in (a, a.mT, v):
+        m[at, p], m[at, q] = c * m[at, p] - s * m[at, q], s * m[at, p] + c * m[at, q]
+    return len(at) > 0
 
 
 OPS = (Cholesky, TriangularSolve, LU, SymmetricEigen, LQ)
