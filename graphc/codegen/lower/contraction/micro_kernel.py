@@ -15,10 +15,10 @@ from graphc.ir.dims import Dim
 from graphc.ir.types import DType, bool_
 from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.machine import Machine
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
-BRIEF_SUMS = 8                  # from which on unrolled steps gain nothing: two units wait four cycles for each sum
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,13 @@ class ColumnLayout:
 
 @dataclass(frozen=True)
 class MicroTileShape:
-    """MR rows × `vectors` vectors of `lanes` columns (NR); fused: the target multiplies and adds in one instruction."""
+    """MR rows × `vectors` vectors of `lanes` columns (NR); fused: the target multiplies and adds in one instruction;
+    busy: vectors of sums that keep its units busy, from which on unrolled steps gain nothing."""
     mr: int
     vectors: int
     lanes: int
     fused: bool = True
+    busy: int = Machine().busy_sums
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class MicroKernelSpec:
     def in_brief(self) -> MicroKernelSpec:
         """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides
         its jump."""
-        return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS and not self.a.taps)
+        return replace(self, brief=self.shape.mr * self.shape.vectors >= self.shape.busy and not self.a.taps)
 
 
 @dataclass(frozen=True)
