@@ -345,7 +345,7 @@ def column_packing(p: Phase[Dim], lanes: int) -> ColumnPacking:
 
 
 def taps(p: Phase[Dim]) -> tuple[int, ...]:
-    """The k dims, outer to inner, side by side in b (in either order), a few elements in all: taps of stored weights."""
+    """The k dims, outer to inner, side by side in b (either way), a few elements in all: taps of stored weights."""
     found, size = list[int](), 1
     for d in sorted(p.k[:-1], key=lambda d: abs(typical(p.b.strides[d]))):
         stride, count = p.b.strides[d], p.sizes[d]
