@@ -24,7 +24,7 @@ from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
-from graphc.once import loaded
+from graphc.once import loaded, once_property
 from graphc.origin import Origin, explained, quantisation_of, state_of
 from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.executable import Executable
@@ -47,7 +47,6 @@ class CompiledGraph(partial[Any], Shown, Answering):
     graph: Graph
     compilation: Compilation
     executable: Executable
-    memory: Memory
     sizes: Mapping[str, int]
     origin: Origin | None = None        # of what `gc.compile` made
 
@@ -59,9 +58,7 @@ class CompiledGraph(partial[Any], Shown, Answering):
         def start(build: Build) -> Executable:
             knob = compilation.config.threads
             return Executable(build.program, threads or knob, state, lock, build.error, user_loc, quiet)
-        executable = compilation.load(start)
-        memory = replace(compilation.build.memory, state=sum(a.nbytes for a in executable.state.arrays))
-        return with_code(graph, compilation, executable, memory)
+        return with_code(graph, compilation, compilation.load(start))
 
     def __repr__(self) -> str:
         return f"<compiled {self.graph.heading}>"
@@ -104,6 +101,12 @@ class CompiledGraph(partial[Any], Shown, Answering):
         """Runs on arrays that have exactly the types of the graph and are C-contiguous; not checked."""
         self.executable.run(inputs, outputs)
 
+    @once_property
+    def memory(self) -> Memory:
+        """Bytes of a call, by purpose; of its state, those that are kept."""
+        formulas = self.compilation.build.memory
+        return replace(formulas.at(**self.sizes), state=sum(a.nbytes for a in self.executable.state.arrays))
+
     @property
     def state(self) -> State:
         """The live arrays that calls read and write: read, written, saved and copied by name, as `step.state`."""
@@ -128,12 +131,11 @@ class CompiledGraph(partial[Any], Shown, Answering):
         return _unpickled, (text, mine.threads, read, derived, self.compilation.budget, target)
 
 
-def with_code(graph: Graph, compilation: Compilation, executable: Executable, memory: Memory,
+def with_code(graph: Graph, compilation: Compilation, executable: Executable,
               sizes: Mapping[str, int] = MappingProxyType({})) -> CompiledGraph:
     """The graph with native code that is there. `sizes`: of its named dimensions, where one program serves all."""
     run = partial.__new__(CompiledGraph, executable.call)
-    run.graph, run.compilation, run.executable, run.memory = graph, compilation, executable, memory
-    run.sizes = sizes
+    run.graph, run.compilation, run.executable, run.sizes = graph, compilation, executable, sizes
     return run
 
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -76,8 +75,7 @@ class SizedGraph:
                               partial(build.error, sizes=sizes), user_loc, self._quiet, resident=self._resident)
         executable = self.compilation.load(start) if self._resident is None else start(self.compilation.build)
         self._resident = executable.resident
-        memory = replace(self.memory.at(**sizes), state=sum(a.nbytes for a in executable.state.arrays))
-        return with_code(self.graph, self.compilation, executable, memory, sizes)
+        return with_code(self.graph, self.compilation, executable, sizes)
 
     def release(self) -> None:
         """Gives back the memory that calls have used."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from math import prod
 
-from graphc.ir.dims import Dim, Poly, evaluate, typical
+from graphc.ir.dims import Dim, Poly, evaluate_all, typical
 from graphc.memory.formula import expanded
 from graphc.ir.graph import Value
 from graphc.ir.shown import Pictured
@@ -45,7 +45,7 @@ class Memory(Pictured):
 
     def at(self, **sizes: int) -> Memory:
         """The bytes for these sizes of the named dimensions."""
-        return Memory(*(evaluate(getattr(self, f.name), sizes) for f in fields(self)))
+        return Memory(*evaluate_all([getattr(self, f.name) for f in fields(self)], sizes))
 
     @property
     def total(self) -> Dim:

@@ -85,7 +85,7 @@ def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int]) -> Atte
     rows, so that sums are those of the other schedule. Of the heights those come first that divide the features, so
     that these need no kernels of their own, if they keep the units busy."""
     rows = min(target.tile_rows(1), target.machine.address_rows)
-    busy = target.machine.fma_latency * target.machine.fma_per_cycle
+    busy = target.machine.busy_sums
     mr = max((n for n in range(1, rows + 1) if s.rows % n == 0),
              key=lambda n: (n >= busy and all(width % n == 0 for width in widths), n))
     columns = NARROW_PANELS * s.lanes

@@ -108,7 +108,7 @@ def _terms(p: Phase[int], s: ShiftedSchedule, context: ContractionContext) -> tu
 def _step(s: ShiftedSchedule, context: ContractionContext) -> float:
     """Of a micro-tile's sums. Vectors of b begin anywhere: each is two loads."""
     machine = context.machine
-    busy = s.mr * s.vectors > machine.fma_latency * machine.fma_per_cycle
+    busy = s.mr * s.vectors > machine.busy_sums
     return machine.step_cycles + max(
         s.mr * s.vectors / machine.fma_per_cycle, (s.mr + 2 * s.vectors) / machine.loads_per_cycle,
         0 if busy else machine.fma_latency + 1)

@@ -280,6 +280,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         any_edge=ragged and tiling.down is None and (draft.a is not TAPS or problem.m <= problem.mr),
         part_blocks=part,
         by_lines=tiling.by_lines,
+        busy=problem.machine.busy_sums,
     )
 
 

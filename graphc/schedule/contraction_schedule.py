@@ -10,6 +10,7 @@ from graphc.records import dataclass
 from graphc.schedule.blocking import Blocking, ColumnPacking, Cut, PackingMode
 from graphc.schedule.cost import Ranking
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, spread
+from graphc.schedule.machine import Machine
 from graphc.schedule.schedule import OPERANDS, ProductSchedule
 
 MAX_TAPS = 49
@@ -43,6 +44,7 @@ class TileSchedule(PhaseSchedule):
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.
+    busy: vectors of sums that keep the units of the machine busy.
     ranking: the candidates among which this one was chosen.
     """
     blocking: Blocking
@@ -58,6 +60,7 @@ class TileSchedule(PhaseSchedule):
     any_edge: bool = False
     part_blocks: int = 0
     by_lines: bool = False
+    busy: int = Machine().busy_sums
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -342,11 +345,8 @@ def column_packing(p: Phase[Dim], lanes: int) -> ColumnPacking:
 
 
 def taps(p: Phase[Dim]) -> tuple[int, ...]:
-    """The k dims, outer to inner, that lie side by side in b (forwards or backwards), a few elements in all: the kernel
-    positions of stored weights.
-    """
-    found: list[int] = []
-    size = 1
+    """The k dims, outer to inner, side by side in b (either way), a few elements in all: taps of stored weights."""
+    found, size = list[int](), 1
     for d in sorted(p.k[:-1], key=lambda d: abs(typical(p.b.strides[d]))):
         stride, count = p.b.strides[d], p.sizes[d]
         if stride in (size, -size) and isinstance(count, int) and size * count <= MAX_TAPS:

@@ -103,6 +103,11 @@ class Machine:
         return ns * self.clock_ghz
 
     @property
+    def busy_sums(self) -> int:
+        """Vectors of sums that keep the units of a core busy: with fewer they wait for results."""
+        return self.fma_latency * self.fma_per_cycle
+
+    @property
     def reload_ops(self) -> int:
         """Operations on vectors of 64 bytes that take as long as it takes to write one to memory, which reads its line
         before, and to read it again."""

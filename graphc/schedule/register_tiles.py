@@ -78,8 +78,7 @@ def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded:
     )
 
     def step(rows: int) -> float:
-        # with fewer sums the units wait for results
-        busy = rows * v > machine.fma_latency * machine.fma_per_cycle
+        busy = rows * v > machine.busy_sums
         late = 0 if busy else machine.fma_latency + 1
         return (
             max(rows * v / machine.fma_per_cycle, (rows + v) / machine.loads_per_cycle, late, from_l2)

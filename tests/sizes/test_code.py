@@ -7,10 +7,14 @@ import graphc as gc
 from graphc import nn
 from graphc.api import traced
 from graphc.codegen.lower.contraction.any_rows import own_rows
-from graphc.codegen.lower.contraction.micro_kernel import MicroTileShape
+from graphc.codegen.loops.printer import print_function
+from graphc.codegen.lower.contraction.micro_kernel import (
+    ColumnLayout, MicroKernelSpec, MicroTileShape, ProductTypes, RowLayout, micro_kernel)
 from graphc.compiler import Compilation
 from graphc.ir.builder import bind_graph
+from graphc.ir.dims import size_name
 from graphc.ir.open import open_graph
+from graphc.ir.types import f32
 from graphc.schedule.target import AVX2, AVX512
 
 MORE = 2.0                      # times as much text
@@ -35,3 +39,12 @@ def test_a_program_for_all_sizes_has_little_more_code(name, target):
 def test_few_sums_share_a_micro_kernel(vectors, mr, numbers):
     """Up to eight are computed in the time of one."""
     assert own_rows(MicroTileShape(mr, vectors, lanes=8)) == numbers
+
+
+@pytest.mark.parametrize(("line", "written_out"), [(40, 3 * 3 * 3), (size_name("W"), 3)])
+def test_taps_at_distances_that_come_with_the_call_are_loops(line, written_out):
+    """Else each would be computed for each row; numbers are held by instructions."""
+    taps = (3, line * 8), (3, line), (3, 1)
+    spec = MicroKernelSpec(ProductTypes(f32, f32, f32), MicroTileShape(4, 2, 8), RowLayout(1, scattered=True, taps=taps),
+                           ColumnLayout(16))
+    assert print_function(micro_kernel(spec)).count("fma") == 4 * 2 * written_out

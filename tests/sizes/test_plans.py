@@ -23,6 +23,13 @@ def test_a_plan_of_free_names_is_what_a_call_takes(batch):
     assert at.memory.total == run.memory.at(B=batch).total
 
 
+def test_the_bytes_of_new_sizes_are_evaluated_when_they_are_asked_for():
+    """A first call waits for what it needs, and for no more."""
+    run = gc.compile(net(), x=gc.f32["B", 20], seed=0).at(B=3)
+    assert "memory" not in vars(run)
+    assert run.memory.inputs == 4 * 20 * 3 and "memory" in vars(run)
+
+
 def test_the_text_of_a_plan_of_free_names():
     text = str(gc.plan(net(), x=gc.f32["B", 20], B=(1, 64)))
     assert "f32[B, 48]" in text and "1.97 k · B" in text and "at most, with B = 64: " in text

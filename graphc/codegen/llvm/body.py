@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from graphc.codegen import abi
 from graphc.codegen.llvm.share import frame_alloca
@@ -23,6 +23,9 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Poly, scaled_and_shifted
 from graphc.ir.types import DType
 from graphc.schedule.target import Target
+
+if TYPE_CHECKING:
+    from graphc.codegen.llvm.neighbours import Division
 
 
 class ModuleContext(Protocol):
@@ -53,12 +56,14 @@ Key = tuple[str | int, ...]             # what an instruction is made from
 
 
 class Scope:
-    """The text of one loop body, or of one arm of a branch, and the pointers and indices computed in it."""
-    __slots__ = ("lines", "cache")
+    """The text of one loop body, or of one arm of a branch, and the pointers and indices computed in it; divisions:
+    those by sizes that come with the call."""
+    __slots__ = ("lines", "cache", "divisions")
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.cache: dict[Key, str] = {}
+        self.divisions: list[Division] = []
 
 
 class BodyEmitter:

@@ -8,6 +8,7 @@ from graphc.codegen.llvm.body import BodyEmitter, Scope
 from graphc.codegen.llvm.checks import check_index, commit, fail_unless, leave_if_cancelled, return_if, stamp
 from graphc.codegen.llvm.matrices import matrix_dot, matrix_move, matrix_shapes, matrix_zero
 from graphc.codegen.llvm.memory import load, prefetch, store
+from graphc.codegen.llvm.neighbours import quotient, remainder
 from graphc.codegen.llvm.ops import compute
 from graphc.codegen.llvm.share import SMALL, frame_note
 from graphc.codegen.llvm.types import function_symbol, type_of
@@ -20,6 +21,7 @@ from graphc.errors import InternalError
 
 
 Definition = Callable[[BodyEmitter, list[Ix]], str]
+DIVISIONS = {"quotient": "udiv", "remainder": "urem"}       # of what is not negative
 MOST_REDUCED = 24                   # addresses in a loop around others: it may be short, and their steps count then
 LOOP = "!llvm.loop !5"              # all loops are as they shall be, and say the same
 
@@ -42,8 +44,16 @@ def define(b: BodyEmitter, s: Define) -> None:
     args = [b.resolve(a) for a in s.args]
     if all(a.is_const and isinstance(a.const, int) for a in args):
         b.bind(s.symbol, Ix(FOLDS[s.kind](*[a.const for a in args])))
+    elif s.kind in DIVISIONS and not isinstance(args[1].const, int) and at_least(args[0], 0):
+        b.define(s.symbol, _divided_by_size(b, s, *args))
     else:
         b.define(s.symbol, DEFINITIONS[s.kind](b, args))
+
+
+def _divided_by_size(b: BodyEmitter, s: Define, ix: Ix, divisor: Ix) -> str:
+    instruction = f"{DIVISIONS[s.kind]} {b.ix} {b.value(ix)}, {b.value(divisor)}"
+    return (quotient(b, s, ix, divisor, instruction) if s.kind == "quotient" else
+            remainder(b, ix, divisor, instruction))
 
 
 def _extremum(name: str) -> Definition:
@@ -112,6 +122,7 @@ def _copies(b: BodyEmitter, s: For, indices: list[Ix], values: list[str]) -> lis
     """The body once for each index, one after the other."""
     for ix in indices:
         b.bind(s.symbol, ix)
+        b.scopes[-1].divisions.clear()              # symbols of the copy before have other values now
         for carried, text in zip(s.carried, values):
             b.set_val(carried, text)
         run(b, s.body)

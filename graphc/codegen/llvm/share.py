@@ -6,7 +6,8 @@ differ become arguments of functions, and of outlined bodies of parallel loops n
 stays the same, bit for bit.
 
 Numbers stay as they are where they may cost time: in innermost loops, where an offset takes a register and a distance
-steps of its own, all but bounds; in all loops divisors, unless a multiplication does the same.
+steps of its own, all but bounds; in all loops divisors, unless a multiplication does the same. Loops that carry many
+sums (micro-kernels) have work enough beside the steps of a distance.
 """
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ FRAME = re.compile(r'^  ; frame (%\w+) of (\d+) bytes for ("k\.[^"]+")$', re.MUL
 LABEL = re.compile(r"^(\w+):$", re.MULTILINE)
 BACK = re.compile(r"^  br .*?label %(\w+).*!llvm\.loop.*$", re.MULTILINE)
 CALLS = re.compile(r"^  call void [@%]", re.MULTILINE)
+CARRIED = re.compile(r"^  %\w+ = phi <", re.MULTILINE)
+MANY = 8                            # vectors of sums that a loop carries: more operations than a distance takes
 SMALL = " ; small"                  # behind a division of numbers that have 32 bits at most
 BOUNDS = ("bound", "extremum", "start", "argument")
 
@@ -224,7 +227,8 @@ def _patterns(index: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 class _Loops:
-    """Where the loops of a body are; those without calls and other loops are innermost."""
+    """Where the loops of a body are; those without calls and other loops are innermost, and `busy` if they carry many
+    sums."""
 
     def __init__(self, body: str) -> None:
         labels = {label[1]: label.start() for label in LABEL.finditer(body)}
@@ -233,9 +237,12 @@ class _Loops:
         self.innermost = [(start, end) for start, end in self.all
                           if not any(start <= call < end for call in calls)
                           and not any(start < other and last < end for other, last in self.all)]
+        self.busy = [(start, end) for start, end in self.innermost if len(CARRIED.findall(body, start, end)) >= MANY]
 
     def number(self, body: str, index: str, kind: str, start: int, end: int) -> _Number:
         text, inside = body[start:end], any(first <= start < last for first, last in self.innermost)
+        if kind == "row" and any(first <= start < last for first, last in self.busy):
+            return _Number(text, False, False)
         if kind != "divisor":
             return _Number(text, inside and kind not in BOUNDS, False)
         multiplied = index == "i64" and text != "1" and body.startswith(SMALL, end)

@@ -22,9 +22,10 @@ Bounds = dict[Sym, tuple[Bound, ...]]
 class IndexFacts:
     """Bounds of symbols that hold in one place only, inside a branch: symbol -> (Ix, den) as in `Sym`. points: values
     of symbols with which proofs are refuted; limits: what `uppers` has found; first: the oldest symbol that something
-    is known of; narrower: facts made of these and another one.
+    is known of; narrower: facts made of these and another one; proofs: of which expressions it was asked whether they
+    are at most 0, with the answers.
     """
-    __slots__ = ("uppers", "lowers", "points", "limits", "first", "narrower")
+    __slots__ = ("uppers", "lowers", "points", "limits", "first", "narrower", "proofs")
 
     def __init__(self, uppers: Bounds | None = None, lowers: Bounds | None = None) -> None:
         self.uppers, self.lowers = uppers or {}, lowers or {}
@@ -32,6 +33,7 @@ class IndexFacts:
         self.limits: dict[tuple[Term, ...], list[Dim]] = {}
         self.first = min([symbol.id for bounds in (self.uppers, self.lowers) for symbol in bounds], default=UNBOUNDED)
         self.narrower: dict[Ix, IndexFacts] = {}
+        self.proofs: dict[Ix, bool] = {}
 
     def limit(self, symbol: Sym, most: int) -> None:
         """From now on symbol <= most, a parameter of a function of which nothing was asked yet."""
@@ -74,7 +76,9 @@ def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     if not excess.is_sized:
         return _is_never_positive(excess, facts)
     facts = IndexFacts() if facts is NO_FACTS else facts
-    return _is_straight(excess, facts) or _is_at_most(excess, facts, set())
+    if excess not in facts.proofs:
+        facts.proofs[excess] = _is_straight(excess, facts) or _is_at_most(excess, facts, set())
+    return facts.proofs[excess]
 
 
 def _is_straight(excess: Ix, facts: IndexFacts) -> bool:

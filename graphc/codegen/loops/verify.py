@@ -112,7 +112,8 @@ class Checker:
         return self._any_most([ix + r for r in reach], limit)
 
     def _any_most(self, candidates: list[Ix], limit: Dim) -> bool:
-        return any(at_most(ix, limit, self.facts) for ix in candidates)
+        """The last first: those are by the last bounds of symbols, which are mostly the ones that count."""
+        return any(at_most(ix, limit, self.facts) for ix in reversed(candidates))
 
     def _any_least(self, candidates: list[Ix], limit: Dim) -> bool:
         return any(at_least(ix, limit, self.facts) for ix in candidates)
@@ -289,7 +290,7 @@ class _CallReach:
         facts = self.c.facts
         for symbol, low in end.floors:
             facts = facts.and_not_positive(low - self.integers[symbol])
-        return (any(is_inside(ix, limit, facts) for ix in end.limits)
+        return (any(is_inside(ix, limit, facts) for ix in reversed(end.limits))     # as of `_any_most`
                 or any(at_most(self.integers[symbol], low - 1, self.c.facts) for symbol, low in end.floors))
 
     def _text(self, end: End) -> str:

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
+from graphc.ir.types import DType
 
 
 def gathered(f: LoopFunction, memory: View, places: Sequence[Ix]) -> Val:
@@ -32,6 +34,26 @@ def transposed_runs(f: LoopFunction, memory: View, starts: Sequence[Ix], width: 
 
 def _mask(f: LoopFunction, lanes: int, width: int | None) -> Val | None:
     return f.tail_mask(width, lanes) if width is not None and width < lanes else None
+
+
+def turn(f: LoopFunction, source: View, target: View, rows: Ix, columns: Ix, lanes: int) -> None:
+    """target[j, i] = source[i, j] of matrices with room for whole squares: a function transposes each, since that is
+    much code."""
+    square, steps = turned_square(source.dtype, lanes), (source.strides[0], target.strides[0])
+    with f.loop(0, rows, lanes) as down, f.loop(0, columns, lanes) as across:
+        at = (source, down.index, across.index), (target, across.index, down.index)
+        f.call(square, [*[view.view_at([i, j], (1,), (1,)) for view, i, j in at], *map(as_ix, steps)])
+
+
+@cache
+def turned_square(dtype: DType, lanes: int) -> LoopFunction:
+    """Views: a square of lanes × lanes, and where its transpose is stored; integers: the distances of their rows."""
+    f = LoopFunction(f"turn_{dtype}_{lanes}", noalias=True)
+    source, target = (f.view(name, dtype, (ELEMENTS << 8,), (1,)) for name in ("square", "turned"))
+    rows, columns = f.param("row", 0, ELEMENTS), f.param("column", 0, ELEMENTS)
+    for i, vector in enumerate(transposed_runs(f, source, [rows * i for i in range(lanes)])):
+        f.store(target, [columns * i], vector)
+    return f
 
 
 def transposed_rows(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:

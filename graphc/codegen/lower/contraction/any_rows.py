@@ -14,7 +14,7 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import ELEMENTS, Ix
 from graphc.codegen.loops.index_proofs import upper
 from graphc.codegen.lower.contraction.micro_kernel import (
-    ANY, BRIEF_SUMS, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of,
+    ANY, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of,
     call_micro_kernel, micro_kernel, spec_of)
 
 
@@ -64,7 +64,7 @@ def _repeats(shape: MicroTileShape) -> bool:
 def own_rows(shape: MicroTileShape) -> list[int]:
     """Numbers of rows, fewer than a micro-tile has, that have a micro-kernel of their own; of those between them the
     next."""
-    together = min(max(1, BRIEF_SUMS // shape.vectors), shape.mr - 1)
+    together = min(max(1, shape.busy // shape.vectors), shape.mr - 1)
     return list(range(together, shape.mr))
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType, bool_
 from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.machine import Machine
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
-BRIEF_SUMS = 8                  # from which on unrolled steps gain nothing: two units wait four cycles for each sum
+Taps = Sequence[tuple[int, Dim]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,14 @@ class RowLayout:
     step: between two steps of k.
     scattered: each row has an offset of its own; otherwise row i is at i (a is packed).
     even: the offsets are those of the first row and equal distances from one to the next.
-    taps: offsets of the steps of k where they are not evenly spaced; the sum has these steps and no others.
+    taps: where the steps of k are not evenly spaced: counts of steps and their distances, the outermost first; the sum
+        has these steps and no others.
     packs: rows are also packed as they are read, row i of step k at k * packs + i, for other micro-tiles; 0: not.
     ends: rows behind the last one are that one; where rows are even, or packed, it has an offset of its own.
     """
     step: Dim
     scattered: bool = False
-    taps: tuple[Dim, ...] = ()
+    taps: tuple[tuple[int, Dim], ...] = ()
     packs: int = 0
     even: bool = False
     ends: bool = False
@@ -70,11 +73,13 @@ class ColumnLayout:
 
 @dataclass(frozen=True)
 class MicroTileShape:
-    """MR rows × `vectors` vectors of `lanes` columns (NR); fused: the target multiplies and adds in one instruction."""
+    """MR rows × `vectors` vectors of `lanes` columns (NR); fused: the target multiplies and adds in one instruction;
+    busy: vectors of sums that keep its units busy, from which on unrolled steps gain nothing."""
     mr: int
     vectors: int
     lanes: int
     fused: bool = True
+    busy: int = Machine().busy_sums
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class MicroKernelSpec:
     @property
     def name(self) -> str:
         a, b, shape = self.a, self.b, self.shape
-        rows = f"taps{'_'.join(map(str, a.taps))}x" if a.taps else "rows" if a.scattered else "panel"
+        taps = "_".join([f"{count}of{distance}" for count, distance in a.taps])
+        rows = f"taps{taps}x" if a.taps else "rows" if a.scattered else "panel"
         forms = {"even": a.even, "masked": b.masked, "unfused": not shape.fused,
                  f"ahead{b.prefetch_lines}": b.prefetch_lines, "scaled": self.scaled, f"keeps{a.packs}": a.packs,
                  "brief": self.brief, "ends": a.ends, "within": self.ends}
@@ -105,7 +111,7 @@ class MicroKernelSpec:
     def in_brief(self) -> MicroKernelSpec:
         """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides
         its jump."""
-        return replace(self, brief=self.shape.mr * self.shape.vectors >= BRIEF_SUMS and not self.a.taps)
+        return replace(self, brief=self.shape.mr * self.shape.vectors >= self.shape.busy and not self.a.taps)
 
 
 @dataclass(frozen=True)
@@ -217,11 +223,23 @@ class _MicroKernel:
     def write(self) -> None:
         zero = self.f.const(0, self.c.dtype, self.shape.lanes)
         sums: Sequence[Val] = (zero,) * (self.shape.mr * self.shape.vectors)
-        self._store(self._tap_steps(sums) if self.spec.a.taps else self._even_steps(sums))
+        taps = self.spec.a.taps
+        self._store(self._tap_steps(taps, Ix(), Ix(), sums) if taps else self._even_steps(sums))
 
-    def _tap_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
-        for k, tap in enumerate(self.spec.a.taps):
-            sums = self._step(Ix(k), [row + tap for row in self.rows], sums)
+    def _tap_steps(self, taps: Taps, k: Ix, at: Ix, sums: Sequence[Val]) -> Sequence[Val]:
+        """Written out where instructions hold the distances; those that come with the call would be computed for each
+        row and step, and are steps of loops around the innermost taps."""
+        (count, distance), *inner = taps
+        following = prod([n for n, _ in inner])
+        if inner and any(isinstance(d, Poly) for _, d in taps):
+            with self.f.loop(0, count, carry=sums) as loop:
+                i = loop.index
+                loop.next(*self._tap_steps(inner, k + i * following, at + i * distance, loop.carried))
+            return loop.results
+        for number in range(count):
+            here = k + number * following, at + number * distance
+            sums = self._tap_steps(inner, *here, sums) if inner else self._step(
+                here[0], [row + here[1] for row in self.rows], sums)
         return sums
 
     def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
@@ -13,7 +12,7 @@ from graphc.codegen.lower.contraction.pack_rows import RowPacker, RowPanels, row
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
-from graphc.ir.dims import Dim, ceil_div, typical
+from graphc.ir.dims import Dim, ceil_div, static_dim, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.blocking import PackingMode
@@ -78,9 +77,8 @@ class TapRows(UnpackedRows):
     @property
     def layout(self) -> RowLayout:
         p = self.c.phase
-        steps = product(*map(range, self.c.k_sizes))
-        taps = tuple(sum(i * p.a.strides[d] for i, d in zip(index, p.k)) for index in steps)
-        return replace(super().layout, taps=taps)
+        counts = [static_dim(n) for n in self.c.k_sizes]
+        return replace(super().layout, taps=tuple(zip(counts, [p.a.strides[d] for d in p.k])))
 
 
 class PackedRows(RowSource):

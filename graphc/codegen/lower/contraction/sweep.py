@@ -7,7 +7,7 @@ from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.outputs import GateEpilogueFunction, Outputs
 from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, vector_run, walk, walk_runs
-from graphc.codegen.lower.transpose import transposed
+from graphc.codegen.lower.transpose import turn
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.records import dataclass
@@ -77,11 +77,9 @@ class Sweep:
 
     def store_transposed(self, tile: OutputTile, sums: View) -> None:
         """All sums of a tile, with vectors along the innermost row dim: they are transposed first."""
-        f, lanes = self.f, self.lanes
+        f = self.f
         transposed_sums = f.scratch("turned", sums.dtype, sums.shape[::-1])
-        with f.loop(0, tile.rows, lanes) as down, f.loop(0, tile.columns.length, lanes) as across:
-            for j, column in enumerate(transposed(f, sums, down.index, across.index, lanes)):
-                f.store(transposed_sums, [across.index + j, down.index], column)
+        turn(f, sums, transposed_sums, tile.rows, tile.columns.length, self.lanes)
         with walk(f, tile.columns) as (columns, at):
             self._store_line(tile.batch | columns, tile.rows_of_dims,
                              lambda i, lanes, mask: f.load(transposed_sums, [at, i], lanes, mask))

@@ -115,7 +115,7 @@ class TiledContraction(TiledPhase):
     def multiply(self, block: SumBlock, at: MicroTile, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> None:
         """One call of a micro-kernel. Of rows whose number comes with the call any number may be left."""
         f, s = self.f, self.schedule
-        shape = MicroTileShape(at.mr, s.vectors, s.lanes, self.fused)
+        shape = MicroTileShape(at.mr, s.vectors, s.lanes, self.fused, s.busy)
         if s.any_edge:
             call_for_rows(f, shape, block.tile.rows - at.row, a, b, c, block.k.length)
         else:

@@ -17,7 +17,7 @@ from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.transpose import transposed
+from graphc.codegen.lower.transpose import turn
 from graphc.codegen.lower.winograd.tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.dims import Sizes, static_shape
@@ -142,9 +142,7 @@ class _WeightGrad:
             target = taps.view_at([loop.index * KERNEL, 0], (1,), (1,))
             steps = (self.op.tile + 2) * step, step, s.features
             f.call(transform_kernel(self.spec("gt")), [source, target, whole, *steps])
-        with f.loop(0, task.channels.count * KERNEL, s.lanes) as down, f.loop(0, whole, s.lanes) as across:
-            for j, column in enumerate(transposed(f, taps, down.index, across.index, s.lanes)):
-                f.store(turned, [across.index + j, down.index], column)
+        turn(f, taps, turned, task.channels.count * KERNEL, whole, s.lanes)
         return turned
 
     def finish(self, task: _Task, turned: View) -> None:
