@@ -10,6 +10,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
+from graphc.doors.onnx.known import number_of
 from graphc.doors.onnx.ops.microsoft import MICROSOFT
 from graphc.doors.onnx.rule import Operand, Unsupported
 from graphc.dsl.array import Array
@@ -35,7 +36,7 @@ def heads_last(x: Array) -> Array:
 def _causal(queries: Array, keys: Array) -> Array:
     """bool [Tq, Tk]: the last query sees all keys."""
     tq, tk = queries.shape[-2], keys.shape[-2]
-    return gc.expand_dims(gc.arange(tq), 1) + (tk - tq) >= gc.expand_dims(gc.arange(tk), 0)
+    return gc.expand_dims(gc.arange(tq), 1) + number_of(tk - tq) >= gc.expand_dims(gc.arange(tk), 0)
 
 
 def _padding(mask: Array, b: Any, keys: Any) -> Array:
@@ -178,7 +179,7 @@ def group_query_attention(query: Array, *rest: Operand, num_heads: int, kv_num_h
         raise Unsupported("smooth_softmax")
     q, k, v = _grouped(query, key, value, num_heads, kv_num_heads)
     b, t, size = q.shape[0], q.shape[2], q.shape[3]
-    first = (seqlens_k.astype(i64) + 1 - t).reshape((-1, 1)) if past_key is not None and past_key.shape[2] != 0 else (
+    first = (seqlens_k.astype(i64) + 1 - number_of(t)).reshape((-1, 1)) if past_key is not None and past_key.shape[2] != 0 else (
         gc.zeros((b, 1), i64))
     at = first + gc.expand_dims(gc.arange(t).astype(i64), 0)                       # [B, T]
     if do_rotary:
