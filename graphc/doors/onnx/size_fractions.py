@@ -67,8 +67,8 @@ class SizeFraction(NoNumber):
 
 def _fraction(size: Dim, divisor: int) -> Any:
     common = gcd(content(size), divisor)
-    size, divisor = exact_quotient(size, common), divisor // common
-    return size if divisor == 1 else SizeFraction(size, divisor)
+    part = size // common
+    return part if common == divisor else SizeFraction(part, divisor // common)
 
 
 def _held(value: Any) -> SizeFraction:
