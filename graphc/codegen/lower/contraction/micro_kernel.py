@@ -220,9 +220,21 @@ class _MicroKernel:
         self._store(self._tap_steps(sums) if self.spec.a.taps else self._even_steps(sums))
 
     def _tap_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
-        for k, tap in enumerate(self.spec.a.taps):
-            sums = self._step(Ix(k), [row + tap for row in self.rows], sums)
-        return sums
+        """Written out, or as rounds of a loop where groups of them are alike, and take long enough to hide a jump."""
+        taps, hides = self.spec.a.taps, self.shape.mr * self.shape.vectors >= BRIEF_SUMS
+        group, distance = repeated_taps(taps) if hides else (taps, 0)
+
+        def steps(round_: Ix | int, sums: Sequence[Val]) -> Sequence[Val]:
+            for k, tap in enumerate(group):
+                sums = self._step(round_ * len(group) + as_ix(k), [row + round_ * distance + tap for row in self.rows],
+                                  sums)
+            return sums
+        rounds = len(taps) // len(group)
+        if rounds == 1:
+            return steps(0, sums)
+        with self.f.loop(0, rounds, carry=sums) as loop:
+            loop.next(*steps(loop.index, loop.carried))
+        return loop.results
 
     def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
         f = self.f
@@ -282,6 +294,17 @@ class _MicroKernel:
         if self.factors is None:
             return f.select(self.accumulate, f.add(before, new), new)
         return multiply_add(f, before, f.load(self.factors, [v * lanes], lanes), new, self.shape.fused)
+
+
+def repeated_taps(taps: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], int]:
+    """The smallest group of at least STEPS that the others are at equal distances, and the distance; all of them, and
+    0, where there is none."""
+    for size in range(STEPS, len(taps) // 2 + 1):
+        distance = taps[size] - taps[0]
+        if len(taps) % size == 0 and isinstance(distance, int) and all(
+                tap == taps[i % size] + i // size * distance for i, tap in enumerate(taps)):
+            return taps[:size], distance
+    return taps, 0
 
 
 def _up_to(f: LoopFunction, place: Ix, last: Ix | None) -> Ix:
