@@ -85,6 +85,16 @@ def test_what_is_divided_is_not_below_0():
     assert gc.compile(gc.from_onnx(made, sizes={"N": 3}))(np.zeros(3, "f")) == -1
 
 
+def test_a_number_is_less_than_what_it_is_divided_by():
+    """As torch.export writes places behind a roll: 2 % n and -2 % n."""
+    made = model([node("Shape", "x", "s"), node("Mod", "two s", "a"), node("Mod", "less s", "b"), node("Concat", "a b", "y", axis=0)],
+                 [("x", ["N"])], [("y", [2], "i64")], {"two": np.array([2]), "less": np.array([-2])})
+    run = gc.compile(gc.from_onnx(made))
+    assert run(np.zeros(3, "f")).tolist() == [2, 1] and run(np.zeros(9, "f")).tolist() == [2, 7]
+    with pytest.raises(gc.GraphError, match="none below 0 is: N - 3"):
+        run(np.zeros(2, "f"))
+
+
 READ = {
     "bounds": ([node("Mul", "x f", "t"), node("Clip", "t least f", "y")], lambda x, n: np.clip(x * n, -2, n)),
     "a diagonal": ([node("Sub", "n i3", "k"), node("Trilu", "w k", "y")], lambda x, n: np.triu(np.arange(12).reshape(3, 4), n - 3)),

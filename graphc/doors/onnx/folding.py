@@ -127,8 +127,8 @@ def _mod(x: Numbers, y: Numbers, *, fmod: int = 0, call: Call) -> Numbers:
     _meets(x, y)
     if object not in (x.dtype, y.dtype):
         return np.asarray((np.fmod if fmod else np.mod)(x, y))
-    over = truncated(call.importer.not_negative)
-    return _each(of_sizes((lambda a, b: a - b * over(a, b)) if fmod else rest), x, y)
+    over, remainder = truncated(call.importer.not_negative), rest(call.importer.not_negative)
+    return _each(of_sizes((lambda a, b: a - b * over(a, b)) if fmod else remainder), x, y)
 
 
 def _gather(x: Numbers, i: Ints, *, axis: int = 0, call: Call) -> Numbers:

@@ -124,11 +124,15 @@ def truncated(not_negative: Callable[[Dim], Dim]) -> Callable[[Dim, Dim], Dim]:
     return to_zero
 
 
-def rest(a: Dim, b: Dim) -> Dim:
-    """a - b * floor(a / b)."""
-    if not isinstance(b, int) or b <= 0:
-        raise unknown(f"{a} % {b}")
-    return a - (a // b) * b
+def rest(not_negative: Callable[[Dim], Dim]) -> Callable[[Dim, Dim], Dim]:
+    """a - b * floor(a / b) of integers. A number is taken to be nearer to 0 than a size by which it is divided."""
+    def remainder(a: Dim, b: Dim) -> Dim:
+        if isinstance(a, int) and isinstance(b, Poly):
+            return not_negative(b - a - 1) * 0 + a if a >= 0 else not_negative(b + a)
+        if not isinstance(b, int) or b <= 0:
+            raise unknown(f"{a} % {b}")
+        return a - (a // b) * b
+    return remainder
 
 
 def greatest(a: Dim, b: Dim) -> Dim:

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, as_known, type_of
+from graphc.doors.onnx.hints import multiple_hint
 from graphc.doors.onnx.known import computable, count_of
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
 from graphc.doors.onnx.size_fractions import exact, quotient, rounded
@@ -59,6 +60,8 @@ def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     try:
         return x.reshape(wanted)
     except GraphError as error:
+        if hint := multiple_hint((x.shape, wanted)):
+            raise GraphError(error.text + hint, error.loc) from None
         open_ = {str(n) for d in wanted if not isinstance(d, int) for n in d.names}
         names = sorted({str(n) for n in x.type.names} - open_) or sorted(open_)
         if not names:
