@@ -120,6 +120,13 @@ def test_parts_of_an_open_size():
         assert np.array_equal(np.concatenate([parts[n] for n in "abc"]), x)
 
 
+@pytest.mark.parametrize("auto_pad, expect", (("SAME_UPPER", [1, 1, 0, 2, 2, 0]), ("SAME_LOWER", [0, 1, 1, 0, 2, 2])))
+def test_a_result_longer_than_its_windows(auto_pad, expect):
+    given = {"x": F([[[1, 2]]]), "w": F([[[1, 1]]])}
+    y, = found(model_of("ConvTranspose", given, 23, strides=[3], output_shape=[6], auto_pad=auto_pad), given)
+    assert y.ravel().tolist() == expect
+
+
 @pytest.mark.parametrize("op, inputs, attributes, message", (
     ("LpNormalization", {"x": floats(2, 3)}, {"p": 3}, "p is 1 or 2"),
     ("Conv", {"x": floats(1, 1, 4, 4), "w": floats(1, 1, 3, 3)}, {"kernel_shape": [2, 2]}, "kernel_shape"),
