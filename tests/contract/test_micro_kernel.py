@@ -14,7 +14,8 @@ from graphc.codegen.loops.loop_ir import statements, Call
 from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.contraction.any_rows import call_for_rows
 from graphc.codegen.lower.contraction.micro_kernel import (
-    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, ProductTypes, RowLayout, RowPanel, call_micro_kernel)
+    ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, ProductTypes, RowLayout, RowPanel, call_micro_kernel,
+    repeated_taps)
 from graphc.codegen.lower.contraction.stream_kernel import StreamKernelSpec, stream_kernel
 from graphc.errors import InternalError
 from graphc.ir.types import DType, TensorType, bool_, f32, f64, i32, i64
@@ -159,3 +160,11 @@ def test_rows_that_are_not_there(layout, count):
     main, *_ = rows_left(LAYOUTS[layout], 5, count, count - 1)
     with pytest.raises(InternalError, match="cannot prove"):
         verify(main)
+
+
+@pytest.mark.parametrize("taps, group, distance", [
+    ([268 * i + j for i in range(7) for j in range(7)], 7, 268), ([9 * i + j for i in range(3) for j in range(3)], 9, 0),
+    ([50 * c + 9 * i + j for c in range(2) for i in range(3) for j in range(3)], 9, 50), (list(range(8)), 4, 4), ([0, 1, 5, 7, 8, 9, 10, 12], 8, 0)])
+def test_groups_of_taps_that_come_again(taps, group, distance):
+    """The others of such a sum are rounds of a loop."""
+    assert repeated_taps(tuple(taps)) == (tuple(taps[:group]), distance)
