@@ -9,7 +9,7 @@ from enum import Enum
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Op
+from graphc.ir.op import Op, is_symbolic
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.winograd import WinogradWeights
@@ -24,8 +24,7 @@ FREE_BYTES = 4096                   # and may always have this size
 
 
 class Kind(Enum):
-    """What a value depends on: nothing (numbers, counts), lasting state and perhaps numbers, or anything that may
-    change."""
+    """What a value depends on: nothing (numbers), lasting state and perhaps numbers, or anything that may change."""
     NUMBER = 0
     LASTING = 1
     CHANGING = 2
@@ -77,6 +76,8 @@ def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kin
     sources, large = {v: v.type.nbytes for v in graph.state}, list[Node]()
     for node in graph.nodes:
         kind = max((kinds[v] for v in node.inputs), key=lambda k: k.value, default=Kind.NUMBER)
+        if kind is not Kind.CHANGING and not node.op.is_view and _has_names(node):
+            kind = Kind.CHANGING            # each call of a program for all sizes brings its own
         if kind is Kind.LASTING and not node.op.is_view:
             is_large = _is_large(node, sources)
             if isinstance(node.op, Cast) and is_large and node not in changing:
@@ -87,6 +88,11 @@ def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kin
             own = v.type.nbytes if isinstance(node.op, Constant) else 0
             kinds[v], sources[v] = kind, own + sum(sources.get(i, 0) for i in node.inputs)
     return kinds, large
+
+
+def _has_names(node: Node) -> bool:
+    """Whether what the node computes depends on sizes that are no numbers."""
+    return is_symbolic(node.op) or not all(v.type.is_static for v in (*node.inputs, *node.outputs))
 
 
 def _is_large(node: Node, sources: Mapping[Value, Dim]) -> bool:

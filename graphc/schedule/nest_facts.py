@@ -148,6 +148,8 @@ class NestFacts:
         size = max([v.type.dtype.itemsize for n in body.nodes for v in n.outputs if not isinstance(n.op, ArgExtremum)]
                    + [t.dtype.itemsize for t in self.ins if t.dtype.is_float], default=4)
         width = self.target.lanes(size)
+        if turned and size == 1:        # no instruction moves bytes between parts of 16 that a vector has
+            width = min(width, 16)
         draws = any(n.op.is_generator for n in body.nodes)
         vectors = (
             4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)

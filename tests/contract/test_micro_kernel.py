@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from graphc.codegen.llvm import jit
 from graphc.codegen.llvm.emit import emit_module, scratch_bytes
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.loops.loop_ir import statements, Call
+from graphc.codegen.loops.loop_ir import Call, For, statements
 from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower.contraction.any_rows import call_for_rows
 from graphc.codegen.lower.contraction.micro_kernel import (
@@ -159,3 +160,20 @@ def test_rows_that_are_not_there(layout, count):
     main, *_ = rows_left(LAYOUTS[layout], 5, count, count - 1)
     with pytest.raises(InternalError, match="cannot prove"):
         verify(main)
+
+
+@pytest.mark.parametrize("counts, mr, loops", [((7, 7), 4, 1), ((3, 3), 4, 0), ((2, 3, 3), 4, 1), ((3, 5, 4), 4, 2),
+                                              ((7, 7), 3, 0), ((9,), 4, 0)], ids=str)
+def test_taps_are_rounds_where_these_hide_a_jump(counts, mr, loops):
+    k = prod(counts)
+    rng = np.random.default_rng(k)
+    a, b, out = rng.normal(size=(mr, k)), rng.normal(size=(k, NR)), np.full((mr, NR), 77.0)
+    main = LoopFunction("main")
+    views = memory(main, (a, b, out), [f64] * 3)
+    taps = tuple((n, prod(counts[i + 1:])) for i, n in enumerate(counts))
+    rows = RowPanel(views[0], RowLayout(1, scattered=True, taps=taps), tuple(Ix() + i * k for i in range(mr)))
+    call_micro_kernel(main, replace(SHAPE, mr=mr, busy=8), rows, ColumnPanel(views[1], ColumnLayout(NR)),
+                      MicroTileSums(views[2], NR), k)
+    assert sum(isinstance(s, For) for s in statements(main.body[-1].callee.body)) == loops
+    compiled(main, [a, b], [out], [f64] * 3, AVX2).run([a, b], [out], 1)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-12)

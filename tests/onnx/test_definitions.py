@@ -51,6 +51,13 @@ def test_moved_kernels():
          pads=[1, 1, 1, 1], kernel_shape=[3, 3])
 
 
+def test_kernels_moved_by_whole_elements_read_elements():
+    """Nothing of their neighbours, where a sum is 0."""
+    given = {"x": F([[[[0, 1, 2], [3, 4, 5], [6, 7, 8]]]]), "w": np.ones((1, 1, 2, 2), F), "moves": np.zeros((1, 8, 4, 4), F)}
+    y = found(model_of("DeformConv", given, 19, pads=[1, 1, 1, 1], kernel_shape=[2, 2]), given)
+    np.testing.assert_array_equal(y[0, 0], [[0, 1, 3, 2], [3, 8, 12, 7], [9, 20, 24, 13], [6, 13, 15, 8]])
+
+
 @pytest.mark.parametrize("size", ((5, 1), (1, 6), (1, 1)))
 def test_moved_kernels_on_narrow_images(size):
     """Places beside an image of one row or column are 0, too: as if it had zeros around it."""
@@ -118,6 +125,13 @@ def test_parts_of_an_open_size():
         each = -(-size // 3)
         assert [len(parts[n]) for n in "abc"] == [each, each, size - 2 * each]
         assert np.array_equal(np.concatenate([parts[n] for n in "abc"]), x)
+
+
+@pytest.mark.parametrize("auto_pad, expect", (("SAME_UPPER", [1, 1, 0, 2, 2, 0]), ("SAME_LOWER", [0, 1, 1, 0, 2, 2])))
+def test_a_result_longer_than_its_windows(auto_pad, expect):
+    given = {"x": F([[[1, 2]]]), "w": F([[[1, 1]]])}
+    y = found(model_of("ConvTranspose", given, 23, strides=[3], output_shape=[6], auto_pad=auto_pad), given)
+    assert y.ravel().tolist() == expect
 
 
 @pytest.mark.parametrize("op, inputs, attributes, message", (

@@ -196,3 +196,26 @@ def test_group_query_attention(past, rotary, window):
         given |= {"c": floats(16, 8, seed=5), "s": floats(16, 8, seed=6)}
     same("GroupQueryAttention", given, 3, num_heads=4, kv_num_heads=2, do_rotary=rotary, local_window_size=window,
          tolerance=1e-4)
+
+
+def grouped(lens, past, room, constants=()):
+    """What a new token of each sequence gives, and the keys; `room`: of the arrays of past keys and values."""
+    b = len(lens)
+    given = {"q": floats(b, 1, 16), "k": floats(b, 1, 8, seed=1), "v": floats(b, 1, 8, seed=2), "pk": past[:, :, :room], "pv": past[:, :, 1:room + 1],
+             "lens": np.array(lens, np.int32), "total": np.array(max(lens) + 1, np.int32)}
+    model = model_of("GroupQueryAttention", given, 3, domain="com.microsoft", constants=constants, num_heads=4, kv_num_heads=2)
+    return in_graphc(model, given)
+
+
+def test_sequences_of_several_lengths_and_room_for_more():
+    """New keys stand behind those that a sequence has, not behind the array of the past."""
+    past = floats(1, 2, 9, 4, seed=3)
+    y, keys, _ = grouped([3], past, 3)
+    wide = grouped([3], past, 8, ("total",))
+    ragged = grouped([3, 5], np.concatenate([past, past]), 5)
+    np.testing.assert_allclose(wide[0], y, rtol=1e-5)
+    np.testing.assert_array_equal(wide[1], np.concatenate([keys, past[:, :, 4:8]], 2))
+    np.testing.assert_array_equal(ragged[1][:1, :, :4], keys)
+    alone = grouped([5, 5], np.concatenate([past, past]), 5)
+    np.testing.assert_allclose(ragged[0][1], alone[0][1], rtol=1e-5)
+    assert np.abs(ragged[0][0] - alone[0][0]).max() > 1e-3

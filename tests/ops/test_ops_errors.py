@@ -57,6 +57,7 @@ KEY = i64[2]
     ("dynamic_update_slice", {}, (f32[4], f32[5], i32[()]), "does not fit into"),
     ("tile", {"reps": (2,)}, (f32[2, 3],), "at least 2 repetitions"),
     ("unequal", {"differences": (1, 0)}, (f32[2, 3],), "taken to be different"),
+    ("unequal", {"differences": (), "dividends": (1, -1)}, (f32[2, 3],), "none below 0"),
     ("tril", {}, (f32[2],), "at least 2 axes"),
     ("take", {"axis": 0}, (f32[2], f32[2]),
      r"positions must be i32 or i64, got f32; convert them with \.astype\(i64\)"),

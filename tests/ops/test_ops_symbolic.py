@@ -52,7 +52,7 @@ CASES = (
     ("dynamic_update_slice", {}, (f64["B", "T"], f64[2, "T"], i64[()], i64[()])),
     ("tile", {"reps": (2, 3)}, (f64["B", "T"],)),
     ("tril", {}, (f64["B", "T"],)),
-    ("unequal", {"differences": (B - T,)}, (f64["B", "T"],)),
+    ("unequal", {"differences": (B - T,), "dividends": (B * T,)}, (f64["B", "T"],)),
     ("take", {"axis": 0}, (f64[3, "T"], i64["B", 2])),
     ("take_along_axis", {"axis": 1}, (f64["B", 3], i64["B", "T"])),
     ("scatter_add", {"axis": 0}, (f64[3, "T"], i64["B"], f64["B", "T"])),

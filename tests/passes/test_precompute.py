@@ -57,6 +57,20 @@ def test_what_the_program_writes_itself_is_not_derived():
     assert split_derived(b.finish([y])).prepare is None
 
 
+@pytest.mark.parametrize("made", [
+    lambda b, w, n: b.mul(w, b.dimension(size=n, dtype=f32)),
+    lambda b, w, n: b.sum(b.broadcast_to(w, shape=(n, 16)), axes=(0,)),
+    lambda b, w, n: b.where(b.lt(b.iota(shape=(16,), axis=0, dtype=f32), b.dimension(size=n, dtype=f32)), w, w),
+    lambda b, w, n: b.sum(b.mul(b.broadcast_to(w, shape=(n, 16)), b.iota(shape=(n, 16), axis=0, dtype=f32)), axes=(0,))])
+def test_what_a_size_decides_is_not_derived(made):
+    """It is another with each call of a program for all sizes, though the state is the same."""
+    b = Builder()
+    x, w = b.input("x", f32["n"]), b.state_input("w", f32[16])
+    y = made(b, b.exp(w), x.type.shape[0])
+    split = split_derived(b.finish([b.add(b.sum(x, axes=(0,)), y)]))
+    assert [n.op.name for n in split.prepare.nodes] == ["exp"]
+
+
 def test_what_a_constant_and_a_small_state_make_is_split_off():
     """As weights of small integers with a scale for each column are: as large as the constant."""
     b = Builder()

@@ -58,8 +58,13 @@ def turned_square(dtype: DType, lanes: int) -> LoopFunction:
 
 def transposed_rows(f: LoopFunction, rows: Sequence[Val]) -> list[Val]:
     """Square transpose of vectors: first inside blocks of 16 bytes at most, where shuffles are cheap, then of the
-    blocks."""
+    blocks. Of short vectors the halves of rows are interleaved, again and again."""
     lanes = len(rows)
+    if lanes > 4 and lanes * rows[0].dtype.itemsize <= 16:
+        for _ in range(lanes.bit_length() - 1):
+            rows = [f.shuffle(rows[i // 2], rows[(i + lanes) // 2], _unpack(lanes, lanes, 1, i % 2))
+                    for i in range(lanes)]
+        return list(rows)
     block = min(lanes, 4, 16 // rows[0].dtype.itemsize)
     rows = [row for start in range(0, lanes, block)
             for row in blocks_transposed(f, rows[start:start + block], lanes, block)]

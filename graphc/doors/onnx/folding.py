@@ -1,13 +1,13 @@
 """Shape arithmetic on numbers of the file and on sizes, while importing.
 
-Functions here compute with numpy arrays, of numbers or of objects (ints and named sizes, which are polynomials); the
-type of objects' results is that of the first operand, unless OTHER says otherwise. What numpy or a polynomial cannot
-decide raises, and the operator's rule on arrays takes over.
+Functions here compute with numpy arrays, of numbers or of objects (ints and named sizes, which are polynomials; among
+floats also fractions of sizes); the type of objects' results is that of the first operand, but of truths and Where.
+What numpy or a polynomial cannot decide raises, and the operator's rule on arrays takes over.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import ceil, floor, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from graphc.doors.onnx.known import MOST, MOST_GROWN, Known, computable
 from graphc.doors.onnx.narrow import NARROW
 from graphc.doors.onnx.ops.shape import slices
 from graphc.doors.onnx.rule import Ints, rule_of
+from graphc.doors.onnx.size_fractions import (
+    SizeFraction, exact, greatest, least, of_sizes, quotient, rest, rounded, stored, truncated)
 from graphc.errors import GraphError
-from graphc.ir.dims import Poly, largest, smallest
-from graphc.ir.types import bool_
+from graphc.ir.dims import Poly
+from graphc.ir.types import DType, bool_
 
 if TYPE_CHECKING:
     from graphc.doors.onnx.call import Call
@@ -54,13 +56,13 @@ def _meets(x: Numbers, y: Numbers) -> None:
     _fits(np.broadcast_shapes(x.shape, y.shape), x, y)
 
 
-def _div(x: Numbers, y: Numbers) -> Numbers:
+def _div(x: Numbers, y: Numbers, *, call: Call) -> Numbers:
     """Of integers truncated, as ONNX has it."""
     _meets(x, y)
+    if object in (x.dtype, y.dtype):
+        return _each(quotient if call.operands[0].dtype.is_float else truncated(call.importer.not_negative), x, y)
     if x.dtype.kind == "f":
         return np.asarray(x / y)
-    if x.dtype == object or y.dtype == object:
-        return np.asarray(_each(lambda a, b: a // b, x, y))
     if not np.all(y):
         raise GraphError("division by zero")
     return np.asarray(np.sign(x) * np.sign(y) * (np.abs(x) // np.abs(y))).astype(x.dtype)
@@ -71,13 +73,8 @@ def _each(function: Callable[[Any, Any], Any], x: Numbers, y: Numbers) -> Number
     a, b = np.broadcast_arrays(x.astype(object), y.astype(object))
     made = np.empty(a.shape, object)
     for at in np.ndindex(a.shape):
-        made[at] = _whole(function(_whole(a[at]), _whole(b[at])))
+        made[at] = stored(function(exact(a[at]), exact(b[at])))
     return made
-
-
-def _whole(value: Any) -> Any:
-    """A float that is a whole number beside a polynomial as an int."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _binary(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +87,7 @@ def _binary(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> 
 
 
 def _truth(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> Callable[..., Any]:
-    rule = _binary(objects, numbers)
+    rule = _binary(of_sizes(objects), numbers)
 
     def truth(x: Numbers, y: Numbers) -> Numbers:
         return np.asarray(rule(x, y)).astype(bool)
@@ -98,11 +95,11 @@ def _truth(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> C
 
 
 def _equal(x: Numbers, y: Numbers, *, call: Call) -> Numbers:
-    return _truth(call.importer.are_same, np.equal)(x, y)
+    return np.asarray(_binary(call.importer.are_same, np.equal)(x, y)).astype(bool)
 
 
 def _many(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> Callable[..., Any]:
-    both = _binary(objects, numbers)
+    both = _binary(of_sizes(objects), numbers)
 
     def rule(*xs: Numbers) -> Numbers:
         made = xs[0]
@@ -112,17 +109,26 @@ def _many(objects: Callable[[Any, Any], Any], numbers: Callable[..., Any]) -> Ca
     return rule
 
 
-def _rounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of sizes and whole numbers themselves."""
+def _rounded(objects: Callable[[Any], Any], function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(x: Numbers) -> Numbers:
-        return x if x.dtype == object else np.asarray(function(x))
+        return _mapped(rounded(objects), x) if x.dtype == object else np.asarray(function(x))
     return rule
 
 
-def _mod(x: Numbers, y: Numbers, *, fmod: int = 0) -> Numbers:
+def _mapped(function: Callable[[Any], Any], x: Numbers) -> Numbers:
+    made = np.empty(x.shape, object)
+    for at in np.ndindex(x.shape):
+        made[at] = function(x[at])
+    return made
+
+
+def _mod(x: Numbers, y: Numbers, *, fmod: int = 0, call: Call) -> Numbers:
+    """With the sign of y, or of x."""
     _meets(x, y)
-    return _each(lambda a, b: a % b, x, y) if object in (x.dtype, y.dtype) else np.asarray(
-        (np.fmod if fmod else np.mod)(x, y))
+    if object not in (x.dtype, y.dtype):
+        return np.asarray((np.fmod if fmod else np.mod)(x, y))
+    over, remainder = truncated(call.importer.not_negative), rest(call.importer.not_negative)
+    return _each(of_sizes((lambda a, b: a - b * over(a, b)) if fmod else remainder), x, y)
 
 
 def _gather(x: Numbers, i: Ints, *, axis: int = 0, call: Call) -> Numbers:
@@ -202,11 +208,11 @@ def _reduced(function: Callable[..., Any], operator: Callable[[Any, Any], Any]) 
             return np.asarray(function(x, axis=axis, keepdims=bool(keepdims))).astype(x.dtype)
         if x.ndim != 1 or not x.size:
             raise GraphError("sizes on one axis")
-        total = x[0]
+        total = exact(x[0])
         for item in x[1:]:
-            total = operator(total, item)
+            total = operator(total, exact(item))
         made = np.empty((1,) if keepdims else (), object)
-        made[...] = total
+        made[...] = stored(total)
         return made
     return rule
 
@@ -229,10 +235,19 @@ def _cast(x: Numbers, *, to: int, saturate: int = 1, round_mode: str = "up", cal
         raise GraphError("not while importing")
     dtype = call.importer.dtype(to)
     if x.dtype == object:
-        return Known(x, dtype)
+        return Known(_cast_sizes(x, dtype, call), dtype)
     if x.dtype.kind == "f" and dtype.is_int and not np.all(np.isfinite(x)):
         raise GraphError("no number")
     return Known.of(x.astype(dtype.np), dtype)
+
+
+def _cast_sizes(x: Numbers, dtype: DType, call: Call) -> Numbers:
+    """Of types that hold all sizes."""
+    if dtype.bits < 32 or not dtype.is_signed:
+        raise GraphError("not while importing")
+    to_zero = truncated(call.importer.not_negative)
+    return x if dtype.is_float else _mapped(rounded(lambda v: to_zero(v.size, v.divisor)
+                                                    if isinstance(v, SizeFraction) else int(v)), x)
 
 
 def _negative(x: Numbers) -> Numbers:
@@ -247,8 +262,8 @@ FOLD: Mapping[str, Callable[..., Any]] = {
     "Identity": _identity, "Cast": _cast,
     "Add": _binary(lambda a, b: a + b, np.add), "Sub": _binary(lambda a, b: a - b, np.subtract),
     "Mul": _binary(lambda a, b: a * b, np.multiply), "Div": _div, "Mod": _mod,
-    "Min": _many(smallest, np.minimum), "Max": _many(largest, np.maximum),
-    "Floor": _rounded(np.floor), "Ceil": _rounded(np.ceil), "Round": _rounded(np.round),
+    "Min": _many(least, np.minimum), "Max": _many(greatest, np.maximum),
+    "Floor": _rounded(floor, np.floor), "Ceil": _rounded(ceil, np.ceil), "Round": _rounded(round, np.round),
     "Neg": _negative,
     "Equal": _equal, "Less": _truth(lambda a, b: a < b, np.less),
     "LessOrEqual": _truth(lambda a, b: a <= b, np.less_equal), "Greater": _truth(lambda a, b: a > b, np.greater),
@@ -258,7 +273,7 @@ FOLD: Mapping[str, Callable[..., Any]] = {
     "Slice": _slice, "Split": _split, "Transpose": _transpose, "Range": _range,
     "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Tile": _tile, "Where": _where,
     "ReduceProd": _reduced(np.prod, lambda a, b: a * b), "ReduceSum": _reduced(np.sum, lambda a, b: a + b),
-    "ReduceMax": _reduced(np.max, largest), "ReduceMin": _reduced(np.min, smallest),
+    "ReduceMax": _reduced(np.max, of_sizes(greatest)), "ReduceMin": _reduced(np.min, of_sizes(least)),
     "NonZero": _nonzero, "ScatterND": _scatter_nd}
 TRUTHS: Sequence[str] = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or")
 OBJECTS = FOLD.keys() - {"NonZero", "Range", "ConstantOfShape"}

@@ -15,11 +15,12 @@ from graphc.doors.onnx.hints import size_hint
 from graphc.doors.onnx.known import Known, Unsupported, is_never_zero
 from graphc.doors.onnx.problems import Problems
 from graphc.doors.onnx.reading import OnnxModel, element_type
+from graphc.doors.onnx.size_fractions import numerator
 from graphc.doors.onnx.table import check_attributes, default_attributes, rule_for, schema_body, since
 from graphc.dsl.array import Array, emit
 from graphc.dsl.context import current_trace, declared_at
 from graphc.errors import GraphError, Loc
-from graphc.ir.dims import Poly
+from graphc.ir.dims import Dim, Poly, lower
 from graphc.ir.types import DType
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Importer:
         self._opsets: Mapping[str, int] = model.opsets
         self._attributes: Mapping[str, Any] = {}            # of the call of the function whose body is walked
         self._different: dict[Poly, str] = {}               # what is taken not to be 0, and what it is of
+        self._dividends: dict[Dim, None] = {}               # what is taken not to be below 0
         self._depth = self._walked = 0
         self._graphs: list[ModelGraph] = []                 # that are walked, the innermost last
 
@@ -63,18 +65,25 @@ class Importer:
             raise GraphError(f"the output {name!r} is an optional without a value: a graph returns arrays")
         value = plain(value)
         array = value if isinstance(value, Array) else self.array(as_known(value))
-        if not self._different:
+        if not self._different and not self._dividends:
             return array
-        text = f"{', or '.join(self._different.values())}; from_onnx takes such a size by sizes="
-        return emit("unequal", array, differences=tuple(self._different), text=text)
+        text = ", or ".join([*self._different.values(), *map(str, self._dividends)])
+        return emit("unequal", array, differences=tuple(self._different), dividends=tuple(self._dividends),
+                    text=f"{text}; from_onnx takes such a size by sizes=")
 
     def are_same(self, a: Any, b: Any) -> bool:
         """Whether two sizes are the same. Those of which names do not say it are taken to be different: a call that
         brings the same is refused."""
-        difference = a - b
+        difference = numerator(a - b)
         if isinstance(difference, Poly) and not is_never_zero(difference):
             self._different.setdefault(difference, f"{a} and {b}")
         return bool(difference == 0)
+
+    def not_negative(self, size: Dim) -> Dim:
+        """The size, which is taken to be none below 0: a call that brings such is refused."""
+        if lower(size) < 0:
+            self._dividends.setdefault(size)
+        return size
 
     def array(self, known: Known, trained: bool = True) -> Array:
         """Numbers as an array of the trace."""

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from graphc.doors.onnx.size_fractions import SizeFraction
 from graphc.dsl.array import Array, as_array, emit
 from graphc.dsl.context import current_trace
 from graphc.errors import GraphError, Loc
-from graphc.ir.dims import Dim, Poly
+from graphc.ir.dims import Dim, Poly, lower
 from graphc.ir.graph import Node, Value, regions
+from graphc.ir.no_number import NoNumber
 from graphc.ir.op import is_symbolic
 from graphc.ir.stored import node_reference
 from graphc.ir.types import DType, dtype_of, i8, i64, of_numpy, u8
@@ -40,8 +42,8 @@ class NeedsNumbers(Unsupported):
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """Numbers of the file, or made of them and of sizes. `numbers`: of `dtype`; objects (int or Poly) where one is a
-    named size. `name`: of the initializer that it is."""
+    """Numbers of the file, or made of them and of sizes. `numbers`: of `dtype`; objects where one is a named size (int
+    or Poly, of floats also float or SizeFraction). `name`: of the initializer that it is."""
     numbers: np.ndarray
     dtype: DType
     name: str = ""
@@ -51,7 +53,7 @@ class Known:
         """Of numbers (numpy's or Python's, in any nesting), or sizes: those that are numbers become numbers."""
         array = value if isinstance(value, np.ndarray) else np.asarray(value, None if dtype is None or _named(value)
                                                                        else dtype.np)
-        if array.dtype == object and not any(isinstance(v, Poly) for v in array.flat):
+        if array.dtype == object and not any(isinstance(v, NoNumber) for v in array.flat):
             array = array.astype(np.int64 if dtype is None else dtype.np)
         if dtype is None and array.dtype == object:
             raise GraphError("sizes need a type")
@@ -71,7 +73,7 @@ class Known:
 
     def dims(self, what: str) -> tuple[Dim, ...]:
         """As sizes, axes, starts …: a tuple of ints and named sizes."""
-        if self.numbers.dtype.kind not in "iuO" or self.numbers.ndim > 1:
+        if self.dtype.is_float or self.numbers.dtype.kind not in "iuO" or self.numbers.ndim > 1:
             raise GraphError(f"{what} takes integers on one axis, got {self.dtype}{list(self.numbers.shape)}")
         return tuple(self.numbers.reshape(-1).tolist())
 
@@ -85,15 +87,31 @@ class Known:
         """As a constant of the running trace; named sizes as what they are when it runs."""
         if not self.has_names:
             return as_array(np.asarray(self.numbers))
-        items = [emit("dimension", size=v, dtype=self.dtype) if isinstance(v, Poly) else as_array(v, self.dtype)
-                 for v in self.numbers.reshape(-1).tolist()]
+        items = [_number(v, self.dtype) for v in self.numbers.reshape(-1).tolist()]
         flat = emit("stack", *items, axis=0)
         return flat.reshape(self.numbers.shape)
+
+
+def _number(value: Any, dtype: DType) -> Array:
+    """A number or a size, which may be below 0, as a scalar of the running trace."""
+    if isinstance(value, SizeFraction):
+        return _number(value.size, dtype) / value.divisor
+    if not isinstance(value, Poly):
+        return as_array(value, dtype)
+    if lower(value) >= 0:
+        return emit("dimension", size=value, dtype=dtype)
+    low, high = (Poly.of((atoms, abs(c)) for atoms, c in value.terms if (c > 0) is above) for above in (False, True))
+    return (count_of(high) - count_of(low)).astype(dtype)       # the operator counts: below 0 it is 0
 
 
 def count_of(size: Dim, dtype: DType = i64) -> Array:
     """A size as a number of the running trace."""
     return Known.of([size], i64).array().reshape(()).astype(dtype)
+
+
+def number_of(size: Dim) -> Any:
+    """A size as arithmetic of arrays takes it: an int, or a number of the running trace."""
+    return size if isinstance(size, int) else count_of(size)
 
 
 def computable(size: Any, most: int = MOST_GROWN) -> None:
@@ -109,7 +127,7 @@ def is_never_zero(size: Poly) -> bool:
 
 
 def _named(value: Any) -> bool:
-    return isinstance(value, Poly) or isinstance(value, (tuple, list)) and any(map(_named, value))
+    return isinstance(value, NoNumber) or isinstance(value, (tuple, list)) and any(map(_named, value))
 
 
 def evaluated(array: Array, what: str) -> Known:

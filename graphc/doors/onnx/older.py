@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 import graphc as gc
 from graphc.doors.onnx.call import Call
-from graphc.doors.onnx.known import Known
+from graphc.doors.onnx.known import Known, number_of
 from graphc.doors.onnx.ops.boxes import roi_align
 from graphc.doors.onnx.ops.elementwise import BINARY, cast, div, power, prelu
 from graphc.doors.onnx.ops.image import resize_10
@@ -98,7 +98,7 @@ def roi_align_10(x: Array, rois: Array, batch_indices: Array, *, mode: str = "av
 def one_hot_9(indices: Array, depth: Int, values: Array, *, axis: int = -1) -> Array:
     """Negative positions are nowhere."""
     at = indices.astype(gc.i64)
-    return one_hot(gc.where(at < 0, depth, at), depth, values, axis=axis)
+    return one_hot(gc.where(at < 0, number_of(depth), at), depth, values, axis=axis)
 
 
 def upsample_1(x: Array, *, height_scale: float, width_scale: float, mode: str = "nearest") -> Array:

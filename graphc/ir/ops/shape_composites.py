@@ -113,21 +113,24 @@ class Stack(Composite):
 
 
 class Unequal(Composite):
-    """x as it is. Sizes for which one of `differences` is 0 are refused, where a call brings them or names get values:
-    what a reader of files has decided by names, which were taken to be different, would not be so then."""
+    """x as it is. Sizes for which one of `differences` is 0, or one of `dividends` below 0, are refused, where a call
+    brings them or names get values: what a reader of files has decided by names would not be so then."""
     name: ClassVar[str] = "unequal"
     is_elementwise = True
     linear_in = (ALL,)
     differences: tuple[Dim, ...]
     text: str = ""                  # what they are of
+    dividends: tuple[Dim, ...] = ()
 
     def infer(self, x: TensorType) -> TensorType:
         require(all(d != 0 for d in self.differences),
                 f"two sizes that were taken to be different are the same: {self.text}")
+        require(all(not isinstance(d, int) or d >= 0 for d in self.dividends),
+                f"a size that was taken to be none below 0 is: {self.text}")
         return x
 
     def size_conditions(self, *ins: TensorType) -> tuple[Dim, ...]:
-        return tuple([d * d - 1 for d in self.differences])
+        return (*[d * d - 1 for d in self.differences], *self.dividends)
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         return x

@@ -227,11 +227,12 @@ class _MicroKernel:
         self._store(self._tap_steps(taps, Ix(), Ix(), sums) if taps else self._even_steps(sums))
 
     def _tap_steps(self, taps: Taps, k: Ix, at: Ix, sums: Sequence[Val]) -> Sequence[Val]:
-        """Written out where instructions hold the distances; those that come with the call would be computed for each
-        row and step, and are steps of loops around the innermost taps."""
+        """Written out; or as rounds of loops around the innermost taps, where their distances come with the call, which
+        would be computed for each row and step, and where a round takes long enough to hide a jump."""
         (count, distance), *inner = taps
         following = prod([n for n, _ in inner])
-        if inner and any(isinstance(d, Poly) for _, d in taps):
+        hides = following >= STEPS and self.shape.mr * self.shape.vectors >= self.shape.busy
+        if inner and (hides or any(isinstance(d, Poly) for _, d in taps)):
             with self.f.loop(0, count, carry=sums) as loop:
                 i = loop.index
                 loop.next(*self._tap_steps(inner, k + i * following, at + i * distance, loop.carried))

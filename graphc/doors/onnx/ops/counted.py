@@ -15,7 +15,7 @@ from graphc.doors.onnx.call import Call, Item
 from graphc.doors.onnx.graph import ModelGraph, ModelNode, StoredTensor
 from graphc.doors.onnx.rule import Known
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Poly
 from graphc.records import dataclass
 
 SAME = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")     # of one number, that number
@@ -151,8 +151,9 @@ def _number(value: Any) -> Dim | None:
     if not isinstance(value, Known) or value.numbers.size != 1:
         return None
     number = value.numbers.reshape(-1).tolist()[0]
-    return int(number) if isinstance(number, bool | float) and int(number) == number else (
-        None if isinstance(number, float) else number)
+    if isinstance(number, bool | float) and int(number) == number:
+        return int(number)
+    return number if isinstance(number, int | Poly) else None
 
 
 def rounds_of(body: ModelGraph, most: Dim | None, carried: Sequence[Item], call: Call) -> Dim | None:

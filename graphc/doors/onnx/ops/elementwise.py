@@ -65,10 +65,10 @@ def clip(x: Array, min: Array | None = None, max: Array | None = None) -> Array:
 
 def clip_rule(x: Array, min: Operand = None, max: Operand = None, *, call: Call) -> Array:
     """With numbers of the file as bounds, which the operator `clip` has as attributes."""
-    bounds: list[Any] = [None if b is None else b if isinstance(b, Array) else call.known(b, "clip").item("clip")
-                         for b in (min, max)]
-    if not any(isinstance(b, Array) for b in bounds):
-        return gc.clip(x, *bounds)
+    known = [None if isinstance(b, Array) or b is None else call.known(b, "clip") for b in (min, max)]
+    if not any(isinstance(b, Array) for b in (min, max)) and not any(b and b.has_names for b in known):
+        low, high = (None if b is None else b.item("clip") for b in known)
+        return gc.clip(x, low, high)
     return clip(x, *(None if b is None else call.array(b) for b in (min, max)))
 
 

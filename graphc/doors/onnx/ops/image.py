@@ -185,12 +185,15 @@ def deform_conv(x: Array, w: Array, offset: Array, bias: Array | None = None, ma
     moves = offset.reshape((n, offset_group, kh * kw, 2, rows, columns))
     weights = None if mask is None else mask.reshape((n, offset_group, 1, kh * kw, rows, columns))
     parts = x.reshape((n * offset_group, c // offset_group, height, width))
+    high, wide = _binary_size(height), _binary_size(width)
+    if (high, wide) != (height, width):
+        parts = gc.pad(parts, [(0, 0), (0, 0), (0, high - height), (0, wide - width)])
     read = []
     for at in range(kh * kw):
         y = gc.arange(rows).reshape((-1, 1)) * sh - pads[0] + at // kw * dh
         x_at = gc.arange(columns) * sw - pads[1] + at % kw * dw
         grid = gc.stack([((place + own.astype(x.dtype)) * 2.0 + 1.0) / size - 1.0 for place, own, size in (
-            (moves[:, :, at, 1], x_at, width), (moves[:, :, at, 0], y, height))], 4)
+            (moves[:, :, at, 1], x_at, wide), (moves[:, :, at, 0], y, high))], 4)
         grid = grid.reshape((n * offset_group, rows, columns, 2))
         read.append(gc.grid_sample(parts, grid, "bilinear", "zeros"))
     windows = gc.stack(read, 2).reshape((n, offset_group, c // offset_group, kh * kw, rows, columns))
@@ -199,6 +202,11 @@ def deform_conv(x: Array, w: Array, offset: Array, bias: Array | None = None, ma
     kernels = w.reshape((group, w.shape[0] // group, -1))
     y = gc.matmul(kernels, windows).reshape((n, w.shape[0], rows, columns))
     return y if bias is None else y + bias.reshape((-1, 1, 1))
+
+
+def _binary_size(size: Dim) -> Dim:
+    """A power of 2 that is no less: whole places are shares of it without rounding. Of a named size itself."""
+    return 1 << (size - 1).bit_length() if isinstance(size, int) else size
 
 
 def non_max_suppression(boxes: Numbers, scores: Numbers, most: Int = 0, overlap: Known | None = None,

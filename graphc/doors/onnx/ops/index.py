@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import graphc as gc
+from graphc.doors.onnx.known import number_of
 from graphc.doors.onnx.rule import Int, Numbers, Unsupported
 from graphc.dsl.array import Array, as_array
 from graphc.ir.convert import choice
@@ -40,7 +41,7 @@ def scatter_nd(x: Array, indices: Array, updates: Array, *, reduction: str = "no
 def one_hot(indices: Array, depth: Int, values: Array, *, axis: int = -1) -> Array:
     """Negative positions count from the end; those outside are nowhere."""
     at = indices.astype(gc.i64)
-    hot = gc.one_hot(gc.where(at < 0, at + depth, at), depth, gc.bool_)
+    hot = gc.one_hot(gc.where(at < 0, at + number_of(depth), at), depth, gc.bool_)
     return gc.moveaxis(gc.where(hot, values[1], values[0]), -1, axis)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 import graphc as gc
-from graphc.doors.onnx.call import Call
+from graphc.doors.onnx.call import Call, as_known
+from graphc.doors.onnx.known import number_of
 from graphc.doors.onnx.ops.microsoft import MICROSOFT
-from graphc.doors.onnx.rule import Operand, Unsupported
+from graphc.doors.onnx.rule import Known, Operand, Unsupported
 from graphc.dsl.array import Array
 from graphc.errors import GraphError
-from graphc.ir.dims import static_dim
+from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import i64
 
 MASKED = -10000.0                   # what is added to a score that a mask hides, unless a node says otherwise
@@ -35,7 +36,7 @@ def heads_last(x: Array) -> Array:
 def _causal(queries: Array, keys: Array) -> Array:
     """bool [Tq, Tk]: the last query sees all keys."""
     tq, tk = queries.shape[-2], keys.shape[-2]
-    return gc.expand_dims(gc.arange(tq), 1) + (tk - tq) >= gc.expand_dims(gc.arange(tk), 0)
+    return gc.expand_dims(gc.arange(tq), 1) + number_of(tk - tq) >= gc.expand_dims(gc.arange(tk), 0)
 
 
 def _padding(mask: Array, b: Any, keys: Any) -> Array:
@@ -169,24 +170,28 @@ def group_query_attention(query: Array, *rest: Operand, num_heads: int, kv_num_h
                           softcap: float = 0.0, smooth_softmax: int = 0, call: Call) -> tuple[Any, ...]:
     """Causal attention, of whose heads each group shares keys and values. `rest`: keys and values, past ones [B,
     groups, P, D] that come before, the number of the last key of each sequence [B], the total, cosines, sines,
-    positions, what is added to scores."""
+    positions, what is added to scores. The new keys stand behind those that a sequence has; all are P + T, or as many
+    as the total says where the file knows it."""
     given = [None if v is None else call.array(v) for v in (*rest, *[None] * (10 - len(rest)))]
-    key, value, past_key, past_value, seqlens_k, _, cos, sin, positions, attention_bias = given[:10]
-    if seqlens_k is None:
-        raise GraphError("GroupQueryAttention needs seqlens_k")
+    key, value, past_key, past_value, seqlens_k, total, cos, sin, positions, attention_bias = given[:10]
+    if seqlens_k is None or total is None:
+        raise GraphError("GroupQueryAttention needs seqlens_k and total_sequence_length")
     if smooth_softmax:
         raise Unsupported("smooth_softmax")
     q, k, v = _grouped(query, key, value, num_heads, kv_num_heads)
     b, t, size = q.shape[0], q.shape[2], q.shape[3]
-    first = (seqlens_k.astype(i64) + 1 - t).reshape((-1, 1)) if past_key is not None and past_key.shape[2] != 0 else (
-        gc.zeros((b, 1), i64))
+    first = gc.zeros((b, 1), i64)
+    if past_key is not None:
+        before = (seqlens_k.astype(i64) + 1 - number_of(t)).reshape((-1, 1))
+        first = gc.where(total.reshape(()).astype(i64) == number_of(t), first, before)
     at = first + gc.expand_dims(gc.arange(t).astype(i64), 0)                       # [B, T]
     if do_rotary:
         if cos is None or sin is None:
             raise GraphError("GroupQueryAttention needs cos_cache and sin_cache")
         angles = _angles(cos, sin, at if positions is None else positions)
         q, k = (rotated(x, angles, bool(rotary_interleaved), 2 * static_dim(cos.shape[-1])) for x in (q, k))
-    k, v = _joined(past_key, k), _joined(past_value, v)
+    held = as_known(rest[5]).item("total_sequence_length") if isinstance(rest[5], Known) else None
+    k, v = (_placed(past, new, at, held) for past, new in ((past_key, k), (past_value, v)))
     own = gc.arange(k.shape[2]).astype(i64).reshape((1, 1, 1, -1))
     place = at.reshape((b, 1, t, 1))
     seen = own <= place
@@ -199,6 +204,17 @@ def group_query_attention(query: Array, *rest: Operand, num_heads: int, kv_num_h
     scores = scores if attention_bias is None else scores + attention_bias
     p = gc.softmax(gc.where(seen, scores, -np.inf), -1)
     return (heads_last(p @ wide_v), k, v)[:call.wanted]
+
+
+def _placed(past: Array | None, new: Array, at: Array, total: Dim | None) -> Array:
+    """Keys or values [B, groups, T, D] at the places [B, T] behind past ones, whose array may have room for them."""
+    if past is None:
+        return new
+    have, count = past.shape[2], new.shape[2]
+    more = max(total - have, 0) if isinstance(total, int) and isinstance(have, int) else count
+    room = gc.pad(past, [(0, 0), (0, 0), (0, more), (0, 0)]) if more != 0 else past
+    places = gc.broadcast_to(at.reshape((at.shape[0], 1, count, 1)), new.shape)
+    return gc.scatter_along_axis(room, places, new, 2, partial=True)
 
 
 def _grouped(query: Array, key: Array | None, value: Array | None, heads: int,

@@ -117,7 +117,8 @@ def _transposed_pads(auto_pad: str, pads: Sizes, output_shape: Sizes, full: Sequ
     made = []
     for have, want in zip(full, list(wanted)[-n:]):
         much = have - want
-        small, large = much // 2, much - much // 2
+        small = -(-much // 2) if isinstance(much, int) and much < 0 else much // 2      # to zero, as C divides
+        large = much - small
         made.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
     return made
 

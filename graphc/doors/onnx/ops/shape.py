@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
 
 import graphc as gc
 from graphc.doors.onnx.call import Call, as_known, type_of
-from graphc.doors.onnx.known import computable
+from graphc.doors.onnx.hints import multiple_hint
+from graphc.doors.onnx.known import computable, count_of
 from graphc.doors.onnx.rule import Int, Ints, Known, Operand, Unsupported
+from graphc.doors.onnx.size_fractions import exact, quotient, rounded
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
 from graphc.ir.convert import choice
@@ -58,6 +60,8 @@ def reshape(x: Array, shape: Ints, *, allowzero: int = 0) -> Array:
     try:
         return x.reshape(wanted)
     except GraphError as error:
+        if hint := multiple_hint((x.shape, wanted)):
+            raise GraphError(error.text + hint, error.loc) from None
         open_ = {str(n) for d in wanted if not isinstance(d, int) for n in d.names}
         names = sorted({str(n) for n in x.type.names} - open_) or sorted(open_)
         if not names:
@@ -182,7 +186,10 @@ def eye_like(x: Operand, *, dtype: int | None = None, k: int = 0, call: Call) ->
 
 
 def trilu(x: Array, k: Int = 0, *, upper: int = 1) -> Array:
-    return gc.triu(x, k) if upper else gc.tril(x, k)
+    if isinstance(k, int):
+        return gc.triu(x, k) if upper else gc.tril(x, k)
+    above = gc.iota(x.shape, -1) - gc.iota(x.shape, -2) - count_of(k)
+    return gc.where(above >= 0 if upper else above <= 0, x, gc.zeros((), x.dtype))
 
 
 def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> Array:
@@ -191,13 +198,15 @@ def range_(start: Known, limit: Known, delta: Known, *, stash_type: int = 1) -> 
     if start.dtype.is_float and not (start.has_names or limit.has_names):
         computable(int(max(0, (last - first) / step)))
         return Known.of(np.arange(first, last, step), start.dtype).array()
-    first, last, step = (int(v) if isinstance(v, float) and v.is_integer() else v for v in (first, last, step))
-    if not isinstance(step, int) or step == 0 or isinstance(first, float) or isinstance(last, float):
-        raise Unsupported(f"steps of {step} to a named size")
-    steps = ceil_div((last - first) * (1 if step > 0 else -1), abs(step))
+    if not isinstance(step, int | float) or not step:
+        raise Unsupported(f"steps of {step}")
+    try:
+        steps = rounded(ceil)(quotient(exact(last) - exact(first), exact(step)))
+    except GraphError:
+        raise Unsupported(f"steps of {step} from {first} to {last}") from None
     count = gc.arange(max(steps, 0) if isinstance(steps, int) else steps, dtype=start.dtype)
     count = count if step == 1 else count * step
-    return count if isinstance(first, int) and first == 0 else count + Known.of(_objects([first]), start.dtype).array()
+    return count if first == 0 else count + Known.of(_objects([first]), start.dtype).array()
 
 
 def depth_to_space(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
