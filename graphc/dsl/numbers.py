@@ -63,7 +63,8 @@ def fmod(x: Operand, y: Operand) -> Array:
     dtype = common_dtype((x, y))
     x, y = as_array(x, dtype), as_array(y, dtype)
     if x.dtype.is_float:
-        return emit("sign", x) * emit("mod", abs(x), abs(y))
+        rest = emit("sign", x) * emit("mod", abs(x), abs(y))
+        return where(emit("bitand", x == 0, abs(y) > 0), x, rest)       # the gradient of `rest` is 0 at 0, not 1
     rest = emit("mod", x, y)                # the least integer has no absolute value
     return where(emit("bitand", rest != 0, emit("bitxor", x < 0, y < 0)), rest - y, rest)
 

@@ -242,7 +242,9 @@ def _program(module: GraphModule, reader: FxReader) -> TorchProgram:
     inputs, given = {}, dict(program.given)
     nodes = [n for n in module.graph.nodes if n.op == "placeholder"]
     for node in nodes:
-        if isinstance(node.meta.get("val"), torch.Tensor):
+        if _is_token(node):
+            given[node.name] = None
+        elif isinstance(node.meta.get("val"), torch.Tensor):
             inputs[node.name] = _known_type(program, node)
         elif not isinstance(node.meta.get("val"), torch.SymInt):
             given[node.name] = node.meta.get("val")
@@ -254,6 +256,12 @@ def _program(module: GraphModule, reader: FxReader) -> TorchProgram:
         else:
             inputs[node.name] = _number_type(node)
     return TorchProgram("part", inputs, program.steps, program.outputs, given=given, constants=program.constants)
+
+
+def _is_token(node: Node) -> bool:
+    """Whether an input only keeps effects in their order; it is None when the graph is called."""
+    return bool(node.users) and all(target_name(user.target) == "higher_order.with_effects" and user.args[0] is node
+                                    for user in node.users)
 
 
 def _number_type(node: Node) -> TensorType:

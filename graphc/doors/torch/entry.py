@@ -22,7 +22,7 @@ except ImportError as absent:
 from graphc.doors.torch.network import TorchNetwork
 from graphc.doors.torch.program import TorchProgram
 from graphc.doors.torch.recurrent import WholeLayers
-from graphc.doors.torch.read import decomposed, program_of
+from graphc.doors.torch.read import program_of, readable
 
 Dynamic = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ class Fixed:
     """An exported program, which is the same in both modes."""
 
     def __init__(self, exported: torch.export.ExportedProgram):
-        self.program = program_of(decomposed(exported), "program", _symbols(exported, {}))
+        self.program = program_of(readable(exported), "program", _symbols(exported, {}))
 
     def __call__(self, training: bool) -> TorchProgram:
         return self.program
@@ -85,7 +85,7 @@ class ModuleReader:
             with in_mode(self.module, training), warnings.catch_warnings():
                 warnings.simplefilter("ignore")             # of PyTorch about itself
                 exported = self._exported()
-                self.known[training] = program_of(decomposed(exported), type(self.module).__name__,
+                self.known[training] = program_of(readable(exported), type(self.module).__name__,
                                                   _symbols(exported, self.dynamic), self.module)
         return self.known[training]
 

@@ -11,7 +11,7 @@ import graphc as gc
 from graphc.doors.torch.program import ComplexType, TorchProgram, Ref, Step
 from graphc.doors.torch.rules.complex_numbers import RULES as COMPLEX_RULES
 from graphc.doors.torch.rules.complex_numbers import Complex, holds_complex
-from graphc.doors.torch.rules.table import RULES, SIZES
+from graphc.doors.torch.rules.table import CHECKS, RULES, SIZES
 from graphc.dsl.array import as_array
 from graphc.dsl.context import current_trace, declared_at, user_loc
 from graphc.dsl.outputs import LayerCall
@@ -79,7 +79,7 @@ def _taken(step: Step, env: Mapping[str, Any], problems: list[Problem] | None) -
         if step.target in SIZES:
             return SIZES[step.target](*args, **kwargs)
         if step.target in REGIONS:
-            return REGIONS[step.target](problems, *args)
+            return REGIONS[step.target](problems, *args, **kwargs)
         is_complex = isinstance(step.type, ComplexType) or holds_complex([*args, *kwargs.values()])
         rule = (COMPLEX_RULES if is_complex else RULES).get(step.target)
         if rule is None:
@@ -188,7 +188,19 @@ def _scan(problems: list[Problem] | None, body: TorchProgram, init: Any, xs: Any
     return (*carry, *ys)
 
 
+def _ordered(problems: list[Problem] | None, token: Any, op: Any, *args: Any, **named: Any) -> tuple[Any, ...]:
+    """An operator whose effects have a place in an order, which a token says: those of checks, which are not made."""
+    name, token = str(op).removeprefix("aten."), gc.zeros((0,)) if token is None else token
+    if name in CHECKS:
+        return token,
+    if name not in RULES:
+        raise GraphError(f"no rule for {name}")
+    found = RULES[name](*args, **named)
+    return (token, *found) if isinstance(found, tuple) else (token, found)
+
+
 REGIONS: dict[str, Callable[..., Any]] = {
+    "higher_order.with_effects": _ordered,
     "higher_order.wrap_with_set_grad_enabled": _grad_mode, "higher_order.cond": _cond, "higher_order.scan": _scan,
     "higher_order.wrap_with_autocast": lambda problems, device, dtype, enabled, cache, body, *args: _run(
         problems, body, args)}

@@ -5,6 +5,8 @@ import linecache
 import operator
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,12 @@ from torch.utils import _pytree as pytree
 
 from graphc.doors.torch.program import ComplexType, OwnTensor, TorchProgram, Ref, Step, refs
 from graphc.doors.torch.rules.table import CHECKS, RULES
+from graphc.doors.torch.writes import NO_GRAD, Write, Writes, writes_of, written_dropout
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.dim_text import parse_dim
 from graphc.ir.types import DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
+from graphc.records import dataclass
 from graphc.runtime.dlpack import from_dlpack
 
 TYPES: dict[torch.dtype, DType] = {
@@ -37,11 +41,26 @@ BY_PLACE = frozenset({"as_strided.default", "as_strided_copy.default", "as_strid
 # operators that can be asked for the one part of the result that is read: (name, its number) -> arguments for that
 PARTLY: Mapping[tuple[str, int | None], Mapping[str, Any]] = {("_linalg_svd.default", 1): {"compute_uv": False}}
 PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
-NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
 
-def decomposed(exported: ExportedProgram) -> ExportedProgram:
-    """The same program in operators that have rules, as far as PyTorch can decompose the others."""
+@dataclass(frozen=True)
+class Readable:
+    """An exported program in operators that have rules, and what they write."""
+    exported: ExportedProgram
+    writes: Writes = field(default_factory=dict)
+
+
+def readable(exported: ExportedProgram) -> Readable:
+    """The program as it is where that can be read, else as far as PyTorch can decompose what has no rule."""
+    if (write := written_dropout(exported.graph_module)) is not None:
+        raise GraphError("this writes into what a dropout that drops nothing got or gave, which are one tensor in "
+                         "PyTorch: clone it first", place(write))
+    buffers = frozenset(s.arg.name for s in exported.graph_signature.input_specs if s.kind is InputKind.BUFFER)
+    writes = writes_of(exported.graph_module, target_name, buffers)
+    return Readable(_decomposed(exported)) if writes is None else Readable(exported, writes)
+
+
+def _decomposed(exported: ExportedProgram) -> ExportedProgram:
     _keep_no_grad(exported.graph_module)
     table = default_decompositions()
     for overload in list(table.keys()):
@@ -78,10 +97,13 @@ def target_name(target: Any) -> str:
 
 
 class FxReader:
-    """Reads the graph of one program. `symbols`: names for PyTorch's symbolic sizes."""
+    """Reads the graph of one program. `symbols`: names for PyTorch's symbolic sizes. `writes`: what its operators
+    write."""
 
-    def __init__(self, module: GraphModule, symbols: Mapping[str, str]):
-        self.module, self.symbols = module, dict(symbols)
+    def __init__(self, module: GraphModule, symbols: Mapping[str, str], writes: Writes = MappingProxyType({})):
+        self.module, self.symbols, self.writes = module, dict(symbols), writes
+        self._first: dict[str, str] = {}            # what is written, and results of that -> what it was at first
+        self._now: dict[str, str] = {}              # that -> the step whose result it is now
 
     def tensor_type(self, value: Any) -> Any:
         """What a value of the graph is: a type; a tuple of these; None of what is no array or has another type."""
@@ -108,7 +130,34 @@ class FxReader:
         """All calls of operators, those that only check left out."""
         for node in self.module.graph.nodes:
             if node.op == "call_function" and target_name(node.target) not in CHECKS:
-                yield self.step(node)
+                write = self.writes.get(node)
+                yield from [self.step(node)] if write is None else self._write(node, write)
+
+    def _write(self, node: Node, write: Write) -> Iterator[Step]:
+        """The function of what writes; its results stand for what was written from there on."""
+        step = replace(self.step(node), target=write.rule)
+        if write.count is not None:
+            parts = (step.type, *(None for _ in range(max(number or 0 for _, number in write.results))))
+            whole = replace(step, name=f"{step.name}.all", args=step.args[:write.count], type=parts)
+            yield whole
+            step = replace(step, target="operator.getitem", args=(Ref(whole.name), 0), kwargs={})
+        yield step
+        for target, number in write.results:
+            part = step if number is None else replace(step, name=f"{step.name}.{number}",
+                                                       args=(step.args[0], number), type=None)
+            if number is not None:
+                yield part
+            first = self._first.get(target.name, target.name)
+            self._first[part.name], self._now[first] = first, part.name
+
+    def ref(self, name: str) -> Ref:
+        """What stands for a node after the steps that have been read."""
+        return Ref(self._now.get(self._first.get(name, name), name))
+
+    def written(self) -> list[str]:
+        """The inputs that have been written."""
+        return [name for name in self._now if any(n.op == "placeholder" and n.name == name
+                                                  for n in self.module.graph.nodes)]
 
     def step(self, node: Node) -> Step:
         """One call."""
@@ -136,7 +185,7 @@ class FxReader:
     def argument(self, value: Any) -> Any:
         """An argument as plain data."""
         if isinstance(value, Node):
-            return self.region(value) if value.op == "get_attr" else Ref(value.name)
+            return self.region(value) if value.op == "get_attr" else self.ref(value.name)
         if isinstance(value, tuple | list):
             return tuple(map(self.argument, value))
         return TYPES.get(value, value) if isinstance(value, torch.dtype) else value
@@ -160,10 +209,11 @@ class FxReader:
         return TorchProgram("region", inputs, tuple(self.steps()), outputs, constants=constants)
 
 
-def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str],
+def program_of(read: Readable, name: str, symbols: Mapping[str, str],
                module: torch.nn.Module | None = None) -> TorchProgram:
     """A whole program with its parameters, as the module that it was exported from has them, or else itself."""
-    reader = FxReader(exported.graph_module, symbols)
+    exported = read.exported
+    reader = FxReader(exported.graph_module, symbols, read.writes)
     values = {n.name: n.meta.get("val") for n in exported.graph_module.graph.nodes if n.op == "placeholder"}
     inputs, given, constants, own = {}, {}, {}, []
     for spec in exported.graph_signature.input_specs:
@@ -188,8 +238,9 @@ def program_of(exported: ExportedProgram, name: str, symbols: Mapping[str, str],
             constants[ref] = array_of(exported.constants[spec.target])
         else:
             raise GraphError(f"{name} has an input of the kind {spec.kind.name}, which is no array")
+    steps = tuple(reader.steps())
     outputs, updates = _outputs(exported, reader)
-    steps = _used(tuple(reader.steps()), [*outputs.values(), *(v for _, v in updates)])
+    steps = _used(steps, [*outputs.values(), *(v for _, v in updates)])
     return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates)
 
 
@@ -272,7 +323,7 @@ def _outputs(exported: ExportedProgram, reader: FxReader) -> tuple[dict[str, Any
     found: list[Any] = []
     updates = []
     for spec in exported.graph_signature.output_specs:
-        value = spec.arg.value if isinstance(spec.arg, ConstantArgument) else Ref(spec.arg.name)
+        value = spec.arg.value if isinstance(spec.arg, ConstantArgument) else reader.ref(spec.arg.name)
         if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
             updates.append((buffers[spec.target], value))
         elif spec.kind is OutputKind.USER_OUTPUT:
@@ -280,6 +331,7 @@ def _outputs(exported: ExportedProgram, reader: FxReader) -> tuple[dict[str, Any
         elif spec.kind is OutputKind.USER_INPUT_MUTATION:
             raise GraphError(f"it writes into its argument {spec.target}: arrays that a graph is given stay as they "
                              "are; clone it first")
+    updates += [(name, reader.ref(name)) for name in reader.written()]
     tree = pytree.tree_unflatten(range(len(found)), exported.call_spec.out_spec)
     names = {leaf: ".".join(map(_key_text, path)) for path, leaf in pytree.tree_flatten_with_path(tree)[0]}
     return {names[i]: value for i, value in enumerate(found) if value is not None}, tuple(updates)

@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type, filled, floating, of_common, of_floats, promoted, result_type
-from graphc.ir.types import DType, bool_, i16, i32, i64
+from graphc.ir.types import DType, bool_, f64, i16, i32, i64
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -84,6 +84,17 @@ def _clamp(x: Array, low: Any = None, high: Any = None) -> Array:
     return gc.clip(x.astype(dtype), *bounds)
 
 
+def _limited(x: Array, low: Any = -1, high: Any = 1) -> Array:
+    """hardtanh. At a bound its gradient is 0, not that of `clip`."""
+    if not x.dtype.is_float:
+        return gc.clip(x, low, high)
+    return gc.where(x <= low, as_type(low, x.dtype), gc.where(x >= high, as_type(high, x.dtype), x))
+
+
+def _hard_sigmoid(x: Array) -> Array:
+    return _limited(x + 3, 0, 6) / 6
+
+
 def _compared(function: Callable[[Array, Array], Array]) -> Rule:
     return lambda x, y: function(*promoted(x, y))
 
@@ -127,12 +138,14 @@ def _nextafter(x: Any, y: Any) -> Array:
 
 
 def _softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
-    return gc.where(x * beta > threshold, x, gc.softplus(gc.minimum(x * beta, threshold)) / beta)
+    large = x * beta > threshold
+    return gc.where(large, x, gc.softplus(gc.where(large, as_type(threshold, x.dtype), x * beta)) / beta)
 
 
 def _elu(x: Array, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Array:
     inside = x if input_scale == 1 else x * input_scale
-    y = gc.where(x > 0, x, gc.expm1(gc.minimum(inside, 0)) * alpha) if input_scale != 1 else gc.elu(x, alpha)
+    y = gc.where(x > 0, x, gc.expm1(gc.where(x > 0, as_type(0, x.dtype), inside)) * alpha) if input_scale != 1 else (
+        gc.elu(x, alpha))
     return y if scale == 1 else y * scale
 
 
@@ -169,13 +182,12 @@ def _heaviside(x: Array, at_zero: Array) -> Array:
     return gc.where(x == 0, at_zero, (x > 0).astype(x.dtype))
 
 
-def _not_nan(function: Callable[[Array, Array], Array]) -> Rule:
-    """fmax and fmin: of a NaN and a number the number."""
+def _not_nan(wins: Callable[[Array, Array], Array]) -> Rule:
+    """fmax and fmin: of a NaN and a number the number; of equals the first, which has the whole gradient."""
     def rule(x: Any, y: Any) -> Array:
         x, y = promoted(x, y)
-        if not x.dtype.is_float:
-            return function(x, y)
-        return gc.where(gc.isnan(x), y, gc.where(gc.isnan(y), x, function(x, y)))
+        first = wins(x, y)
+        return gc.where(gc.logical_or(first, gc.isnan(y)) if y.dtype.is_float else first, x, y)
     return rule
 
 
@@ -183,7 +195,16 @@ def _cast(x: Any, *args: Any, dtype: DType | None = None, **_: Any) -> Array:
     wanted = dtype or next((a for a in args if isinstance(a, DType)), None)
     other = next((a for a in args if isinstance(a, Array)), None)
     wanted = other.dtype if wanted is None and other is not None else wanted
-    return x if wanted is None else x.astype(wanted)
+    return x if wanted is None else _wrapped(x, wanted) if x.dtype.is_float else x.astype(wanted)
+
+
+def _wrapped(x: Array, dtype: DType) -> Array:
+    """Floats in another type. In integers of few bits they wrap round, by way of longer ones, as PyTorch's do."""
+    if not dtype.is_int or dtype.bits > 16:
+        return x.astype(dtype)
+    if x.dtype is f64:
+        return x.astype(i64).astype(dtype)
+    return gc.where(gc.abs(x) < 2.0 ** 31, x, as_type(0, x.dtype)).astype(i32).astype(dtype)
 
 
 def _bits(function: Callable[[Array, Array], Array], of_bools: Callable[[Array, Array], Array]) -> Rule:
@@ -255,9 +276,9 @@ RULES: dict[str, Rule] = {
     "positive.default": lambda x: x, "sign.default": _sign, "sgn.default": _sign, "signbit.default": _signbit,
     "frac.default": lambda x: x - gc.trunc(x), "square.default": lambda x: x * x,
     "round.default": _round, "round.decimals": _round,
-    "relu.default": gc.relu, "relu6.default": gc.relu6, "gelu.default": gc.gelu, "silu.default": gc.silu,
-    "mish.default": gc.mish, "hardswish.default": gc.hardswish, "hardsigmoid.default": gc.hardsigmoid,
-    "hardtanh.default": lambda x, low=-1, high=1: gc.clip(x, low, high),
+    "relu.default": gc.relu, "relu6.default": lambda x: _limited(x, 0, 6), "gelu.default": gc.gelu,
+    "silu.default": gc.silu, "mish.default": gc.mish, "hardswish.default": lambda x: x * _hard_sigmoid(x),
+    "hardsigmoid.default": _hard_sigmoid, "hardtanh.default": _limited,
     "leaky_relu.default": lambda x, slope=0.01: gc.leaky_relu(x, slope), "elu.default": _elu,
     "selu.default": gc.selu, "softplus.default": _softplus, "threshold.default": _threshold,
     "prelu.default": _prelu, "_prelu_kernel.default": lambda x, w: gc.where(x > 0, x, x * w),
@@ -271,13 +292,14 @@ RULES: dict[str, Rule] = {
     "rsub.Scalar": lambda x, y, alpha=1: _subtracted(y, x, alpha=alpha),
     "mul.Tensor": _multiplied, "mul.Scalar": _multiplied,
     "div.Tensor": _divided, "div.Scalar": _divided, "div.Tensor_mode": _divided, "div.Scalar_mode": _divided,
+    "true_divide.Tensor": _divided,
     "floor_divide.default": lambda x, y: _divided(x, y, rounding_mode="floor"),
     "floor_divide.Scalar": lambda x, y: _divided(x, y, rounding_mode="floor"),
     "pow.Tensor_Scalar": _power, "pow.Tensor_Tensor": _power, "pow.Scalar": _power,
     **{f"remainder.{form}": of_common(gc.mod) for form in ("Tensor", "Scalar", "Scalar_Tensor")},
     **{f"fmod.{form}": of_common(gc.fmod) for form in ("Tensor", "Scalar")},
     "maximum.default": of_common(gc.maximum), "minimum.default": of_common(gc.minimum),
-    "fmax.default": _not_nan(gc.maximum), "fmin.default": _not_nan(gc.minimum),
+    "fmax.default": _not_nan(gc.greater_equal), "fmin.default": _not_nan(gc.less_equal),
     "atan2.default": of_floats(gc.atan2),
     "atan2.out": lambda y, x, *, out: gc.atan2(*floating(y, x)), "hypot.default": of_floats(gc.hypot),
     "logaddexp.default": of_floats(gc.logaddexp), "copysign.Tensor": _copysign, "copysign.Scalar": _copysign,

@@ -83,8 +83,14 @@ def variance(x: Array, dim: Any = None, unbiased: Any = None, keepdim: bool = Fa
     return gc.var(x, axes, ddof=lost, keepdims=keepdim) if x.ndim else gc.var(x.reshape(1), (0,), ddof=lost)
 
 
+def _root(total: Array, function: Callable[[Array], Array] = gc.sqrt) -> Array:
+    """A root of what is not negative, with the gradient 0 at 0."""
+    zero = gc.equal(total, 0)
+    return gc.where(zero, as_type(0, total.dtype), function(gc.where(zero, as_type(1, total.dtype), total)))
+
+
 def _deviation(*args: Any, **named: Any) -> Array:
-    return gc.sqrt(variance(*args, **named))
+    return _root(variance(*args, **named))
 
 
 def _with_mean(rule: Rule) -> Rule:
@@ -223,15 +229,16 @@ def vector_norm(x: Array, ord: float = 2, dim: Any = None, keepdim: bool = False
     if not x.ndim:
         return gc.not_equal(x, 0).astype(x.dtype) if ord == 0 else gc.abs(x)
     if ord == 2:
-        total = gc.sum(x * x, axes, keepdim)
-        return gc.where(gc.equal(total, 0), as_type(0, x.dtype), gc.sqrt(gc.where(gc.equal(total, 0), 1.0, total)))
+        return _root(gc.sum(x * x, axes, keepdim))
     if ord in (inf, -inf):
         return (gc.max if ord > 0 else gc.min)(gc.abs(x), axes, keepdim)
     if ord == 0:
         return gc.sum(gc.not_equal(x, 0).astype(x.dtype), axes, keepdim)
     if ord == 1:
         return gc.sum(gc.abs(x), axes, keepdim)
-    return gc.sum(gc.abs(x) ** float(ord), axes, keepdim) ** (1 / ord)
+    powers = _root(gc.abs(x), lambda a: a ** float(ord)) if 0 < ord < 1 else gc.abs(x) ** float(ord)
+    total = gc.sum(powers, axes, keepdim)
+    return _root(total, lambda a: a ** (1 / ord)) if ord > 0 else total ** (1 / ord)
 
 
 def _norm(x: Array, p: float | None = 2, dim: Any = None, keepdim: bool = False, *,

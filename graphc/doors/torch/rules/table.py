@@ -47,4 +47,4 @@ SIZES: dict[str, Rule] = {
 CHECKS = frozenset({"_assert_async.msg", "_assert_async.default", "_assert_scalar.default",
                     "_assert_tensor_metadata.default", "sym_constrain_range.default",
                     "sym_constrain_range_for_size.default", "_functional_assert_async.msg",
-                    "_functional_assert_scalar.default"})
+                    "_functional_assert_scalar.default", "_linalg_check_errors.default"})
