@@ -9,15 +9,15 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import (
-    attention, compiling, elementwise, examples, generation, library, loss_curves, low_precision, machine, matmul,
-    ranks, rows, scaling, shards, size_kernels, sizes, small, start, sweep, table, torch_door, trees)
+    attention, compiling, decoding, elementwise, examples, generation, library, loss_curves, low_precision, machine,
+    matmul, ranks, rows, scaling, shards, size_kernels, sizes, small, start, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
 from graphc.runtime.pool import default_threads
 
 
 NETWORKS, TREES, START, SWEEP, SIZES, RANKS = "networks", "trees", "start", "sweep", "sizes", "ranks"
-SHARDS, LOW, CURVES, KERNELS = "shards", "low-precision", "loss-curves", "size-kernels"
+SHARDS, LOW, CURVES, KERNELS, DECODING = "shards", "low-precision", "loss-curves", "size-kernels", "decoding"
 ONNX, TORCH = "onnx", "torch"
 BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": elementwise.main, "rows": rows.main,
               "attention": attention.main,
@@ -25,7 +25,8 @@ BENCHMARKS = {"machine": machine.main, "matmul": matmul.main, "elementwise": ele
               "call": small.call, "import": small.import_time, "compile": small.compile_time, "scaling": scaling.main,
               "compile-networks": compiling.main, "library": library.main}
 WITH_OPTIONS = {TREES: trees.main, START: start.main, SWEEP: sweep.main, SIZES: sizes.main, LOW: low_precision.main,
-                CURVES: loss_curves.main, NETWORKS: table.main, KERNELS: size_kernels.main}
+                CURVES: loss_curves.main, NETWORKS: table.main, KERNELS: size_kernels.main,
+                DECODING: decoding.main}
 # module and function: loaded at use, since ONNX Runtime is needed
 ONNX_PARTS = {"suite": ("onnx_suite", "main"), "models": ("onnx_models", "main"),
               "mutations": ("onnx_damaged", "main"), "gradients": ("onnx_gradients", "main")}
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("old", nargs="?", help="for trees and start: the checkout or revision to compare with; "
                         f"for onnx: {', '.join(ONNX_PARTS)}; for torch: {', '.join(torch_door.PARTS)}, followed by "
                         "its own options; for ranks: the links between their machines, 1gbit or 1gbit,1ms say; for "
-                        "size-kernels: sizes, B=1,T=5")
+                        "size-kernels: sizes, B=1,T=5; for decoding: a GGUF file")
     parser.add_argument("--threads", type=int, nargs="+", default=[default_threads()])
     only = parser.add_argument_group("networks")
     only.add_argument("--workload", action="append", metavar="TEXT",
@@ -88,7 +89,7 @@ def main() -> None:
     if options.name == SHARDS:
         shards.main()
         return
-    if (options.name in (TREES, START, KERNELS)) is not bool(options.old):
+    if options.name != DECODING and (options.name in (TREES, START, KERNELS)) is not bool(options.old):
         parser.error(f"{TREES} and {START} compare this checkout with another: python -m benchmarks {TREES} "
                      f"FOLDER-OR-REVISION; {KERNELS} takes sizes, B=1,T=5")
     if options.name in WITH_OPTIONS:

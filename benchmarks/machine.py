@@ -21,6 +21,7 @@ from graphc.runtime.signature import ArraySpec, Signature
 from graphc.schedule.target import Target
 
 CHAIN, TILE_CHAIN = 200_000, 20_000         # dependent multiply-adds
+DOTS = 16                                   # sums side by side: more than begin before the first ends
 MAX_TILES = 1024
 # elements of arrays that stay in L1: a call on one, less a call on the other, is the loop alone
 LONG, SHORT = 4096, 64
@@ -53,7 +54,9 @@ def measured(target: Target, threads: int) -> dict[str, float]:
     clock = CHAIN * machine.fma_latency / seconds(_run(_chain(lanes), 1)) / 1e9
     index = np.arange(LONG, dtype=np.int32)[::-1].copy()
     exp, lookup = per_element(exponentials), per_element(lookups, index)
+    dots = {"bf16_dots_per_cycle": DOTS * TILE_CHAIN / seconds(_run(_dots(lanes), 1)) / 1e9 / clock}
     return {
+        **(dots if target.has_bf16_dot else {}),
         "clock_ghz": clock, "handover_ns": handover_ns(threads), "fma_per_cycle": fma_peak(1) / (2 * lanes * clock),
         "vector_op_cycles": exp * clock * lanes / ROWS["exp"].flops, "scalar_element_cycles": lookup * clock,
         "l2_bytes_per_cycle": read_probe(1, machine.l2_bytes // 2 / mega).best() / clock,
@@ -99,6 +102,20 @@ def _chain(lanes: int, length: int = CHAIN, tiles: int = 1) -> LoopFunction:
         with main.loop(0, length, carry=(main.const(0.5, f32, lanes),)) as loop:
             loop.next(main.fma(loop.carried[0], one, one))
         main.store(out, [t * lanes], loop.results[0])
+    return main
+
+
+def _dots(lanes: int) -> LoopFunction:
+    """Sums of products of pairs of bf16, none of which waits for another."""
+    main = LoopFunction("main")
+    out = main.buffer("output", 0, 0, f32, (MAX_TILES * lanes,))
+    with main.parallel(1, "tiles"):
+        ones = main.const(1.0, f32, lanes)
+        pair = main.rounded_pair(ones, ones)
+        with main.loop(0, TILE_CHAIN, carry=(ones,) * DOTS) as loop:
+            loop.next(*(main.dot(pair, pair, total) for total in loop.carried))
+        for i, total in enumerate(loop.results):
+            main.store(out, [i * lanes], total)
     return main
 
 

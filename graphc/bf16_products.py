@@ -3,13 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from math import prod
 from typing import cast
 
 import numpy as np
 
 from graphc.codegen.llvm.host import REFUSED, refuses_matrices
 from graphc.config import config
+from graphc.errors import InternalError
 from graphc.ir.builder import Builder, Rewriter
+from graphc.ir.dims import typical
 from graphc.ir.graph import Graph, Node, NodeOf, Value, regions
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import AttentionOp
@@ -17,6 +20,7 @@ from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.conv import ConvOp, ConvTranspose
 from graphc.ir.ops.custom import CustomVjp
+from graphc.ir.ops.elementwise import COPY
 from graphc.ir.ops.remat import Remat
 from graphc.ir.ops.shape import Reshape, Transpose
 from graphc.ir.types import bf16, bool_, f32
@@ -24,8 +28,11 @@ from graphc.passes.pack_factors import conv_terms_pair
 from graphc.passes.winograd import faster_by_tiles
 from graphc.product_rewriter import WEIGHTS, ProductError, ProductRewriter, WeightProduct, difference
 from graphc.records import dataclass
+from graphc.schedule.widening_cost import is_read_faster_narrow
 
 NO_PAIRS = "this CPU has no instruction for products of bf16"
+WIDENED = "factors are rounded and multiplied in f32; those of few sums are stored in bf16"
+SLOW_PAIRS = "this CPU's instruction for products of bf16 takes longer than f32's"
 
 
 @dataclass
@@ -40,8 +47,8 @@ class Bf16Products(ProductRewriter):
 
     def why_not(self, node: Node, place: int | None) -> str:
         conv = _as_conv(node)
-        if (conv is not None or isinstance(node.op, AttentionOp)) and not self.target.has_bf16_dot:
-            return NO_PAIRS
+        if self._no_pairs and (conv is not None or isinstance(node.op, AttentionOp)):
+            return self._no_pairs
         if conv is None:
             return ""
         if conv.op.groups != 1:
@@ -54,7 +61,11 @@ class Bf16Products(ProductRewriter):
         node = product.node
         if isinstance(node.op, AttentionOp):
             return w.apply(node.op.replace(factors=bf16), [w[v] for v in node.inputs])
-        return w.apply(node.op, [_round(w, w[v]) for v in node.inputs])
+        return w.apply(node.op, [_round(w, w[v], self._is_read_narrow(node, i)) for i, v in enumerate(node.inputs)])
+
+    def _is_read_narrow(self, node: Node, operand: int) -> bool:
+        """Whether a product reads its operand as bf16, and not the rounded numbers as f32."""
+        return self.target.multiplies_pairs or is_read_faster_narrow(_uses(node, operand), self.target)
 
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
         if p.place is None:
@@ -65,9 +76,16 @@ class Bf16Products(ProductRewriter):
 
     @property
     def remark(self) -> str:
-        is_stored = not self.target.has_bf16_dot and not all(p.why_not for p in self.found)
-        stored = f"{NO_PAIRS}: factors are stored in bf16 and multiplied in f32" if is_stored else ""
-        return stored or (REFUSED if refuses_matrices() else "")
+        is_stored = self._no_pairs and not all(p.why_not for p in self.found)
+        stored = f"{self._no_pairs}: {WIDENED}" if is_stored else ""
+        return "\n".join(filter(None, (stored, REFUSED if refuses_matrices() else "")))
+
+    @property
+    def _no_pairs(self) -> str:
+        """Why numbers of bf16 are not multiplied in pairs; "" if they are."""
+        if self.target.multiplies_pairs:
+            return ""
+        return SLOW_PAIRS if self.target.has_bf16_dot else NO_PAIRS
 
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
         if config().winograd:
@@ -92,9 +110,18 @@ def _as_conv(node: Node) -> NodeOf[ConvOp] | None:
     return cast(NodeOf[ConvOp], node) if isinstance(node.op, ConvOp) else None
 
 
-def _round(w: Rewriter, v: Value) -> Value:
-    """v as it is after rounding. What a view shows is rounded where it lies: a weight that is read transposed, or
-    repeated, stays as it is in memory. An array that is transposed and then reshaped is a copy: rounding makes it."""
+def _uses(node: Node, operand: int) -> int:
+    """How many sums each number of an operand goes into."""
+    if not isinstance(node.op, LabelledProduct):
+        raise InternalError(f"{node.op.name} is no product of two arrays", "compute")
+    *labels, out = node.op.labels(*(v.type.rank for v in node.inputs))
+    return prod([typical(size) for label, size in zip(out, node.outputs[0].type.shape) if label not in labels[operand]])
+
+
+def _round(w: Rewriter, v: Value, narrow: bool) -> Value:
+    """v as it is after rounding; narrow: products read it as bf16. What a view shows is rounded where it lies: a weight
+    that is read transposed, or repeated, stays as it is in memory. An array that is transposed and then reshaped is a
+    copy: rounding makes it."""
     views: list[Op] = []
     while v.node is not None and v.node.op.is_whole_view:
         views.append(v.node.op)
@@ -102,6 +129,7 @@ def _round(w: Rewriter, v: Value) -> Value:
         if isinstance(views[-1], Reshape) and _is_transposed(v):
             break
     v = w.cast(w.cast(v, dtype=bf16), dtype=f32)
+    v = v if narrow else w.apply(COPY, (v,))[0]        # which `read_stored` does not look through
     for op in reversed(views):
         v, = w.apply(op, (v,))
     return v

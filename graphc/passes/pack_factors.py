@@ -44,7 +44,7 @@ class PackFactors(Pass):
     Where instructions take bytes of other signs, one factor's are turned (by 128), and the product is corrected by sums
     of the other: exact, because sums in i32 wrap.
 
-    Needs products with types of their own (after `read_stored`). Pairs are for targets with such an instruction.
+    Needs products with types of their own (after `read_stored`). Pairs are for targets on which they are faster.
     """
     name: ClassVar[str] = "pack_factors"
     target: Target
@@ -129,7 +129,7 @@ def _source(v: Value) -> Value:
 def _is_packable(node: Node, target: Target) -> bool:
     """Whether the types are those of packed products, which this target has."""
     types, sums = {v.type.dtype for v in node.inputs}, node.outputs[0].type.dtype
-    return types == {bf16} and sums is f32 and target.has_bf16_dot or (
+    return types == {bf16} and sums is f32 and target.multiplies_pairs or (
         types <= {i8, u8} and sums is i32 and target.vector_bytes > 1)
 
 
@@ -181,7 +181,7 @@ def _packed_conv(w: Rewriter, node: Node, op: Conv, kinds: Mapping[Value, Kind],
 def is_conv_of_pairs(node: Node, target: Target) -> bool:
     """Whether it is a convolution in f32, or a gradient of one, of numbers of bf16, of which the target multiplies two
     at a time: along channels or features, and towards kernels along the images of a batch."""
-    if not isinstance(node.op, ConvOp) or not target.has_bf16_dot or node.outputs[0].type.dtype is not f32:
+    if not isinstance(node.op, ConvOp) or not target.multiplies_pairs or node.outputs[0].type.dtype is not f32:
         return False
     sources = [found[0] for v in node.inputs if (found := converted(v)) is not None]
     if len(sources) < 2 or {v.type.dtype for v in sources} != {bf16}:

@@ -97,7 +97,7 @@ class Winograd(Pass):
 
 def faster_by_tiles(graph: Graph, target: Target) -> set[Node]:
     """The convolutions of f32 whose form by tiles is faster than the direct one of pairs of bf16."""
-    return {node for node, _, _ in _by_tiles(graph, target, lambda node, target: target.has_bf16_dot)}
+    return {node for node, _, _ in _by_tiles(graph, target, lambda node, target: target.multiplies_pairs)}
 
 
 def _by_tiles(graph: Graph, target: Target,

@@ -11,7 +11,7 @@ from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.kernel_problem import KernelProblem
-from graphc.schedule.target import ALIGNMENT, Target
+from graphc.schedule.target import ALIGNMENT, MATRIX_LANES, Target
 from graphc.schedule.view import ViewType
 
 QUERY_BLOCK = 72                # columns of a block, at most: its transposed queries and sums stay in L1 and L2
@@ -42,7 +42,7 @@ def attention_grad_schedule(p: KernelProblem[AttentionGrad]) -> AttentionSchedul
 
 
 def _by_matrices(p: KernelProblem[Attention] | KernelProblem[AttentionGrad]) -> bool:
-    """Whether matrix registers compute the scores."""
+    """Whether matrix registers multiply."""
     return p.core.op.factors is not None and p.target.multiplies_matrices(p.core.op.factors.name)
 
 
@@ -77,17 +77,19 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
         any_length=isinstance(k.shape[-2], Poly),
         ranking=ranking,
     )
-    return replace(s, narrow=_narrow(s, target, (values,))) if isinstance(q.shape[-2], Poly) else s
+    return replace(s, narrow=_narrow(s, target, (values,), matrices)) if isinstance(q.shape[-2], Poly) else s
 
 
-def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int]) -> AttentionSchedule | None:
+def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int],
+            matrices: bool) -> AttentionSchedule | None:
     """For few columns, with register tiles of one vector: of wider ones they would fill a part. Blocks have the same
     rows, so that sums are those of the other schedule. Of the heights those come first that divide the features, so
-    that these need no kernels of their own, if they keep the units busy."""
+    that these need no kernels of their own, if they keep the units busy. Matrix registers take the same rows: they add
+    up so many terms at once, from the first row of a tile on."""
     rows = min(target.tile_rows(1), target.machine.address_rows)
     busy = target.machine.busy_sums
-    mr = max((n for n in range(1, rows + 1) if s.rows % n == 0),
-             key=lambda n: (n >= busy and all(width % n == 0 for width in widths), n))
+    mr = s.mr if matrices else max((n for n in range(1, rows + 1) if s.rows % n == 0),
+                                   key=lambda n: (n >= busy and all(width % n == 0 for width in widths), n))
     columns = NARROW_PANELS * s.lanes
     return replace(s, columns=columns, mr=mr, vectors=1, brief=True) if columns < s.columns else None
 
@@ -131,10 +133,10 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
     far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
-    narrow = _narrow(s, target, (features, values)) if isinstance(keys, Poly) else None
+    narrow = _narrow(s, target, (features, values), matrices) if isinstance(keys, Poly) else None
     rows = max(s.sum_rows(0), narrow.sum_rows(0) if narrow is not None else 0) + queries
     s = replace(s, parts=parts, deltas=deltas, partials=heads * parts * rows * round_up(features, nr), far=far)
-    return s if narrow is None else replace(s, narrow=_narrow(s, target, (features, values)))
+    return s if narrow is None else replace(s, narrow=_narrow(s, target, (features, values), matrices))
 
 
 def _columns(count: Dim, nr: int, causal: bool) -> float:
@@ -161,12 +163,12 @@ def _register_tiles(
 ) -> Ranking[tuple[int, int]]:
     """Rows and vectors with the fewest cycles, padding and loads included. As many rows as registers beside a row of
     columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads.
-    matrices: as wide as two matrix registers."""
+    matrices: two matrix registers each way."""
     machine = target.machine
 
     def candidates() -> Iterator[Candidate[tuple[int, int]]]:
         for vectors in (2,) if matrices else (2, 3, 4):
-            mr = min(target.tile_rows(vectors), machine.address_rows)
+            mr = 2 * MATRIX_LANES if matrices else min(target.tile_rows(vectors), machine.address_rows)
             sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
             # with few sums, for their results
             waited = (machine.fma_latency + 1) * machine.fma_per_cycle / (mr * vectors) - 1

@@ -10,7 +10,7 @@ from math import inf
 from graphc.errors import InternalError
 from graphc.ir.contraction import Contraction
 from graphc.ir.dims import Dim, largest, typical
-from graphc.ir.types import DType
+from graphc.ir.types import DType, bf16x2
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_groups import mixed_gradient, mixed_phase, mixed_schedule
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
@@ -54,22 +54,24 @@ def contraction_schedule(
     factors: the types of the operands, where they may differ from that of the sums. """
     lanes = target.lanes(dtype.itemsize)
     matrices = bool(factors) and all(f.is_packed and target.multiplies_matrices(f.element.name) for f in factors)
+    pairs = bool(factors) and all(f is bf16x2 for f in factors)
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
     a, b = Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides))
     out = Tensor(out_shape, tuple(out_strides))
     if gates:
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
-        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices)
+        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
+                                     pairs=pairs)
         phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
         return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
     def of_form(turned: bool) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     fused=fused)
-        pairs = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
-        form, phases = replace(form, phases=tuple([p for p, _ in pairs])), tuple([s for _, s in pairs])
+                                     fused=fused, pairs=pairs)
+        chosen = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
+        form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
     straight = of_form(False)
     if turned_axes(c, (a, b), lanes, invariant) == [None, None] or form_cycles(straight, target) is None:

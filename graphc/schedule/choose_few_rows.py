@@ -17,7 +17,8 @@ def is_dots(p: Phase[Dim], context: ContractionContext) -> bool:
     """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
-    return rows_linear and p.sizes[inner] >= 2 * context.lanes and min(p.extent(p.m), p.extent(p.n)) <= DOT_ROWS
+    few = any(isinstance(n, int) and n <= DOT_ROWS for n in (p.extent(p.m), p.extent(p.n)))
+    return few and rows_linear and p.sizes[inner] >= 2 * context.lanes
 
 
 def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:

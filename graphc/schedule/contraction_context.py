@@ -23,7 +23,7 @@ class ColumnCodes:
 class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
     columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
-    fused: results go through an epilogue."""
+    fused: results go through an epilogue. pairs: of bf16, in each element."""
     target: Target
     itemsize: int
     lanes: int
@@ -31,10 +31,16 @@ class ContractionContext:
     codes: ColumnCodes | None = None
     matrices: bool = False
     fused: bool = False
+    pairs: bool = False
 
     @property
     def machine(self) -> Machine:
         return self.target.machine
+
+    @property
+    def sums_per_cycle(self) -> float:
+        """Vectors of sums to which a core begins to add in a cycle."""
+        return self.machine.bf16_dots_per_cycle if self.pairs else self.machine.fma_per_cycle
 
     def elements(self, nbytes: float) -> int:
         return int(nbytes // self.itemsize)

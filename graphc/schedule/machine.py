@@ -53,6 +53,7 @@ class Machine:
         loads_per_cycle: vectors that a core loads from L1 each cycle.
         l1_bytes, l2_bytes: data caches of one core. l3_bytes: the shared cache.
         l3_latency: cycles until data come that only L3 has.
+        bf16_dots_per_cycle: vectors of pairs of bf16 whose products a core begins to add up each cycle.
         matrix_dot_cycles: of a product of two matrix registers.
         prefetch_reach_bytes: distance of two reads of a stream from which on the hardware no longer sees it.
         address_rows: rows of a register tile whose addresses leave general registers for counters and operands.
@@ -69,6 +70,7 @@ class Machine:
     handover_ns: float = 3_600.0
     fma_latency: int = 4
     fma_per_cycle: int = 2
+    bf16_dots_per_cycle: float = 2.0
     loads_per_cycle: int = 2
     vector_op_cycles: float = 0.36
     scalar_element_cycles: float = 0.8

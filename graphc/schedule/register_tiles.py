@@ -81,7 +81,7 @@ def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded:
         busy = rows * v > machine.busy_sums
         late = 0 if busy else machine.fma_latency + 1
         return (
-            max(rows * v / machine.fma_per_cycle, (rows + v) / machine.loads_per_cycle, late, from_l2)
+            max(rows * v / context.sums_per_cycle, (rows + v) / machine.loads_per_cycle, late, from_l2)
             + machine.step_cycles
         )
 

@@ -94,6 +94,14 @@ class Target:
         """Whether the products of two pairs of bf16 are added to an f32 in one instruction."""
         return not BF16_DOTS.isdisjoint(self.features.split(","))
 
+    @property
+    def multiplies_pairs(self) -> bool:
+        """Whether pairs of bf16 are multiplied in less time than their numbers as f32: by matrix registers, or because
+        that instruction begins no less than half as often as a multiply-add. Sizes do not matter: both forms read the
+        same bytes, and each step of a sum is one instruction, or two."""
+        dots = self.machine.bf16_dots_per_cycle if self.has_bf16_dot else 0.0
+        return self.multiplies_matrices("bf16") or 2 * dots >= self.machine.fma_per_cycle
+
     def rounds_to_bf16(self, lanes: int) -> bool:
         """Whether so many f32 at a time become bf16 in instructions, which take subnormal numbers for 0."""
         return "+avx512bf16" in self.features.split(",") and self.has_scaling and lanes % 8 == 0
@@ -168,7 +176,10 @@ AVX512 = Target("avx512", X86, AVX512_FEATURES, 64, 32, Machine(
     l2_bytes_per_cycle=48.0, l1_bytes=48 << 10, l2_bytes=2 << 20))
 AVX512_VNNI = replace(AVX512, name="avx512_vnni", features=AVX512_FEATURES + ",+avx512vnni")
 AVX512_BF16 = replace(AVX512, name="avx512_bf16", features=AVX512_VNNI.features + ",+avx512bf16")
-AVX512_AMX = replace(AVX512, name="avx512_amx", features=AVX512_BF16.features + ",+amx-tile,+amx-bf16,+amx-int8")
+# Intel's CPUs, the only ones with matrix registers, begin a product of pairs every second cycle (measured on one).
+INTEL = replace(AVX512.machine, bf16_dots_per_cycle=0.5)
+AVX512_AMX = replace(AVX512, name="avx512_amx", features=AVX512_BF16.features + ",+amx-tile,+amx-bf16,+amx-int8",
+                     machine=INTEL)
 AVX2_VNNI = replace(AVX2, name="avx2_vnni", features=AVX2_FEATURES + ",+avxvnni")
 NEON = Target("neon", ARM, "+neon", 16, 32, Machine(l2_bytes_per_cycle=12.0, l1_bytes=64 << 10, l2_bytes=1 << 20))
 NEON_DOT = replace(NEON, name="neon_dot", features=NEON.features + ",+dotprod")
@@ -180,5 +191,9 @@ ZEN3 = Target("zen3", X86, AVX2_FEATURES, 32, 16, cpus=("znver3",), machine=Mach
     # each complex, 46 cycles from load to use. EPYC 7003: 3.4 GHz with all cores busy. None is measured.
     clock_ghz=3.4, l2_bytes_per_cycle=32.0, l3_bytes=32 << 20, l3_latency=46))
 
+# Where the system keeps their matrix registers.
+SAPPHIRERAPIDS = replace(AVX512_BF16, name="sapphirerapids", machine=INTEL, cpus=(
+    "sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d"))
+
 TARGETS = {t.name: t for t in (SSE2, AVX2, AVX2_VNNI, AVX512, AVX512_VNNI, AVX512_BF16, AVX512_AMX, NEON,
-                              NEON_DOT, NEON_BF16, ZEN3)}
+                              NEON_DOT, NEON_BF16, ZEN3, SAPPHIRERAPIDS)}

@@ -11,6 +11,7 @@ from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
+from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import last_open
 from graphc.schedule.register_tiles import matrix_cycles, matrix_tile, register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
@@ -88,13 +89,11 @@ class TiledProblem:
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
-        in_l3, in_memory = 1 / self.machine.l3_bytes_per_cycle, 1 / self.machine.memory_bytes_per_cycle
-        # cycles of a byte of operands that were packed before the call
-        self.stored = WEIGHTS_IN_L3 * in_l3 + (1 - WEIGHTS_IN_L3) * in_memory
+        self.stored = packed_byte_cycles(self.machine)
         # cycles of a byte that another core has written
         self.remote = self.machine.remote_line_cycles / LINE_BYTES
         # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
-        self.scattered = LINE_BYTES * in_l3
+        self.scattered = LINE_BYTES / self.machine.l3_bytes_per_cycle
 
     @property
     def _multiple(self) -> int:
@@ -221,7 +220,8 @@ class TileCost:
     def _copied_rows(self) -> float:
         """Cycles for an element of rows that are copied for matrix registers."""
         p = self.problem.form
-        return (self._copy if p.a.strides[p.k[-1]] == 1 else self.machine.transpose_cycles if rows_lie_across(p)
+        squares = rows_lie_across(p) and self.problem.m >= MATRIX_LANES
+        return (self._copy if p.a.strides[p.k[-1]] == 1 else self.machine.transpose_cycles if squares
                 else GATHER_CYCLES)
 
     @property
@@ -273,7 +273,8 @@ class TileCost:
             return 0.0
         read = problem.nr * problem.context.itemsize / machine.l2_bytes_per_cycle
         panels = max(1.0, self.rows / problem.mr) * self.columns / problem.nr
-        return self.each * problem.k * panels * max(0.0, read - problem.mr * problem.vectors / machine.fma_per_cycle)
+        hidden = problem.mr * problem.vectors / problem.context.sums_per_cycle
+        return self.each * problem.k * panels * max(0.0, read - hidden)
 
     def _pack(self, operand: int, mode: PackingMode, size: float, total: int, cycles: float) -> float:
         """cycles: of one element. What is packed once is read, written, and waited for."""
@@ -317,6 +318,11 @@ class TileCost:
             * (each + (machine.transposed_store_cycles if problem.transposed else 0))
             / self.cores
         )
+
+
+def packed_byte_cycles(machine: Machine) -> float:
+    """Of a byte of operands that were packed before the call."""
+    return WEIGHTS_IN_L3 / machine.l3_bytes_per_cycle + (1 - WEIGHTS_IN_L3) / machine.memory_bytes_per_cycle
 
 
 def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:

@@ -21,7 +21,7 @@ from graphc.schedule.target import AVX2, AVX512, NEON, TARGETS
 from graphc.schedule.view import ViewType, contiguous_strides
 
 WIDTHS = {"sse2": 4, "avx2": 8, "avx2_vnni": 8, "avx512": 16, "avx512_vnni": 16, "avx512_bf16": 16, "avx512_amx": 16, "neon": 4, "neon_dot": 4, "neon_bf16": 4,
-          "zen3": 8}
+          "zen3": 8, "sapphirerapids": 16}
 
 
 def dense(*shape) -> ViewType:

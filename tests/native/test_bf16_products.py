@@ -9,11 +9,12 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.bf16_products import SLOW_PAIRS, WIDENED
 from graphc.codegen.llvm.host import can_run, host_target
-from graphc.schedule.target import AVX512_BF16, TARGETS
+from graphc.schedule.target import SAPPHIRERAPIDS, TARGETS
 
-pairs = pytest.mark.skipif(not can_run(AVX512_BF16), reason="this CPU has no AVX512-BF16")
-TYPES = [name for name in ("", "avx512_bf16", "avx2", "sse2") if not name or can_run(TARGETS[name])]
+pairs = pytest.mark.skipif(not host_target().multiplies_pairs, reason="this CPU multiplies f32 as fast")
+TYPES = [name for name in ("", "avx512_bf16", "sapphirerapids", "avx2", "sse2") if not name or can_run(TARGETS[name])]
 # rows, steps, columns: of each family of schedules, odd sums, sums of one and two terms, rows and columns that are left over
 SIZES = [(1, 64, 48), (1, 513, 1), (3, 2, 300), (7, 1, 5), (8, 96, 10), (33, 77, 50), (64, 256, 96), (130, 40, 31), (300, 515, 65), (5, 4096, 17)]
 
@@ -47,7 +48,7 @@ def test_products(m, k, n, target, monkeypatch):
         close(y, x, w.T)
     again = gc.compile(f, compute="bf16", threads=2)(x, w, np.ascontiguousarray(w.T))
     assert all(a.tobytes() == b.tobytes() for a, b in zip(run(x, w, np.ascontiguousarray(w.T)), again))
-    assert ("bf16x2" in run.dump("planned")) == host_target().has_bf16_dot
+    assert ("bf16x2" in run.dump("planned")) == host_target().multiplies_pairs
 
 
 @pytest.mark.parametrize("equation,x,y", [
@@ -58,6 +59,26 @@ def test_einsums(equation, x, y):
     run = gc.compile(lambda x, y: gc.einsum(equation, x, y), x=gc.f32[x], y=gc.f32[y], compute="bf16")
     exact = np.einsum(equation, rounded(a), rounded(b))
     assert np.allclose(run(a, b), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not can_run(SAPPHIRERAPIDS), reason="this CPU has no AVX512-BF16")
+def test_where_the_instruction_is_slow_factors_are_widened(monkeypatch):
+    """The same rounded factors, by f32's multiply-adds, and stored in bf16 where few rows read them; convolutions stay f32. Both are said."""
+    net, x = nn.Conv2d(16, 3) >> nn.relu >> nn.Flatten() >> nn.Linear(48), drawn(40, 8, 9, 9)
+    runs = {}
+    for name in ("sapphirerapids", "avx512_bf16"):
+        monkeypatch.setenv("GRAPHC_TARGET", name)
+        runs[name] = run = gc.compile(net, x=gc.f32[x.shape], seed=0, compute="bf16")
+        assert ("vdpbf16ps" in run.dump("asm")) == (name == "avx512_bf16")
+    slow, fast = runs.values()
+    assert [p.bits for p in slow.quantisation().products] == [32, 16] and np.allclose(slow(x), fast(x), atol=2e-2)
+    assert f"stays f32: {SLOW_PAIRS}" in slow.explain() and f"{SLOW_PAIRS}: {WIDENED}" in slow.explain()
+    assert SLOW_PAIRS not in fast.explain()
+    monkeypatch.setenv("GRAPHC_TARGET", "sapphirerapids")
+    few, many = (gc.compile(nn.Linear(96), x=gc.f32[rows, 64], seed=0, compute="bf16") for rows in (4, 40))
+    assert '"derived.0": bf16[96, 64]' in few.dump("planned") and '"derived.0": bf16' not in many.dump("planned")
+    y = few(x := drawn(40, 64)[:4])
+    assert np.allclose(many(drawn(40, 64))[:4], y, atol=1e-5) and (y != gc.compile(nn.Linear(96), x=gc.f32[4, 64], seed=0)(x)).any()
 
 
 @pairs

@@ -25,7 +25,7 @@ from graphc.dsl.function import trace_types
 from graphc.errors import InternalError
 from graphc.ir.types import bf16x2, f32, i8x4, i32, u8x4
 from graphc.schedule.platforms import PLATFORMS
-from graphc.schedule.target import AVX512_AMX, AVX512_BF16
+from graphc.schedule.target import AVX512_AMX, AVX512_BF16, SAPPHIRERAPIDS
 
 here = pytest.mark.skipif(not host.can_run(AVX512_AMX), reason="this CPU has no matrix registers, or the system refuses them")
 
@@ -156,13 +156,13 @@ def refusing(monkeypatch):
     names = [feature.lstrip("+") for feature in AVX512_AMX.features.split(",")]
     monkeypatch.setattr(host, "host_features", lambda: dict.fromkeys(names, True))
     monkeypatch.setattr(host, "may_use_matrices", lambda: False)
-    monkeypatch.setattr(host, "named_target", lambda cpu: None)
 
 
 @pytest.mark.skipif(not host.can_run(host.SSE2), reason="not x86-64")
 def test_a_system_that_refuses(refusing, monkeypatch):
     assert host.lacking(AVX512_AMX) == ("amx-tile",) and host.refuses_matrices()
-    assert host.detected_target.__wrapped__().name == AVX512_BF16.name
+    assert host.preferred(host.BY_PREFERENCE["x86_64"], "a CPU of next year") is AVX512_BF16
+    assert host.preferred(host.BY_PREFERENCE["x86_64"], "sapphirerapids") is SAPPHIRERAPIDS
     monkeypatch.setenv("GRAPHC_TARGET", AVX512_AMX.name)
     with pytest.raises(gc.GraphError, match="GRAPHC_TARGET=avx512_amx: .* the system does not let this process use"):
         host.host_target()

@@ -14,7 +14,7 @@ from graphc.errors import GraphError, InternalError
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.native import runtime_target, runtime_text
 from graphc.runtime.signature import Signature
-from graphc.schedule.target import AVX2, AVX512, NEON, SSE2, TARGETS, ZEN3
+from graphc.schedule.target import AVX2, AVX512, AVX512_AMX, AVX512_BF16, NEON, SAPPHIRERAPIDS, SSE2, TARGETS, ZEN3
 
 MULTIPLY_ADD = """
 define void @gc_main(ptr %p) nounwind {
@@ -138,13 +138,17 @@ def test_host_target(monkeypatch):
     monkeypatch.setenv("GRAPHC_TARGET", "neon")
     assert host.host_target() is NEON
     monkeypatch.setenv("GRAPHC_TARGET", "z80")
-    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, avx512_amx, neon, neon_dot, neon_bf16, zen3"):
+    with pytest.raises(GraphError, match="z80 is not a target; known: sse2, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, avx512_amx, neon, neon_dot, neon_bf16, zen3, sapphirerapids"):
         host.host_target()
 
 
 def test_a_cpu_that_an_entry_names_gets_it(monkeypatch):
-    monkeypatch.setattr(host, "can_run", lambda target: True)
-    assert host.named_target("znver3") is ZEN3 and host.named_target("a CPU of next year") is None
+    allowed = {ZEN3, AVX512_AMX, SAPPHIRERAPIDS, AVX512_BF16, AVX2}
+    monkeypatch.setattr(host, "can_run", lambda target: target in allowed)
+    def found(cpu): return host.preferred(host.BY_PREFERENCE["x86_64"], cpu)
+    assert found("znver3") is ZEN3 and found("emeraldrapids") is found("a CPU of next year") is AVX512_AMX
+    allowed.remove(AVX512_AMX)              # the system keeps its registers
+    assert found("emeraldrapids") is SAPPHIRERAPIDS and found("znver4") is AVX512_BF16
 
 
 def test_code_for_another_machine_is_not_loaded():

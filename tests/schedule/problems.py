@@ -87,7 +87,7 @@ def nodes() -> Iterator[tuple[str, Node]]:
 def schedules(target: Target) -> Iterator[tuple[str, Schedule]]:
     for name, problem in PRODUCTS.items():
         yield name, product(*problem, target)
-    if target.has_matrices:
+    if target.multiplies_pairs:
         for name, problem in PRODUCTS.items():
             yield f"pairs, {name}", product(*problem, target, factors=(bf16x2, bf16x2))
     yield "stored weights, unpacked", product(64, 512, 784, False, False, target, (1, 784))

@@ -7,7 +7,7 @@ import pytest
 
 from graphc.schedule.cost import TOLERANCE, Candidate, Ranking, ranked
 from graphc.schedule.machine import Machine
-from graphc.schedule.target import AVX2, AVX512_AMX, TARGETS
+from graphc.schedule.target import AVX2, AVX512_AMX, AVX512_BF16, TARGETS
 from tests.schedule.problems import forms, schedules
 
 TABLE = Path(__file__).parent / "choices.txt"
@@ -58,7 +58,7 @@ def test_every_field_of_the_machine_changes_a_choice_or_a_cost(field):
         costs = [c.terms for _, ranking in (*rankings(target), *forms(target)) for c in ranking.candidates]
         return [str(s) for _, s in schedules(target)], costs
 
-    target = AVX512_AMX if field.name.startswith("matrix") else AVX2
+    target = {"matrix": AVX512_AMX, "bf16": AVX512_BF16}.get(field.name.split("_")[0], AVX2)
     machine = target.machine
     value = getattr(machine, field.name)
     others = [

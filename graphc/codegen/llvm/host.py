@@ -1,6 +1,7 @@
 """The CPU we run on, as a `Target`."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,13 +11,13 @@ from graphc.codegen.llvm.matrix_permission import may_use_matrices
 from graphc.config import config
 from graphc.errors import GraphError
 from graphc.schedule.target import (
-    AVX2, AVX2_VNNI, AVX512, AVX512_AMX, AVX512_BF16, AVX512_VNNI, NEON, NEON_BF16, NEON_DOT, SSE2,
-    TARGETS, Target)
+    AVX2, AVX2_VNNI, AVX512, AVX512_AMX, AVX512_BF16, AVX512_VNNI, NEON, NEON_BF16, NEON_DOT, SAPPHIRERAPIDS, SSE2,
+    TARGETS, ZEN3, Target)
 
 REFUSED = "this CPU multiplies matrices (AMX), but the system does not let this process use that"
 CPU0 = Path("/sys/devices/system/cpu/cpu0/cache")
 BY_PREFERENCE = {
-    "x86_64": (AVX512_AMX, AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE2),
+    "x86_64": (ZEN3, AVX512_AMX, SAPPHIRERAPIDS, AVX512_BF16, AVX512_VNNI, AVX512, AVX2_VNNI, AVX2, SSE2),
     "aarch64": (NEON_BF16, NEON_DOT, NEON)}
 CACHES = ("l1_bytes", "l2_bytes", "l3_bytes")         # fields of `Machine`
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -37,19 +38,18 @@ def host_target() -> Target:
 
 @cache
 def detected_target() -> Target:
-    """What this CPU is, whatever the environment says: the entry that names it, else the best generic one whose
-    features it has."""
+    """What this CPU is, whatever the environment says."""
     machine = llvm().get_process_triple().split("-")[0]
     candidates = BY_PREFERENCE.get(machine)
     if candidates is None:
         raise GraphError(f"graphc runs on {' and '.join(BY_PREFERENCE)}, not on {machine}")
-    best = named_target(llvm().get_host_cpu_name()) or next((t for t in candidates if can_run(t)), candidates[-1])
+    best = preferred(candidates, llvm().get_host_cpu_name())
     return replace(best, machine=replace(best.machine, **cache_sizes()))
 
 
-def named_target(cpu: str) -> Target | None:
-    """The entry for a CPU of this name (as LLVM has it), if there is one whose code runs here."""
-    return next((t for t in TARGETS.values() if cpu in t.cpus and can_run(t)), None)
+def preferred(candidates: Sequence[Target], cpu: str) -> Target:
+    """The first whose code runs here, of those that describe a CPU of this name (as LLVM has it)."""
+    return next((t for t in candidates if (not t.cpus or cpu in t.cpus) and can_run(t)), candidates[-1])
 
 
 @cache

@@ -196,8 +196,8 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
     Rows are computed in whole register tiles. `steps` may depend on the first row of a register tile.
     """
     f, a = b.f, rows.matrix
-    if b.matrices and a.dtype.is_packed and a.strides[1] == 1 and factors is None and not callable(steps):
-        return _matrix_product(b, rows, panel, as_ix(steps), target, add)
+    if b.matrices and a.dtype.is_packed and a.strides[1] == 1 and factors is None:
+        return _matrix_products(b, rows, panel, steps, target, add)
     memory, layout = a.view_at([0, 0], (1,), (1,)), RowLayout(a.strides[1], scattered=True)
     for begin, end, mr in _row_tiles(b, rows.start, rows.stop):
         shape = MicroTileShape(mr, b.s.vectors, b.s.lanes, b.target.has_fma)
@@ -210,8 +210,16 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
                               brief=b.s.brief)
 
 
-def _matrix_product(b: Blocks, rows: RowRange, panel: View, steps: Ix, target: View, add: Ix | int) -> None:
+def _matrix_products(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, add: Ix | int) -> None:
     """The same by matrix registers: rows of pairs that lie along the sum, and no others than these rows."""
+    if not callable(steps):
+        return _matrix_product(b, rows, panel, as_ix(steps), target, add)
+    with b.f.loop(rows.start, rows.stop, b.s.mr) as down:
+        some = RowRange(rows.matrix, b.f.min_(down.index + b.s.mr, rows.stop), rows.first, down.index)
+        _matrix_product(b, some, panel, as_ix(steps(down.index)), target, add)
+
+
+def _matrix_product(b: Blocks, rows: RowRange, panel: View, steps: Ix, target: View, add: Ix | int) -> None:
     f, a, wide = b.f, rows.matrix, 2 * MATRIX_LANES
     types = ProductTypes(a.dtype, panel.dtype, target.dtype)
     distances = static_dim(a.strides[0]), static_dim(panel.strides[0]), static_dim(target.strides[0])

@@ -8,7 +8,7 @@ from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
 from graphc.codegen.lower.attention.pairs import (
-    halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, value_rows)
+    halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, turned_rows)
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
@@ -96,7 +96,7 @@ class ForwardPairs(ForwardFactors):
         self.keys, self.values = (pairs_of_features(b, "key_pairs", rows, features),
                                   pairs_of_rows(b, "value_pairs", rows, width, squares=b.matrices))
         self.probabilities = pairs_of_rows(b, "probability_pairs", rows, b.s.nr)
-        self.turned_values = value_rows(b, width) if b.matrices else None
+        self.turned_values = turned_rows(b, "turned_pairs", width) if b.matrices else None
 
     def of_queries(self, panels: Ix | int) -> None:
         with self.b.f.loop(0, panels) as loop:

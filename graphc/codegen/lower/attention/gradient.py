@@ -201,7 +201,7 @@ class _GradientBlock:
             if s.far:
                 fetch_ahead(b, (self.of.q, self.of.dout, self.dq), query, loop.index)
             self._panel(at, loop.index)
-        self.factors.add_to_queries(at, steps, self.dq, self.add)
+        self.factors.add_to_queries(at, keys, steps, self.dq, self.add)
 
     def _panel(self, at: QueryBlock, panel: Ix) -> None:
         """p and ds of one panel of keys, from the register tile on whose queries see one of them; their part in dk and

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks, RowRange, Steps, product, sub_panel
-from graphc.codegen.lower.attention.pairs import halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows
+from graphc.codegen.lower.attention.pairs import (
+    halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, turned_rows)
 from graphc.ir.dims import static_dim, static_shape
 from graphc.ir.types import bf16x2
 from graphc.records import dataclass
@@ -75,8 +76,8 @@ class GradientFactors:
             product(self.b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), at.count - start,
                     sub_panel(sums, panel), add=1)
 
-    def add_to_queries(self, at: QueryBlock, steps: Steps, dq: View, add: Ix) -> None:
-        """The rows of dq (+)= ds k, over `steps` keys."""
+    def add_to_queries(self, at: QueryBlock, keys: Ix, steps: Steps, dq: View, add: Ix) -> None:
+        """The rows of dq (+)= ds k, over `steps` of the block's `keys`."""
         s, k_rows = self.b.s, self.scratch.k_rows
         with self.b.f.loop(0, dq.shape[1], s.nr) as across:
             panel = k_rows.view_at([0, across.index], (s.columns, s.nr), k_rows.strides)
@@ -96,8 +97,11 @@ class GradientPairs(GradientFactors):
         self.k_rows = pairs_of_rows(b, "key_row_pairs", columns, static_dim(scratch.k_rows.shape[1]))
         self.q_rows, self.dout_rows = (pairs_of_features(b, name, rows, n)
                                        for name, n in (("query_pairs", features), ("dout_pairs", width)))
-        self.q_turned, self.dout_turned = (pairs_of_rows(b, name, rows, n)
+        self.q_turned, self.dout_turned = (pairs_of_rows(b, name, rows, n, squares=b.matrices)
                                            for name, n in (("query_row_pairs", features), ("dout_row_pairs", width)))
+        self.q_columns, self.dout_columns = (
+            (turned_rows(b, "turned_queries", features), turned_rows(b, "turned_dout", width)) if b.matrices else
+            [b.f.reinterpret(x, x.shape[::-1], x.strides[::-1]) for x in (self.q_turned, self.dout_turned)])
         self.p, self.ds = (pairs_of_rows(b, name, rows, b.s.nr) for name in ("p_pairs", "ds_pairs"))
         self.ds_rows = pairs_of_features(b, "ds_row_pairs", rows, columns)
 
@@ -118,10 +122,13 @@ class GradientPairs(GradientFactors):
         pair_rows(b, self.scratch.k_rows, Ix(), Ix(s.columns), self.k_rows)
 
     def of_queries(self, at: QueryBlock) -> None:
-        for source, rows, turned, factor in ((self.q, self.q_rows, self.q_turned, self.factor),
-                                             (self.dout, self.dout_rows, self.dout_turned, 1.0)):
+        for source, rows, turned, columns, factor in (
+                (self.q, self.q_rows, self.q_turned, self.q_columns, self.factor),
+                (self.dout, self.dout_rows, self.dout_turned, self.dout_columns, 1.0)):
             pair_features(self.b, source, at.query, at.count, rows, factor)
             pair_rows(self.b, source, at.query, at.count, turned)
+            if self.b.matrices:
+                turn_pairs(self.b, turned, halved(self.b.f, at.count), columns)
 
     def multiply(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
         for rows, panels, target in ((self.q_rows, self.keys, self.scratch.p),
@@ -133,18 +140,28 @@ class GradientPairs(GradientFactors):
         f, left = self.b.f, at.count - start
         first = f.divmod(start, 2)[0]
         steps = f.min_(halved(f, left), self.q_turned.shape[0] - first)         # the latter for the verifier
-        for rows, weights, pairs, sums in ((self.dout_turned, self.scratch.p, self.p, self.scratch.dv),
-                                           (self.q_turned, self.ds_of(panel), self.ds, self.scratch.dk)):
+        for columns, width, weights, pairs, sums in (
+                (self.dout_columns, self.dout.shape[1], self.scratch.p, self.p, self.scratch.dv),
+                (self.q_columns, self.q.shape[1], self.ds_of(panel), self.ds, self.scratch.dk)):
             pair_rows(self.b, weights, start, left, pairs)
-            turned = f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, first])
-            product(self.b, RowRange(turned, as_ix(rows.shape[1])), pairs, steps, sub_panel(sums, panel),
+            product(self.b, RowRange(columns.view_at([0, first]), as_ix(width)), pairs, steps, sub_panel(sums, panel),
                     add=1)
 
-    def add_to_queries(self, at: QueryBlock, steps: Steps, dq: View, add: Ix) -> None:
+    def add_to_queries(self, at: QueryBlock, keys: Ix, steps: Steps, dq: View, add: Ix) -> None:
         b, f, s = self.b, self.b.f, self.b.s
+        self._clear_odd(at, keys)
         pair_features(b, self.scratch.ds, Ix(), at.count, self.ds_rows)
         halves = (lambda row: halved(f, steps(row))) if callable(steps) else halved(f, steps)
         with f.loop(0, dq.shape[1], s.nr) as across:
             panel = self.k_rows.view_at([0, across.index], (self.k_rows.shape[0], s.nr), self.k_rows.strides)
             target = dq.view_at([at.query, across.index], (dq.shape[0], s.nr), dq.strides)
             product(b, RowRange(self.ds_rows, at.count), panel, halves, target, add)
+
+    def _clear_odd(self, at: QueryBlock, keys: Ix) -> None:
+        """What makes a pair with the last of an odd number of keys: the probability of a key of zeros, which may be
+        infinite."""
+        b, f, zero = self.b, self.b.f, self.b.f.const(0, self.b.dtype)
+        if isinstance(b.columns, int) and b.columns % 2 == 0:
+            return
+        with f.loop(keys, f.min_(halved(f, keys) * 2, b.s.columns)) as odd, f.loop(0, at.count) as loop:
+            f.store(self.scratch.ds, [loop.index, odd.index], zero)

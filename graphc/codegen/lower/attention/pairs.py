@@ -29,9 +29,9 @@ def pairs_of_rows(b: Blocks, name: str, rows: int, features: int, squares: bool 
     return b.f.scratch(name, bf16x2, (round_up(-(-rows // 2), unit), round_up(features, unit)))
 
 
-def value_rows(b: Blocks, width: int) -> View:
-    """Scratch for `turn_pairs`: [value][pair of keys]."""
-    return b.f.scratch("turned_pairs", bf16x2, (round_up(width, b.s.lanes), copied_row(-(-b.block_rows // 2))))
+def turned_rows(b: Blocks, name: str, width: int) -> View:
+    """Scratch for `turn_pairs`: [feature][pair of a block's rows]."""
+    return b.f.scratch(name, bf16x2, (round_up(width, b.s.lanes), copied_row(-(-b.block_rows // 2))))
 
 
 def turn_pairs(b: Blocks, pairs: View, count: Ix, target: View) -> None:

@@ -63,6 +63,8 @@ class CopiedMatrixRows(RowSource):
         those of a square whose last ones repeat; nobody reads these."""
         f = self.c.f
         if not at_least(tile.rows, LANES):
+            if at_least(LANES - 1 - tile.rows, 0):
+                return self._gather(tile, tile.rows, k, memory)
             with f.if_(f.ge(f.value(tile.rows), LANES)):
                 self._squares(tile, k, memory)
             with f.else_():
