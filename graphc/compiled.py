@@ -26,6 +26,7 @@ from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.once import loaded, once_property
 from graphc.origin import Origin, explained, quantisation_of, state_of
+from graphc.passes.join_shards import Shards
 from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
@@ -51,14 +52,15 @@ class CompiledGraph(partial[Any], Shown, Answering):
     origin: Origin | None = None        # of what `gc.compile` made
 
     def __new__(cls, graph: Graph, threads: int = 0, state: Sequence[np.ndarray] | StateTable = (),
-                lock: StateLock | None = None, quiet: bool = False, budget: Budget | None = None) -> CompiledGraph:
-        """`state`, `lock`, `quiet`: as of `Executable`."""
-        compilation = Compilation(graph, budget=budget)
+                lock: StateLock | None = None, quiet: bool = False, budget: Budget | None = None,
+                shards: Shards | None = None) -> CompiledGraph:
+        """`state`, `lock`, `quiet`: as of `Executable`. `shards`: `graph` is that of one, and the program of some."""
+        compilation = Compilation(graph, budget=budget, shards=shards)
 
         def start(build: Build) -> Executable:
             knob = compilation.config.threads
             return Executable(build.program, threads or knob, state, lock, build.error, user_loc, quiet)
-        return with_code(graph, compilation, compilation.load(start))
+        return with_code(compilation.called, compilation, compilation.load(start))
 
     def __repr__(self) -> str:
         return f"<compiled {self.graph.heading}>"
@@ -83,7 +85,7 @@ class CompiledGraph(partial[Any], Shown, Answering):
         profiling = loaded("graphc.profile")            # with peaks and pictures, which few processes need
         runs = integer(runs, "runs", 1, profiling.MOST_RUNS, user_loc())
         mine, made = self.executable, self.compilation
-        timed = Compilation(made.graph, timed=True, budget=made.budget)
+        timed = Compilation(made.graph, timed=True, budget=made.budget, shards=made.shards)
         table = np.zeros((len(timed.build.sites), 2), np.int64)
         state: Sequence[np.ndarray] | StateTable
         lock: StateLock | None

@@ -28,6 +28,7 @@ from graphc.memory.plan import Plan, ProgramPlan
 from graphc.memory.planner import plan_memory
 from graphc.memory.usage import Memory, human
 from graphc.memory.verify_plan import verify_plan
+from graphc.memory.verify_shards import verify_shards
 from graphc.once import once_property
 from graphc.passes.canonicalize import Canonicalize
 from graphc.passes.compute_stored import ComputeStored
@@ -43,6 +44,7 @@ from graphc.passes.fuse_gates import FuseGates
 from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.gather_one_hot import GatherOneHot
 from graphc.passes.integer_weights import ScaleProducts
+from graphc.passes.join_shards import Shards, called_with, join_shards
 from graphc.passes.layout import ArrangeImages, storage_orders
 from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.materialize_padding import MaterializePadding
@@ -121,7 +123,8 @@ def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
 def winograd(tools: Tools) -> tuple[Pass, ...]:
     """Last, because it takes the weights as they are then. Not where a NaN is traced to one operator: it makes NaN out
     of infinity."""
-    return (Winograd(tools.target),) if tools.config.winograd and not tools.config.check_nan else ()
+    shards = tools.shards.count if tools.shards else 1
+    return (Winograd(tools.target, shards),) if tools.config.winograd and not tools.config.check_nan else ()
 
 
 def packing(tools: Tools) -> tuple[Pass, ...]:
@@ -132,13 +135,14 @@ def packing(tools: Tools) -> tuple[Pass, ...]:
 @dataclass(frozen=True)
 class Tools:
     """What all stages are made with: the target, the knobs, and who takes times, dumps and keeps. `timed`: an
-    instrumented build."""
+    instrumented build. `shards`: the graph is that of one shard, and the program computes some of them."""
     target: Target
     config: Config
     timed: bool
     passes: Pipeline
     verify: bool                # always of programs for all sizes: what holds for those that come is proved, not tried
     budget: Budget | None = None
+    shards: Shards | None = None
     made: dict[Callable[..., Any], Any] = field(default_factory=dict)     # what each step gave
 
     def once(self, step: Callable[..., S], *stages: object) -> S:
@@ -158,6 +162,7 @@ def compile_graph(graph: Graph, tools: Tools) -> Iterator[PipelineStage]:
     yield (simplified := tools.once(simplify, declared))        # fewer operators, of fewer kinds
     yield (split := tools.once(split_state, simplified))        # before fusion: a kernel runs in every call or in none
     yield (fused := tools.once(fuse, split))                    # operators become kernels
+    declared = tools.once(called, declared)                     # with the arrays of all shards of the program
     yield (planned := tools.once(plan, declared, fused))        # after fusion: values inside a kernel need no memory
     yield (lowered := tools.once(lower, declared, planned))     # after planning: loops are made for layouts
     yield (emitted := tools.once(emit, lowered))
@@ -181,13 +186,27 @@ def fuse(split: Split, tools: Tools) -> FusedGraphs:
         if tools.config.verify:
             tools.passes.timed("verify", verify, fused, FUSED)
         return fused
-    return FusedGraphs(kernels(split.main), kernels(split.prepare) if split.prepare else None)
+    main, prepare = kernels(split.main), kernels(split.prepare) if split.prepare else None
+    if tools.shards is None or tools.shards.own == 1:
+        return FusedGraphs(main, prepare)
+    joined = tools.passes.timed("join_shards", join_shards, main, prepare, tools.shards, tools.target)
+    if tools.config.verify:
+        tools.passes.timed("verify", verify, joined.main, FUSED)
+    return FusedGraphs(joined.main, joined.prepare, FusedGraphs(main, prepare), joined.stand)
+
+
+def called(declared: Declared, tools: Tools) -> Declared:
+    """The graph as the program is called."""
+    shards = tools.shards
+    return declared if shards is None or shards.own == 1 else Declared(called_with(declared.graph, shards))
 
 
 def plan(declared: Declared, fused: FusedGraphs, tools: Tools) -> ProgramPlan:
     """A schedule for every kernel, and a place in memory for every value; kernels run again where a budget asks for it.
     """
     planned = placed(fused, tools)
+    if fused.of_one is not None:
+        tools.passes.timed("verify shards", verify_shards, placed(fused.of_one, tools).main, planned.main)
     if tools.budget is not None:
         def anew(graph: Graph, stand: Mapping[Value, list[Value]]) -> ProgramPlan:
             return placed(replace(fused, main=graph), tools, fused, stand)
@@ -204,7 +223,8 @@ def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
            stand: Mapping[Value, list[Value]] = MappingProxyType({})) -> ProgramPlan:
     """The plan of kernels in their final order. Storage orders are those of the graphs `before`; others may
     `stand` for their values."""
-    orders = {w: order for graph in ((before or fused).main, fused.prepare) if graph
+    whole, stand = (before or fused).main, stand or fused.stand
+    orders = {w: order for graph in (fused.of_one.main if fused.of_one else whole, fused.prepare) if graph
               for v, order in storage_orders(graph, tools.target).items() for w in (v, *stand.get(v, ()))}
     return tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders)
 
@@ -248,15 +268,22 @@ class Compilation:
     build may come from the disk cache."""
 
     def __init__(self, graph: Graph, target: Target | None = None, knobs: Config | None = None, timed: bool = False,
-                 budget: Budget | None = None):
+                 budget: Budget | None = None, shards: Shards | None = None):
+        """shards: the program is that of several shards, of which `graph` is that of one."""
         self.graph, self.target, self.config, self.budget = graph, target or host_target(), knobs or config(), budget
+        self.shards = shards
         self._tools = Tools(self.target, self.config, timed, Pipeline(self.config),
-                            bool(self.config.verify or graph.dim_names), budget)
+                            bool(self.config.verify or graph.dim_names), budget, shards)
 
     @contained
     def stage(self, kind: type[S]) -> S:
         """The stage of this class."""
         return next(stage for stage in compile_graph(self.graph, self._tools) if type(stage) is kind)
+
+    @property
+    def called(self) -> Graph:
+        """The graph as the program is called."""
+        return called(Declared(self.graph), self._tools).graph
 
     @property
     def simplified(self) -> Graph:
@@ -315,7 +342,7 @@ class Compilation:
     def key(self) -> str:
         """That of the build in the disk cache."""
         options = (self.config.check_nan, self.config.winograd, self._tools.timed,
-                   *((self.budget,) if self.budget else ()))
+                   *((self.budget,) if self.budget else ()), *((self.shards,) if self.shards else ()))
         return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
 
     def steps(self) -> Iterator[tuple[Pass, Graph, Graph]]:

@@ -39,6 +39,10 @@ class GraphError(Exception):
         return self if self.loc is not None or loc is None else type(self)(self.text, loc)
 
 
+class Unjoined(GraphError):
+    """Several shards in one program would not have the bits that each has alone."""
+
+
 class Unsized(GraphError):
     """What would have to be known of a symbolic size, and is not. `condition`: the size that a rule wants to be at
     least 0, if it is that."""

@@ -17,6 +17,7 @@ from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
+from graphc.passes.join_shards import Shards
 from graphc.runtime.lock import StateLock
 from graphc.sized import SizedGraph
 from graphc.state import State
@@ -51,12 +52,12 @@ class Runnable(Protocol):
 
 
 def make_executable(graph: Graph, state: Sequence[np.ndarray], lock: StateLock, threads: int = 0,
-                    quiet: bool = False, budget: Budget | None = None) -> Runnable:
+                    quiet: bool = False, budget: Budget | None = None, shards: Shards | None = None) -> Runnable:
     """`graph` (without named dimensions), ready to run on the live arrays of its state, in the order of `graph.state`.
-    `quiet`: see `runtime.executable`. `budget`: of memory."""
+    `quiet`: see `runtime.executable`. `budget`: of memory. `shards`: see `passes.join_shards`."""
     if config().oracle:
         return OracleExecutable(graph, state, lock)
-    return CompiledGraph(graph, threads, state, lock, quiet, budget)
+    return CompiledGraph(graph, threads, state, lock, quiet, budget, shards)
 
 
 def sized_executable(graph: Graph, bounds: Mapping[str, Bounds], threads: int, state: Sequence[np.ndarray] = (),
@@ -69,10 +70,11 @@ def sized_executable(graph: Graph, bounds: Mapping[str, Bounds], threads: int, s
 
 
 def on_state(function: GraphFunction, state: State, threads: int, graph: Graph,
-             budget: Budget | None = None) -> Runnable:
+             budget: Budget | None = None, shards: Shards | None = None) -> Runnable:
     """`graph`, which is that of `function` or computes it for some sizes, ready to run on the live arrays of the
     state."""
-    return make_executable(graph, state.arrays(entries(function)), state.lock, threads, budget=budget)
+    return make_executable(graph, state.arrays(entries(function)), state.lock, threads, budget=budget,
+                           shards=shards)
 
 
 def sized_on_state(function: GraphFunction, state: State, threads: int, graph: Graph,

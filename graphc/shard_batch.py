@@ -16,7 +16,7 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime.arguments import bind_argument
 from graphc.runtime.signature import ArraySpec
 from graphc.shard_stages import ShardStage
-from graphc.shard_tree import Sums, rank_bounds, rank_ends, shard_rows
+from graphc.shard_tree import Span, Sums, rank_bounds, rank_ends, shard_rows
 
 if TYPE_CHECKING:
     from graphc.shards import ShardedProgram
@@ -89,29 +89,39 @@ class ShardedBatch:
             program = self.program
             bounds = rank_bounds(program.shards, program.ranks.count)
             counts = [high - low for low, high in zip(bounds, bounds[1:])]      # of each rank's shards
-            own = [float(self._part(self.arrays[-1], number).sum(dtype=np.float64)) for number in program.own]
+            own = [float(self._part(self.arrays[-1], number, number + 1).sum(dtype=np.float64))
+                   for number in program.own]
             own += [0.0] * (max(counts) - len(own))
             every = program.ranks.gathered(own, "the weights of a step").tolist()
             weights = [weight for row, count in zip(every, counts) for weight in row[:count]]
         total = sum(weights)
         return total, [weight / total if total else 0.0 for weight in weights]
 
-    def _part(self, array: np.ndarray, number: int) -> np.ndarray:
-        """The rows of a shard."""
-        start = self.starts[number] - self.starts[self.program.own.start]
-        return array[start:start + self.sizes[number]] if array.ndim else array
+    def _part(self, array: np.ndarray, low: int, high: int) -> np.ndarray:
+        """The rows of some shards."""
+        before = self.starts[self.program.own.start]
+        return array[self.starts[low] - before:self.starts[high] - before] if array.ndim else array
 
     def inputs(self, number: int) -> list[np.ndarray]:
         """What a shard takes."""
-        return [*(self._part(a, number) for a in self.arrays), np.array(self.shares[number]), np.array(number)]
+        return [*(self._part(a, number, number + 1) for a in self.arrays), np.array(self.shares[number]),
+                np.array(number)]
 
-    def run(self, number: int, sums: Sums) -> None:
-        """The gradients of a shard, each times its share, into `sums`."""
+    def joined_inputs(self, low: int, high: int) -> list[np.ndarray]:
+        """What the program of some shards takes."""
+        arrays = [self._part(a, low, high) if a.ndim else np.full(high - low, a) for a in self.arrays]
+        return [*arrays, np.array(self.shares[low:high]), np.arange(low, high)]
+
+    def run(self, span: Span, sums: Sums) -> None:
+        """The gradients of a shard, each times its share, or the sum of those of several, into `sums`."""
+        number, end = span
+        if joined := self.program.joined(self.sizes[number:end]):
+            return joined.into(self.joined_inputs(*span), [*sums.arrays, *(self._part(a, *span) for a in self.by_row)])
         if not self.sizes[number]:
             return sums.clear()
         inputs = self.inputs(number)
         native = self.program.gradients(self.sizes[number])[0].serving(inputs)
-        native.into(inputs, [*sums.arrays, *(self._part(a, number) for a in self.by_row)])
+        native.into(inputs, [*sums.arrays, *(self._part(a, *span) for a in self.by_row)])
 
     # where something is summed over the shards on the way
 
@@ -159,7 +169,7 @@ class ShardedBatch:
         if not rows:
             return operands
         results = self.program.function(rows).graph.outputs
-        arrays = [*self.done[number].arrays, *(self._part(a, number) for a in self.by_row)]
+        arrays = [*self.done[number].arrays, *(self._part(a, number, number + 1) for a in self.by_row)]
         places = dict(reversed(list(zip(results, arrays))))
         outputs = [places[v] if v in places else np.empty(type.shape, type.dtype.np)
                    for v, type in zip(stage.outputs[:given], types)]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from itertools import accumulate
 
@@ -115,11 +115,23 @@ def right_edge(shards: int) -> list[Span]:
     return [*spans, (low, shards)]
 
 
-def buffers_needed(bounds: Span, shards: int) -> int:
-    """How many sums are there at once while a rank adds its block of shards: one of each subtree that is done, and in
-    the one that is being added one for each level."""
-    return max(done + 1 + (high - low - 1).bit_length()
-               for done, (low, high) in enumerate(subtrees(bounds, (0, shards))))
+def additions(low: int, high: int) -> tuple[tuple[int, int, int], ...]:
+    """(low, middle, high) of all nodes of the tree over the shards low … high - 1, each after those below it."""
+    if high - low == 1:
+        return ()
+    half = middle(low, high)
+    return (*additions(low, half), *additions(half, high), (low, half, high))
+
+
+def buffers_needed(spans: Sequence[Span], leaves: Collection[Span]) -> int:
+    """How many sums are there at once while these subtrees are summed of what is computed for `leaves`, one program
+    each: one of each subtree that is done, and what the one that is being added takes."""
+    def needed(low: int, high: int) -> int:
+        if (low, high) in leaves:
+            return 1
+        half = middle(low, high)
+        return max(needed(low, half), 1 + needed(half, high))
+    return max(done + needed(*span) for done, span in enumerate(spans))
 
 
 class Sums:
@@ -165,12 +177,23 @@ def added(sums: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def tree_sum(leaf: Callable[[int], Sums], low: int, high: int, done: Callable[[Sums], None]) -> Sums:
-    """The sum of what `leaf` gives for the shards low … high - 1, in order; `done` gets what is not needed any more."""
-    if high - low == 1:
+def leaves_below(low: int, high: int, one: Callable[[Span], bool]) -> list[Span]:
+    """The largest nodes of the tree over the shards low … high - 1 that are `one`, single shards in any case, in
+    order."""
+    if high - low == 1 or one((low, high)):
+        return [(low, high)]
+    half = middle(low, high)
+    return [*leaves_below(low, half, one), *leaves_below(half, high, one)]
+
+
+def tree_sum(leaf: Callable[[int], Sums], low: int, high: int, done: Callable[[Sums], None],
+             joined: Collection[Span] = ()) -> Sums:
+    """The sum of what `leaf` gives for the shards low … high - 1, in order, and for the first of those of each node
+    `joined`, whose sum it gives; `done` gets what is not needed any more."""
+    if high - low == 1 or (low, high) in joined:
         return leaf(low)
-    left = tree_sum(leaf, low, middle(low, high), done)
-    right = tree_sum(leaf, middle(low, high), high, done)
+    left = tree_sum(leaf, low, middle(low, high), done, joined)
+    right = tree_sum(leaf, middle(low, high), high, done, joined)
     left.add(right)
     done(right)
     return left

@@ -14,23 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.codegen.llvm.host import host_target
 from graphc.compiler import Compilation
+from graphc.config import config
 from graphc.dsl.context import user_loc
 from graphc.dsl.function import GraphFunction
-from graphc.errors import GraphError
+from graphc.errors import GraphError, Unjoined
 from graphc.execute import Runnable, on_state, sized_on_state
 from graphc.ir.dims import Dim, static_dim
 from graphc.ir.types import TensorType
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import network_name
+from graphc.passes.join_shards import Shards
+from graphc.passes.winograd import any_faster_at_once
 from graphc.ranks import ALONE, Ranks
 from graphc.runtime.fork import renew_after_fork
 from graphc.runtime.memory import round_up
 from graphc.shard_batch import ShardedBatch
 from graphc.shard_stages import ShardStage, stages
 from graphc.shard_tree import (
-    Span, Sums, added, buffers_needed, rank_bounds, right_edge, shard_rows, subtrees, tree_sum)
+    Span, Sums, added, additions, buffers_needed, leaves_below, rank_bounds, right_edge, shard_rows, subtrees,
+    tree_sum)
 from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
@@ -65,6 +70,7 @@ class ShardedProgram:
         self._stages: Specialised[tuple[ShardStage, ...]] = Specialised(
             lambda rows: stages(self._graphs.at(rows=rows).function))
         self._parts: Specialised[tuple[SpecialisedGraph, ...]] = Specialised(self._native)
+        self._joined: Specialised[tuple[Runnable, ...]] = Specialised(self._native_joined)
         self._update: Runnable | None = None
         self._free: list[Sums] = []
         self._nothing: Sums | None = None
@@ -91,9 +97,41 @@ class ShardedProgram:
         cut = self._stages.at(rows=rows)
         functions = [self._graphs.at(rows=rows).function] if len(cut) == 1 else [stage.function for stage in cut]
         budget = self._budget()
-        return tuple(SpecialisedGraph(f.graph, partial(on_state, f, self.state, self._threads, budget=budget),
+        shards = None if budget or len(cut) > 1 or self.shards == 1 else Shards(self.shards)
+        return tuple(SpecialisedGraph(f.graph, partial(on_state, f, self.state, self._threads, budget=budget,
+                                                       shards=shards),
                                       make_sized=partial(sized_on_state, f, self.state, self._threads))
                      for f in functions)
+
+    def _native_joined(self, rows: int, count: int) -> tuple[Runnable, ...]:
+        """The native code of `count` shards of so many rows; none where they are computed one after the other."""
+        function, knobs = self.function(rows), config()
+        possible = not (knobs.oracle or knobs.check_nan or self.recipe.memory or function.graph.dim_names)
+        if not (possible and knobs.winograd and len(self.stages(rows)) == 1
+                and any_faster_at_once(function.graph, host_target(), self.shards)):
+            return ()
+        shards = Shards(self.shards, self.graph().summed, additions(0, count))
+        try:
+            return on_state(function, self.state, self._threads, function.graph, shards=shards),
+        except Unjoined:
+            return ()
+
+    def joined(self, sizes: Sequence[int]) -> Runnable | None:
+        """The native code that gives the sum of the gradients of shards of these rows; None of a single one, and where
+        each is computed by itself."""
+        if len(sizes) == 1 or not sizes[0] or len(set(sizes)) > 1:
+            return None
+        return next(iter(self._joined.at(rows=sizes[0], count=len(sizes))), None)
+
+    def _leaves(self, sizes: Sequence[int]) -> tuple[list[Span], list[Span]]:
+        """(the subtrees of which this rank makes sums, the nodes of the tree that one program computes)."""
+        whole = (0, self.shards)
+        if len(self.own) < self.shards:
+            spans = subtrees((self.own.start, self.own.stop), whole)
+        else:
+            spans = [whole] if self.joined(sizes) else right_edge(self.shards)
+        return spans, [leaf for span in spans
+                       for leaf in leaves_below(*span, lambda s: self.joined(sizes[slice(*s)]) is not None)]
 
     def _budget(self) -> Budget | None:
         """What of `memory=` the gradients of one shard may take: all but what the update, the sums and the rest of the
@@ -177,23 +215,23 @@ class ShardedProgram:
 
     def _edge(self, parts: Mapping[Span, Sums]) -> list[Sums]:
         """Sums whose sum is that over all shards: of the right edge of the tree, where this rank has all of it."""
-        spans = right_edge(self.shards)
-        if len(self.own) == self.shards:
+        spans, whole = right_edge(self.shards), (0, self.shards)
+        if len(self.own) == self.shards and whole not in parts:
             return [parts[span] for span in spans]
-        total = self.ranks.summed(parts, self.shards)
+        total = parts[whole] if whole in parts else self.ranks.summed(parts, self.shards)
         return [total, *(self.nothing(total.types) for _ in spans[1:])]
 
     def _summed(self, batch: ShardedBatch) -> dict[Span, Sums]:
         """The sums over the shards of this rank, of each subtree of the tree that it has; of the whole tree those at
         its right edge."""
-        spans = right_edge(self.shards) if len(self.own) == self.shards else subtrees(
-            (self.own.start, self.own.stop), (0, self.shards))
+        spans, leaves = self._leaves(batch.sizes)
         staged = len(self.stages(batch.sizes[0])) > 1
         for _ in range(1 if staged else TRIES):         # stages cannot be done again without the other ranks
             version = self.state.lock.version
             if staged:
                 batch.run_stages()
-            parts = {span: tree_sum(partial(self._leaf, batch), *span, self._give_back) for span in spans}
+            leaf = partial(self._leaf, batch, dict(leaves))
+            parts = {span: tree_sum(leaf, *span, self._give_back, leaves) for span in spans}
             if self.state.lock.version == version:
                 return parts
             for sums in parts.values():
@@ -207,12 +245,12 @@ class ShardedProgram:
         spans = subtrees((self.own.start, self.own.stop), (0, self.shards))
         return {span: tree_sum(leaf, *span, done) for span in spans}
 
-    def _leaf(self, batch: ShardedBatch, number: int) -> Sums:
-        """The gradients of one shard."""
+    def _leaf(self, batch: ShardedBatch, ends: Mapping[int, int], number: int) -> Sums:
+        """The gradients of one shard, or the sum of those up to its end that one program computes."""
         if number in batch.done:
             return batch.done[number]
         sums = self._free.pop() if self._free and self._free[-1].types == batch.summed else Sums(batch.summed)
-        batch.run(number, sums)
+        batch.run((number, ends[number]), sums)
         return sums
 
     def nothing(self, types: tuple[TensorType, ...]) -> Sums:
@@ -230,12 +268,20 @@ class ShardedProgram:
     @property
     def _all(self) -> list[SpecialisedGraph | Runnable]:
         """All programs."""
-        return [*self.gradients(), self.update]
+        return [*self._of_batch()[0], self.update]
+
+    def _of_batch(self) -> tuple[list[SpecialisedGraph | Runnable], int]:
+        """(what computes the gradients of this rank's rows of a batch, how many sums are there at once)."""
+        sizes = shard_rows(self._batch, self.shards) if isinstance(self._batch, int) else [0] * self.shards
+        spans, leaves = self._leaves(sizes)
+        joined = [self.joined(sizes[slice(*leaf)]) for leaf in leaves]
+        programs: list[SpecialisedGraph | Runnable] = list(dict.fromkeys(run for run in joined if run is not None))
+        return [*programs, *(self.gradients() if None in joined else ())], buffers_needed(spans, leaves)
 
     @property
     def buffers(self) -> int:
         """Bytes of the sums: those of one shard, and of one subtree at each level."""
-        graph, count = self.graph(), buffers_needed((self.own.start, self.own.stop), self.shards)
+        graph, count = self.graph(), self._of_batch()[1]
         return count * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
 
     @property
@@ -263,8 +309,12 @@ class ShardedProgram:
         return "\n\n".join(part.explain() for part in self._all)
 
     def profile(self, *arrays: np.ndarray, runs: int = 5) -> Profile:
-        """Where the time of the gradients of the first shard goes; of stages, that of the first."""
+        """Where the time of the gradients of the first shard goes, or of all those that its program computes; of
+        stages, that of the first."""
         batch = ShardedBatch(self, arrays)
+        first_leaf = self._leaves(batch.sizes)[1][0]
+        if joined := self.joined(batch.sizes[slice(*first_leaf)]):
+            return joined.profile(*batch.joined_inputs(*first_leaf), runs=runs)
         first, taken = self.gradients(batch.sizes[0])[0], batch.inputs(self.own.start)
         if len(self.stages(batch.sizes[0])) > 1:
             values = dict(zip(self.graph().function.graph.inputs, taken))

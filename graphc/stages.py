@@ -5,6 +5,8 @@ Two stages live where they are made: `Split` in passes/precompute.py, `ProgramPl
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import field
 from typing import Protocol
 
 from graphc.codegen.llvm import jit
@@ -14,7 +16,7 @@ from graphc.codegen.loops.printer import print_function
 from graphc.codegen.program import LoopProgram
 from graphc.codegen.scratch_layout import callers_first
 from graphc.ir.dims import Dim, Dims
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
 from graphc.ir.printer import print_graph
 from graphc.memory.derived_state import DerivedState
 from graphc.memory.usage import Memory
@@ -45,7 +47,10 @@ class Simplified(Declared):
 
 @dataclass(frozen=True)
 class FusedGraphs(Split):
-    """Both graphs, of kernels in their final order."""
+    """Both graphs, of kernels in their final order. Of several shards in one program: `of_one` are those of one of
+    them, by which values are stored, and `stand` says which ones stand for those of that."""
+    of_one: FusedGraphs | None = None
+    stand: Mapping[Value, list[Value]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Convolutions by 3 × 3 kernels in Winograd's form, where that is cheaper."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar
@@ -20,7 +20,8 @@ from graphc.passes.precompute import Kind, value_kinds
 from graphc.records import dataclass
 from graphc.schedule.choose_winograd import ConvolutionSizes, panel_width
 from graphc.schedule.target import Target
-from graphc.schedule.winograd_cost import KernelTraffic, convolution_forms, kernel_traffic, weight_gradient_forms
+from graphc.schedule.winograd_cost import (
+    KernelTraffic, convolution_forms, faster_at_once, forms_of_shards, kernel_traffic, weight_gradient_forms)
 
 TRANSFORMED_GROWTH = 4          # from kernels of 3 × 3 numbers to 6 × 6
 Frame = tuple[tuple[int, int], tuple[int, int]]         # zeros before and after rows and columns
@@ -39,10 +40,12 @@ class WinogradConvolution:
     turned: bool = False
     by_kernel: bool = False         # the gradient towards kernels
 
-    def tile(self, target: Target, kernels: KernelTraffic, pairs: bool = False) -> int | None:
-        """The size of tiles that takes the fewest cycles; None: the direct algorithm, of `pairs` of bf16 perhaps. Where
-        the number of images comes with the call, that which loses least on average of one image, and of a typical
-        number."""
+    def tile(self, target: Target, kernels: KernelTraffic, pairs: bool = False, shards: int = 1) -> int | None:
+        """The size of tiles that takes the fewest cycles, of all `shards` of a batch; None: the direct algorithm, of
+        `pairs` of bf16 perhaps. Where the number of images comes with the call, that which loses least on average of
+        one image, and of a typical number."""
+        if shards > 1 and self.is_static and not self.by_kernel:
+            return forms_of_shards(self.sizes, shards, target, kernels, pairs).best.schedule
         forms = weight_gradient_forms if self.by_kernel else convolution_forms
         rankings = [forms(replace(self.sizes, batch=n), target, kernels, pairs)
                     for n in dict.fromkeys((self.sizes.batch, lower(self.result.shape[0])))]
@@ -50,6 +53,10 @@ class WinogradConvolution:
             return rankings[0].best.schedule
         cycles = [{c.schedule: c.total for c in ranking.candidates} for ranking in rankings]
         return min(cycles[0], key=lambda m: prod(each[m] for each in cycles))
+
+    @property
+    def is_static(self) -> bool:
+        return all(isinstance(d, int) for d in self.result.shape)
 
     @property
     def sizes(self) -> ConvolutionSizes:
@@ -60,16 +67,18 @@ class WinogradConvolution:
 
 @dataclass(frozen=True)
 class Winograd(Pass):
-    """Needs a simplified graph. Gives one in which the transform of weights is a node of its own.
+    """Needs a simplified graph. Gives one in which the transform of weights is a node of its own. shards: the graph is
+    that of one of so many parts of a batch, and takes the form that suits them all, whoever computes how many of them.
 
     Stands after all passes that change the weights of a convolution (fold_batch_norm), and before `split_derived`,
     which moves values computed from constant weights out of the calls.
     """
     name: ClassVar[str] = "winograd"
     target: Target
+    shards: int = 1
 
     def run(self, graph: Graph) -> Graph:
-        chosen = {node: (c, m) for node, c, m in _by_tiles(graph, self.target, is_conv_of_pairs)}
+        chosen = {node: (c, m) for node, c, m in _by_tiles(graph, self.target, is_conv_of_pairs, self.shards)}
         return self._rewritten(graph, chosen) if chosen else graph
 
     def _rewritten(self, graph: Graph, chosen: Mapping[Node, tuple[WinogradConvolution, int]]) -> Graph:
@@ -87,7 +96,7 @@ class Winograd(Pass):
               made: dict[tuple[Value, WinogradWeights], Value]) -> Sequence[Value]:
         if c.by_kernel:
             return w.apply(WinogradWeightGrad(m, c.padding), (w[c.image], w[c.second]))
-        width = panel_width(c.sizes.tiles(m), c.sizes.features, c.sizes.dtype, self.target)
+        width = panel_width(self.shards * c.sizes.tiles(m), c.sizes.features, c.sizes.dtype, self.target)
         transform = WinogradWeights(m, width, c.turned)
         key = (c.second, transform)
         if key not in made:
@@ -100,17 +109,28 @@ def faster_by_tiles(graph: Graph, target: Target) -> set[Node]:
     return {node for node, _, _ in _by_tiles(graph, target, lambda node, target: target.multiplies_pairs)}
 
 
-def _by_tiles(graph: Graph, target: Target,
-              in_pairs: Callable[[Node, Target], bool]) -> Iterator[tuple[Node, WinogradConvolution, int]]:
+def any_faster_at_once(graph: Graph, target: Target, shards: int) -> bool:
+    """Whether some convolution of a shard's graph takes fewer cycles where all shards are computed at once."""
+    traffic = kernel_traffic(True, _transformed_bytes(c for _, c in _convolutions(graph)), target.machine)
+    return any(faster_at_once(c.sizes, m, shards, target, traffic)
+               for _, c, m in _by_tiles(graph, target, is_conv_of_pairs, shards) if not c.by_kernel and c.is_static)
+
+
+def _by_tiles(graph: Graph, target: Target, in_pairs: Callable[[Node, Target], bool],
+              shards: int = 1) -> Iterator[tuple[Node, WinogradConvolution, int]]:
     """Convolutions that tiles make faster, and the size of the tiles. in_pairs: which would else be computed of pairs
     of bf16."""
     kinds, found = value_kinds(graph), list(_convolutions(graph))
-    weights = sum(TRANSFORMED_GROWTH * typical(c.second.type.nbytes) for _, c in found if not c.by_kernel)
+    weights = _transformed_bytes(c for _, c in found)
     for node, c in found:
         traffic = kernel_traffic(kinds[c.second] is Kind.LASTING, weights, target.machine)
-        m = c.tile(target, traffic, in_pairs(node, target))
+        m = c.tile(target, traffic, in_pairs(node, target), shards)
         if m is not None:
             yield node, c, m
+
+
+def _transformed_bytes(convolutions: Iterable[WinogradConvolution]) -> int:
+    return sum(TRANSFORMED_GROWTH * typical(c.second.type.nbytes) for c in convolutions if not c.by_kernel)
 
 
 def _convolutions(graph: Graph) -> Iterator[tuple[Node, WinogradConvolution]]:

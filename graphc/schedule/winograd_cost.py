@@ -10,7 +10,7 @@ from graphc.ir.winograd import POINTS
 from graphc.records import dataclass
 from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.cost import Candidate, Ranking, ranked
+from graphc.schedule.cost import TOLERANCE, Candidate, Ranking, ranked
 from graphc.schedule.machine import Machine
 from graphc.schedule.target import LINE_BYTES, MATRIX_LANES, Target
 from graphc.schedule.tile_cost import COPY_CYCLES
@@ -41,6 +41,32 @@ def convolution_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffi
     """Of a convolution, or of the gradient towards its image. pairs: directly of pairs of bf16."""
     direct = _in_pairs(c, target, kernels) if pairs else _direct(c, target, kernels)
     return ranked((direct, *(_by_tiles(c, m, target, kernels) for m in POINTS)))
+
+
+def forms_of_shards(c: ConvolutionSizes, count: int, target: Target, kernels: KernelTraffic,
+                    pairs: bool = False) -> Ranking[int | None]:
+    """Of a convolution that `count` shards of a batch need: each by itself, or by tiles of all of them at once."""
+    apart = [_times(count, form) for form in convolution_forms(c, target, kernels, pairs).candidates]
+    at_once = [form_at_once(c, m, count, target, kernels) for m in POINTS]
+    return ranked((*sorted(apart, key=lambda form: form.schedule is not None), *at_once))
+
+
+def faster_at_once(c: ConvolutionSizes, m: int, count: int, target: Target, kernels: KernelTraffic) -> bool:
+    """Whether so many shards by tiles of m × m take fewer cycles at once, as far as the model can tell."""
+    apart = _times(count, _by_tiles(c, m, target, kernels))
+    return TOLERANCE * form_at_once(c, m, count, target, kernels).total < apart.total
+
+
+def form_at_once(c: ConvolutionSizes, m: int, count: int, target: Target, kernels: KernelTraffic) -> Form:
+    """All shards: kernels are read once. What follows works on the results of a shard, which are stored for it."""
+    form = _by_tiles(replace(c, batch=count * c.batch), m, target, kernels)
+    moved = 2 * count * c.batch * c.height * c.width * c.features * c.dtype.itemsize
+    read = moved / target.machine.l3_bytes_per_cycle
+    return Candidate(f"{form.name}, all shards at once", m, (*form.terms, ("results stored", read)))
+
+
+def _times(count: int, form: Form) -> Form:
+    return replace(form, terms=tuple((cause, count * cycles) for cause, cycles in form.terms))
 
 
 def weight_gradient_forms(c: ConvolutionSizes, target: Target, kernels: KernelTraffic,

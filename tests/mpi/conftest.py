@@ -41,13 +41,15 @@ def probed(mpiexec: str, env: dict[str, str]) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def job():
-    """job(ranks, program, *arguments, **environment): the finished job of a program of the folder `jobs`."""
+    """job(ranks, program, *arguments, **environment): the finished job of a program of the folder `jobs`. through:
+    what Python runs it by."""
     mpiexec, env, why = launcher()
     if why:
         pytest.skip(why)
 
-    def run(ranks: int, program: str, *arguments: object, **more: object) -> subprocess.CompletedProcess:
-        command = [mpiexec, "-n", ranks, sys.executable, HERE / "jobs" / program, *arguments]
+    def run(ranks: int, program: str, *arguments: object, through: tuple[str, ...] = (),
+            **more: object) -> subprocess.CompletedProcess:
+        command = [mpiexec, "-n", ranks, sys.executable, *through, HERE / "jobs" / program, *arguments]
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=LIMIT, check=False,
                               env=env | {name: str(value) for name, value in more.items()})
     return run

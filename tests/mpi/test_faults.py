@@ -65,6 +65,12 @@ def test_all_ranks_are_told_of_a_mistake(job, program, mistakes):
     assert not wrong
 
 
+def test_a_rank_that_fails_before_it_comes_ends_the_job(job):
+    """As the documentation says of programs that mpi4py runs."""
+    done = job(2, "faults.py", "early", through=("-m", "mpi4py"))
+    assert done.returncode != 0 and "OSError: no disk" in done.stderr
+
+
 @pytest.mark.parametrize("what, words", [
     ("leaves", "graphc: rank 1 of 2 has ended its program while rank 0 waits for it"),
     ("silent", "graphc: rank 1 of 2 has said nothing for 6 seconds: it is dead, or cut off"),

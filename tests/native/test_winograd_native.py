@@ -140,10 +140,13 @@ def test_gradient_towards_kernels(shape, m):
     assert (np.abs(kernel_gradient(x, dy, m, padding) - exact) <= gradient_error_bound(m, x, dy, padding)).all()
 
 
-@pytest.mark.parametrize("extra", [(17, 31, 3, 3), (1, 31, 3, 3), (31, 1, 1), (17, 1, 1, 1), (3,)], ids=str)
-def test_epilogue_of_the_gradient_towards_kernels(extra):
-    """Where operands lie like the kernels, vectors run on from one kernel to the next."""
-    shape = 1, 31, 17, 15, 33, ODD
+@pytest.mark.parametrize("c, f, extra", [
+    (31, 17, (17, 31, 3, 3)), (31, 17, (1, 31, 3, 3)), (31, 17, (31, 1, 1)), (31, 17, (17, 1, 1, 1)), (31, 17, (3,)),
+    (32, 48, (48, 32, 3, 3)), (32, 48, (48, 1, 1, 1))], ids=str)
+def test_epilogue_of_the_gradient_towards_kernels(c, f, extra):
+    """Where operands lie like the kernels, vectors run on from one kernel to the next; whole ones of whole channels and
+    features are stored as they are turned."""
+    shape = 1, c, f, 15, 33, ODD
     x, dy = arrays(*shape[:-1])[0], result_gradient(*shape)
     added = np.random.default_rng(2).normal(size=extra).astype(np.float32)
     assert (kernel_gradient(x, dy, 4, ODD, added) == kernel_gradient(x, dy, 4, ODD) + added).all()

@@ -94,6 +94,12 @@ def test_every_function_is_one_object():
     assert all(s.op.opcode is type(s.op) or isinstance(s.op, Elementwise) for s in SAMPLES)
 
 
+def test_operators_are_pickled_with_the_steps_that_have_them():
+    ops = {sample.op.name: sample.op for sample in SAMPLES}
+    lost = [name for name, op in ops.items() if pickle.loads(pickle.dumps(op)) != op]
+    assert not lost
+
+
 # ---- views and leaves
 
 @of(lambda op: op.is_view, 8)

@@ -28,4 +28,5 @@ def await_all(comm: MPI.Intracomm, patience: float) -> None:
             missing = [origin for origin, request in enumerate(heard) if not request.Test()]
             if missing and rank == (missing[0] == 0):
                 tell(f"rank {rank} of {count} has waited at gc.distributed for {patience:.0f} seconds, and heard "
-                     f"nothing of rank {', '.join(map(str, missing))}: has it failed before, or is it slow?")
+                     f"nothing of rank {', '.join(map(str, missing))}: has it failed before, or is it slow? "
+                     "(mpiexec python -m mpi4py … ends the job when a rank fails)")

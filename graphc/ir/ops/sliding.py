@@ -62,10 +62,18 @@ class Sliding(Op):
         shared: dict[str, Any] = {n: v for n, v in vars(self).items() if n in family.FIELDS}
         return family.at(self.axes)(**shared | own)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle finds a class by its name in a module: that of the family."""
+        return _again, (type(self).__mro__[1], self.axes, {name: getattr(self, name) for name in self.FIELDS})
+
     @property
     def shape_text(self) -> str:
         """The shape of the images, for messages."""
         return image_text(self.axes)
+
+
+def _again(family: type[Sliding], axes: int, own: dict[str, Any]) -> Sliding:
+    return family.at(axes)(**own)
 
 
 ENTRY: dict[object, object] = {"Steps": int, "Pads": tuple[int, int]}

@@ -63,6 +63,13 @@ def awaited(step):
     gc.distributed(step, timeout=1.1)
 
 
+def early():
+    """Rank 1 fails on its way to the others, as when its data are not there."""
+    if ODD:
+        raise OSError("no disk")
+    gc.distributed(plain())
+
+
 def astray():
     """Ranks that read other data, deal what is no batch, write other values, or fork."""
     step, x, y = gc.distributed(plain()), np.ones((4, 2), "f4"), np.ones((4, 1), "f4")
@@ -141,4 +148,4 @@ def going():
     step(x[rows], y[rows])
 
 
-{"differing": differing, "mistaken": mistaken, "astray": astray}.get(WHAT, going)()
+{"differing": differing, "mistaken": mistaken, "astray": astray, "early": early}.get(WHAT, going)()

@@ -87,7 +87,11 @@ class _WeightGrad:
             rest, part = f.divmod(t, s.splits)
             i, j = f.divmod(rest, across)
             task = _Task(self._block(i, s.channels, channels), self._block(j, s.features, features), part)
-            self.finish(task, self.kernels(task, self.sums(task)))
+            taps = self.taps(task, self.sums(task))
+            if self.is_even:
+                self.store_turned(task, taps)
+            else:
+                self.finish(task, self.turned(task, taps))
         partials = self.partials
         if partials is not None:
             with f.parallel(features, "add") as feature:
@@ -130,11 +134,10 @@ class _WeightGrad:
 
     # ---- kernels
 
-    def kernels(self, task: _Task, sums: View) -> View:
-        """[feature, channel × tap]: the numbers of a feature side by side."""
+    def taps(self, task: _Task, sums: View) -> View:
+        """[channel × tap, feature]."""
         f, s = self.f, self.s
         taps = f.scratch("taps", s.dtype, (round_up(s.channels * KERNEL, s.lanes), s.features))
-        turned = f.scratch("turned", s.dtype, taps.shape[::-1])
         whole = whole_vectors(f, task.features.count, s.lanes)
         step = s.sum_plane
         with f.loop(0, task.channels.count) as loop:
@@ -142,8 +145,54 @@ class _WeightGrad:
             target = taps.view_at([loop.index * KERNEL, 0], (1,), (1,))
             steps = (self.op.tile + 2) * step, step, s.features
             f.call(transform_kernel(self.spec("gt")), [source, target, whole, *steps])
-        turn(f, taps, turned, task.channels.count * KERNEL, whole, s.lanes)
+        return taps
+
+    def turned(self, task: _Task, taps: View) -> View:
+        """[feature, channel × tap]: the numbers of a feature side by side."""
+        f, s = self.f, self.s
+        turned = f.scratch("turned", s.dtype, taps.shape[::-1])
+        turn(f, taps, turned, task.channels.count * KERNEL, whole_vectors(f, task.features.count, s.lanes), s.lanes)
         return turned
+
+    @property
+    def is_even(self) -> bool:
+        """Whether vectors of kernels are stored as they are turned: all are whole, and lie like those of a feature."""
+        s, (features, channels) = self.s, self.shape[:2]
+        whole = all(n % s.lanes == 0 for n in (features, s.features, channels * KERNEL, s.channels * KERNEL))
+        return whole and self.partials is None and self.is_dense
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all operands of the epilogue lie like the kernels."""
+        dense = all(out.strides[1:] == DENSE for out in self.outs)
+        return dense and (self.epilogue is None or self.epilogue.run_together(DENSE) is not None)
+
+    def store_turned(self, task: _Task, taps: View) -> None:
+        f, lanes, channels, features = self.f, self.s.lanes, task.channels, task.features
+        merged = self.epilogue.run_together(DENSE) if self.epilogue else None
+        outs = self.rows_of_features()
+
+        def run(hint: str | None) -> None:
+            with f.loop(0, features.count, lanes) as across, f.loop(0, channels.count * KERNEL, lanes) as down:
+                for j, column in enumerate(transposed(f, taps, down.index, across.index, lanes)):
+                    at = [features.first + across.index + j, channels.first * KERNEL + down.index]
+                    _apply(f, merged, outs, at, column, None, hint)
+        self.streamed(outs, channels.first, run)
+
+    def rows_of_features(self) -> list[View]:
+        """The results, [feature, channel × tap]."""
+        return [self.f.reinterpret(out, (out.shape[0], out.shape[1] * KERNEL), (out.strides[0], 1))
+                for out in self.outs]
+
+    def streamed(self, outs: Sequence[View], channel: Ix, run: Callable[[str | None], None]) -> None:
+        """Runs with the hint of stores that go past the caches, or without."""
+        f = self.f
+        if not self.streams(channel):
+            return run(None)
+        with f.if_(f.is_aligned(outs[0], self.s.lanes * self.s.dtype.itemsize)):
+            run("nontemporal")
+        with f.else_():
+            run(None)
 
     def finish(self, task: _Task, turned: View) -> None:
         f, channels, features, partials = self.f, task.channels, task.features, self.partials
@@ -171,24 +220,19 @@ class _WeightGrad:
         """
         f = self.f
         merged = self.epilogue.run_together(DENSE) if self.epilogue else None
-        if not all(out.strides[1:] == DENSE for out in self.outs) or self.epilogue and not merged:
+        if not self.is_dense:
             with f.loop(0, count) as loop, f.loop(0, TAPS) as p, f.loop(0, TAPS) as q:
                 at = [feature, channel + loop.index, p.index, q.index]
                 number = source(loop.index * KERNEL + p.index * TAPS + q.index, 1, None)
                 _apply(f, self.epilogue, self.outs, at, number, None)
             return
-        outs = [f.reinterpret(out, (out.shape[0], out.shape[1] * KERNEL), (out.strides[0], 1)) for out in self.outs]
+        outs = self.rows_of_features()
 
         def run(hint: str | None) -> None:
             vector_run(f, count * KERNEL, self.s.lanes, lambda at, lanes, mask: _apply(
                 f, merged, outs, [feature, channel * KERNEL + at], source(at, lanes, mask), mask,
                 hint if mask is None else None))
-        if not self.streams(channel):
-            return run(None)
-        with f.if_(f.is_aligned(outs[0], self.s.lanes * self.s.dtype.itemsize)):
-            run("nontemporal")
-        with f.else_():
-            run(None)
+        self.streamed(outs, channel, run)
 
     def streams(self, channel: Ix) -> bool:
         """Whether vectors of kernels, those from `channel` on, go past the caches: they all lie as the first one."""
