@@ -23,7 +23,7 @@ class ColumnCodes:
 class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
     columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
-    fused: results go through an epilogue."""
+    fused: results go through an epilogue. exact: sums are those of integers, which are the same in any order."""
     target: Target
     itemsize: int
     lanes: int
@@ -31,6 +31,7 @@ class ContractionContext:
     codes: ColumnCodes | None = None
     matrices: bool = False
     fused: bool = False
+    exact: bool = False
 
     @property
     def machine(self) -> Machine:
