@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.conv import Conv
+from graphc.ir.ops.window import MaxPool
 from graphc.ir.types import DType, f32, i8, i32, u8
 from graphc.passes.pack_factors import spread
 from graphc.product_rewriter import RESULTS, ProductError, ProductRewriter, WeightProduct, difference, product_axes
@@ -23,7 +24,7 @@ MOST = 127                      # the largest number of a channel or row becomes
 TINY = 1e-30                    # the largest number counts as that at least: a row of zeros
 # Activations are read and written once more to be quantised: what fewer columns, or sums of fewer terms, gain is less
 LEAST_COLUMNS = LEAST_TERMS = 16
-LEAST_CHANNELS = 4
+LEAST_CHANNELS = 3
 GAINING = ("+avx512vnni", "+avxvnni", "+avx2", "+sse2", "+dotprod")     # features of targets that gain anything
 NO_INSTRUCTIONS = "this CPU has no instructions for products of bytes"
 
@@ -46,6 +47,9 @@ class Activations:
         """What a step of the integers stands for."""
         return max(-self.low, self.high, TINY) / (MOST if self.low < 0 else 255)
 
+    def integers(self, w: Rewriter, x: Value) -> Value:
+        return w.cast(w.round(w.mul(x, 1 / self.scale)), dtype=self.dtype)
+
     def codes(self, x: np.ndarray) -> np.ndarray:
         """The integers, as f32."""
         low, high = self.dtype.range
@@ -67,9 +71,10 @@ class Calibration:
 class ProductQuantizer(ProductRewriter):
     """`fixed`: ranges of activations by the names of products; others are quantised by their largest number in each
     row, or image. `straight_through`: products stay f32, of factors as they are after rounding, through which gradients
-    go."""
+    go. codes: the integers of activations in their ranges, of those that are quantised so far."""
     fixed: Mapping[str, Activations] = field(default_factory=dict)
     straight_through: bool = False
+    codes: dict[tuple[Value, Activations], Value] = field(default_factory=dict)
 
     def why_not(self, node: Node, place: int | None) -> str:
         return _why_not(node, place, self.target)
@@ -81,7 +86,24 @@ class ProductQuantizer(ProductRewriter):
     def replaced(self, w: Rewriter, product: WeightProduct) -> Sequence[Value]:
         if self.straight_through:
             return [_rounded(w, product)]
-        return [_quantised(w, product, self.fixed.get(product.name))]
+        fixed = self.fixed.get(product.name)
+        if fixed is None:
+            return [_quantised(w, product)]
+        scale = replace(fixed, largest=0.0, relative=0.0)       # the same for all products that read them
+        codes = self._codes(w, product.activations, scale)
+        if isinstance(product.node.op, Conv) and product.activations not in w.old.outputs:
+            # what is added to the results of later convolutions need not be kept in f32 besides
+            w.map[product.activations] = w.mul(w.cast(codes, dtype=f32), scale.scale)
+        return [_quantised(w, product, scale, codes)]
+
+    def _codes(self, w: Rewriter, v: Value, scale: Activations) -> Value:
+        """The integers of activations; the largest of windows are those of the largest numbers."""
+        if (v, scale) not in self.codes:
+            pool = v.node if v.node is not None and isinstance(v.node.op, MaxPool) else None
+            codes = (scale.integers(w, w[v]) if pool is None else
+                     w.apply(pool.op, (self._codes(w, pool.inputs[0], scale),))[0])
+            self.codes[v, scale] = codes
+        return self.codes[v, scale]
 
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
         fixed = self.fixed.get(p.name)
@@ -126,8 +148,9 @@ def _count(sizes: Dims, axes: Iterable[int]) -> int:
     return int(np.prod([typical(sizes[i]) for i in axes], dtype=np.int64))
 
 
-def _quantised(w: Rewriter, product: WeightProduct, fixed: Activations | None) -> Value:
-    """The product of integers, times the scales."""
+def _quantised(w: Rewriter, product: WeightProduct, fixed: Activations | None = None, codes: Value | None = None
+               ) -> Value:
+    """The product of integers, times the scales. codes: of activations in a fixed range."""
     node, place = product.node, product.place or 0
     factors: list[Value] = [w[v] for v in node.inputs]
     scales: list[Value | None] = [None, None]
@@ -135,7 +158,7 @@ def _quantised(w: Rewriter, product: WeightProduct, fixed: Activations | None) -
         if i == place or fixed is None:
             factors[i], scales[i] = _by_largest(w, factors[i], product_axes(node, i), i == place)
         else:
-            factors[i] = w.cast(w.round(w.mul(factors[i], 1 / fixed.scale)), dtype=fixed.dtype)
+            factors[i] = fixed.integers(w, factors[i]) if codes is None else codes
     y, = w.apply(node.op.replace(dtype=i32), factors)
     y = w.cast(y, dtype=f32)
     if fixed is not None and (own := scales[place]) is not None:

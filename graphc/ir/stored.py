@@ -13,14 +13,14 @@ from graphc.ir.ops.blocks import BlockProduct
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.elementwise import COPY, WHERE, BitCast, Cast, StopGradient
 from graphc.ir.ops.index import Take, TakeAlongAxis
-from graphc.ir.ops.packed import PackPair
+from graphc.ir.ops.packed import PackFour, PackPair
 from graphc.ir.ops.shape import Movement
 from graphc.ir.types import DTYPES, DType, TensorType, dtype_of
 
 Types = Mapping[DType, DType]
 # the elements of the result are elements of operands, constants or conversions; so with all of Movement
 MOVES: frozenset[Opcode] = frozenset((Constant, Cast, BitCast, StopGradient, COPY, WHERE, Take, TakeAlongAxis,
-                                      PackPair))
+                                      PackFour, PackPair))
 READS: frozenset[Opcode] = frozenset((BlockProduct,))      # they convert what they load
 COMPUTE: Types = {d: d.compute for d in DTYPES if d.is_storage}
 

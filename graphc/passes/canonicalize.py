@@ -16,7 +16,7 @@ from graphc.ir.ops import conv
 from graphc.ir.ops.constant import Constant, splat
 from graphc.ir.ops.control import Scan, WhileLoop
 from graphc.ir.ops.elementwise import (
-    BITNOT, DIV, MUL, NEG, POW, SUB, BitCast, Cast, Elementwise, ShardSum, StopGradient)
+    BITNOT, DIV, MAXIMUM, MINIMUM, MUL, NEG, POW, SUB, BitCast, Cast, Elementwise, ShardSum, StopGradient)
 from graphc.ir.ops.reduce import Max, Min, Prod, Reduction, Sum
 from graphc.ir.ops.shape import BroadcastTo, Reshape, Transpose
 from graphc.ir.types import bool_
@@ -119,6 +119,21 @@ def _reshape_reshape(w: Rewriter, node: NodeOf[Reshape], ins: Values) -> Value |
     return None if inner is None else w.reshape(inner["x"], shape=node.op.shape)
 
 
+def _saturating(w: Rewriter, node: NodeOf[Cast], ins: Values) -> Value | None:
+    """Integers of clamped floats: the conversion clamps to their range itself, and makes 0 of NaN."""
+    to, x = node.op.dtype, ins[0]
+    if not to.is_int or not x.type.dtype.is_float:
+        return None
+    low, high = to.range
+    while x.node is not None and x.node.op in (MINIMUM, MAXIMUM):
+        (inside, limit), bound = x.node.inputs, x.node.op is MINIMUM
+        number = splat(limit)
+        if number is None or inside.type != x.type or not (number >= high if bound else number <= low):
+            break
+        x = inside
+    return None if x is ins[0] else w.cast(x, dtype=to)
+
+
 def _bitcast_bitcast(w: Rewriter, node: NodeOf[BitCast], ins: Values) -> Value | None:
     """But by way of bool, which has one bit."""
     inner = match(ins[0], Is(BitCast, "x"))
@@ -184,7 +199,7 @@ RULES: dict[Opcode, tuple[Rule, ...]] = {
     POW: (_power,),
     NEG: (_of_same(NEG),),
     BITNOT: (_of_same(BITNOT),),
-    Cast: (_same_type,),
+    Cast: (_same_type, _saturating),
     BitCast: (_same_type, _bitcast_bitcast, _bitcast_broadcast),
     Reshape: (_same_type, _reshape_reshape),
     BroadcastTo: (_same_type,),

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import Dims, exact_quotient, static_dim
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.image import BATCH_AXIS, CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvOp, ConvWeightGrad
-from graphc.ir.ops.packed import Pack
+from graphc.ir.ops.packed import Pack, PackFour
 from graphc.ir.ops.elementwise import COPY, Cast
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.ops.shape import Pad, Transpose
@@ -57,13 +57,14 @@ class PackFactors(Pass):
                  if isinstance(node.op, ConvOp) and is_conv_of_pairs(node, self.target)}
         if not products and not convs and not pairs and not any(type(node.op) in CAPTURED for node in graph.nodes):
             return graph
-        w, kinds = Rewriter(graph), value_kinds(graph)
+        w, kinds, readers = Rewriter(graph), value_kinds(graph), users(graph)
         for node in graph.nodes:
             with w.at(node.loc, node.scope):
                 if node in products:
                     w.replace(node, [_packed_product(w, node, *products[node], kinds, self.target)])
                 elif node in convs:
-                    w.replace(node, [_packed_conv(w, node, convs[node], kinds, self.target)])
+                    framed = _may_be_framed(node, readers)
+                    w.replace(node, [_packed_conv(w, node, convs[node], kinds, framed, self.target)])
                 elif node in pairs:
                     w.replace(node, [_conv_of_pairs(w, node, pairs[node], kinds)])
                 elif type(node.op) in CAPTURED:
@@ -163,19 +164,32 @@ def _is_packable_conv(node: Node, op: Conv, target: Target) -> bool:
         0 not in v.type.shape for v in node.inputs)
 
 
-def _packed_conv(w: Rewriter, node: Node, op: Conv, kinds: Mapping[Value, Kind], target: Target) -> Value:
-    """Along channels. Around an image that is turned stands what 0 became."""
-    (x, kernels), correction = (w[v] for v in node.inputs), None
-    if _turned_place(node, {}, target) is not None:
+def _packed_conv(w: Rewriter, node: Node, op: Conv, kinds: Mapping[Value, Kind], framed: bool, target: Target) -> Value:
+    """Along channels. Around an image that is turned stands what 0 became. framed: what stands around the image becomes
+    part of it."""
+    (x, kernels), correction, around = (w[v] for v in node.inputs), None, 0
+    turned = _turned_place(node, {}, target) is not None
+    if turned:
         x, by = _turned(w, x)
-        low, high = ((0, 0, *(pair[end] for pair in op.padding)) for end in (0, 1))
-        x = w.pad(x, low=low, high=high, value=-by) if any(low + high) else x
-        op = op.replace(padding=((0, 0),) * op.axes)
         sums = w.sum(w.cast(kernels, dtype=i32), axes=tuple(range(1, kernels.type.rank)), keepdims=False)
-        correction = w.mul(w.reshape(sums, shape=(*sums.type.shape, *(1,) * op.axes)), by)
-    y, = w.apply(op, [_packed(w, v, FIRST_SPATIAL_AXIS - 1, kinds[old] is Kind.LASTING)
-                      for v, old in zip((x, kernels), node.inputs)])
+        correction, around = w.mul(w.reshape(sums, shape=(*sums.type.shape, *(1,) * op.axes)), by), -by
+    low, high = ((0, 0, *(pair[end] for pair in op.padding)) for end in (0, 1))
+    if any(low + high) and (turned or framed):
+        x, op = w.pad(x, low=low, high=high, value=around), op.replace(padding=((0, 0),) * op.axes)
+    image, weights = node.inputs
+    few = static_dim(x.type.shape[CHANNEL_AXIS]) <= PACKED_OF[x.type.dtype].numbers
+    x = (_channels_in_fours(w, x) if few and not _is_innermost(image, CHANNEL_AXIS)
+         else _packed(w, x, CHANNEL_AXIS, kinds[image] is Kind.LASTING))
+    y, = w.apply(op, (x, _packed(w, kernels, CHANNEL_AXIS, kinds[weights] is Kind.LASTING)))
     return y if correction is None else w.add(y, correction)
+
+
+def _may_be_framed(node: Node, readers: Mapping[Value, list[Node]]) -> bool:
+    """Whether what computes a convolution's image may write it into a frame, as `MaterializePadding` has it for those
+    that are not packed: element by element, for no other convolution."""
+    x = node.inputs[0]
+    return x.node is not None and x.node.op.is_elementwise and x.type.is_static and all(
+        reader is node or reader.op.is_elementwise for reader in readers[x])
 
 
 def is_conv_of_pairs(node: Node, target: Target) -> bool:
@@ -220,6 +234,15 @@ def _halves_in_pairs(w: Rewriter, v: Value, axis: int) -> Value:
     if count % 2:
         second = w.pad(second, low=start, high=_with(start, axis, 1))
     return w.pack_pair(first, second)
+
+
+def _channels_in_fours(w: Rewriter, x: Value) -> Value:
+    """An image of four channels or fewer, which lie one after the other, as one channel of elements."""
+    shape, step = x.type.shape, (1,) * x.type.rank
+    start = (0,) * x.type.rank
+    return w.apply(PackFour(), [
+        w.slice(x, start=_with(start, CHANNEL_AXIS, i), stop=_with(shape, CHANNEL_AXIS, i + 1), step=step)
+        for i in range(static_dim(shape[CHANNEL_AXIS]))])[0]
 
 
 def _with(sizes: Dims, axis: int, size: int) -> Dims:

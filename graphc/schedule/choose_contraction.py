@@ -15,7 +15,7 @@ from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_groups import mixed_gradient, mixed_phase, mixed_schedule
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
 from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
-from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, stream_schedule
+from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, repays_packing, stream_schedule
 from graphc.schedule.choose_open import open_phase_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_shifted import shifted_schedule
@@ -62,14 +62,14 @@ def contraction_schedule(
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
         form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     pairs=pairs)
+                                     exact=dtype.is_int, pairs=pairs)
         phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
         return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
     def of_form(turned: bool) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     fused=fused, pairs=pairs)
+                                     fused=fused, exact=dtype.is_int, pairs=pairs)
         chosen = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
         form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
@@ -150,7 +150,7 @@ def _phase_schedule(p: Phase[Dim], dtype: DType, context: ContractionContext) ->
     narrow = narrow_dim(p, context)
     if narrow is not None and fits_registers(p, context):
         return narrow_schedule(p, narrow, context)
-    if is_closed(p) and is_dots(p, context):
+    if is_closed(p) and is_dots(p, context) and not repays_packing(p, context):
         return dot_schedule(p, context)
     if is_closed(p) and is_stream(p, context):
         return stream_schedule(p, context)
@@ -196,7 +196,8 @@ def _interleaved(p: Phase[Dim], gates: int, lanes: int) -> Phase[Dim]:
 
 def _gate_schedule(p: Phase[Dim], context: ContractionContext, gates: int) -> PhaseSchedule:
     if is_closed(p):
-        return dot_schedule(p, context) if is_dots(p, context) else tile_schedule(p, context, gates)
+        dots = is_dots(p, context) and not repays_packing(p, context, gates)
+        return dot_schedule(p, context) if dots else tile_schedule(p, context, gates)
     return open_tile_schedule(p, context, gates)
 
 

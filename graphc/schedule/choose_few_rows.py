@@ -7,6 +7,7 @@ from graphc.schedule.blocking import Blocking, Cut, PackingMode
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import DotSchedule, StreamSchedule, round_up
+from graphc.schedule.tile_cost import TiledProblem
 
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
@@ -19,6 +20,17 @@ def is_dots(p: Phase[Dim], context: ContractionContext) -> bool:
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
     few = any(isinstance(n, int) and n <= DOT_ROWS for n in (p.extent(p.m), p.extent(p.n)))
     return few and rows_linear and p.sizes[inner] >= 2 * context.lanes
+
+
+def repays_packing(p: Phase[int], context: ContractionContext, gates: int = 0) -> bool:
+    """Whether micro-tiles take less time than dot products where columns are packed for nothing: sums over lanes are
+    many where four numbers are one element. Of integers alone, whose bits are the same."""
+    if not context.exact or not context.free[1]:
+        return False
+    machine, dots = context.machine, p.extent(p.batch + p.m + p.n)
+    terms = p.extent(p.k) / context.lanes * max(1 / machine.fma_per_cycle, 1 / machine.loads_per_cycle)
+    added = 2 * context.lanes.bit_length() * machine.vector_op_cycles       # a shuffle and a sum for each half
+    return TiledProblem(p, context, gates).sums < dots * (terms + added)
 
 
 def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:

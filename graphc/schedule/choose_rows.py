@@ -49,6 +49,8 @@ class _OpenProduct:
                            matrices=isinstance(usual, MatrixSchedule))
         if free[1]:                 # packed once for all of them, if it is packed
             agreed = replace(agreed, columns=(usual.blocking.nc, usual.b))
+        if self.context.exact:      # by vectors too, of the same panels, where rows do not fill matrix registers
+            agreed = replace(agreed, matrices=None)
         few = self._few_rows(agreed if free[1] else replace(agreed, packed=False))      # few rows repay no packing
         regimes: list[Regime] = [(few.blocking.mr, few, (1, FEW_ROWS))]
         regimes += [(most, self.tiles(rows, agreed), (rows,)) for most, rows in REGIMES]
@@ -80,9 +82,10 @@ class _OpenProduct:
 
     def _saves(self, count: int, schedule: TileSchedule, other: TileSchedule) -> bool:
         """Whether a schedule costs so much less than another for so many rows or columns that it is worth its code:
-        loops of its own, and often micro-kernels."""
+        loops of its own, and often micro-kernels. With gates it is saved in every step."""
         own, others = (self._cycles(count, s) for s in (schedule, other))
-        return others > WORTH * own + self.context.machine.handover_cycles / 2
+        code = 0 if self.gates and self.context.exact else self.context.machine.handover_cycles / 2
+        return others > WORTH * own + code
 
     def _cycles(self, count: int, s: TileSchedule) -> float:
         """What the schedule costs with so many rows or columns."""
@@ -95,7 +98,7 @@ class _OpenProduct:
         """Of as many rows as the registers have room for."""
         context = self.context
         most = min(FEW_ROWS, context.target.tile_rows(agreed.vectors), context.machine.address_rows)
-        return self.tiles(most, replace(agreed, mr=most))
+        return self.tiles(most, replace(agreed, mr=most, matrices=agreed.matrices or False))
 
     def tiles(self, count: int, agreed: Agreement) -> TileSchedule:
         """The best micro-tiles for so many rows or columns."""

@@ -23,7 +23,8 @@ class ColumnCodes:
 class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
     columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
-    fused: results go through an epilogue. pairs: of bf16, in each element."""
+    fused: results go through an epilogue. pairs: of bf16, in each element. exact: sums are those of integers, which are
+    the same in any order."""
     target: Target
     itemsize: int
     lanes: int
@@ -32,6 +33,7 @@ class ContractionContext:
     matrices: bool = False
     fused: bool = False
     pairs: bool = False
+    exact: bool = False
 
     @property
     def machine(self) -> Machine:

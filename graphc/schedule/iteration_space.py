@@ -19,7 +19,7 @@ from graphc.ir.dims import Dim, exact_quotient, typical
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, scan_ops, shape
-from graphc.ir.ops.packed import PackPair
+from graphc.ir.ops.packed import PackFour, PackPair
 
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
@@ -369,7 +369,7 @@ RULES: dict[type[Op], Callable[[Space, Any], None]] = {
     elementwise.Elementwise: Space.broadcast, elementwise.Cast: Space.broadcast,
     elementwise.BitCast: Space.broadcast, elementwise.StopGradient: Space.broadcast,
     elementwise.ShardSum: Space.broadcast,
-    PackPair: Space.broadcast,
+    PackFour: Space.broadcast, PackPair: Space.broadcast,
     shape.BroadcastTo: Space.broadcast, shape.Transpose: Space.transpose, shape.Reshape: Space.reshape,
     **dict.fromkeys((reduce.Sum, reduce.Prod, reduce.Max, reduce.Min, reduce.ArgMax, reduce.ArgMin), Space.reduce),
     **dict.fromkeys((constant.Constant, constant.Iota, constant.Dimension), Space.leaf),

@@ -6,17 +6,21 @@ from math import prod
 
 from graphc.ir.dims import static_dim
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.contraction_context import DOT_ROWS
 from graphc.schedule.contraction_form import spread
 from graphc.schedule.contraction_schedule import group_sizes, round_up
+from graphc.schedule.register_tiles import MATRICES_ACROSS
 from graphc.schedule.target import MATRIX_LANES
 from graphc.schedule.tile_cost import TiledProblem
 from graphc.schedule.tile_sizes import linear_from
 
 
 def fit_matrices(problem: TiledProblem) -> bool:
-    """Whether factors are such that instructions multiply matrices of them, columns are known, and results are rows."""
-    p = problem.form
-    if not problem.context.matrices or problem.transposed or problem.context.codes:
+    """Whether factors are such that instructions multiply matrices of them, columns are known, and results are rows: of
+    integers not so few that vectors, which give the same, have them all."""
+    p, context = problem.form, problem.context
+    few = context.exact and isinstance(p.extent(p.m), int) and problem.m <= DOT_ROWS
+    if not context.matrices or problem.transposed or context.codes or few or problem.vectors > MATRICES_ACROSS:
         return False
     numbers = (p.b.strides[p.k[-1]], p.b.strides[p.n[-1]], p.out.strides[p.m[-1]])
     return all(isinstance(n, int) and n >= 0 for n in numbers) and all(isinstance(p.sizes[d], int) for d in p.n)

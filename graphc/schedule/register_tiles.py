@@ -4,11 +4,13 @@ from __future__ import annotations
 from functools import cache
 
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
+from graphc.schedule.contraction_schedule import APART_SUMS, STEPS
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.target import MATRIX_LANES, Target
 
 # 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
 LIKELY_ROWS = 6
+MATRICES_ACROSS = 2             # registers of sums beside each other, at most
 # of a kernel that large products do not share: code that no other product has brought into the cache
 RARE_LOSS = 1.06
 
@@ -78,8 +80,10 @@ def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded:
     )
 
     def step(rows: int) -> float:
-        busy = rows * v > machine.busy_sums
-        late = 0 if busy else machine.fma_latency + 1
+        # with fewer sums the units wait for results
+        apart = STEPS if context.exact and rows * v <= APART_SUMS else 1
+        busy = rows * v * apart > machine.busy_sums
+        late = 0 if busy else (machine.fma_latency + 1) / apart
         return (
             max(rows * v / context.sums_per_cycle, (rows + v) / machine.loads_per_cycle, late, from_l2)
             + machine.step_cycles
@@ -96,7 +100,7 @@ def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded:
 def matrix_tile(m: int, n: int, gates: int = 0, vectors: int = 0) -> tuple[int, int]:
     """Rows and vectors of the sums that matrix registers hold: two of them beside and below each other, where there is
     that much, so that what is loaded is used twice. gates, vectors: as of `register_tile`."""
-    across = vectors or (1 if n <= MATRIX_LANES or gates % 2 else 2)
+    across = vectors or (1 if n <= MATRIX_LANES or gates % 2 else MATRICES_ACROSS)
     return (MATRIX_LANES if m <= MATRIX_LANES else 2 * MATRIX_LANES), across
 
 

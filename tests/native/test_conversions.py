@@ -13,7 +13,8 @@ from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
-from graphc.ir.types import DTYPES, DType, TensorType, bf16, bool_, dtype_of, f16, f32, f64, i32, i64, u64
+from graphc.ir.types import (
+    DTYPES, DType, TensorType, bf16, bool_, dtype_of, f16, f32, f64, i8, i16, i32, i64, u8, u16, u64)
 from graphc.runtime.executable import Executable
 from graphc.schedule.target import AVX2, AVX512, AVX512_BF16, NEON, SSE2, TARGETS, Target
 
@@ -173,3 +174,18 @@ def test_a_lone_last_element_is_stored_at_its_width(count):
         memory = np.full(count + 64, 77, to.np)
         Executable(program, 1).slow(x, out=(memory[:count],))
         assert (memory[count:] == to.np.type(77)).all() and (memory[:count] == x.astype(to.np)).all()
+
+
+@pytest.mark.parametrize("target", RUNS)
+def test_rounded_floats_become_integers(target):
+    """One step for both: ties, limits, what is beyond them, NaN."""
+    edges = [v + d for v in (-32769, -32768, -129, -128, -1, 0, 127, 128, 255, 256, 32767, 65535, 65536, 2 ** 22, 2 ** 31)
+             for d in (-0.5, -0.25, 0, 0.25, 0.5, 1.5)]
+    x = np.float32([*edges, -0.0, 1e-30, np.inf, -np.inf, np.nan, -np.nan, 3e38, -3e38, *np.linspace(-300, 300, 2003)])
+    kinds = (i8, u8, i16, u16)
+    b = Builder("rounded")
+    y = b.round(b.input("x", TensorType(f32, x.shape)))
+    graph = b.finish([b.cast(y, dtype=kind) for kind in kinds], ("",) * len(kinds))
+    for kind, found in zip(kinds, Executable(Compilation(graph, target).build.program, 1).slow(x)):
+        wanted = np.clip(np.nan_to_num(np.rint(x.astype(np.float64)), nan=0.0), *kind.range).astype(kind.np)
+        np.testing.assert_array_equal(found, wanted, str(kind))

@@ -1,6 +1,8 @@
 """`compute="int8"`: products by weights of 8-bit integers, by row or by the ranges of a calibration."""
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,44 @@ def test_networks(name, net, types):
         assert first(run(x[:2])).tobytes() == y[:2].tobytes()
         report = run.quantisation()
         assert sum(p.bits == 8 for p in report.products) >= 2 and all(p.why_not or 0 < p.relative < 0.03 for p in report.products)
+
+
+class Shortcut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 3, padding=1) for n in (32, 32, 24))
+
+    def forward(self, x):
+        x = nn.relu(self.a(x))
+        x = gc.max_pool2d(x, 2)
+        return self.c(nn.relu(self.b(x) + x))
+
+
+def test_integers_between_convolutions():
+    """What convolutions read in fixed ranges is kept as integers, behind pools and on the way around convolutions too."""
+    net, types, x = Shortcut(), {"x": gc.f32[2, 3, 12, 12]}, drawn(2, 3, 12, 12)
+    state = {f"{name}.bias": drawn(n, seed=n) for name, n in (("a", 32), ("b", 32), ("c", 24))}
+    state |= {f"{name}.weight": drawn(n, m, 3, 3, seed=m) * np.float32(0.1)
+              for name, n, m in (("a", 32, 3), ("b", 32, 32), ("c", 24, 32))}
+    calibration = gc.calibrate(net, [x], state=state, **types)
+    run = gc.compile(net, state=state, compute=calibration, **types)
+    main = run.dump("planned").split('\n\ngraph "prepare')[0]
+    kept = re.findall(r"(\w+)\[2, 32, \d+, \d+\]  # in arena", main)
+    assert len(kept) >= 3 and set(kept) == {"u8"} and "pack_four" in main
+
+    def rounded(v, name):
+        a = calibration.ranges[name]
+        return gc.fake_quantize(v, a.scale, low=a.dtype.range[0], high=a.dtype.range[1])
+
+    @gc.graph
+    def by_hand(x: gc.f32[2, 3, 12, 12]):
+        def conv(v, name):
+            k, scale = codes(state[f"{name}.weight"], (1, 2, 3), exact=True)
+            return gc.conv2d(v, k.astype(np.float32) * scale, padding=1) + state[f"{name}.bias"][:, None, None]
+        x = gc.max_pool2d(rounded(nn.relu(conv(rounded(x, "a.weight"), "a")), "b.weight"), 2)
+        return conv(rounded(nn.relu(conv(x, "b") + x), "c.weight"), "c")
+    assert error(run(x), gc.compile(by_hand)(x)) < 1e-3
+    assert 1e-3 < error(run(x), gc.compile(net, state=state, **types)(x)) < 0.03
 
 
 def test_products_are_packed_and_weights_made_once():

@@ -126,6 +126,22 @@ def test_integers_are_exact(types):
 
 
 @here
+@pytest.mark.parametrize("signs", ["ui", "ii"])
+@pytest.mark.parametrize("channels,size,window", [
+    (3, (29, 31), {"stride": 2, "padding": 3}), (4, (20, 17), {}), (20, (13, 18), {"padding": 2, "dilation": 2}),
+    (64, (11, 9), {"padding": 1}), (66, (12, 12), {"stride": (2, 1), "padding": 1})])
+def test_windows_of_bytes_are_exact(signs, channels, size, window):
+    kernel = 7 if channels == 3 else 3
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(0 if s == "u" else -128, 256 if s == "u" else 128, shape).astype(f"{s}1")
+            for s, shape in zip(signs, ((2, channels, *size), (40, channels, kernel, kernel))))
+    run = gc.compile(lambda x, w: gc.conv2d(x.astype(gc.i32), w.astype(gc.i32), **window), x=getattr(gc, f"{signs[0]}8")[x.shape], w=gc.i8[w.shape])
+    assert "matrices of" in run.dump("planned")
+    wide = gc.compile(lambda x, w: gc.conv2d(x, w, **window), x=gc.f64[x.shape], w=gc.f64[w.shape])
+    assert np.array_equal(run(x, w), wide(x.astype(float), w.astype(float)).astype(np.int32))
+
+
+@here
 def test_rows_have_the_same_bits_in_any_batch():
     net = nn.Linear(80) >> nn.relu >> nn.Linear(33)
     run = gc.compile(net, x=gc.f32["B", 70], seed=0, compute="bf16")
@@ -133,6 +149,18 @@ def test_rows_have_the_same_bits_in_any_batch():
     x = drawn(200, 70)
     whole = run(x)
     for count in (*range(1, 36), 64, 97, 129):
+        assert run(x[:count]).tobytes() == whole[:count].tobytes(), count
+
+
+@here
+def test_few_rows_of_bytes():
+    """By vectors, of the columns that matrix registers read; steps of short sums beside each other."""
+    net = nn.LSTM(64, batch_first=True)
+    run = gc.compile(net, x=gc.f32["B", 3, 70], seed=0, compute="int8")
+    assert re.search(r"4 gates; up to \d+ rows: \d+×32 .* more: matrices of", run.dump("planned"))
+    x = drawn(40, 3, 70)
+    whole = run(x)
+    for count in (1, 2, 3, 7, 8, 9, 17):
         assert run(x[:count]).tobytes() == whole[:count].tobytes(), count
 
 

@@ -24,7 +24,7 @@ from samples import SAMPLES  # noqa: E402
 
 # made by passes, of graphs that are being compiled: nobody can write them down for a file
 OF_PASSES = frozenset(("row_places", "check_rows", "pick_rows", "add_rows", "winograd_weights", "winograd_conv2d",
-                       "winograd_weight_grad", "block_product", "pack", "pack_pair"))
+                       "winograd_weight_grad", "block_product", "pack", "pack_pair", "pack_four"))
 # NaN among numbers that are compared: ONNX leaves open which is found, and runtimes do not look for it
 OPEN = frozenset(("max", "min", "argmax", "argmin", "sort", "argsort"))
 # f32 that is 0 in the runtime: sigmoid is cut off at -18, results below the least normal number are 0

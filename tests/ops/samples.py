@@ -17,7 +17,7 @@ SAMPLES: tuple[Sample,
 NON_DIFFERENTIABLE = frozenset((
     "sign", "floor", "ceil", "round", "floordiv", "lt", "le", "gt", "ge", "eq", "ne", "isnan", "isfinite",
     "bitand", "bitor", "bitxor", "bitnot", "shift_left", "shift_right", "stop_gradient", "bitcast",
-    "winograd_weights", "winograd_conv2d", "winograd_weight_grad", "block_product", "pack", "pack_pair", "argmax", "argmin", "argsort",
+    "winograd_weights", "winograd_conv2d", "winograd_weight_grad", "block_product", "pack", "pack_pair", "pack_four", "argmax", "argmin", "argsort",
     "running_arg_extremum", "row_places",
     "check_rows", "one_hot", "constant", "iota", "dimension",
     "random_bits", "random_uniform", "random_normal", "random_bernoulli", "random_permutation"))

@@ -11,7 +11,7 @@ from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.embedding_gradients import AddRows, CheckRows, PickRows, RowPlaces
 from graphc.ir.ops.grid_sample import GridSample
 from graphc.ir.ops.index import OneHot, ScatterAdd, ScatterAddAlongAxis, Take, TakeAlongAxis
-from graphc.ir.ops.packed import Pack, PackPair
+from graphc.ir.ops.packed import Pack, PackFour, PackPair
 from graphc.ir.ops.random import Dropout, RandomBernoulli, RandomBits, RandomNormal, RandomPermutation, RandomUniform
 from graphc.ir.ops.resize import Resize
 from graphc.ir.ops.scatter import Scatter, ScatterAlongAxis
@@ -263,7 +263,9 @@ def packed() -> Iterator[Sample]:
         yield Sample(Pack(), (floats(shape, f32).astype(bf16.np),), smooth=False)
         yield Sample(PackPair(), tuple(floats(shape, f32, seed=s).astype(bf16.np) for s in (1, 2)), smooth=False)
     for dtype in (i8, u8):
-        yield Sample(Pack(), (np.arange(24, dtype=dtype.np).reshape(2, 3, 4) * 9 + 100,), smooth=False)
+        numbers = np.arange(24, dtype=dtype.np).reshape(2, 3, 4) * 9 + 100
+        yield Sample(Pack(), (numbers,), smooth=False)
+        yield from (Sample(PackFour(), tuple(numbers + 5 * i for i in range(n)), str(n), smooth=False) for n in (1, 3, 4))
 
 
 SAMPLES = (*views(), *packed(), *cuts(), *joins(), *dynamic(), *indexing(), *scatters(), *row_lists(), *images(), *placed_images(), *samplings(), *makers(), *random())

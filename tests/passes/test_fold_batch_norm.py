@@ -5,8 +5,9 @@ import numpy as np
 
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
+from graphc.ir.ops.conv import Conv
 from graphc.ir.printer import print_graph
-from graphc.ir.types import f32
+from graphc.ir.types import TensorType, f32, i8, i32, u8
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.fold_batch_norm import FoldBatchNorm
 from graphc.passes.precompute import split_derived
@@ -63,3 +64,30 @@ def test_what_cannot_be_folded_stays():
 
 def _stays(graph) -> None:
     assert FoldBatchNorm().run(graph) is graph
+
+
+def _of_integers(dtype, factor, *outputs):
+    """Sums of a convolution of bytes, scaled, through relu, times a number, and as integers."""
+    b = Builder()
+    x, w = b.input("x", TensorType(u8, X.shape)), b.state_input("w", TensorType(i8, W.shape))
+    y = b.cast(b.apply(Conv.at(2)((1, 1), ((0, 0), (0, 0)), (1, 1), dtype=i32), (x, w))[0], dtype=f32)
+    y = b.add(b.mul(b.mul(y, b.state_input("s", C)), b.state_input("t", C)), b.state_input("u", C))
+    y = b.maximum(y, 0.0)
+    q = b.cast(b.round(b.mul(y, factor)), dtype=dtype)
+    return b.finish([{"y": y, "q": q}[name] for name in outputs], outputs)
+
+
+def test_sums_of_integers_get_one_factor():
+    """With the one behind relu, if that is positive; before integers without sign relu is idle."""
+    for dtype, factor, relu, left in ((u8, 3.0, 0, 1), (i8, 3.0, 1, 1), (u8, -3.0, 1, 2)):
+        before = _of_integers(dtype, factor, "q")
+        after = EliminateDeadCode().run(FoldBatchNorm().run(before))
+        names = [n.op.name for n in split_derived(after).main.nodes]
+        assert (names.count("maximum"), names.count("mul")) == (relu, left)
+        rng = np.random.default_rng(0)
+        arrays = [rng.integers(0, 100, v.type.shape).astype(v.type.dtype.np) if v.type.dtype.is_int else
+                  rng.uniform(-0.02, 0.02, v.type.shape).astype("f") for v in before.arguments]
+        (a,), (b,) = evaluate(before, arrays), evaluate(after, arrays)
+        assert np.abs(a.astype(int) - b).max() <= 1 and a.any() == (factor > 0)
+    after = FoldBatchNorm().run(_of_integers(u8, 3.0, "y", "q"))        # somebody reads what relu gives
+    assert [n.op.name for n in after.nodes].count("maximum") == 1

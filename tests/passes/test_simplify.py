@@ -40,6 +40,18 @@ def test_canonicalize_removes(lines, after):
     assert body(simplified) == [after]
 
 
+@pytest.mark.parametrize("low, high, left", [(0.0, 255.0, 0), (-1.0, 256.0, 0), (1.0, 300.0, 2), (0.0, 254.0, 1), (1.0, 2.0, 2)])
+def test_canonicalize_leaves_clamps_to_conversions(low, high, left):
+    """Those to the range of the integers, or wider."""
+    before = graph(f"%l = constant() {{value=f32[]<{low}>}} : f32[]", f"%h = constant() {{value=f32[]<{high}>}} : f32[]",
+                   "%a = minimum(x, %h) : f32[2, 3]", "%b = maximum(%a, %l) : f32[2, 3]", "%z = cast(%b) {dtype=u8} : u8[2, 3]")
+    after = apply(EliminateDeadCode(), apply(Canonicalize(), before))
+    assert len([n for n in after.nodes if n.op.name in ("minimum", "maximum")]) == left
+    x = np.float32([[-1e9, -0.5, np.nan], [1.5, 254.5, np.inf]])
+    arrays = [x if v.name == "x" else np.zeros(v.type.shape, v.type.dtype.np) for v in before.arguments]
+    assert np.array_equal(evaluate(before, arrays)[0], evaluate(after, arrays)[0])
+
+
 def test_canonicalize_lets_elementwise_broadcast_by_itself():
     before = graph("%a = sum(x) {axes=(1,), keepdims=true} : f32[2, 1]", "%b = broadcast_to(%a) {shape=(2, 3)} : f32[2, 3]",
                    "%z = div(y, %b) : f32[2, 3]")

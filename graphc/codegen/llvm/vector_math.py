@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphc.codegen.loops.arithmetic import Arithmetic
+from graphc.codegen.loops.arithmetic import ROUNDER, Arithmetic
 from graphc.codegen.loops.loop_ir import Val
 from graphc.ir.types import f32, f64, i32, i64
 
@@ -58,7 +58,6 @@ POW_LOG2 = (1.4426950408865742, -0.7213475203275428, 0.48089834880301285, -0.360
 POW_EXP2 = (0.6931471807045603, 0.24022651066603945, 0.05550410365913169, 0.009618038124966486, 0.0013333935100610945,
             0.00015466758803303534, 1.5196150939599422e-05)
 
-ROUNDER = 1.5 * 2.0 ** 23           # x + ROUNDER rounds x to an integer, for |x| < 2^22
 NO_STEPS = 0x4B400000               # the bits of ROUNDER
 ROUNDER64 = 1.5 * 2.0 ** 52
 SIGN_BIT = -(1 << 31)

@@ -10,8 +10,11 @@ from graphc.codegen.loops.ops import BITCASTS, REDUCTIONS, result_dtype
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.ops.packed import SUMS
-from graphc.ir.types import BY_NAME, DType, bf16, bf16x2, bool_, f32, i32, i64, u8, u16, u32
+from graphc.ir.types import BY_NAME, PACKED_OF, DType, bf16, bf16x2, bool_, f32, i32, i64, u8, u16, u32
 from graphc.schedule.target import LOOKUP_NUMBERS
+
+ROUNDER = 1.5 * 2.0 ** 23           # x + ROUNDER rounds x to an integer, for |x| < 2^22
+HALF_BITS = 16                      # of an integer in the low bits of such a sum
 
 
 class Arithmetic:
@@ -109,6 +112,14 @@ class Arithmetic:
             return self.pairs(self.shuffle(x, y, [i // 2 + i % 2 * x.lanes for i in range(2 * x.lanes)]))
         low, high = (self.cast(self.bitcast(v, u16), u32) for v in (x, y))
         return self.bitcast(self.or_(low, self.shl(high, 16)), bf16x2)
+
+    def four(self, xs: Sequence[Val]) -> Val:
+        """Bytes side by side as elements, those of the first in the lowest bits; missing ones are 0."""
+        packed = PACKED_OF[xs[0].dtype]
+        first, *others = [self.cast(self.cast(x, u8), u32) for x in xs]
+        for i, x in enumerate(others, 1):
+            first = self.or_(first, self.shl(x, 8 * i))
+        return self.bitcast(first, packed)
 
     def rounded_pair(self, x: Val, y: Val) -> Val:
         """The same of numbers of f32, which are rounded; together, for instructions that round two vectors at once."""
@@ -278,7 +289,22 @@ class Arithmetic:
             return self._emit("narrow", dtype, a.lanes, (self.cast(a, f32),))
         if a.const is not None and dtype.is_float:
             return self.const(a.const, dtype, a.lanes)
+        if a.dtype is f32 and dtype.is_int and dtype.bits <= HALF_BITS and (x := self._rounded_last(a)) is not None:
+            return self._nearest(x, dtype)
         return self._emit("cast", dtype, a.lanes, (a,))
+
+    def _rounded_last(self, a: Val) -> Val | None:
+        """What `a` is, rounded, where that was the last operation."""
+        last = self.block[-1] if self.block else None
+        return last.args[0] if isinstance(last, Compute) and last.dst is a and last.op == "round" else None
+
+    def _nearest(self, x: Val, dtype: DType) -> Val:
+        """cast(round(x)): of what is clamped first, the sum with ROUNDER is rounded to an integer, in its low bits."""
+        low, high = dtype.range
+        x = self.select(self.eq(x, x), x, 0.0) if low else x
+        for inside, limit in ((self.gt, float(low)), (self.lt, float(high))):
+            x = self.select(inside(x, limit), x, limit)         # NaN gives the lower limit, 0 of unsigned integers
+        return self.cast(self.bitcast(self.add(x, ROUNDER), i32), dtype)
 
     def bitcast(self, a: Val, dtype: DType) -> Val:
         """The same bits as another type of that size."""

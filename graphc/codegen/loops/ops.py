@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from graphc.codegen.loops.loop_ir import Val
 from graphc.errors import InternalError
-from graphc.ir.types import DType, bf16, bf16x2, bool_, f16, f32, f64, i32, i64, u16, u32, u64
+from graphc.ir.types import DType, bf16, bf16x2, bool_, f16, f32, f64, i8x4, i32, i64, u8x4, u16, u32, u64
 
 
 class OpSignature(NamedTuple):
@@ -64,7 +64,7 @@ IRREGULAR = ("select", "cast", "widen", "narrow", "bitcast", "splat", "iota", "s
 
 REDUCTIONS = {"add": is_number, "mul": is_number, "min": is_number, "max": is_number, "and": is_bits, "or": is_bits}
 BITCASTS = {(f32, i32), (i32, f32), (f64, i64), (i64, f64), (u32, i32), (i32, u32), (u64, i64), (i64, u64),
-            (f16, u16), (u16, f16), (bf16, u16), (u16, bf16), (u32, bf16x2)}
+            (f16, u16), (u16, f16), (bf16, u16), (u16, bf16), (u32, bf16x2), (u32, i8x4), (u32, u8x4)}
 
 
 def result_dtype(op: str, args: tuple[Val, ...]) -> DType:

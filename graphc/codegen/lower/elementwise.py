@@ -12,7 +12,7 @@ from graphc.errors import InternalError
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops import elementwise
-from graphc.ir.ops.packed import PackPair
+from graphc.ir.ops.packed import PackFour, PackPair
 from graphc.ir.types import DType, bf16, bool_, f16, f32, f64, i32, i64, u16
 
 
@@ -120,4 +120,5 @@ RULES: dict[type[Op], Callable[[LoopFunction, Any, list[Val]], Val]] = {
     elementwise.StopGradient: lambda f, op, args: args[0],
     elementwise.ShardSum: lambda f, op, args: args[0],
     PackPair: lambda f, op, args: f.pair(*args),
+    PackFour: lambda f, op, args: f.four(args),
 }

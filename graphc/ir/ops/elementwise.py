@@ -320,7 +320,8 @@ ROWS: dict[str, Row] = {row.name: row for row in (
 
 # The functions that passes know by name.
 ADD, SUB, MUL, DIV, POW, MINIMUM, MAXIMUM = map(Elementwise, ("add", "sub", "mul", "div", "pow", "minimum", "maximum"))
-COPY, NEG, EXP, SIGMOID, BITNOT, WHERE = map(Elementwise, ("copy", "neg", "exp", "sigmoid", "bitnot", "where"))
+COPY, NEG, EXP, SIGMOID, BITNOT, WHERE, ROUND = map(
+    Elementwise, ("copy", "neg", "exp", "sigmoid", "bitnot", "where", "round"))
 LT, LE, GT, GE = map(Elementwise, ("lt", "le", "gt", "ge"))
 
 OPS = {name: (lambda op=Elementwise(name): op) for name in ROWS}

@@ -59,6 +59,29 @@ class PackPair(Op):
         raise InternalError("numbers are packed after a graph is differentiated", "backward")
 
 
+class PackFour(Op):
+    """(x, …) of bytes, four arrays or fewer -> i8x4 or u8x4: element i has x[i], in its lowest bits, then the others'
+    numbers; missing ones are 0. As `PackPair` for numbers that lie far apart: channels of an image of few."""
+    name: ClassVar[str] = "pack_four"
+    is_elementwise = True
+    element_flops = 0
+
+    def infer(self, x: TensorType, *others: TensorType) -> TensorType:
+        packed = PACKED_OF.get(x.dtype)
+        require(packed in (i8x4, u8x4) and all(other == x for other in others) and len(others) < i8x4.numbers,
+                f"pack_four takes arrays of bytes of one shape, got {', '.join(map(str, (x, *others)))}")
+        return x.with_dtype(packed or x.dtype)
+
+    def reference(self, *xs: np.ndarray) -> np.ndarray:
+        y = np.zeros(xs[0].shape, PACKED_OF[dtype_of(xs[0])].np)
+        for name, x in zip(y.dtype.names or (), xs):
+            y[name] = x
+        return y
+
+    def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        raise InternalError("numbers are packed after a graph is differentiated", "backward")
+
+
 def unpacked(x: np.ndarray) -> tuple[np.ndarray, ...]:
     """The first numbers of packed elements, the second and so on, in the type of their sums: f32 or i32."""
     if x.dtype == bf16x2.np:
@@ -66,4 +89,4 @@ def unpacked(x: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(x[name].astype(i32.np) for name in x.dtype.names or ())
 
 
-OPS = (Pack, PackPair)
+OPS = (Pack, PackPair, PackFour)

@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import factorial, log
 
-from graphc.codegen.llvm.vector_math import EXP2, EXP2_UP, ROUNDER, ROUNDER64
+from graphc.codegen.llvm.vector_math import EXP2, EXP2_UP, ROUNDER64
+from graphc.codegen.loops.arithmetic import ROUNDER
 from graphc.codegen.loops.builder import LoopFunction, Val
 from graphc.codegen.lower.attention.blocks import Blocks
 from graphc.ir.types import f32, f64, i32, i64

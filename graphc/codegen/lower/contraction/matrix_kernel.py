@@ -14,6 +14,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower.contraction.micro_kernel import ANY, ProductTypes
+from graphc.errors import InternalError
 from graphc.records import dataclass
 from graphc.schedule.target import MATRIX_LANES as LANES
 
@@ -139,6 +140,8 @@ class _MatrixKernel:
 
     def _sums(self, i: int) -> Sequence[int]:
         """The registers of the sums of the upper (0) or lower (1) rows."""
+        if self.spec.across > SUMS // 2:
+            raise InternalError(f"{self.spec.across} registers of sums beside each other", "loops")
         return range(2 * i, 2 * i + self.spec.across)
 
     def _products(self, row: Ix, down: int, k: Ix, registers: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType, bool_
 from graphc.records import dataclass
-from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.contraction_schedule import APART_SUMS, STEPS
 from graphc.schedule.machine import Machine
 from graphc.schedule.target import LINE_BYTES
 
@@ -244,21 +244,43 @@ class _MicroKernel:
         return sums
 
     def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
-        f = self.f
-        if self.spec.b.prefetch_lines:
-            return self._prefetching_steps(f.param("ahead", 0, ELEMENTS), sums)
+        ahead = self.f.param("ahead", 0, ELEMENTS) if self.spec.b.prefetch_lines else None
+        if self.spec.types.c.is_int and len(sums) <= APART_SUMS:
+            return self._steps_apart(ahead, sums)
+        if ahead is not None:
+            return self._prefetching_steps(ahead, sums)
         return self._steps(Ix(), self.steps, sums, None if self.spec.brief else STEPS)
+
+    def _steps_apart(self, ahead: Ix | None, sums: Sequence[Val]) -> Sequence[Val]:
+        """Of integers, in any order: STEPS beside each other have sums of their own, which do not wait for each other.
+        """
+        f, count = self.f, len(sums)
+        groups, _ = f.divmod(self.steps, STEPS)
+        with f.loop(0, groups * STEPS, STEPS, carry=[*sums] * STEPS) as loop:
+            if ahead is not None:
+                self._prefetch(ahead, f.divmod(loop.index, STEPS)[0])
+            parts = [loop.carried[i * count:(i + 1) * count] for i in range(STEPS)]
+            loop.next(*[new for i, own in enumerate(parts)
+                        for new in self._step(loop.index + i, self._rows_at(loop.index + i), own)])
+        total = [*loop.results[:count]]
+        for i in range(1, STEPS):
+            total = [f.add(a, b) for a, b in zip(total, loop.results[i * count:(i + 1) * count])]
+        return self._steps(groups * STEPS, self.steps, total, None)
+
+    def _prefetch(self, ahead: Ix, group: Ix) -> None:
+        """The lines of b from `ahead` on that come with a group of steps."""
+        lines, line = self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
+        for i in range(lines):
+            self.f.prefetch(self.b, [ahead + (group * lines + i) * line], level=2)
 
     def _prefetching_steps(self, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
         """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests
         would keep loads waiting. Each group of steps is a loop of its own: written out, it takes many times the code
         and no less time.
         """
-        f, lines, line = self.f, self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
+        f = self.f
         with f.loop(0, self.steps, STEPS, carry=sums) as loop:
-            group, _ = f.divmod(loop.index, STEPS)
-            for i in range(lines):
-                f.prefetch(self.b, [ahead + (group * lines + i) * line], level=2)
+            self._prefetch(ahead, f.divmod(loop.index, STEPS)[0])
             end = f.min_(loop.index + STEPS, self.steps)
             loop.next(*self._steps(loop.index, end, loop.carried, None))
         return loop.results

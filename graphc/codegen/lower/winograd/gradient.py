@@ -17,7 +17,7 @@ from graphc.codegen.lower.contraction.micro_kernel import (
     ColumnLayout, ColumnPanel, MicroTileShape, MicroTileSums, RowLayout, RowPanel, call_micro_kernel)
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.transpose import turn
+from graphc.codegen.lower.transpose import transposed, turn
 from graphc.codegen.lower.winograd.tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.dims import Sizes, static_shape
