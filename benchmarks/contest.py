@@ -292,6 +292,13 @@ def _checked(workload: Workload, figures: Mapping[str, Figures], folder: Path) -
             for e, f in figures.items()}
 
 
+def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Infinities that are equal differ by nothing, and so do two results that are not numbers."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        return float(np.where(same, 0, np.abs(found - expected)).max(initial=0))
+
+
 def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray],
                 oracle: str) -> str:
     """What differs by more than rounding, in words; "" if nothing does."""
@@ -300,11 +307,12 @@ def _difference(workload: Workload, mine: Mapping[str, np.ndarray], theirs: Mapp
     for name, expected in theirs.items():
         if mine[name].size != expected.size:
             return f"result {name} has {mine[name].size} elements where that of {oracle} has {expected.size}"
-        scale = max(float(np.abs(theirs["0.0"] if workload.mode == TRAIN else expected).max()), 1e-30)
+        whole = np.asarray(theirs["0.0"] if workload.mode == TRAIN else expected)
+        scale = max(float(np.abs(whole[np.isfinite(whole)]).max(initial=0)), 1e-30)
         allowed = RELATIVE * scale
         if workload.mode == TRAIN:
             allowed = LOSS_RELATIVE * scale + DESCENT * float(np.abs(expected - theirs["0.0"]).max())
-        error = float(np.abs(mine[name].reshape(expected.shape) - expected).max())
+        error = _largest_difference(mine[name].reshape(expected.shape), expected)
         if not error <= allowed:
             what = "loss" if workload.mode == TRAIN else "result"
             return f"{what} {name} differs from {oracle}'s by {error:.1e} (largest {scale:.1e})"

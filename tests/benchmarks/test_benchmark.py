@@ -97,6 +97,12 @@ def test_numbers_that_differ_are_told(mine, told):
     assert message.startswith(told) if told.startswith("result") else told in message and bool(told) == bool(message)
 
 
+@pytest.mark.parametrize("mine, agrees", [([np.inf, np.nan, 2.0], True), ([np.inf, np.nan, 2.1], False), ([-np.inf, np.nan, 2.0], False), ([3.0, np.nan, 2.0], False), ([np.inf, 1.0, 2.0], False)])
+def test_infinities_and_what_is_no_number_agree_with_themselves(mine, agrees):
+    message = contest._difference(Workload("mlp", 1, INFER, 1, TINY.options), {"0.0": np.array(mine)}, {"0.0": np.array([np.inf, np.nan, 2.0])}, "torch")
+    assert (not message) == agrees
+
+
 @pytest.mark.parametrize("last, agrees", [(0.9, True), (0.89, False), (1.0, False)])
 def test_losses_must_fall_as_the_oracles_do(last, agrees):
     losses = lambda *values: {f"{i}.0": np.array([v]) for i, v in enumerate(values)}
