@@ -12,8 +12,8 @@ from graphc.ir.ops.matrix import BLOCK
 from graphc.ir.types import TensorType, bool_, f32
 
 LARGEST_HEAD = 512                  # features of a head: a block of queries and its sums stay in L2
-# fewer fill too little of a register tile: products in parts are faster, and their scores few
-LEAST_QUERIES = 12
+# fewer fill too little of vectors, or of its gradient of register tiles: products in parts are faster, their scores few
+LEAST_QUERIES, LEAST_GRADIENT_QUERIES = 4, 12
 
 
 def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
@@ -23,18 +23,19 @@ def is_whole(op: Op, types: Sequence[TensorType]) -> bool:
     return rule is not None and rule(types) and (not rounds or types[0].dtype is f32)
 
 
-def _attention(types: Sequence[TensorType]) -> bool:
-    """Heads of a known size that fit the caches, enough queries."""
+def _attention(types: Sequence[TensorType], queries: int = LEAST_QUERIES) -> bool:
+    """Heads of a known size that fit the caches, so many queries at least."""
     q, k, v, *mask = types
     sizes = q.shape[-1], v.shape[-1]
-    fits = all(isinstance(n, int) and n <= LARGEST_HEAD for n in sizes) and typical(q.shape[-2]) >= LEAST_QUERIES
+    fits = all(isinstance(n, int) and n <= LARGEST_HEAD for n in sizes) and typical(q.shape[-2]) >= queries
     return fits and all(m.rank >= 2 for m in mask) and all(prod(t.shape) > 0 for t in types)
 
 
 def _gradient(types: Sequence[TensorType]) -> bool:
     """As attention, under bool masks; no operand but the mask broadcast, whose gradient would be a sum over heads."""
     leading = {t.shape[:-2] for t in (*types[:3], types[-1])}
-    return all(m.dtype is bool_ for m in types[3:-3]) and _attention(types[:-3]) and len(leading) == 1
+    whole = _attention(types[:-3], LEAST_GRADIENT_QUERIES)
+    return all(m.dtype is bool_ for m in types[3:-3]) and whole and len(leading) == 1
 
 
 def _block(types: Sequence[TensorType]) -> bool:
