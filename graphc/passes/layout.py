@@ -122,17 +122,24 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
     by_lines = _pools_by_lines(graph, target)
     todo = [*images, *(v for node in graph.nodes if node not in by_lines for v in _images(node))]
     neighbours = _neighbours(graph, {v.type.rank for v in todo})
-    results, doubtful = set(graph.results), list[list[Value]]()
+    results, groups, doubtful = set(graph.results), list[list[Value]](), list[list[Value]]()
     narrowed = {v for node in graph.nodes for v in _narrowed(node, target)}
     for v in reversed(todo):
         tied = _tied(v, neighbours, orders)
         orders.update((u, channels_last(u.type.rank)) for u in tied)
-        if tied and not set(images).intersection(tied) and (
-                results.intersection(tied) or narrowed.intersection(tied) or all(_is_narrow(u, target) for u in tied)):
+        if not tied or set(images).intersection(tied):
+            continue
+        groups.append(tied)
+        if results.intersection(tied) or narrowed.intersection(tied) or all(_is_narrow(u, target) for u in tied):
             doubtful.append(tied)
     while by_rows := [tied for tied in doubtful if _is_turned_back(tied, graph, orders, target)]:
         # kernels that read several images count for those whose others have changed
         doubtful = [tied for tied in doubtful if tied not in by_rows]
+    for tied in doubtful:
+        # what is dear by rows as long as the images that it is computed from lie by channels
+        sources = [u for u in _sources(tied, groups) if u in orders]
+        if sources:
+            _is_turned_back([*tied, *sources], graph, orders, target)
     for node in graph.nodes:
         if not isinstance(node.op, Fused):
             for name, region in regions(node.op):
@@ -140,6 +147,14 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
                 given = zip(region.outputs, node.outputs[first:])
                 _collect(region, orders, target,
                          [v for v, outer in given if orders.get(outer) == channels_last(outer.type.rank)])
+
+
+def _sources(tied: Sequence[Value], groups: Sequence[Sequence[Value]]) -> Iterator[Value]:
+    """Images of other groups that the kernels read which compute some of these."""
+    read = {v for u in tied if u.node is not None for v in _images(u.node)}
+    for group in groups:
+        if group is not tied and read.intersection(group):
+            yield from group
 
 
 def _is_turned_back(tied: Sequence[Value], graph: Graph, orders: dict[Value, Order], target: Target) -> bool:

@@ -17,11 +17,11 @@ from graphc.ir.ops.window import MaxPool
 from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
-from graphc.schedule.pool_cost import LINE_CYCLES, channel_cycles, line_cycles, spaced_loads
+from graphc.schedule.pool_cost import LINE_CYCLES, channel_cycles, line_cycles
+from graphc.schedule.spaced_loads import spaced_cycles
 from graphc.schedule.target import Target
 
 MOST_POSITIONS = 16             # of a window, each of which is a slice of its own
-REST_CYCLES = 2                 # of an element of a vector that is not full, where elements lie apart
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,10 @@ class SpellPools(Pass):
         return self._straight(op, x, y) < min(cycles(op, x, y, self.target) for cycles in (channel_cycles, line_cycles))
 
     def _straight(self, op: MaxPool, x: TensorType, y: TensorType) -> float:
-        """Cycles of vectors along the last axis, and of what is left of each line. Vectors of a stride of two are two
-        loads and a shuffle, of a larger one as many loads as lanes."""
+        """Cycles of vectors along the last axis, and of what is left of each line."""
         machine, lanes, step = self.target.machine, self.target.lanes(x.dtype.itemsize), op.stride[-1]
         whole, rest = divmod(typical(y.shape[-1]), lanes)
-        each = spaced_loads(step, lanes) / machine.loads_per_cycle + machine.vector_op_cycles + (step == 2)
-        last = rest * REST_CYCLES if step > 1 else each
+        each, last = (spaced_cycles(step, lanes, machine, count) + machine.vector_op_cycles for count in (lanes, rest))
         line = LINE_CYCLES + prod(op.kernel) * (whole * each + (last if rest else 0))
         padded = 2 * typical(x.nbytes) / machine.l3_bytes_per_cycle if _reaches_outside(op, x, y) else 0
         return typical(y.size) / typical(y.shape[-1]) * line + padded

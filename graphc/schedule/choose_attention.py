@@ -22,6 +22,7 @@ GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as
 GRADIENT_QUERIES = 96
 NARROW_PANELS = 3               # vectors of few columns, at most
 LENGTHS = (1, 2, 4, 8)          # quarters of the typical number of columns, of which each may come
+BY_ROWS_SUMS = 8                # of values at once, at least: two units wait four cycles for each
 EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
 
@@ -30,7 +31,9 @@ def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
     q, k, v = p.ins[:3]
     s = _forward(q, k, v, p.core.op.causal, p.target, _by_matrices(p))
     few, reads_rows = s.narrow or s, p.core.op.factors is None and v.strides[-1] == 1
-    if isinstance(q.shape[-2], Poly) and reads_rows and few.vectors == 1:
+    if reads_rows and not isinstance(q.shape[-2], Poly):
+        s = _perhaps_by_rows(s, q, k, v, p.core.op.causal, p.target)
+    elif reads_rows and few.vectors == 1:
         s = replace(s, narrow=replace(few, narrow=replace(few, columns=few.lanes, by_rows=True)))
     return _placed(p, s)
 
@@ -78,6 +81,31 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
         ranking=ranking,
     )
     return replace(s, narrow=_narrow(s, target, (values,), matrices)) if isinstance(q.shape[-2], Poly) else s
+
+
+def _perhaps_by_rows(s: AttentionSchedule, q: ViewType, k: ViewType, v: ViewType, causal: bool,
+                     target: Target) -> AttentionSchedule:
+    """The schedule, or that of blocks of one vector of queries whose sums are vectors of values, where that takes fewer
+    cycles: of wider blocks few queries fill a part, and each value is broadcast."""
+    machine, features, values = target.machine, static_dim(q.shape[-1]), static_dim(v.shape[-1])
+    mr = min(target.tile_rows(1), machine.address_rows)
+    few = replace(s, columns=s.lanes, rows=round_up(min(KEY_BLOCK, s.rows), mr), mr=mr, vectors=1, by_rows=True)
+    vectors = -(-values // s.lanes)
+    together = min(s.lanes, max(1, BY_ROWS_SUMS // vectors))
+
+    def product(name: str, elements: float, tile: tuple[int, int]) -> tuple[str, float]:
+        """elements: multiply-adds of one key; tile: rows and vectors that are added up at a time."""
+        sums = typical(prod(k.shape[:-1])) * elements / s.lanes / machine.fma_per_cycle / machine.planned_cores
+        waited = (machine.fma_latency + 1) * machine.fma_per_cycle / prod(tile) - 1
+        return name, sums * (1 + max(0.0, waited) + EXPOSED_LOADS * sum(1 / n for n in tile))
+    wide, one = (_columns(q.shape[-2], nr, causal) for nr in (s.nr, s.lanes))
+    by_rows = round_up(typical(q.shape[-2]), together) * vectors * s.lanes
+    ranking = ranked((
+        Candidate("tiles", s, (product("scores", wide * features, (s.mr, s.vectors)),
+                               product("values", wide * round_up(values, s.mr), (s.mr, s.vectors)))),
+        Candidate("sums by rows", few, (product("scores", one * features, (mr, 1)),
+                                        product("values", by_rows, (together, min(vectors, BY_ROWS_SUMS)))))))
+    return replace(few, ranking=ranking) if ranking.best.schedule is few else s
 
 
 def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int],

@@ -11,9 +11,10 @@ from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, LaneSchedule
 from graphc.schedule.contraction_context import ContractionContext, even
+from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.open_sizes import is_many
-from graphc.schedule.pool_cost import spaced_loads
+from graphc.schedule.spaced_loads import spaced_cycles
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers
@@ -123,28 +124,24 @@ def _run_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule, colu
     return tuple([rows * (chunks * a + b) for a, b in zip(each, last)])
 
 
-def _loads(p: Phase[int], t: LinearMap[int], s: LaneSchedule) -> float:
+def _load_cycles(p: Phase[int], t: LinearMap[int], s: LaneSchedule, machine: Machine) -> float:
     """For a vector of an operand, on average of those of a line, of which the last may be masked."""
-    step = abs(t.strides[s.dim])
-    if step <= 1 or s.packs(p, t):
-        return 1
+    step = t.strides[s.dim]
+    if step in (0, 1) or s.packs(p, t):
+        return 1 / machine.loads_per_cycle
     whole, rest = divmod(p.sizes[s.dim], s.lanes)
-    masked = 2 * s.lanes if rest else 0         # one by one, each if it exists
-    return (whole * spaced_loads(step, s.lanes) + masked) / (whole + (rest > 0))
+    last = spaced_cycles(step, s.lanes, machine, rest) if rest else 0.0
+    return (whole * spaced_cycles(step, s.lanes, machine) + last) / (whole + (rest > 0))
 
 
 def _unrolled_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule, sizes: Sequence[int],
                     columns: int) -> tuple[float, float, float, float]:
     """The same of terms that are unrolled, `sizes` of each dim of the sum."""
     machine, steps = context.machine, list(product(*map(range, sizes)))
-    loads = sum(
-        _loads(p, t, s) * len({sum(i * t.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))
+    loaded = sum(
+        _load_cycles(p, t, s, machine) * len({sum(i * t.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))
                                for k in steps for j in range(columns)})
         for t in (p.a, p.b)
     )
-    loaded, summed, waited = (
-        loads / machine.loads_per_cycle,
-        len(steps) * columns / machine.fma_per_cycle,
-        len(steps) * machine.fma_latency,
-    )
+    summed, waited = len(steps) * columns / machine.fma_per_cycle, len(steps) * machine.fma_latency
     return loaded, max(0.0, summed - loaded), max(0.0, waited - max(loaded, summed)), machine.step_cycles

@@ -91,11 +91,13 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
     nest, machine = facts.nest, facts.target.machine
     stages = stages_of(nest, inner)
     along = vector >= 0 and vector == nest.running
-    lanes = facts.step_lanes if along else facts.lanes(vector, len(inner) > 1 and inner[0] == vector, stages)
+    turned = len(inner) > 1 and inner[0] == vector
+    lanes = facts.step_lanes if along else facts.lanes(vector, turned, stages)
     values = busy_sizes(nest.extents, facts.element_cycles, machine)
     columns = lanes if vector not in (*inner, nest.running) and vector >= 0 else 1
     steps = evaluate(nest.extents[nest.running], values) if nest.running >= 0 else 1
     element = facts.scalar_cycles if vector < 0 and nest.running >= 0 else facts.element_cycles
+    element += facts.turned_cycles(vector) if turned else 0.0
     row = element * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
     if along:
         steps = ceil(steps / lanes)

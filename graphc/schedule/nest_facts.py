@@ -130,6 +130,12 @@ class NestFacts:
                     return found[0]
         return -1
 
+    def turned_cycles(self, vector: int) -> float:
+        """Of an element of all inputs that are transposed in registers, as others along the vectors are their
+        neighbours."""
+        turned = [abs(strides[vector]) > 1 for strides, _ in self.rows[:len(self.rows) - len(self.outs)]]
+        return sum(turned) * self.target.machine.transpose_cycles
+
     def _reach(self, d: int) -> tuple[int, int]:
         """How far apart in memory neighbours along `d` are, outputs first."""
         outputs = self.rows[len(self.rows) - len(self.outs):]

@@ -7,6 +7,7 @@ from graphc.ir.dims import typical
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.ops.window import AvgPoolGrad, MaxPoolGrad, Pooling
 from graphc.ir.types import TensorType
+from graphc.schedule.spaced_loads import spaced_cycles
 from graphc.schedule.target import Target
 
 LINE_CYCLES = 13                # of a loop around a line of vectors
@@ -14,11 +15,6 @@ STORE_CYCLES, FORWARD_CYCLES = 1, 10    # to store a vector; until a masked one 
 RANGE_CYCLES = 6                # of loops over what is above each other, whose bounds are computed
 CHOICE_OPS = 4                  # to compare with the largest so far, NaN too, and to take its place with its number
 SENT_CYCLES = 10                # of a gradient that goes to a place that was computed
-
-
-def spaced_loads(step: int, lanes: int) -> int:
-    """Loads for a vector of elements `step` apart: of every second one two and a shuffle, of others one by one."""
-    return step if step <= 2 else lanes
 
 
 def channel_cycles(op: Pooling, x: TensorType, y: TensorType, target: Target) -> float:
@@ -57,7 +53,7 @@ def line_cycles(op: Pooling, x: TensorType, y: TensorType, target: Target) -> fl
         spread = (out if stride > 1 else 0) * machine.scalar_element_cycles + -(-width // lanes)
     else:
         read, written, spread = width, out, 0.0
-        beside = (spaced_loads(stride, lanes) / machine.loads_per_cycle + machine.vector_op_cycles + (stride == 2))
+        beside = spaced_cycles(stride, lanes, machine) + machine.vector_op_cycles
     column = above * (each + machine.step_cycles) + RANGE_CYCLES * len(outer)
     line = 3 * LINE_CYCLES + -(-read // lanes) * column + -(-written // lanes) * kernel * beside + spread
     lines = typical(x.size) / width if isinstance(op, AvgPoolGrad) else typical(y.size) / out
@@ -71,6 +67,6 @@ def _sent_cycles(op: MaxPoolGrad, x: TensorType, y: TensorType, target: Target) 
     *outer, kernel = op.kernel
     choice = CHOICE_OPS * machine.vector_op_cycles
     column = prod(outer) * (1 / machine.loads_per_cycle + choice + machine.step_cycles) + RANGE_CYCLES * len(outer)
-    beside = 2 * spaced_loads(op.stride[-1], lanes) / machine.loads_per_cycle + 2 * choice
+    beside = 2 * spaced_cycles(op.stride[-1], lanes, machine) + 2 * choice
     line = 3 * LINE_CYCLES + -(-width // lanes) * column + -(-out // lanes) * kernel * beside + out * SENT_CYCLES
     return typical(y.size) / out * line + typical(x.size) / lanes * STORE_CYCLES

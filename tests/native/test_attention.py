@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.codegen.llvm.host import can_run
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
@@ -12,8 +13,10 @@ from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, dtype_of, f32
 from graphc.runtime.executable import Executable
 from graphc.schedule.attention_schedule import AttentionSchedule
-from graphc.schedule.target import AVX512
+from graphc.schedule.target import AVX2, AVX512
 
+RUNS = [pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}"))
+        for t in (AVX2, AVX512)]
 SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
 
 
@@ -22,10 +25,10 @@ def arrays_of(lead, tq, tk, d, e, dtype):
     return [rng.standard_normal((*lead, *s)).astype(dtype) for s in ((tq, d), (tk, d), (tk, e))]
 
 
-def compiled(op, arrays):
+def compiled(op, arrays, *target):
     b = Builder("attention")
     outs = b.apply(op, [b.input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays)])
-    return Compilation(b.finish(outs, ("",) * len(outs)))
+    return Compilation(b.finish(outs, ("",) * len(outs)), *target)
 
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
@@ -170,10 +173,28 @@ def test_a_turned_mask():
 
 
 def test_few_queries_are_decomposed():
-    """Their scores are few, and fill too little of a register tile."""
-    for queries, whole in ((1, False), (11, False), (12, True)):
+    """Their scores are few, and fill too little of a vector; of the gradient, of a register tile."""
+    for queries, whole in ((1, False), (3, False), (4, True)):
         q, k, v = arrays_of((2,), queries, 40, 8, 8, np.float32)
         assert ("attention" in [n.op.name for n in compiled(Attention(), (q, k, v)).fused.nodes]) is whole
+    for queries, whole in ((11, False), (12, True)):
+        slopes = compiled(AttentionGrad(), _gradient_arrays((2,), queries)).fused.nodes
+        assert ("attention_grad" in [n.op.name for n in slopes]) is whole
+
+
+@pytest.mark.parametrize("target", RUNS)
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("shape", (((2,), 5, 300, 40, 33), ((), 9, 97, 16, 64), ((3,), 4, 4, 8, 128)), ids=str)
+def test_sums_of_few_queries_are_vectors_of_values(shape, causal, target):
+    """Also those of two blocks: nine queries, of which a vector of AVX2 has eight."""
+    op, arrays = Attention(causal=causal), arrays_of(*shape, np.float32)
+    c = compiled(op, arrays, target)
+    schedule, = c.plan.schedules.values()
+    assert schedule.by_rows
+    one, three = (Executable(c.build.program, threads).slow(*arrays) for threads in (1, 3))
+    for x, y, expected in zip(one, three, op.reference(*(a.astype(np.float64) for a in arrays))):
+        assert x.tobytes() == y.tobytes()
+        np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5)
 
 
 def _gradient_arrays(lead, t, d=16):

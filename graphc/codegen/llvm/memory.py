@@ -9,6 +9,7 @@ from graphc.codegen.llvm.types import FLOATS, MANGLED, MEMORY, lanes_constant, v
 from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import Load, Prefetch, Store, View
 from graphc.ir.dims import Dim
+from graphc.schedule.spaced_loads import Read, spaced_reads
 
 
 def load(b: BodyEmitter, s: Load) -> None:
@@ -120,7 +121,11 @@ def _reversed(b: BodyEmitter, element: str, lanes: int, text: str) -> str:
 
 
 def _load_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, mask: str | None) -> str:
+    """Elements a few places apart by whole vectors; others one by one, or by an instruction that gathers."""
     element, size = MEMORY[view.dtype.name], view.dtype.itemsize
+    spaced = _load_spaced(b, view, index, lanes, lanes if mask is None else _first_lanes(mask))
+    if spaced is not None:
+        return spaced
     if mask is None:
         parts = [b.emit(f"load {element}, ptr {p}, align {size}")
                  for p in _lane_pointers(b, view, index, lanes, element)]
@@ -128,6 +133,59 @@ def _load_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int,
     ty, pointers = vector(element, lanes), _pointer_vector(b, view, index, lanes, element)
     return b.emit(f"call {ty} @llvm.masked.gather.v{lanes}{MANGLED[element]}.v{lanes}p0(<{lanes} x ptr> align {size} "
                   f"{pointers}, <{lanes} x i1> {mask}, {ty} zeroinitializer)")
+
+
+def _load_spaced(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, count: int | None) -> str | None:
+    """The first `count` elements, zeros behind them, register by register; None where whole vectors are no gain."""
+    step, width = view.strides[-1], min(lanes, b.module.target.lanes(view.dtype.itemsize))
+    if count is None or not isinstance(step, int):
+        return None
+    line = View(view.root, view.shape, (*view.strides[:-1], 1), view.start, view.dtype)
+    counts = [max(0, min(width, count - first)) for first in range(0, lanes, width)]
+    within = [0 < step * n <= width + step - 1 for n in counts]         # all in one vector
+    if not all(one or not n or spaced_reads(step, width, n) for n, one in zip(counts, within)):
+        return None
+    parts = [_load_register(b, line, (*index[:-1], (index[-1] + i * width) * step), step, (width, n), one)
+             for i, (n, one) in enumerate(zip(counts, within))]
+    while len(parts) > 1:
+        wide = 2 * lanes // len(parts)
+        order, ty = lanes_constant("i32", range(wide)), vector(MEMORY[view.dtype.name], wide // 2)
+        parts = [b.emit(f"shufflevector {ty} {low}, {ty} {high}, <{wide} x i32> {order}")
+                 for low, high in zip(parts[::2], parts[1::2])]
+    return parts[0]
+
+
+def _load_register(b: BodyEmitter, line: View, index: tuple[Ix, ...], step: int, lanes: tuple[int, int],
+                   within: bool) -> str:
+    """lanes: of the vector, and those of use. within: whether one vector has all of these."""
+    (width, count), element = lanes, MEMORY[line.dtype.name]
+    ty = vector(element, width)
+    some = lambda n: lanes_constant("i1", ["true" if lane < n else "false" for lane in range(width)])
+    if count == 0:
+        return "zeroinitializer"
+    if within:
+        whole = _load_contiguous(b, line, index, width, some((count - 1) * step + 1))
+        order = lanes_constant("i32", [i * step if i < count else width for i in range(width)])
+        return b.emit(f"shufflevector {ty} {whole}, {ty} zeroinitializer, <{width} x i32> {order}")
+    reads = spaced_reads(step, width, count)
+    vectors = [_load_contiguous(b, line, (*index[:-1], index[-1] + start), width, None) for start, _ in reads]
+    merged = _merged(b, ty, vectors, reads, step, width)
+    return merged if count == width else select_text(b, width, some(count), ty, merged, "zeroinitializer")
+
+
+def _merged(b: BodyEmitter, ty: str, vectors: list[str], reads: tuple[Read, ...], step: int, width: int) -> str:
+    """The elements in order. Where each has a place of its own they are merged there, which takes no permutation, and
+    ordered at the end; else those of each vector are ordered as they are merged."""
+    def shuffled(first: str, second: str, order: list[int | str]) -> str:
+        return b.emit(f"shufflevector {ty} {first}, {ty} {second}, <{width} x i32> {lanes_constant('i32', order)}")
+    places = {i: i * step - start for start, own in reads for i in own}
+    apart, whole = len(set(places.values())) == len(places), vectors[0]
+    if not apart:
+        whole = shuffled(whole, "poison", [places[i] if i in reads[0][1] else "poison" for i in range(width)])
+    for vector_text, (_, own) in zip(vectors[1:], reads[1:]):
+        taken = {places[i] if apart else i: width + places[i] for i in own}
+        whole = shuffled(whole, vector_text, [taken.get(lane, lane) for lane in range(width)])
+    return shuffled(whole, "poison", [places.get(i, "poison") for i in range(width)]) if apart else whole
 
 
 def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> list[str]:

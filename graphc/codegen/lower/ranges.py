@@ -135,14 +135,9 @@ def vector_run(f: LoopFunction, count: Ix, lanes: int, body: Callable[[Ix, int, 
 
 
 def load_spaced(f: LoopFunction, memory: View, start: Ix, step: Dim, lanes: int, mask: Val | None) -> Val:
-    """Elements start, start + step, … of a flat view. Every other element: two vectors (the second ends at the last
-    one), one shuffle.
-    """
+    """Elements start, start + step, … of a flat view."""
     if lanes == 1 or step == 0:
         return f.splat(f.load(memory, [start]), lanes)
     if step == 1:
         return f.load(memory, [start], lanes, mask)
-    if step == 2 and mask is None:
-        halves = f.load(memory, [start], lanes), f.load(memory, [start + (lanes - 1)], lanes)
-        return f.shuffle(*halves, [2 * i + (i >= lanes // 2) for i in range(lanes)])
     return f.load(View(memory.root, (lanes,), (step,), memory.start + start, memory.dtype), [0], lanes, mask)

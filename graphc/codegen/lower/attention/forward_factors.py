@@ -12,6 +12,7 @@ from graphc.codegen.lower.attention.pairs import (
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
+from graphc.schedule.choose_attention import BY_ROWS_SUMS
 
 
 class ForwardScratch(NamedTuple):
@@ -47,9 +48,6 @@ class ForwardFactors:
                 sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
 
 
-CHAINS = 8              # sums at once, at least: two units wait four cycles for each
-
-
 class ForwardRows(ForwardFactors):
     """Sums of values by rows: a vector is of values, a factor one query's probability. `sums`: [panel][query][value]"""
 
@@ -58,12 +56,12 @@ class ForwardRows(ForwardFactors):
         lanes, width = self.b.s.lanes, static_dim(self.v.shape[1])
         places = range(0, width, lanes)
         together = 1
-        while together * len(places) < CHAINS and together < lanes:
+        while together * len(places) < BY_ROWS_SUMS and together < lanes:
             together *= 2
         f, queries = self.b.f, self.b.f.min_(self.b.columns, lanes)
         with f.loop(0, f.divmod(queries + (together - 1), together)[0]) as groups:
-            for start in range(0, len(places), CHAINS):
-                self._add(key, count, [panel, groups.index * together], places[start:start + CHAINS], together)
+            for start in range(0, len(places), BY_ROWS_SUMS):
+                self._add(key, count, [panel, groups.index * together], places[start:start + BY_ROWS_SUMS], together)
 
     def _add(self, key: Ix, count: Ix, at: list[Ix], places: Sequence[int], together: int) -> None:
         """For `together` queries from panel and row `at` on, the values at `places`."""
