@@ -296,13 +296,13 @@ class _MicroKernel:
         return multiply_add(f, before, f.load(self.factors, [v * lanes], lanes), new, self.shape.fused)
 
 
-def repeated_taps(taps: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], int]:
+def repeated_taps(taps: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], Dim]:
     """The smallest group of at least STEPS that the others are at equal distances, and the distance; all of them, and
     0, where there is none."""
     for size in range(STEPS, len(taps) // 2 + 1):
         distance = taps[size] - taps[0]
-        if len(taps) % size == 0 and isinstance(distance, int) and all(
-                tap == taps[i % size] + i // size * distance for i, tap in enumerate(taps)):
+        if len(taps) % size == 0 and all(tap == taps[i % size] + distance * (i // size)
+                                         for i, tap in enumerate(taps)):
             return taps[:size], distance
     return taps, 0
 
