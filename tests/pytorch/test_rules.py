@@ -99,6 +99,8 @@ ROWS = [
     ("where.self", (B, X, 0.0), {}, np.where(B, X, np.float32(0))), ("clamp.default", (X, -0.5, 0.5), {}, X.clip(-.5, .5)),
     ("eq.Scalar", (I, 3), {}, I == 3), ("logical_not.default", (I,), {}, I == 0), ("sin.default", (I,), {}, np.sin(I).astype(np.float32)),
     ("floor.default", (I,), {}, I), ("_to_copy.default", (X,), {"dtype": gc.i64}, X.astype(np.int64)),
+    ("_to_copy.default", (np.float32([-1.5, 300.7, 3e9, np.nan]),), {"dtype": gc.u8}, np.uint8([255, 44, 0, 0])),
+    ("_to_copy.default", (np.array([-129.2, 300.7, 2.0 ** 40]),), {"dtype": gc.i8}, np.int8([127, 44, 0])),
     ("view.default", (X, (2, -1)), {}, X.reshape(2, 6)), ("expand.default", (X[:1], (2, 3, -1)), {}, np.broadcast_to(X[:1], (2, 3, 4))),
     ("permute.default", (IMAGE, (0, -1, 1, 2)), {}, IMAGE.transpose(0, 3, 1, 2)), ("select.int", (X, 1, -1), {}, X[:, -1]),
     ("slice.Tensor", (X, 1, -3, 9223372036854775807, 2), {}, X[:, -3::2]), ("slice.Tensor", (X, 0, 2, 1), {}, X[2:1]),
