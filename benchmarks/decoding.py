@@ -43,7 +43,7 @@ def report(path: Path, threads: int) -> None:
     if llama_cpp is not None:
         engines["llama.cpp"] = Llama(path, threads)
     rng, nbytes = np.random.default_rng(0), model.state.nbytes
-    vocabulary = model.net.shape.vocabulary
+    vocabulary = len(model.file.fields["tokenizer.ggml.tokens"])
     short, long = (rng.integers(0, vocabulary, (4, n)) for n in (START, PROMPT))
     name = f"{path.name}, {threads} threads"
     tokens = measured(f"{name}: {TOKENS} tokens", engines, short, TOKENS + 1)

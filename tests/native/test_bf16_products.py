@@ -14,7 +14,7 @@ from graphc.codegen.llvm.host import can_run, host_target
 from graphc.schedule.target import SAPPHIRERAPIDS, TARGETS
 
 pairs = pytest.mark.skipif(not host_target().multiplies_pairs, reason="this CPU multiplies f32 as fast")
-TYPES = [name for name in ("", "avx512_bf16", "sapphirerapids", "avx2", "sse2") if not name or can_run(TARGETS[name])]
+TYPES = [name for name in ("", "avx512_bf16", "avx2", "sse2") if not name or can_run(TARGETS[name])]
 # rows, steps, columns: of each family of schedules, odd sums, sums of one and two terms, rows and columns that are left over
 SIZES = [(1, 64, 48), (1, 513, 1), (3, 2, 300), (7, 1, 5), (8, 96, 10), (33, 77, 50), (64, 256, 96), (130, 40, 31), (300, 515, 65), (5, 4096, 17)]
 
