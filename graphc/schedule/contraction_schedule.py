@@ -15,7 +15,6 @@ from graphc.schedule.schedule import OPERANDS, ProductSchedule
 
 MAX_TAPS = 49
 STEPS = 4                       # of a sum that the micro-kernel takes at a time: fewer instructions for control
-APART_SUMS = 2                  # vectors of sums of integers, up to which each of these steps has some of its own
 
 
 class PhaseSchedule:

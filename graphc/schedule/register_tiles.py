@@ -4,12 +4,13 @@ from __future__ import annotations
 from functools import cache
 
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
-from graphc.schedule.contraction_schedule import APART_SUMS, STEPS
+from graphc.schedule.contraction_schedule import STEPS
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.target import MATRIX_LANES, Target
 
 # 6×16 with AVX2, 6×64 with AVX-512: more rows take more addresses, fewer more loads of columns
 LIKELY_ROWS = 6
+APART_SUMS = 2                  # vectors of sums of integers, up to which each of STEPS steps has some of its own
 MATRICES_ACROSS = 2             # registers of sums beside each other, at most
 # of a kernel that large products do not share: code that no other product has brought into the cache
 RARE_LOSS = 1.06

@@ -15,8 +15,9 @@ from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType, bool_
 from graphc.records import dataclass
-from graphc.schedule.contraction_schedule import APART_SUMS, STEPS
+from graphc.schedule.contraction_schedule import STEPS
 from graphc.schedule.machine import Machine
+from graphc.schedule.register_tiles import APART_SUMS
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
