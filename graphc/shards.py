@@ -96,8 +96,7 @@ class ShardedProgram:
     def _native(self, rows: Dim) -> tuple[SpecialisedGraph, ...]:
         cut = self._stages.at(rows=rows)
         functions = [self._graphs.at(rows=rows).function] if len(cut) == 1 else [stage.function for stage in cut]
-        budget = self._budget()
-        shards = None if budget or len(cut) > 1 or self.shards == 1 else Shards(self.shards)
+        budget, shards = self._budget(), Shards(self.shards) if len(cut) == 1 < self.shards else None
         return tuple(SpecialisedGraph(f.graph, partial(on_state, f, self.state, self._threads, budget=budget,
                                                        shards=shards),
                                       make_sized=partial(sized_on_state, f, self.state, self._threads))
@@ -146,7 +145,8 @@ class ShardedProgram:
             raise GraphError(f"memory={budget.given!r}: a step that sums over the shards on its way (gc.shard_sum) "
                              "keeps what lives across in memory for all shards; take more shards, without memory=",
                              user_loc())
-        free, update = Compilation(graph).memory, self.update.memory
+        shards = Shards(self.shards) if self.shards > 1 else None
+        free, update = Compilation(graph, shards=shards).memory, self.update.memory
         if update is None:                              # of the oracle, which has no plan
             return budget
         whole = self._together([free], update)
@@ -268,20 +268,19 @@ class ShardedProgram:
     @property
     def _all(self) -> list[SpecialisedGraph | Runnable]:
         """All programs."""
-        return [*self._of_batch()[0], self.update]
-
-    def _of_batch(self) -> tuple[list[SpecialisedGraph | Runnable], int]:
-        """(what computes the gradients of this rank's rows of a batch, how many sums are there at once)."""
-        sizes = shard_rows(self._batch, self.shards) if isinstance(self._batch, int) else [0] * self.shards
-        spans, leaves = self._leaves(sizes)
-        joined = [self.joined(sizes[slice(*leaf)]) for leaf in leaves]
+        joined = [self.joined(self._sizes[slice(*leaf)]) for leaf in self._leaves(self._sizes)[1]]
         programs: list[SpecialisedGraph | Runnable] = list(dict.fromkeys(run for run in joined if run is not None))
-        return [*programs, *(self.gradients() if None in joined else ())], buffers_needed(spans, leaves)
+        return [*programs, *(self.gradients() if None in joined else ()), self.update]
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Rows of the shards of a whole batch, 0 where they are not known."""
+        return shard_rows(self._batch, self.shards) if isinstance(self._batch, int) else [0] * self.shards
 
     @property
     def buffers(self) -> int:
         """Bytes of the sums: those of one shard, and of one subtree at each level."""
-        graph, count = self.graph(), self._of_batch()[1]
+        graph, count = self.graph(), buffers_needed(*self._leaves(self._sizes))
         return count * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
 
     @property
