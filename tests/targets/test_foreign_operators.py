@@ -30,10 +30,11 @@ def runs_on(machine, sample):
 
 
 def flushed(array):
-    """The array with f32's subnormals as zeros of their signs."""
+    """The array with f32's subnormals as zeros of their signs; also the smallest normal number, to which what is flushed
+    may round."""
     if array.dtype != np.float32:
         return array
-    return np.where(np.abs(array) < TINY, np.copysign(np.float32(0), array), array)
+    return np.where(np.abs(array) <= TINY, np.copysign(np.float32(0), array), array)
 
 
 def share_of(machine, group):

@@ -138,7 +138,7 @@ def _load_strided(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int,
 def _load_spaced(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, count: int | None) -> str | None:
     """The first `count` elements, zeros behind them, register by register; None where whole vectors are no gain."""
     step, width = view.strides[-1], min(lanes, b.module.target.lanes(view.dtype.itemsize))
-    if count is None or not isinstance(step, int):
+    if count is None or width == 1 or not isinstance(step, int):
         return None
     line = View(view.root, view.shape, (*view.strides[:-1], 1), view.start, view.dtype)
     counts = [max(0, min(width, count - first)) for first in range(0, lanes, width)]
