@@ -35,7 +35,8 @@ class CodePane {
     this.count = el("span");
     this.next = el("button", { type: "button", title: "next lit line (n)", onclick: () => this.jump() }, "next");
     this.body = el("div", { class: "code", tabindex: "0", role: "listbox", "aria-label": name,
-      onscroll: () => this.draw(), onkeydown: e => this.key(e), onclick: e => this.click(e) });
+      onscroll: () => this.draw(), onkeydown: e => this.key(e),
+      onpointerdown: e => { this.pressed = [e.clientX, e.clientY]; }, onpointerup: e => this.released(e) });
     this.width = Math.min(600, texts.reduce((n, t) => Math.max(n, t.length), 0)) + 8;
     this.space = el("div", { style: `height:${texts.length * ROW}px;width:1px` });
     this.body.append(this.space);
@@ -72,8 +73,10 @@ class CodePane {
     }
     this.draw();
   }
-  // by its place: rows may be drawn anew between the press of the button and its release
-  click(e) {
+  // by its place: rows may be drawn anew between the press of the button and its release, which then are no click
+  released(e) {
+    const [x, y] = this.pressed ?? [Infinity, 0];
+    if (e.button !== 0 || Math.hypot(e.clientX - x, e.clientY - y) > 5) return;        // marks text, or began elsewhere
     const line = Math.floor((e.clientY - this.body.getBoundingClientRect().top - this.body.clientTop + this.body.scrollTop) / ROW);
     if (line >= 0 && line < this.texts.length) this.pick(line);
   }
