@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from native_programs import COUNTER, ENDLESS, add_one, executable, held, tiles
 
+from graphc.codegen.llvm.lazy import gives_back, llvm
 from graphc.ir.types import i64
 from graphc.runtime.lock import StateLock
 
@@ -250,3 +251,20 @@ def test_a_locked_state_is_free_in_a_forked_child():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     release.set()
     thread.join()
+
+
+def test_a_handler_that_compiles_while_llvm_is_called():
+    """It gives back what it took of llvmlite's lock, and what it was interrupted in still has its own."""
+    lock = llvm().ffi.lib._lock._lock
+
+    @gives_back
+    def compiling(leave: int) -> None:
+        for _ in range(leave):
+            lock.acquire()
+
+    with lock:
+        compiling(2)
+        assert lock._is_owned()
+    assert not lock._is_owned()
+    compiling(2)
+    assert not lock._is_owned()

@@ -123,14 +123,17 @@ def trained():
 
 
 def test_a_handler_that_saves(tmp_path):
-    """At any moment of steps, reads, writes, loads and saves of the main thread."""
+    """At any moment of steps, reads, writes, loads and saves of the main thread. What it interrupted may be with the
+    helper thread, which goes on: that step falls before, between or behind those of the handler.
+    """
     step, batch = trained()
     saved, path = [], tmp_path / "state.safetensors"
 
     def handler(number, frame):
+        start = int(step.state["step"])
         step.save(path)
         step(*batch)
-        saved.append(int(step.state["step"]))
+        saved.append((start, int(step.state["step"])))
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
@@ -149,8 +152,9 @@ def test_a_handler_that_saves(tmp_path):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(saved) == 60
+    assert all(end - start in (1, 2) for start, end in saved)
     step.load(path)
-    assert step.state["step"] == saved[-1] - 1
+    assert saved[-1][0] <= step.state["step"] < saved[-1][1]
 
 
 def test_finalizers_that_step():

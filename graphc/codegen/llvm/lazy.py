@@ -51,17 +51,23 @@ def llvmlite_folder() -> str:
 
 def gives_back(function: Callable[P, T]) -> Callable[P, T]:
     """Decorator of what calls LLVM. llvmlite takes its lock and gives it back in Python, where Ctrl-C may come between;
-    afterwards this thread has it no more."""
+    afterwards this thread has it as often as before: not at all, unless this is a signal handler, and LLVM was being
+    called when it came."""
     @wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> T:
+        before = _held(_lock(_ready[0])) if _ready else 0
         try:
             return function(*arguments, **named)
         finally:
             lock = _lock(_ready[0]) if _ready else None
-            # CPython's, as for Condition
-            while lock is not None and lock._is_owned():    # type: ignore[attr-defined]
+            while lock is not None and _held(lock) > before:
                 lock.release()
     return call
+
+
+def _held(lock: RLock | None) -> int:
+    """How often this thread has it; where CPython doesn't count, 1 for once or more."""
+    return getattr(lock, "_recursion_count", getattr(lock, "_is_owned", int))()
 
 
 def _lock(binding: ModuleType) -> RLock | None:
