@@ -4,14 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.body import Env, NestBody, Point
 from graphc.codegen.lower.request import KernelRequest
 from graphc.errors import InternalError
-from graphc.ir.dims import static_dim
+from graphc.ir.dims import Dims, product_of, static_dim
 from graphc.ir.graph import Graph, Node, leading_to
 from graphc.ir.op import Op
 from graphc.ir.ops.fused import Fused, core_of, slices_in
@@ -44,7 +43,7 @@ class Epilogue:
         self.body, self.inner = body, inner
         self.nest = nest_of_epilogue(body, inner.outputs, tuple(n for n in body.nodes if n is not inner), ins)
 
-    def run_together(self, strides: tuple[int, ...]) -> "Epilogue | None":
+    def run_together(self, strides: Dims) -> "Epilogue | None":
         """The same with as many last axes as there are strides taken as one; None unless they have these strides, or
         none, in all operands.
         """
@@ -54,7 +53,7 @@ class Epilogue:
         leaves = {key: (*s[:-last], s[-1]) for key, s in n.leaves.items()}
         counters = {key: (*s[:-last], s[-1]) for key, s in n.counters.items()}
         merged = copy(self)
-        extents = (*n.extents[:-last], prod(n.extents[-last:]))
+        extents = (*n.extents[:-last], product_of(n.extents[-last:]))
         merged.nest = replace(n, extents=extents, leaves=leaves, counters=counters)
         return merged
 

@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import Index, offset, unflatten
-from graphc.ir.dims import Dim
+from graphc.ir.contraction import AxisMap, Maps
+from graphc.ir.dims import Dim, Dims, product_of
 from graphc.records import dataclass
-from graphc.schedule.contraction_form import Form, Phase
+from graphc.schedule.contraction_form import Phase
+from graphc.schedule.view import contiguous_strides
 
 
 class EpilogueFunction(Protocol):
@@ -18,6 +21,11 @@ class EpilogueFunction(Protocol):
     def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
                  axis: int) -> list[Val]:
         ...
+
+    def run_together(self, strides: Dims) -> "EpilogueFunction | None":
+        """The same with as many last axes as there are strides taken as one; None unless they have these strides, or
+        none, in all operands.
+        """
 
 
 class GateEpilogueFunction(Protocol):
@@ -33,11 +41,14 @@ class GateEpilogueFunction(Protocol):
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a contraction, as one phase of it sees them. Without an epilogue there is one, the sums."""
+    """The outputs of a contraction, as one phase of it sees them. Without an epilogue there is one, the sums.
+
+    axes: of each output, as the contraction's dims index them.
+    """
     f: LoopFunction
     views: tuple[View, ...]
     epilogue: EpilogueFunction | None
-    form: Form
+    axes: Maps
     phase: Phase[Dim]
 
     @property
@@ -59,13 +70,36 @@ class Outputs:
             view, place = along(out, at, axis)
             self.f.store(view, place, value, mask)
 
+    def joined(self, dims: Sequence[int]) -> "Outputs | None":
+        """The same with the axes of these dims as one, the last, in which the index of the last dim goes on beyond its
+        size. None unless elements along the dims lie side by side in all outputs, and whatever the epilogue reads has
+        these axes as they have, or none of them.
+        """
+        wanted = {dim for d in dims for _, dim, _, _ in self.phase.parts[d]}
+        first = next((x for x, m in enumerate(self.axes) if wanted & {*m.dims}), len(self.axes))
+        out, axes, shape = self.phase.out, self.axes[first:], self.views[0].shape[first:]
+        if len(axes) < 2 or out.strides[dims[-1]] != 1 or not out.steps_evenly(dims, self.phase.sizes):
+            return None
+        strides = contiguous_strides(shape)
+        epilogue = self.epilogue and self.epilogue.run_together(strides)
+        if epilogue is None or any(v.strides[first:] != strides for v in self.views):
+            return None
+        steps = [step for step in strides if isinstance(step, int)]
+        if len(steps) < len(axes):
+            return None
+        one = AxisMap(tuple([(c * step, d) for m, step in zip(axes, steps) for c, d in m.terms]),
+                      sum(m.offset * step for m, step in zip(axes, steps)))
+        views = tuple([self.f.reinterpret(v, (*v.shape[:first], product_of(shape)), (*v.strides[:first], 1))
+                       for v in self.views])
+        return replace(self, views=views, epilogue=epilogue, axes=(*self.axes[:first], one))
+
     def vector_axis(self, last: int) -> int | None:
         """The output axis along which dim `last` steps by one, or None."""
         parts = self.phase.parts[last]
         if not parts:
             return len(self.views[0].shape) - 1 if self.views[0].shape else None
         _, d, step, _ = parts[-1]
-        for x, m in enumerate(self.form.c.out):
+        for x, m in enumerate(self.axes):
             for coefficient, dim in m.terms:
                 if dim == d:
                     return x if coefficient * step == 1 else None
@@ -84,7 +118,7 @@ class Outputs:
             positions = unflatten(self.f, ix, range(len(parts)), [part[0] for part in parts])
             for i, (_, dim, step, start) in enumerate(parts):
                 original[dim] = positions[i] * step + start
-        return [sum((original.get(dim, Ix()) * c for c, dim in m.terms), Ix(m.offset)) for m in self.form.c.out]
+        return [sum((original.get(dim, Ix()) * c for c, dim in m.terms), Ix(m.offset)) for m in self.axes]
 
 
 def flat(f: LoopFunction, view: View) -> View:

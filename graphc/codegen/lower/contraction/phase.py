@@ -86,7 +86,7 @@ class PhaseLowering(ABC, Generic[S]):
     @cached_property
     def outputs(self) -> Outputs:
         epilogue = None if self.contraction.gates else cast(EpilogueFunction | None, self.epilogue)
-        return Outputs(self.f, self.views.outs, epilogue, self.contraction.form, self.phase)
+        return Outputs(self.f, self.views.outs, epilogue, self.contraction.form.c.out, self.phase)
 
     def sweep_by(self, lanes: int) -> Sweep:
         """What stores finished sums of a tile, in vectors of `lanes`."""

@@ -91,9 +91,22 @@ class Sweep:
         """Sums along a range of row or column dims; `index` has the others."""
         if self.outputs.epilogue is None and self.phase.out.steps_evenly(line.dims[line.split:], self.phase.sizes):
             return self._store_run(index | line.first, line.dims[-1], line.length, source)
+        if self._store_joined(index | line.first, line, source):
+            return
         with walk_runs(self.f, line) as (outer, at, first, count):
             self._store_part(index | outer | {line.dims[-1]: first}, line.dims[-1], count,
                              lambda j, lanes, mask: source(at + j, lanes, mask))
+
+    def _store_joined(self, index: Index, line: Range, source: Line) -> bool:
+        """The same as one run from `index` on, where its dims are one in all that the epilogue reads and writes."""
+        dims = line.dims[line.split:]
+        outputs = self.outputs.joined(dims) if len(dims) > 1 and self.lanes > 1 else None
+        if outputs is None:
+            return False
+        start = index | {d: Ix() for d in dims[1:]}
+        vector_run(self.f, line.length, self.lanes, lambda j, lanes, mask: outputs.store(
+            start | {dims[-1]: j}, dims[-1], source(j, lanes, mask), lanes, mask))
+        return True
 
     def _store_part(self, index: Index, last: int, count: Ix, source: Line) -> None:
         """`count` sums along dim `last` from `index` on."""
