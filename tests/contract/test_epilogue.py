@@ -1,4 +1,7 @@
 """Epilogues: index, lanes and masks are right for every layout, and an output may lie where an extra input lies."""
+import re
+from math import prod
+
 import numpy as np
 import pytest
 
@@ -9,10 +12,21 @@ from graphc.schedule.contraction_schedule import round_up
 from tests.contract.harness import compiled
 
 
-def scaled_residual(f, acc, index, lanes, mask, axis):
-    """relu(acc + bias) and acc * 2 + residual; the bias has the output's rank with size-1 axes."""
-    bias, residual = (load_along(f, view, index, axis, lanes, mask) for view in f.views[2:4])
-    return [f.max(f.add(acc, bias), 0.0), f.add(f.mul(acc, 2.0), residual)]
+class ScaledResidual:
+    """relu(acc + bias) and acc * 2 + residual; the bias has the output's rank with size-1 axes, and `joined` of the last
+    ones are taken as one."""
+
+    def __init__(self, joined=1):
+        self.joined = joined
+
+    def run_together(self, strides):
+        return ScaledResidual(len(strides))
+
+    def __call__(self, f, acc, index, lanes, mask, axis):
+        views = [f.reinterpret(v, (*v.shape[:-self.joined], prod(v.shape[-self.joined:])), (*v.strides[:-self.joined], v.strides[-1]))
+                 if self.joined > 1 else v for v in f.views[2:4]]
+        bias, residual = (load_along(f, view, index, axis, lanes, mask) for view in views)
+        return [f.max(f.add(acc, bias), 0.0), f.add(f.mul(acc, 2.0), residual)]
 
 
 def check(c, a, b, out, bias):
@@ -20,7 +34,7 @@ def check(c, a, b, out, bias):
     residual = np.empty_like(out)
     residual[...] = rng.normal(size=out.shape)
     second = np.empty_like(out)
-    kernel = compiled(c, [a, b, bias, residual], [out, second], epilogue=scaled_residual)
+    kernel = compiled(c, [a, b, bias, residual], [out, second], epilogue=ScaledResidual())
     sums = c.reference(a.astype(np.float64), b.astype(np.float64), out.shape)
     limit = 2e-6 * c.reference(np.abs(a), np.abs(b), out.shape) + 1e-5
     for threads in (1, 4):
@@ -74,6 +88,29 @@ def test_convolution(order, kernel, stride, pad, groups):
     bias = rng.normal(size=(1, 10, 1, 1)).astype(np.float32)
     check(C.conv(2, 6, 10, windows, groups), x, w, y, bias)
     check(C.conv_input_gradient(2, 6, 10, windows, groups), y, w, x, rng.normal(size=(1, 6, 1, 1)).astype(np.float32))
+
+
+def test_gradient_of_kernels():
+    rng = np.random.default_rng(0)
+    windows = [C.Window(8, 3, 2, 1, (1, 1)), C.Window(5, 3, 2, 1, (1, 1))]
+    x, y = rng.normal(size=(2, 13, 8, 5)).astype(np.float32), rng.normal(size=(2, 20, 4, 3)).astype(np.float32)
+    check(C.conv_weight_gradient(2, 13, 20, windows), y, x, np.empty((20, 13, 3, 3), np.float32),
+          rng.normal(size=(20, 1, 1, 1)).astype(np.float32))
+
+
+@pytest.mark.parametrize("order, joins", [((0, 1, 2, 3), True), ((0, 2, 1, 3), False)])
+@pytest.mark.parametrize("features", [20, 3])
+def test_runs_over_several_axes(order, joins, features):
+    """Where the columns' axes are side by side in all outputs, and in what the epilogue reads, vectors go through them
+    all, though not in the operand."""
+    rng = np.random.default_rng(0)
+    o, i, p, q, k = range(5)
+    c = C.Contraction((features, 7, 3, 3, 30), (), (o,), (i, p, q), (k,), (C.axis(k), C.axis(o)),
+                      tuple(map(C.axis, (k, i, p, q))), tuple(map(C.axis, (o, i, p, q))))
+    a, b = rng.normal(size=(30, features)).astype(np.float32), rng.normal(size=(30, 7, 4, 5)).astype(np.float32)[:, :, :3, :3]
+    kernel = check(c, a, b, laid_out(rng, (features, 7, 3, 3), order), rng.normal(size=(features, 1, 1, 1)).astype(np.float32))
+    reads = re.findall(r"load in3\[(.*?)\]", print_function(kernel.function))
+    assert {at.count(",") + 1 for at in reads} == {2 if joins else 4}
 
 
 def test_long_sum():
