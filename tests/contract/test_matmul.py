@@ -120,6 +120,15 @@ def test_transposed_rows_that_a_tile_packs():
     assert kernel.schedule.phases[0].a is PackingMode.PER_TILE
 
 
+@pytest.mark.parametrize("m, n, k", [(331, 300, 261), (60, 900, 1900)])
+def test_transposed_rows_of_many_panels_that_are_packed_before_all_tiles(m, n, k):
+    """Some panels at a time, the last ones fewer, and parts of the sum where there are few panels."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((k, m), np.float32).T, rng.standard_normal((k, n), np.float32)
+    kernel = check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 2))
+    assert kernel.schedule.phases[0].a is PackingMode.ONCE, str(kernel.schedule)
+
+
 def test_scaling_by_a_scalar_across_merged_dims():
     rng = np.random.default_rng(0)
     c = C.Contraction((9, 4, 9), (), (), (0, 1, 2), (), (), (C.axis(1), C.axis(2), C.axis(0)),

@@ -75,6 +75,14 @@ def test_threads_keep_their_rows_of_products_by_packed_weights(m, n, k, by_rows)
     assert not by_rows or -(-m // phase.blocking.mc) >= 3
 
 
+@pytest.mark.parametrize("m, n, k, unpacked", [(4096, 160, 739, False), (4000, 80, 739, False), (1000, 500, 200, True),
+                                               (20000, 64, 64, True)])
+def test_rows_across_that_nothing_brings_into_the_cache_are_packed(m, n, k, unpacked):
+    """More lines than L1 holds, of more memory than L2 has."""
+    phase, = matmul_schedule(m, n, k, AVX512, a=(1, m)).phases
+    assert (phase.a is PackingMode.UNPACKED) == unpacked, str(phase)
+
+
 def test_small_products_are_one_tile_and_pack_nothing():
     for size in (4, 16, 33):
         schedule = matmul_schedule(size, size, size)
@@ -150,7 +158,7 @@ def test_weight_gradients_split_the_sum():
 def test_rows_of_long_sums_are_packed_on_the_way():
     """Where a tile has columns for several register tiles beside each other."""
     for m, n, k, source in ((2048, 320, 2048, PackingMode.BY_FIRST_USE), (2048, 2048, 3000, PackingMode.BY_FIRST_USE),
-                            (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.UNPACKED),
+                            (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.PER_TILE),
                             (48, 48, 300, PackingMode.PER_TILE)):
         phase, = matmul_schedule(m, n, k, a=(1, m)).phases
         assert phase.a == source, (m, n, k, phase)
