@@ -123,10 +123,12 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
         nc, mode = problem.agreed.columns
         b = (mode,)
     yield TileFamily("columns for all", mc, nc, a, b)
-    if own and UNPACKED in b and problem.agreed and problem.m <= problem.mr and not problem.gates:
+    if own and problem.m <= problem.mr and not problem.gates and not problem.context.codes:
         share = problem.n / problem.machine.planned_cores       # few rows wait for columns: all cores read some
         columns = column_cut(problem.n_sizes, share, problem.nr, least=problem.n_split)
-        yield TileFamily("columns for each core", mc, columns, a, (UNPACKED,))
+        read = (UNPACKED,) if problem.agreed else (*[UNPACKED] * (UNPACKED in b), PER_TILE)
+        if UNPACKED in b or not problem.agreed:
+            yield TileFamily("columns for each core", mc, columns, a, read)
     for rows in TALL_ROWS if own and not problem.context.codes else ():
         yield TileFamily(f"columns for {rows} rows", *tall_tile(problem, rows), a, (PER_TILE,))
 
