@@ -129,6 +129,14 @@ def test_transposed_rows_of_many_panels_that_are_packed_before_all_tiles(m, n, k
     assert kernel.schedule.phases[0].a is PackingMode.ONCE, str(kernel.schedule)
 
 
+def test_few_rows_and_short_sums():
+    """As dot products under a mask, and with a tile for each core."""
+    rng = np.random.default_rng(0)
+    for m, n, k in ((1, 6001, 13), (2, 3001, 9), (1, 40001, 3)):
+        a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32).T
+        check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 2))
+
+
 def test_scaling_by_a_scalar_across_merged_dims():
     rng = np.random.default_rng(0)
     c = C.Contraction((9, 4, 9), (), (), (0, 1, 2), (), (), (C.axis(1), C.axis(2), C.axis(0)),

@@ -13,7 +13,7 @@ from graphc.ir import contraction as C
 from graphc.ir.types import f32, f64
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_contraction import contraction_schedule
-from graphc.schedule.contraction_schedule import STEPS, LaneSchedule, NarrowSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import STEPS, DotSchedule, LaneSchedule, NarrowSchedule, TileSchedule
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
 from tests.contract.harness import lowered
 
@@ -81,6 +81,17 @@ def test_rows_across_that_nothing_brings_into_the_cache_are_packed(m, n, k, unpa
     """More lines than L1 holds, of more memory than L2 has."""
     phase, = matmul_schedule(m, n, k, AVX512, a=(1, m)).phases
     assert (phase.a is PackingMode.UNPACKED) == unpacked, str(phase)
+
+
+@pytest.mark.parametrize("m, k, dots", [(1, 18, True), (2, 31, True), (1, 6, False), (1, 64, True)])
+def test_short_sums_of_few_rows_are_dot_products_where_these_beat_transposing(m, k, dots):
+    phase, = matmul_schedule(m, 10312, k, AVX512, b=(1, k)).phases
+    assert isinstance(phase, DotSchedule) == dots, str(phase)
+
+
+def test_few_rows_whose_columns_are_transposed_keep_all_cores_busy():
+    phase, = matmul_schedule(1, 20000, 8, AVX512, b=(1, 8)).phases
+    assert phase.b is PackingMode.PER_TILE and phase.blocking.nc.chunk <= 20000 // 4 + phase.blocking.nr
 
 
 def test_small_products_are_one_tile_and_pack_nothing():
