@@ -62,9 +62,11 @@ def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
 
 
 def is_stream(p: Phase[int], context: ContractionContext) -> bool:
-    """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
+    """Few rows times a matrix that lies along n and is wide enough to be read in long runs; of several such products
+    one of a few vectors, which others would read one vector after the other, each by steps of a whole row."""
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
-    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * context.lanes and p.extent(p.k) >= 16
+    vectors = 8 if p.extent(p.batch) == 1 else 2
+    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= vectors * context.lanes and p.extent(p.k) >= 16
 
 
 def stream_schedule(p: Phase[int], context: ContractionContext) -> StreamSchedule:

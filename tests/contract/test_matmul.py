@@ -6,6 +6,7 @@ import pytest
 
 from graphc.ir import contraction as C
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.contraction_schedule import StreamSchedule
 from tests.contract.harness import check, compiled
 
 
@@ -135,6 +136,15 @@ def test_few_rows_and_short_sums():
     for m, n, k in ((1, 6001, 13), (2, 3001, 9), (1, 40001, 3)):
         a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32).T
         check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 2))
+
+
+def test_rows_by_several_narrow_matrices():
+    """As the values of attention of one query: each matrix is read once, row after row."""
+    rng = np.random.default_rng(0)
+    for batch, m, n, k in ((5, 1, 41, 300), (3, 2, 16, 17), (4, 3, 63, 260)):
+        a, b = rng.standard_normal((batch, m, k), np.float32), rng.standard_normal((batch, k, n), np.float32)
+        kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((batch, m, n), np.float32), threads=(1, 2))
+        assert isinstance(kernel.schedule.phases[0], StreamSchedule), str(kernel.schedule)
 
 
 def test_scaling_by_a_scalar_across_merged_dims():
