@@ -7,6 +7,7 @@ from graphc.schedule.blocking import Blocking, Cut, PackingMode
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import DotSchedule, StreamSchedule, round_up
+from graphc.schedule.open_phase import is_closed
 from graphc.schedule.tile_cost import TiledProblem
 
 STREAM_BYTES = 8192             # of one row of b in a tile
@@ -15,11 +16,27 @@ MAX_PARTIALS = 4 << 20          # elements of partial results
 
 
 def is_dots(p: Phase[Dim], context: ContractionContext) -> bool:
-    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves."""
+    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves. Sums of
+    several vectors are worth their addition across lanes; of shorter ones, costs tell."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
     few = any(isinstance(n, int) and n <= DOT_ROWS for n in (p.extent(p.m), p.extent(p.n)))
-    return few and rows_linear and p.sizes[inner] >= 2 * context.lanes
+    if not few or not rows_linear or not p.sizes[inner] >= context.lanes:
+        return False
+    return p.sizes[inner] >= 2 * context.lanes or is_closed(p) and _beats_packing(p, context)
+
+
+def _beats_packing(p: Phase[int], context: ContractionContext) -> bool:
+    """Whether dot products take less time than micro-tiles of columns that are transposed for them."""
+    columns = 0 if context.free[1] else p.extent(p.batch + p.n + p.k)
+    return _dot_cycles(p, context) < TiledProblem(p, context).sums + columns * context.machine.transpose_cycles
+
+
+def _dot_cycles(p: Phase[int], context: ContractionContext) -> float:
+    machine, dots = context.machine, p.extent(p.batch + p.m + p.n)
+    terms = p.extent(p.k) / context.lanes * max(1 / machine.fma_per_cycle, 1 / machine.loads_per_cycle)
+    added = 2 * context.lanes.bit_length() * machine.vector_op_cycles       # a shuffle and a sum for each half
+    return dots * (terms + added)
 
 
 def repays_packing(p: Phase[int], context: ContractionContext, gates: int = 0) -> bool:
@@ -27,10 +44,7 @@ def repays_packing(p: Phase[int], context: ContractionContext, gates: int = 0) -
     many where four numbers are one element. Of integers alone, whose bits are the same."""
     if not context.exact or not context.free[1]:
         return False
-    machine, dots = context.machine, p.extent(p.batch + p.m + p.n)
-    terms = p.extent(p.k) / context.lanes * max(1 / machine.fma_per_cycle, 1 / machine.loads_per_cycle)
-    added = 2 * context.lanes.bit_length() * machine.vector_op_cycles       # a shuffle and a sum for each half
-    return TiledProblem(p, context, gates).sums < dots * (terms + added)
+    return TiledProblem(p, context, gates).sums < _dot_cycles(p, context)
 
 
 def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
@@ -48,9 +62,11 @@ def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
 
 
 def is_stream(p: Phase[int], context: ContractionContext) -> bool:
-    """Few rows times a matrix that lies along n and is wide enough to be read in long runs."""
+    """Few rows times a matrix that lies along n and is wide enough to be read in long runs; of several such products
+    one of a few vectors, which others would read one vector after the other, each by steps of a whole row."""
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
-    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 8 * context.lanes and p.extent(p.k) >= 16
+    vectors = 8 if p.extent(p.batch) == 1 else 2
+    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= vectors * context.lanes and p.extent(p.k) >= 16
 
 
 def stream_schedule(p: Phase[int], context: ContractionContext) -> StreamSchedule:

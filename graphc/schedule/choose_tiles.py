@@ -123,10 +123,12 @@ def _families(problem: TiledProblem) -> Iterator[TileFamily]:
         nc, mode = problem.agreed.columns
         b = (mode,)
     yield TileFamily("columns for all", mc, nc, a, b)
-    if own and UNPACKED in b and problem.agreed and problem.m <= problem.mr and not problem.gates:
+    alone = (problem.batch * nc.count(problem.n_sizes) == 1 and not problem.agreed and not problem.context.codes
+             and problem.packing is ColumnPacking.TRANSPOSED)
+    if own and (alone or UNPACKED in b and problem.agreed) and problem.m <= problem.mr and not problem.gates:
         share = problem.n / problem.machine.planned_cores       # few rows wait for columns: all cores read some
         columns = column_cut(problem.n_sizes, share, problem.nr, least=problem.n_split)
-        yield TileFamily("columns for each core", mc, columns, a, (UNPACKED,))
+        yield TileFamily("columns for each core", mc, columns, a, (PER_TILE,) if alone else (UNPACKED,))
     for rows in TALL_ROWS if own and not problem.context.codes else ():
         yield TileFamily(f"columns for {rows} rows", *tall_tile(problem, rows), a, (PER_TILE,))
 

@@ -119,7 +119,7 @@ def _packs_less_swapped(c: Contraction, a: Tensor, b: Tensor, lanes: int, machin
     the columns, the few rows are transposed, and the output.
     """
     left, right = _dim_strides(c.a, a), _dim_strides(c.b, b)
-    if left is None or right is None or not any(left.get(d) == right.get(d) == 1 for d in c.k):
+    if left is None or right is None or not any(left.get(d) == right.get(d) == 1 and is_many(c.sizes[d]) for d in c.k):
         return False
     rows = typical(c.extent(c.m) * c.extent([d for d in c.batch if right.get(d, 0) == 0]))
     columns, k = typical(c.extent(c.n)), typical(c.extent(c.k))

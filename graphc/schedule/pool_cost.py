@@ -7,7 +7,7 @@ from graphc.ir.dims import typical
 from graphc.ir.image import CHANNEL_AXIS, FIRST_SPATIAL_AXIS
 from graphc.ir.ops.window import AvgPoolGrad, MaxPoolGrad, Pooling
 from graphc.ir.types import TensorType
-from graphc.schedule.spaced_loads import spaced_cycles
+from graphc.schedule.spaced_loads import spaced_cycles, window_cycles
 from graphc.schedule.target import Target
 
 LINE_CYCLES = 13                # of a loop around a line of vectors
@@ -49,13 +49,13 @@ def line_cycles(op: Pooling, x: TensorType, y: TensorType, target: Target) -> fl
     above = 1.0 * prod(outer)
     if isinstance(op, AvgPoolGrad):
         above = prod(k / s for k, s in zip(outer, op.stride))
-        read, written, beside = out, width, each
+        read, written, beside = out, width, kernel * each
         spread = (out if stride > 1 else 0) * machine.scalar_element_cycles + -(-width // lanes)
     else:
         read, written, spread = width, out, 0.0
-        beside = spaced_cycles(stride, lanes, machine) + machine.vector_op_cycles
+        beside = window_cycles(kernel, stride, op.dilation[-1], lanes, machine) + kernel * machine.vector_op_cycles
     column = above * (each + machine.step_cycles) + RANGE_CYCLES * len(outer)
-    line = 3 * LINE_CYCLES + -(-read // lanes) * column + -(-written // lanes) * kernel * beside + spread
+    line = 3 * LINE_CYCLES + -(-read // lanes) * column + -(-written // lanes) * beside + spread
     lines = typical(x.size) / width if isinstance(op, AvgPoolGrad) else typical(y.size) / out
     return lines * line
 

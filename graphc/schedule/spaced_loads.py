@@ -1,7 +1,7 @@
 """Vectors of elements that lie a few places apart: read by whole vectors, of which each gives some lanes."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from graphc.schedule.machine import Machine
@@ -56,3 +56,27 @@ def spaced_cycles(step: int, lanes: int, machine: Machine, count: int = 0) -> fl
     within = 0 < step and (count - 1) * step < lanes
     loads = len(spaced_reads(step, lanes, count)) or (1 if within else count)
     return loads / machine.loads_per_cycle + max(1, loads - 1)
+
+
+def turned_squares(step: int, lanes: int, offsets: Sequence[int]) -> tuple[int, ...]:
+    """Of vectors of elements that lie `step` apart, which begin at these offsets (ascending): the first offsets of
+    squares, of `lanes` neighbours each, that take less to transpose in registers than to read vector by vector."""
+    if lanes == 1 or step < 2:
+        return ()
+    loads = len(spaced_reads(step, lanes, lanes)) or lanes
+    each, square = _cycles(loads, loads - 1), _cycles(lanes, lanes * (lanes.bit_length() - 1))
+    counts = {first: sum(first <= o < first + lanes for o in offsets) for first in range(0, offsets[-1] + 1, lanes)}
+    return tuple([first for first, count in counts.items() if square < each * count])
+
+
+def _cycles(loads: int, shuffles: int) -> float:
+    """Two loads begin in a cycle, and one shuffle, on most CPUs."""
+    return loads / 2 + shuffles
+
+
+def window_cycles(kernel: int, step: int, apart: int, lanes: int, machine: Machine) -> float:
+    """To read, `step` apart, the vectors of all places of a window that are `apart` from each other."""
+    offsets = [k * apart for k in range(kernel)]
+    squares = turned_squares(step, lanes, offsets)
+    alone = sum(not any(first <= o < first + lanes for first in squares) for o in offsets)
+    return alone * spaced_cycles(step, lanes, machine) + len(squares) * _cycles(lanes, lanes * (lanes.bit_length() - 1))

@@ -169,7 +169,8 @@ class TileCost:
             part * self.rows, self._touched(self.across, self.down, self.tiling.by_rows), problem.context.free[0]
         )
         if mode is PackingMode.UNPACKED and abs(problem.p.a.strides[problem.p.k[-1]]) > 1:
-            loads += self._scattered_rows()
+            many = problem.k * LINE_BYTES > self.machine.l1_bytes / 2
+            loads += self._scattered_rows() + self._awaited_rows() if many else 0.0
         cycles = self._copied_rows if problem.matrices else self.machine.transpose_cycles
         return ("load a", loads), ("pack a", self._pack(0, mode, self.rows, size, cycles))
 
@@ -247,13 +248,24 @@ class TileCost:
         return nbytes * (touched * first + max(0.0, self.each - touched) / again)
 
     def _scattered_rows(self) -> float:
-        """Broadcasts each of which is in a line of its own: all panels of columns but one read them again, where L1
-        does not hold so many lines."""
+        """Broadcasts each of which is in a line of its own, of more than L1 holds: all panels of columns but one read
+        them again."""
         problem = self.problem
-        if problem.k * LINE_BYTES <= self.machine.l1_bytes / 2:
-            return 0.0
         panels = self.columns / problem.nr * max(0.0, 1 - problem.nr / problem.n)
         return self.each * problem.k * max(1.0, self.rows / problem.mr) * panels * problem.scattered
+
+    def _awaited_rows(self) -> float:
+        """Until broadcasts of a line that L2 has not kept have it, beyond what the sums of a step hide: neighbours
+        along the sum lie so far apart that the hardware does not see it coming."""
+        problem, p, machine = self.problem, self.problem.p, self.machine
+        nbytes = problem.context.itemsize
+        if abs(p.a.strides[p.k[-1]]) * nbytes < machine.prefetch_reach_bytes:
+            return 0.0
+        missed = max(0.0, 1 - machine.l2_bytes / (problem.batch * problem.m * problem.k * nbytes))
+        line = min(LINE_BYTES, abs(p.a.strides[p.m[-1]]) * nbytes) / LINE_BYTES     # of a row
+        lines = problem.k * max(1.0, self.rows * line) * self._touched(self.across, self.down, self.tiling.by_rows)
+        hidden = problem.mr * problem.vectors / problem.context.sums_per_cycle
+        return lines * missed * max(0.0, machine.l3_latency - machine.remote_line_cycles - hidden)
 
     def _scattered_columns(self) -> float:
         """Unpacked columns: each step of the sum reads other lines, and vectors that cross lines are two loads."""

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.codegen.loops.printer import print_function
 from graphc.compiler import Compilation
 from graphc.ir.interp import evaluate
 from graphc.passes import layout, spell_pools
-from graphc.schedule.target import AVX2, AVX512
+from graphc.schedule.target import AVX2, AVX512, Target
 from graphc.stages import FusedGraphs
 
 # kernel, stride, padding, spatial size
@@ -36,6 +37,11 @@ def runs_by_lines(f) -> bool:
     return "line" in text and "copy" not in text
 
 
+def loops_of(f, target: Target) -> str:
+    """The text of its kernels."""
+    return "\n".join(map(print_function, Compilation(f.graph, target).loops.kernels))
+
+
 @pytest.fixture
 def cheap(monkeypatch):
     """Lines cost nothing, so that they are taken where they can be."""
@@ -53,6 +59,22 @@ def test_values_are_those_of_the_reference(kernel, stride, padding, size):
         np.testing.assert_allclose(run(x), evaluate(f.graph, [x])[0], rtol=0, atol=1e-6)
         assert runs_by_lines(run)
         assert runs_by_lines(checked_gradient(f, x))
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("kernel, stride, padding, dilation, size", [((9,), (9,), (4,), (1,), (230,)),
+                                                                     ((2, 11), (1, 9), (0, 5), (1, 2), (3, 150))])
+def test_windows_far_apart_are_squares_that_are_transposed(kernel, stride, padding, dilation, size):
+    """The same bits as element by element, of NaN too, and on two threads."""
+    x = image(size)
+    x[0, 1, ..., 3], x[1, 2, ..., -40:] = np.nan, -np.inf
+    f = pooled("max", kernel, stride, padding, size, dilation=dilation)
+    for target in (AVX2, AVX512):
+        assert "shuffle" in loops_of(f, target)
+    for threads in (1, 2):
+        run = gc.compile(f, threads=threads)
+        np.testing.assert_array_equal(run(x), evaluate(f.graph, [x])[0])
+        assert runs_by_lines(run)
 
 
 def checked_gradient(f, x: np.ndarray):
@@ -107,4 +129,4 @@ def test_an_image_beside_a_convolution_is_pooled_by_channels():
     for target in (AVX2, AVX512):
         fused = Compilation(f.graph, target).stage(FusedGraphs).main
         assert not any("copy" in str(node) for node in fused.nodes)
-        assert "line" not in str(Compilation(f.graph, target).loops)
+        assert "line" not in loops_of(f, target)

@@ -13,7 +13,7 @@ from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.loop_ir import View
 from graphc.ir.types import DType, f32, f64, u8
 from graphc.schedule.machine import Machine
-from graphc.schedule.spaced_loads import spaced_cycles, spaced_reads
+from graphc.schedule.spaced_loads import spaced_cycles, spaced_reads, turned_squares, window_cycles
 
 PAGE = mmap.PAGESIZE
 STEPS, LANES = (2, 3, 4, 5, 6, 11, 15, 17), (4, 8, 16, 32)
@@ -64,3 +64,10 @@ def test_values_at_the_ends_of_memory(target, dtype: DType, rng):
     for (at, step, lanes, count), row in zip(cases, found):
         np.testing.assert_array_equal(row[:count], x[at:at + count * step:step][:count], err_msg=f"{at, step, lanes}")
         assert not row[count:lanes].any()
+
+
+@pytest.mark.parametrize("step, lanes, count, squares", [(9, 8, 9, (0,)), (9, 16, 9, (0,)), (2, 8, 3, ()), (3, 16, 3, ()),
+                                                         (9, 8, 16, (0, 8)), (9, 1, 9, ()), (1, 8, 8, ())])
+def test_squares_are_transposed_where_enough_of_them_is_read(step, lanes, count, squares):
+    assert turned_squares(step, lanes, range(count)) == squares
+    assert window_cycles(count, step, 1, lanes, Machine()) <= count * spaced_cycles(step, lanes, Machine())

@@ -87,6 +87,14 @@ def test_unpadded_windows_need_no_copy_and_unit_kernels_merge():
     assert [phase.sizes[d] for d in phase.n] == [2, 64] and len(phase.k) == 1
 
 
+def test_an_axis_of_one_element_makes_no_operand_contiguous_along_the_sum():
+    """A kernel of one tap has steps of 1 along its window, and so has the image: pixels are the columns all the same."""
+    c = C.conv(1, 60, 8, [C.Window(4, 1)] * 3)
+    form = check(c, (1, 60, 4, 4, 4), (8, 60, 1, 1, 1), (1, 8, 4, 4, 4))
+    phase, = form.phases
+    assert form.swap and [phase.sizes[d] for d in phase.n] == [64] and phase.out.strides[phase.n[0]] == 1
+
+
 def test_padded_copy_keeps_the_memory_order_of_the_source():
     x = np.zeros((2, 9, 9, 3)).transpose(0, 3, 1, 2)
     y = np.zeros((2, 9, 9, 4)).transpose(0, 3, 1, 2)

@@ -6,6 +6,7 @@ import pytest
 
 from graphc.ir import contraction as C
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.contraction_schedule import StreamSchedule
 from tests.contract.harness import check, compiled
 
 
@@ -118,6 +119,32 @@ def test_transposed_rows_that_a_tile_packs():
                                np.float32).transpose(0, 2, 1), rng.standard_normal((3, 350, 97), np.float32)
     kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((3, 160, 97), np.float32), threads=(1, 3))
     assert kernel.schedule.phases[0].a is PackingMode.PER_TILE
+
+
+@pytest.mark.parametrize("m, n, k", [(331, 300, 261), (60, 900, 1900)])
+def test_transposed_rows_of_many_panels_that_are_packed_before_all_tiles(m, n, k):
+    """Some panels at a time, the last ones fewer, and parts of the sum where there are few panels."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((k, m), np.float32).T, rng.standard_normal((k, n), np.float32)
+    kernel = check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 2))
+    assert kernel.schedule.phases[0].a is PackingMode.ONCE, str(kernel.schedule)
+
+
+def test_few_rows_and_short_sums():
+    """As dot products under a mask, and with a tile for each core."""
+    rng = np.random.default_rng(0)
+    for m, n, k in ((1, 6001, 13), (2, 3001, 9), (1, 40001, 3)):
+        a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32).T
+        check(C.matmul((m, k), (k, n)), a, b, np.empty((m, n), np.float32), threads=(1, 2))
+
+
+def test_rows_by_several_narrow_matrices():
+    """As the values of attention of one query: each matrix is read once, row after row."""
+    rng = np.random.default_rng(0)
+    for batch, m, n, k in ((5, 1, 41, 300), (3, 2, 16, 17), (4, 3, 63, 260)):
+        a, b = rng.standard_normal((batch, m, k), np.float32), rng.standard_normal((batch, k, n), np.float32)
+        kernel = check(C.matmul(a.shape, b.shape), a, b, np.empty((batch, m, n), np.float32), threads=(1, 2))
+        assert isinstance(kernel.schedule.phases[0], StreamSchedule), str(kernel.schedule)
 
 
 def test_scaling_by_a_scalar_across_merged_dims():

@@ -13,7 +13,7 @@ from graphc.ir import contraction as C
 from graphc.ir.types import f32, f64
 from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_contraction import contraction_schedule
-from graphc.schedule.contraction_schedule import STEPS, LaneSchedule, NarrowSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import STEPS, DotSchedule, LaneSchedule, NarrowSchedule, TileSchedule
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
 from tests.contract.harness import lowered
 
@@ -73,6 +73,25 @@ def test_threads_keep_their_rows_of_products_by_packed_weights(m, n, k, by_rows)
     phase, = schedule.phases
     assert schedule.prepacked == 1 and phase.by_rows == by_rows
     assert not by_rows or -(-m // phase.blocking.mc) >= 3
+
+
+@pytest.mark.parametrize("m, n, k, unpacked", [(4096, 160, 739, False), (4000, 80, 739, False), (1000, 500, 200, True),
+                                               (20000, 64, 64, True)])
+def test_rows_across_that_nothing_brings_into_the_cache_are_packed(m, n, k, unpacked):
+    """More lines than L1 holds, of more memory than L2 has."""
+    phase, = matmul_schedule(m, n, k, AVX512, a=(1, m)).phases
+    assert (phase.a is PackingMode.UNPACKED) == unpacked, str(phase)
+
+
+@pytest.mark.parametrize("m, k, dots", [(1, 18, True), (2, 31, True), (1, 6, False), (1, 64, True)])
+def test_short_sums_of_few_rows_are_dot_products_where_these_beat_transposing(m, k, dots):
+    phase, = matmul_schedule(m, 10312, k, AVX512, b=(1, k)).phases
+    assert isinstance(phase, DotSchedule) == dots, str(phase)
+
+
+def test_few_rows_whose_columns_are_transposed_keep_all_cores_busy():
+    phase, = matmul_schedule(1, 20000, 8, AVX512, b=(1, 8)).phases
+    assert phase.b is PackingMode.PER_TILE and phase.blocking.nc.chunk <= 20000 // 4 + phase.blocking.nr
 
 
 def test_small_products_are_one_tile_and_pack_nothing():
@@ -150,7 +169,7 @@ def test_weight_gradients_split_the_sum():
 def test_rows_of_long_sums_are_packed_on_the_way():
     """Where a tile has columns for several register tiles beside each other."""
     for m, n, k, source in ((2048, 320, 2048, PackingMode.BY_FIRST_USE), (2048, 2048, 3000, PackingMode.BY_FIRST_USE),
-                            (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.UNPACKED),
+                            (512, 512, 1568, PackingMode.ONCE), (512, 24, 4096, PackingMode.PER_TILE),
                             (48, 48, 300, PackingMode.PER_TILE)):
         phase, = matmul_schedule(m, n, k, a=(1, m)).phases
         assert phase.a == source, (m, n, k, phase)

@@ -7,6 +7,7 @@ the line, into scratch with room for the padding around it; then what is side by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from math import prod
 
 from graphc.codegen.loops.builder import Ix, LoopFunction
@@ -15,6 +16,7 @@ from graphc.codegen.lower.pool_window import Place, PoolWindow
 from graphc.codegen.lower.ranges import load_spaced
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, over_lanes, rows
+from graphc.codegen.lower.transpose import transposed_runs
 from graphc.ir.dims import Dim, static_dim
 from graphc.ir.image import FIRST_SPATIAL_AXIS
 from graphc.ir.ops import window
@@ -23,6 +25,7 @@ from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.parallel_rows import rows_of
 from graphc.schedule.plain_schedule import PlainSchedule
+from graphc.schedule.spaced_loads import turned_squares
 
 UNROLLED = 16                       # positions side by side, at most: more are a loop
 
@@ -64,17 +67,24 @@ class PoolLine:
         """A vector of elements `step` from each other, of what stands at `start` and `count` - 1 times `apart` behind.
         """
         f = self.f
+        if count <= UNROLLED:
+            found = self._turned(start, [k * apart for k in range(count)], step)
+            return reduce(combine, [found[k * apart] for k in range(count)])
 
         def load(k: Ix) -> Val:
             return self.load(start + k * apart, step)
-        total = load(Ix())
-        if count <= UNROLLED:
-            for k in range(1, count):
-                total = combine(total, load(Ix(k)))
-            return total
-        with f.loop(1, count, carry=(total,)) as loop:
+        with f.loop(1, count, carry=(load(Ix()),)) as loop:
             loop.next(combine(loop.carried[0], load(loop.index)))
         return loop.results[0]
+
+    def _turned(self, start: Ix, offsets: Sequence[int], step: int) -> dict[int, Val]:
+        """By offset, the vector that begins so far behind `start`: of some that are near each other, squares are
+        transposed. What these read behind the last is in the room for a vector."""
+        found = dict[int, Val]()
+        for first in turned_squares(step, self.lanes, offsets):
+            rows = [start + (i * step + first) for i in range(self.lanes)]
+            found |= dict(enumerate(transposed_runs(self.f, self.memory, rows), first))
+        return {o: found[o] if o in found else self.load(start + o, step) for o in offsets}
 
 
 def maximum_lines(r: KernelRequest[PlainSchedule, window.MaxPool], lowest: float) -> LoopFunction:

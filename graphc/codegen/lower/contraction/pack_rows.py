@@ -11,12 +11,15 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.lower.contraction.micro_kernel import store_as
 from graphc.codegen.lower.contraction.tile import TiledPhase
 from graphc.codegen.lower.ranges import Index, Range, offset, unflatten, walk, walk_runs
-from graphc.ir.dims import Dim, static_dim
+from graphc.ir.dims import Dim, ceil_div, static_dim, typical
 from graphc.records import dataclass
 from graphc.schedule.blocking import Cut, fine_cut
 from graphc.schedule.contraction_schedule import STEPS
 
 PACK_STEPS = 16         # steps of k that are packed together: their lines stay in cache while panels are cut from them
+# panels that are written side by side: streams of stores, of which the hardware sees no more coming
+PACK_PANELS = 16
+PACK_TASKS = 8          # into which packing all rows is divided, at least, where there are steps enough
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,9 @@ class RowPacker(ABC):
     def mr(self) -> int:
         return self.c.schedule.blocking.mr
 
-    @property
     @abstractmethod
-    def steps(self) -> Cut:
-        """The steps of k that are best packed together where all rows are packed."""
+    def together(self, panels: Dim) -> tuple[int, Cut]:
+        """Of all rows that are packed, how many panels, and which steps of k, one task takes."""
 
     @abstractmethod
     def pack(self, batch: Index, first: Ix, rows: Ix, k: Range, target: RowPanels) -> None:
@@ -51,9 +53,11 @@ class CopiedRows(RowPacker):
     """a is contiguous along its rows."""
     reads_runs = True
 
-    @property
-    def steps(self) -> Cut:
-        return fine_cut(self.c.k_sizes, PACK_STEPS)
+    def together(self, panels: Dim) -> tuple[int, Cut]:
+        """Few panels, along which stores go on and on: of many each store would wait for its line."""
+        group = min(PACK_PANELS, typical(panels))
+        parts = ceil_div(PACK_TASKS, ceil_div(typical(panels), group))
+        return group, fine_cut(self.c.k_sizes, max(PACK_STEPS, ceil_div(typical(self.c.k), parts)))
 
     def pack(self, batch: Index, first: Ix, rows: Ix, k: Range, target: RowPanels) -> None:
         """MR elements by vectors of falling width. A few steps of k for all panels, then the next: a line of a has rows
@@ -90,9 +94,11 @@ class GatheredRows(RowPacker):
     """Rows that lie in memory in any other way."""
     reads_runs = False
 
-    @property
-    def steps(self) -> Cut:
-        return fine_cut(self.c.k_sizes, PACK_STEPS) if self.c.phase.is_open else Cut(0, static_dim(self.c.k_sizes[0]))
+    def together(self, panels: Dim) -> tuple[int, Cut]:
+        sizes = self.c.k_sizes
+        steps = fine_cut(sizes, PACK_STEPS) if self.c.phase.is_open else Cut(0, static_dim(sizes[0]))
+        few = typical(steps.count(sizes)) < PACK_TASKS
+        return ceil_div(typical(panels), PACK_TASKS) if few else typical(panels), steps
 
     def pack(self, batch: Index, first: Ix, rows: Ix, k: Range, target: RowPanels) -> None:
         c, f, mr = self.c, self.c.f, self.mr

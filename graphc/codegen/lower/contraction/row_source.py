@@ -12,7 +12,7 @@ from graphc.codegen.lower.contraction.pack_rows import RowPacker, RowPanels, row
 from graphc.codegen.lower.contraction.prefetch import PackedRun
 from graphc.codegen.lower.contraction.tile import ContractionTile, MicroTile, SumBlock, TiledPhase
 from graphc.codegen.lower.ranges import Range, offset, open_range, unflatten
-from graphc.ir.dims import Dim, ceil_div, static_dim, typical
+from graphc.ir.dims import Dim, ceil_div, static_dim
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.blocking import PackingMode
@@ -113,11 +113,10 @@ class RowsPackedOnce(PackedRows):
         return self.c.packed("a", self.c.batches * self._panels * self.panel_step)
 
     def pack_once(self) -> None:
-        """A tile packs a few steps of k of all panels, or all steps of some panels."""
+        """A tile packs some steps of k of some panels."""
         c, f, p, mr, panels, memory = self.c, self.c.f, self.c.phase, self.mr, self._panels, self._memory
-        steps = self.packer.steps
+        group, steps = self.packer.together(panels)
         blocks = steps.count(c.k_sizes)
-        group = typical(panels) if typical(blocks) >= 8 else -(-typical(panels) // 8)
         groups = ceil_div(panels, group)
         with f.parallel(c.batches * groups * blocks, "pack_a") as t:
             rest, block = f.divmod(t, blocks)
