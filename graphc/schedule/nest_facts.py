@@ -23,6 +23,7 @@ MANY_FLOPS = 64                 # mathematical functions of more than this toget
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
 JOIN_OPS, CHECK_OPS = 6, 10     # of lanes with those before them, once; of what follows, and whether it is finite
+SPLIT_CYCLES = 6                # of a store that reaches into two lines; so many operations hide it
 INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
 
 
@@ -156,6 +157,8 @@ class NestFacts:
         width = self.target.lanes(size)
         if turned and size == 1:        # no instruction moves bytes between parts of 16 that a vector has
             width = min(width, 16)
+        if turned and self._splits(vector, width, width * size):
+            width //= 2
         draws = any(n.op.is_generator for n in body.nodes)
         vectors = (
             4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
@@ -167,6 +170,15 @@ class NestFacts:
             return 1
         fixed = vector in self.nest.reduced or turned or not isinstance(self.nest.extents[vector], int)
         return wide if fixed else self._least_waste(vector, width, wide, stages)
+
+    def _splits(self, vector: int, width: int, nbytes: int) -> bool:
+        """Whether stores of whole lines, which mostly reach into two, cost more than to compute in vectors of half."""
+        return nbytes >= LINE_BYTES and not self.streamed(vector, width, True) and self.flops < SPLIT_CYCLES
+
+    def rows_apart(self, vector: int, d: int, lanes: int) -> int:
+        """Bytes between neighbours along `d` in results whose vectors go through the caches."""
+        written = [s[d] * t.dtype.itemsize for s, t in zip(map(typical_sizes, self.nest.outputs), self.outs)]
+        return 0 if self.streamed(vector, lanes, True) else max(map(abs, written), default=0)
 
     def _least_waste(self, vector: int, width: int, wide: int, stages: Stages) -> int:
         """The widest vectors with which a row of columns takes about the fewest cycles: the last vector of a row may be
