@@ -13,7 +13,7 @@ from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.records import dataclass
 from graphc.schedule.cost import TOLERANCE
-from graphc.schedule.loop_nest import Nest, Stages, leaf_of
+from graphc.schedule.loop_nest import Nest, Stages, leaf_of, stages_evaluating
 from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import LINE_BYTES, Target
@@ -45,6 +45,10 @@ class NestFacts:
         self.rows = [(typical_sizes(s), views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items()
                      if leaf_of(u) in views]
         self.rows += [(typical_sizes(s), 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
+        # of rows of which L1 holds as many as a vector has lanes
+        again = lanes * nbytes * self.size(self.nest.reduced) < self.target.machine.l1_bytes
+        often = stages_evaluating(self.nest) if again else {}
+        self.reads = [often.get(u[0], 1) for u in self.nest.leaves if leaf_of(u) in views] + [1] * len(self.outs)
 
     def size(self, dims: Iterable[int]) -> int:
         return prod(self.extents[d] for d in dims)
@@ -71,11 +75,11 @@ class NestFacts:
 
     def _score(self, d: int) -> int:
         """Elements that are read or written side by side, less those that are not. What steps of a recurrence share
-        each of them reads again."""
+        each of them reads again, and so does each stage what it reads."""
         score, again = 0, (self.nest.running,)
-        for strides, weight in self.rows:
+        for (strides, weight), reads in zip(self.rows, self.reads):
             elements = prod(n for k, (n, s) in enumerate(zip(self.extents, strides)) if s or k in again)
-            score += weight * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
+            score += weight * reads * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
         return score if self.extents[d] > 3 else score - abs(score) // 2
 
     def lies_along(self, d: int) -> bool:

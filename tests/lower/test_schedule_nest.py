@@ -112,6 +112,21 @@ def test_how_many_rows_are_written_side_by_side():
     assert light.lanes == 8 and heavy.lanes == huge.lanes == 16 and huge.stream
 
 
+def test_rows_that_lie_across_are_lanes():
+    """Each stage reads them again, so that it counts more how they are read than how the result is stored; but for rows
+    that are too long to stay in L1."""
+    def log_softmax(b, x):
+        shifted = b.sub(x, b.max(x, axes=(1,), keepdims=True))
+        return b.sub(shifted, b.log(b.sum(b.exp(shifted), axes=(1,), keepdims=True)))
+    for target in AVX2, AVX512:
+        for size, vector in (40, 0), (4000, 1):
+            n, lying = node(log_softmax, (500, size)), ViewType(f32, (500, size), (1, 500))
+            assert schedule_node(n, [lying], [dense(500, size)], target).vector == vector
+            assert schedule(node(log_softmax, (500, size)), target).vector == 1
+    n, lying = node(lambda b, x: b.sum(x, axes=(1,)), (500, 40)), ViewType(f32, (500, 40), (1, 500))
+    assert schedule_node(n, [lying], [dense(500)], AVX2).vector == 0
+
+
 def test_small_matrices_are_turned_several_at_a_time():
     for size, few in ((12, False), (300, True)):
         n = node(lambda b, x: b.neg(x), (5000, size, size))
