@@ -9,6 +9,7 @@ from graphc.codegen.loops.index import Ix
 from graphc.codegen.loops.loop_ir import View
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.contraction.lowering import lower_packing
+from graphc.codegen.lower.copy import copied
 from graphc.codegen.lower.padding_fill import fill_border
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import nested
@@ -16,6 +17,7 @@ from graphc.ir.graph import Node
 from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.shape import Pad
 from graphc.memory.plan import Place, Plan
+from graphc.schedule.choose_move import copy_schedule
 from graphc.schedule.contraction_schedule import ContractionSchedule
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import Target
@@ -57,7 +59,7 @@ class KernelTable:
     def copying(self, source: View, target: View) -> LoopFunction:
         """Copies an array to one of other strides."""
         key = ("copy", source.dtype, source.shape, source.strides, target.strides)
-        return self._once(key, "copy_carry", lambda name: _copy_function(name, source, target))
+        return self._once(key, "copy_carry", lambda name: _copy_function(name, source, target, self.target))
 
     def nan_check(self, view: ViewType) -> LoopFunction:
         """Fails, with the number of a node, at the first element that is NaN."""
@@ -82,11 +84,13 @@ def _kernel_name(node: Node) -> str:
     return "_".join(parts[:NAMED_OPERATORS] + ["etc"] * (len(parts) > NAMED_OPERATORS)) or node.op.name
 
 
-def _copy_function(name: str, source: View, target: View) -> LoopFunction:
+def _copy_function(name: str, source: View, target: View, machine: Target) -> LoopFunction:
     f = LoopFunction(name)
     x = f.view("x", source.dtype, source.shape, source.strides)
     y = f.view("y", target.dtype, target.shape, target.strides)
-    nested(f, x.shape, lambda index: f.store(y, index, f.load(x, index)))
+    if 0 not in x.shape:
+        types = [ViewType(v.dtype, v.shape, v.strides) for v in (x, y)]
+        copied(f, x, y, copy_schedule(types[0], types[1], machine), machine)
     return f
 
 

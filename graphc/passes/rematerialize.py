@@ -6,7 +6,7 @@ function of its result.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from graphc.ir.dims import typical
@@ -44,9 +44,13 @@ class _Repeat:
         if (home.kind not in ("nest", "contraction") or v in self.fusion.results or not outside
                 or not all(map(self._may_repeat, outside))):
             return
-        chain = _Chain(self, v)
-        if chain.is_cheap and all(self._fits(c, chain.nodes) for c in dict.fromkeys(self.of[u] for u in outside)):
+        chain, readers = _Chain(self, v), list(dict.fromkeys(self.of[u] for u in outside))
+        if chain.is_cheap(self._read_by(readers)) and all(self._fits(c, chain.nodes) for c in readers):
             self.found.update(chain.nodes)
+
+    def _read_by(self, clusters: list[Cluster]) -> set[Value]:
+        """What each of the clusters reads element by element in any case."""
+        return set.intersection(*({v for n in c.nodes[c.kind == "contraction":] for v in n.inputs} for c in clusters))
 
     def _may_repeat(self, reader: Node) -> bool:
         """Whether the reader's cluster can make its operands: it is a nest, or an epilogue."""
@@ -81,7 +85,7 @@ class _Repeat:
 
 
 class _Chain:
-    """The nodes that make `v` from small arrays and at most one other in memory, operands first."""
+    """The nodes that make `v` from small arrays and others in memory, operands first."""
 
     def __init__(self, repeat: _Repeat, v: Value):
         self.repeat, self.v, self.home = repeat, v, repeat.of[v.maker]
@@ -90,8 +94,12 @@ class _Chain:
         self.flops = 0
         machine = repeat.fusion.machine
         self.most = machine.recompute_ops if typical(v.type.nbytes) <= machine.l2_bytes else machine.reload_ops
-        self.is_cheap = self._make(v) and (not self.bases or len(self.bases) == 1
-                                           and self.flops <= machine.recompute_ops)
+        self.is_made = self._make(v)
+
+    def is_cheap(self, at_hand: Collection[Value]) -> bool:
+        """Whether at most one array more is read where so much is read in any case."""
+        few = len(self.bases.difference(at_hand)) <= 1 and self.flops <= self.repeat.fusion.machine.recompute_ops
+        return self.is_made and (not self.bases or few)
 
     def _make(self, v: Value) -> bool:
         node = v.maker

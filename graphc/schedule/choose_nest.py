@@ -102,7 +102,8 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
     if along:
         steps = ceil(steps / lanes)
         row += steps * facts.joined_lanes_cycles
-    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps)
+    apart = facts.rows_apart(vector, inner[1], lanes) if turned else 0
+    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart)
     return loops, grid_ranking(loops)
 
 

@@ -229,6 +229,24 @@ def stages_of(nest: Nest, inner_dims: Iterable[int]) -> Stages:
     return Stages(inner, home, max(full + loops, default=0))
 
 
+def stages_evaluating(nest: Nest) -> dict[Node, int]:
+    """In how many stages, of loops over what is reduced, each node is evaluated when nothing is kept between them."""
+    if not nest.reductions or nest.crossing or nest.running >= 0:
+        return {}
+    stages, needed = stages_of(nest, nest.reduced), dict[Node, set[int]]()
+    for k, v in enumerate(nest.body.outputs):
+        stage = written_in(nest, stages, nest.reduced, k)
+        if v.node is not None and stage >= 0:
+            needed.setdefault(v.node, set()).add(stage)
+    for node in reversed(nest.body.nodes):
+        if node in nest.reductions:
+            needed[node] = {stages.home[node.outputs[0]] - 1}
+        for v in node.inputs:
+            if v.node is not None and v.node not in nest.reductions and v in stages.inner:
+                needed.setdefault(v.node, set()).update(needed.get(node, ()))
+    return {node: max(1, len(found)) for node, found in needed.items()}
+
+
 def written_in(nest: Nest, stages: Stages, inner: Iterable[int], k: int) -> int:
     """The stage whose loop stores output k; ROW_END: at the end of each row, AFTER: when all rows are done."""
     span = nest.spans[k]

@@ -13,7 +13,7 @@ from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.records import dataclass
 from graphc.schedule.cost import TOLERANCE
-from graphc.schedule.loop_nest import Nest, Stages, leaf_of
+from graphc.schedule.loop_nest import Nest, Stages, leaf_of, stages_evaluating
 from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import LINE_BYTES, Target
@@ -23,6 +23,7 @@ MANY_FLOPS = 64                 # mathematical functions of more than this toget
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
 JOIN_OPS, CHECK_OPS = 6, 10     # of lanes with those before them, once; of what follows, and whether it is finite
+SPLIT_CYCLES = 6                # of a store that reaches into two lines; so many operations hide it
 INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
 
 
@@ -44,6 +45,10 @@ class NestFacts:
         self.rows = [(typical_sizes(s), views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items()
                      if leaf_of(u) in views]
         self.rows += [(typical_sizes(s), 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
+        # of rows of which L1 holds as many as a vector has lanes
+        again = lanes * nbytes * self.size(self.nest.reduced) < self.target.machine.l1_bytes
+        often = stages_evaluating(self.nest) if again else {}
+        self.reads = [often.get(u[0], 1) for u in self.nest.leaves if leaf_of(u) in views] + [1] * len(self.outs)
 
     def size(self, dims: Iterable[int]) -> int:
         return prod(self.extents[d] for d in dims)
@@ -70,11 +75,11 @@ class NestFacts:
 
     def _score(self, d: int) -> int:
         """Elements that are read or written side by side, less those that are not. What steps of a recurrence share
-        each of them reads again."""
+        each of them reads again, and so does each stage what it reads."""
         score, again = 0, (self.nest.running,)
-        for strides, weight in self.rows:
+        for (strides, weight), reads in zip(self.rows, self.reads):
             elements = prod(n for k, (n, s) in enumerate(zip(self.extents, strides)) if s or k in again)
-            score += weight * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
+            score += weight * reads * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
         return score if self.extents[d] > 3 else score - abs(score) // 2
 
     def lies_along(self, d: int) -> bool:
@@ -156,6 +161,8 @@ class NestFacts:
         width = self.target.lanes(size)
         if turned and size == 1:        # no instruction moves bytes between parts of 16 that a vector has
             width = min(width, 16)
+        if turned and self._splits(vector, width, width * size):
+            width //= 2
         draws = any(n.op.is_generator for n in body.nodes)
         vectors = (
             4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
@@ -167,6 +174,15 @@ class NestFacts:
             return 1
         fixed = vector in self.nest.reduced or turned or not isinstance(self.nest.extents[vector], int)
         return wide if fixed else self._least_waste(vector, width, wide, stages)
+
+    def _splits(self, vector: int, width: int, nbytes: int) -> bool:
+        """Whether stores of whole lines, which mostly reach into two, cost more than to compute in vectors of half."""
+        return nbytes >= LINE_BYTES and not self.streamed(vector, width, True) and self.flops < SPLIT_CYCLES
+
+    def rows_apart(self, vector: int, d: int, lanes: int) -> int:
+        """Bytes between neighbours along `d` in results whose vectors go through the caches."""
+        written = [s[d] * t.dtype.itemsize for s, t in zip(map(typical_sizes, self.nest.outputs), self.outs)]
+        return 0 if self.streamed(vector, lanes, True) else max(map(abs, written), default=0)
 
     def _least_waste(self, vector: int, width: int, wide: int, stages: Stages) -> int:
         """The widest vectors with which a row of columns takes about the fewest cycles: the last vector of a row may be

@@ -21,7 +21,10 @@ from graphc.schedule.loop_nest import Nest, Stages
 from graphc.schedule.machine import Machine
 from graphc.schedule.nest_schedule import Partial
 
-TRANSPOSE_BLOCK = 32            # indices of the contiguous dim of an input that is read in another order
+# indices of the contiguous dim of an input that is read in another order, so many rows of the result side by side
+TRANSPOSE_BLOCKS = (32, 16)
+NEAR_PAGES, PAGE_BYTES = 16, 4096       # a core remembers the places of so many pages for stores
+FAR_STORE_CYCLES = 6            # of a store to another one; so many operations hide it
 MAX_CHUNKS = 192                # of a reduction that is cut
 MAX_TILES = 128                 # of a nest with sums across rows: each has a row of accumulators
 CROSS_ROWS = 16                 # of a tile of a nest with sums across rows, at least, where rows come with the call
@@ -48,6 +51,8 @@ class Loops:
     row: float
     machine: Machine
     steps: int = 1
+    flops: int = 0              # of an element
+    apart: int = 0              # bytes between the rows of a result that lie side by side in a transposing nest
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -125,8 +130,7 @@ def _candidates(loops: Loops) -> Iterator[Candidate[Grid]]:
     elif loops.nest.running >= 0:
         yield from _recurrences(loops)
     elif loops.inner[0] == loops.vector and len(loops.inner) > 1:
-        yield _serial(loops, _transposing(loops, max(loops.rows, 1)))
-        yield _parallel("rows", loops, _transposing(loops, 1))
+        yield from _transposing(loops)
     else:
         yield from _divisions(loops)
 
@@ -269,10 +273,28 @@ def _with_chain(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
 
 # --- special nests ----------------------------------------------------------------------------------------------------
 
-def _transposing(loops: Loops, tile: int) -> Grid:
-    """Blocks of the other dim, along which an input is contiguous."""
-    dim = loops.inner[1]
-    return Grid(tile, 0, TRANSPOSE_BLOCK if loops.sizes[dim] > TRANSPOSE_BLOCK else 0, dim)
+def _transposing(loops: Loops) -> Iterator[Candidate[Grid]]:
+    """Blocks of the other dim, along which an input is contiguous. A tile has one; or, of matrices that are no larger,
+    as many as are its work."""
+    dim, hidden = loops.inner[1], loops.flops >= FAR_STORE_CYCLES
+    # short blocks have nothing to gain where arithmetic hides the stores, and begin more steps along the vectors
+    chunks = [b if loops.sizes[dim] > b else 0 for b in TRANSPOSE_BLOCKS[:1 if hidden else None]]
+    few = max(1, min(round(loops.tile / loops.line), ceil(loops.rows / 8)))
+    for chunk in chunks:
+        yield _with_far_stores(_serial(loops, Grid(max(loops.rows, 1), 0, chunk, dim)), loops)
+    for chunk in chunks:
+        yield _with_far_stores(_parallel("rows", loops, Grid(1 if chunk else few, 0, chunk, dim)), loops)
+
+
+def _with_far_stores(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
+    """With what stores wait for the places of pages, where rows that are written side by side lie in too many."""
+    grid, cycles = candidate.schedule, 0.0
+    rows = grid.chunk or loops.sizes[loops.inner[1]]
+    if min(rows, rows * loops.apart // PAGE_BYTES) > NEAR_PAGES:
+        vectors = loops.rows * loops.size(loops.inner) / loops.lanes
+        cycles = max(0, FAR_STORE_CYCLES - loops.flops) * vectors
+    cores = 1 if grid.serial else loops.machine.planned_cores
+    return replace(candidate, terms=(*candidate.terms, ("far stores", cycles / cores)))
 
 
 def _crossing_tile(loops: Loops) -> int:

@@ -92,7 +92,47 @@ def test_a_total_is_cut_and_combined():
 def test_inputs_read_across_are_read_in_blocks():
     n = node(lambda b, x: b.neg(x), (1024, 2048))
     s = schedule_node(n, [ViewType(f32, (1024, 2048), (1, 1024))], [dense(1024, 2048)], AVX2)
-    assert s.inner == (1, 0) and s.vector == 1 and s.cut == 0 and s.chunk == 32
+    assert s.inner == (1, 0) and s.vector == 1 and s.cut == 0 and s.chunk == 16
+
+
+def test_how_many_rows_are_written_side_by_side():
+    """No more than a core remembers pages of, unless these lie near, or arithmetic hides what stores wait; and in no
+    vectors of whole lines, unless these pass the caches."""
+    def turned(make, rows, columns, target):
+        n = node(make, (rows, columns))
+        return schedule_node(n, [ViewType(f32, (rows, columns), (1, rows))], [dense(rows, columns)], target)
+    def negative(b, x):
+        return b.neg(x)
+    for target in AVX2, AVX512:
+        assert turned(negative, 1024, 2048, target).chunk == 16
+        assert turned(lambda b, x: b.tanh(x), 1024, 2048, target).chunk == 32
+        assert turned(negative, 4096, 64, target).chunk == 32
+    light, heavy, huge = [turned(make, rows, rows, AVX512) for make, rows in (
+        (negative, 1024), (lambda b, x: b.tanh(x), 1024), (negative, 8192))]
+    assert light.lanes == 8 and heavy.lanes == huge.lanes == 16 and huge.stream
+
+
+def test_rows_that_lie_across_are_lanes():
+    """Each stage reads them again, so that it counts more how they are read than how the result is stored; but for rows
+    that are too long to stay in L1."""
+    def log_softmax(b, x):
+        shifted = b.sub(x, b.max(x, axes=(1,), keepdims=True))
+        return b.sub(shifted, b.log(b.sum(b.exp(shifted), axes=(1,), keepdims=True)))
+    for target in AVX2, AVX512:
+        for size, vector in (40, 0), (4000, 1):
+            n, lying = node(log_softmax, (500, size)), ViewType(f32, (500, size), (1, 500))
+            assert schedule_node(n, [lying], [dense(500, size)], target).vector == vector
+            assert schedule(node(log_softmax, (500, size)), target).vector == 1
+    n, lying = node(lambda b, x: b.sum(x, axes=(1,)), (500, 40)), ViewType(f32, (500, 40), (1, 500))
+    assert schedule_node(n, [lying], [dense(500)], AVX2).vector == 0
+
+
+def test_small_matrices_are_turned_several_at_a_time():
+    for size, few in ((12, False), (300, True)):
+        n = node(lambda b, x: b.neg(x), (5000, size, size))
+        strides = (size * size, 1, size)
+        s = schedule_node(n, [ViewType(f32, (5000, size, size), strides)], [dense(5000, size, size)], AVX2)
+        assert not s.serial and (s.tile == 1) == few
 
 
 def test_huge_outputs_stream():

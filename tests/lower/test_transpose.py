@@ -40,7 +40,7 @@ TARGETS = [t for t in (SSE2, AVX2, AVX512) if {*t.features.split(",")} <= {*host
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("shape, dtype", [((5, 40), np.float32), ((17, 33), np.float64), ((64, 70), np.float32), ((7, 100), np.int8), ((100, 15), np.int8),
-                                          ((40, 4), np.float32), ((19, 35), np.bool_), ((3, 9, 50), np.int16)], ids=str)
+                                          ((40, 4), np.float32), ((600, 45), np.float32), ((5, 9, 200), np.float32), ((19, 35), np.bool_), ((3, 9, 50), np.int16)], ids=str)
 def test_operands_that_lie_the_other_way(shape, dtype, target):
     """Squares of them are transposed, at every edge."""
     x = (np.arange(np.prod(shape)) % 120).reshape(shape).astype(dtype)

@@ -46,6 +46,22 @@ def test_a_value_of_two_arrays_is_stored():
     assert summary(fused(b, b.mul(b.matmul(b.exp(h), w), h))) == ["add+exp", "matmul+mul"]
 
 
+def test_a_value_of_arrays_that_its_readers_have_anyway_is_not_stored():
+    """One of the two is enough: the other is then read in the place of the value."""
+    b = Builder()
+    x, y, w = inputs(b, (M, N), (M, N), (N, N))
+    h = b.add(x, y)
+    assert summary(fused(b, b.mul(b.mul(b.matmul(b.exp(h), w), x), h))) == ["add+exp", "matmul+mul+add+mul"]
+
+
+def test_what_a_product_reads_is_not_at_hand():
+    """Its order is another one than that of the epilogue."""
+    b = Builder()
+    x, y = inputs(b, (N, N), (N, N))
+    h = b.mul(x, y)
+    assert summary(fused(b, b.mul(b.matmul(x, y), h), b.exp(h))) == ["mul+exp", "matmul+mul"]
+
+
 def test_an_operand_of_a_product_is_stored_anyway():
     b = Builder()
     x, w = inputs(b, (M, N), (N, N))
