@@ -108,13 +108,15 @@ class StreamSchedule(TileSchedule):
 
 @dataclass(frozen=True)
 class DotSchedule(PhaseSchedule):
-    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time,
-    with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed."""
+    """One phase with few rows whose operands are both contiguous along the innermost k: dot products, `rows` ×
+    `columns` at a time, with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing
+    is packed. ranking: what it costs, where it was compared with others."""
     rows: int
     columns: int
     vectors: int
     lanes: int
     tile: int
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"
