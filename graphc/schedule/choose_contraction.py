@@ -15,7 +15,8 @@ from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_groups import mixed_gradient, mixed_phase, mixed_schedule
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
 from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
-from graphc.schedule.choose_few_rows import dot_schedule, is_dots, is_stream, repays_packing, stream_schedule
+from graphc.schedule.choose_few_rows import (
+    dot_schedule, is_dots, is_stream, repays_packing, runs_schedule, stream_schedule)
 from graphc.schedule.choose_open import open_phase_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_shifted import shifted_schedule
@@ -24,7 +25,7 @@ from graphc.schedule.contraction_form import Form, LinearMap, Phase, normal_form
 from graphc.schedule.contraction_schedule import (
     ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, ShiftedSchedule,
     TileSchedule, group_sizes, packed_row_panels, round_up)
-from graphc.schedule.contraction_context import ContractionContext
+from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, is_closed
 from graphc.schedule.operand_roles import Tensor, turned_axes
@@ -66,14 +67,19 @@ def contraction_schedule(
         phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
         return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
-    def of_form(turned: bool) -> ContractionSchedule:
-        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned)
+    def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
+        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
                                      fused=fused, exact=dtype.is_int, pairs=pairs)
+        if runs:
+            dots = runs_schedule(form.phases[0], context)
+            return placed(form, () if dots is None else (dots,), dtype, None)
         chosen = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
         form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
     straight = of_form(False)
+    if _has_few_rows(straight) and all(f is dtype for f in factors) and (dots := of_form(False, runs=True)).phases:
+        straight = min((straight, dots), key=lambda s: _usual_cycles(s, target))
     if turned_axes(c, (a, b), lanes, invariant) == [None, None] or form_cycles(straight, target) is None:
         return straight
     return min((straight, of_form(True)), key=lambda s: form_cycles(s, target) or inf)
@@ -84,19 +90,40 @@ def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
     return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
 
 
+def _has_few_rows(s: ContractionSchedule) -> bool:
+    """Whether it has one phase, by micro-tiles, whose few rows dot products may suit better."""
+    rows = [p.extent(p.m) for p in s.form.phases]
+    return (len(rows) == 1 and isinstance(rows[0], int) and rows[0] <= DOT_ROWS and not s.dtype.is_int
+            and type(s.phases[0]) in (TileSchedule, RowsSchedule))
+
+
+def _usual_cycles(s: ContractionSchedule, target: Target) -> float:
+    """What a form of one phase costs with the typical sizes of all names."""
+    (p,), (phase,) = s.form.phases, s.phases
+    if phase.ranking is None:
+        free = (s.prepacked_role == "a", s.prepacked_role == "b")
+        phase = tile_schedule(at_typical(p), ContractionContext(
+            target, s.dtype.itemsize, target.lanes(s.dtype.itemsize), free))
+    return _copies_cycles(s, target.machine) + _cycles(phase)
+
+
+def _copies_cycles(s: ContractionSchedule, machine: Machine) -> float:
+    return sum([copy_cycles(typical(copy.size), s.dtype, machine, copy.channels is not None)
+                for copy in s.form.copies if copy is not None])
+
+
 def form_cycles(s: ContractionSchedule, target: Target, epilogue: int = 0) -> float | None:
     """What the copies of a form and its phases cost; None where a phase has no other candidates, or sizes are open.
     epilogue: operations of one element of it, which vectors that are not full take for all of their lanes."""
     pairs = list(zip(s.form.phases, s.phases))
     if any(phase.ranking is None and not _is_empty(p) for p, phase in pairs) or any(p.is_open for p, _ in pairs):
         return None
-    copies = [copy_cycles(typical(copy.size), s.dtype, target.machine, copy.channels is not None)
-              for copy in s.form.copies if copy is not None]
     vectors = sum([_stored_vectors(p, tiles) for p, tiles in pairs if isinstance(tiles, TileSchedule)])
     stored = vectors * epilogue * target.machine.vector_op_cycles / target.machine.planned_cores
     zeros = sum([typical(p.extent(p.batch + p.m + p.n)) for p, _ in pairs if _is_empty(p)])
     filled = zeros * target.machine.scalar_element_cycles / target.machine.planned_cores
-    return sum(copies) + sum([_cycles(phase) for p, phase in pairs if not _is_empty(p)]) + stored + filled
+    sums = sum([_cycles(phase) for p, phase in pairs if not _is_empty(p)])
+    return _copies_cycles(s, target.machine) + sums + stored + filled
 
 
 def _is_empty(p: Phase[Dim]) -> bool:

@@ -2,12 +2,16 @@
 that are scaled and added."""
 from __future__ import annotations
 
-from graphc.ir.dims import Dim
+from dataclasses import replace
+
+from graphc.ir.dims import Dim, typical
 from graphc.schedule.blocking import Blocking, Cut, PackingMode
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import DotSchedule, StreamSchedule, round_up
-from graphc.schedule.open_phase import is_closed
+from graphc.schedule.cost import Candidate, ranked
+from graphc.schedule.open_phase import at_typical, is_closed, known
+from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.tile_cost import TiledProblem
 
 STREAM_BYTES = 8192             # of one row of b in a tile
@@ -51,7 +55,7 @@ def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
     rows = min(p.extent(p.m), 2)
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
     vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
-    cost = 2 * p.sizes[p.k[-1]] * p.extent(p.m)
+    cost = 2 * p.extent(p.k) * p.extent(p.m)
     return DotSchedule(
         rows,
         columns,
@@ -59,6 +63,38 @@ def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
         context.lanes,
         max(columns, round_up(context.machine.small_product_flops // 2 // cost, columns)),
     )
+
+
+def runs_schedule(p: Phase[Dim], context: ContractionContext) -> DotSchedule | None:
+    """Dot products of few rows over sums that lie in runs (channels of the lines of a window); None where no vector
+    fits into a run, or the rows or runs are not known."""
+    inner = p.k[-1]
+    if not known(p, p.k, p.m) or not 0 < p.extent(p.m) <= DOT_ROWS or p.extent(p.k) == 0:
+        return None
+    if p.a.strides[inner] != 1 or p.b.strides[inner] != 1 or typical(p.sizes[inner]) < context.lanes:
+        return None
+    usual = at_typical(p)
+    s = dot_schedule(usual, context)
+    return replace(s, ranking=ranked([Candidate("dots of runs", s, _dot_terms(usual, s, context))]))
+
+
+def _dot_terms(p: Phase[int], s: DotSchedule, context: ContractionContext) -> tuple[tuple[str, float], ...]:
+    """Cycles on the planned cores. Windows that overlap bring few new elements for each column; each element comes once
+    from the core that wrote it."""
+    machine, inner = context.machine, p.k[-1]
+    columns, runs, cores = p.extent(p.batch + p.n), p.extent(p.k[:-1]), machine.planned_cores
+    step = max(s.rows * s.columns / machine.fma_per_cycle, (s.rows + s.columns) / machine.loads_per_cycle,
+               machine.fma_latency / s.vectors)
+    blocks = -(-p.extent(p.m) // s.rows) * -(-columns // s.columns)
+    added = (s.lanes.bit_length() - 1) * (1 + 1 / machine.fma_per_cycle)    # a shuffle in each cycle, and a sum
+    new = runs * min(p.sizes[inner], abs(p.b.strides[p.n[-1]]) or 1)
+    low, high = p.b.span(p.sizes)
+    lines = min(high - low + 1, columns * p.extent(p.k)) * context.itemsize / LINE_BYTES
+    return (("sums", blocks * runs * (-(-p.sizes[inner] // s.lanes) * step + machine.step_cycles) / cores),
+            ("lanes", blocks * s.rows * s.columns * added / cores), ("calls", blocks * machine.call_cycles / cores),
+            ("load b", columns * new * context.itemsize / machine.l2_bytes_per_cycle / cores),
+            ("first", lines * machine.remote_line_cycles / cores),
+            ("hand-over", machine.handover_cycles))
 
 
 def is_stream(p: Phase[int], context: ContractionContext) -> bool:

@@ -20,7 +20,7 @@ from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
-from graphc.schedule.operand_roles import Tensor, operand_roles
+from graphc.schedule.operand_roles import Tensor, operand_roles, run_axis
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,20 @@ class Form:
 
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
                 invariant: tuple[bool, bool] = (False, False), machine: Machine = Machine(),
-                turned: bool = False) -> Form:
+                turned: bool = False, runs: bool = False) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
     An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the
     copy directly, which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
     invariant: operands that cost nothing to pack. turned: the groups of a convolution come innermost in copies.
+    runs: rows are copied where their sums would not lie in runs as those of the columns do.
     """
     swap, channels = operand_roles(c, a, b, out, lanes, invariant, machine, turned)
     if swap:
         c, a, b, channels = c.swapped, b, a, channels[::-1]
+    if runs:
+        channels = [run_axis(c, a, b), channels[1]]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
         return Form(c, swap, (None, None), ())
     split = list(_split_phases(c))

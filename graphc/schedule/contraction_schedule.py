@@ -44,8 +44,7 @@ class TileSchedule(PhaseSchedule):
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
     packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
         after tile.
-    busy: vectors of sums that keep the units of the machine busy.
-    ranking: the candidates among which this one was chosen.
+    busy: vectors of sums that keep the units busy. ranking: the candidates among which this one was chosen.
     """
     blocking: Blocking
     lanes: int
@@ -108,13 +107,14 @@ class StreamSchedule(TileSchedule):
 
 @dataclass(frozen=True)
 class DotSchedule(PhaseSchedule):
-    """One phase with few rows whose operands are both contiguous along k: dot products, `rows` × `columns` at a time,
-    with `vectors` accumulators of `lanes` for each; `tile` columns of a row for each tile. Nothing is packed."""
+    """One phase with few rows, both operands contiguous along the innermost k, as dot products: `rows` × `columns` with
+    `vectors` accumulators of `lanes` each at a time, `tile` columns a tile. ranking: what it costs, where compared."""
     rows: int
     columns: int
     vectors: int
     lanes: int
     tile: int
+    ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"dots {self.rows}×{self.columns} ({self.vectors} vectors of {self.lanes}) tile {self.tile}"

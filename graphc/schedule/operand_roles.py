@@ -54,6 +54,15 @@ def turned_axes(c: Contraction, operands: Sequence[Tensor], lanes: int, invarian
             for maps, t, free in zip((c.a, c.b), operands, invariant)]
 
 
+def run_axis(c: Contraction, a: Tensor, b: Tensor) -> int | None:
+    """The axis of `a` to put innermost in a copy so that sums walk it as they walk the contiguous axis of `b`; None
+    where it is so already, or no axis is."""
+    walked = {d for m, step in zip(c.b, b.strides) if step == 1 and m.is_affine for d in m.dims
+              if d in c.k and is_many(c.sizes[d])}
+    axis = next((x for x, m in enumerate(c.a) if m.is_affine and m.dims and walked.issuperset(m.dims)), None)
+    return None if axis is None or a.strides[axis] == 1 else axis
+
+
 def _turned_axis(maps: Maps, t: Tensor, entry: int, lanes: int) -> int | None:
     axis = next((x for x, m in enumerate(maps) if m.is_affine and entry in m.dims), None)
     if axis is None or not isinstance(t.shape[axis], int) or typical(t.shape[axis]) < lanes:

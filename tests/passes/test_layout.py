@@ -142,7 +142,7 @@ def computed(features: int, groups: int = 1):
 
 def test_images_of_which_few_channels_are_made_may_lie_in_rows():
     """Runs of pixels are then read as they lie; in each group, too."""
-    assert computed(2) is computed(2, groups=8) is None
+    assert computed(4) is computed(2, groups=8) is None
     assert computed(64) == (0, 2, 3, 1)
 
 

@@ -150,34 +150,47 @@ def _greatest_numbers(ends: Iterable[End]) -> Iterable[End]:
     return found.values()
 
 
-class _Glance(NamedTuple):
-    """An end as far as it is seen at a glance whether a proof of it is one of another. Two can be compared where they
-    have the same `exact` parts: what is a polynomial, or may be negative. `number` and `counts`, how many times it has
-    symbols that are never negative, are integers."""
+class _Limit(NamedTuple):
+    """A limit in parts: `exact` is what is a polynomial, or may be negative. `number` and `counts`, how many times it
+    has symbols that are never negative, are integers."""
     exact: object
     number: int
     counts: Mapping[Sym, int]
-    floors: Mapping[Sym, int]
 
     @staticmethod
-    def of(end: End) -> _Glance:
-        if len(end.limits) != 1:
-            return _Glance(end.limits, 0, {}, dict(end.floors))
-        number, rest = _parted(end.limits[0].const)
+    def of(limit: Ix) -> _Limit:
+        number, rest = _parted(limit.const)
         counts, exact = {}, []
-        for symbol, coefficient in end.limits[0].terms:
+        for symbol, coefficient in limit.terms:
             count, symbolic = _parted(coefficient) if _is_plainly_nonnegative(symbol) else (0, coefficient)
             if count:
                 counts[symbol] = count
             if symbolic != 0:
                 exact.append((symbol, symbolic))
-        return _Glance((rest, tuple(exact)), number, counts, dict(end.floors))
+        return _Limit((rest, tuple(exact)), number, counts)
+
+    def covers(self, other: _Limit) -> bool:
+        """Whether it is never less. Of two with the same `exact` parts."""
+        return (self.number >= other.number
+                and all(self.counts.get(symbol, 0) >= n for symbol, n in other.counts.items())
+                and all(n >= 0 for symbol, n in self.counts.items() if symbol not in other.counts))
+
+
+class _Glance(NamedTuple):
+    """An end as far as it is seen at a glance whether a proof of it, by any of its limits, is one of another. Two can
+    be compared where they have the same `exact` parts."""
+    exact: object
+    limits: tuple[_Limit, ...]
+    floors: Mapping[Sym, int]
+
+    @staticmethod
+    def of(end: End) -> _Glance:
+        limits = tuple([_Limit.of(limit) for limit in end.limits])
+        return _Glance(tuple([limit.exact for limit in limits]), limits, dict(end.floors))
 
     def covers(self, other: _Glance) -> bool:
         """Of two with the same `exact` parts."""
-        return (self.number >= other.number
-                and all(self.counts.get(symbol, 0) >= n for symbol, n in other.counts.items())
-                and all(n >= 0 for symbol, n in self.counts.items() if symbol not in other.counts)
+        return (all(own.covers(theirs) for own, theirs in zip(self.limits, other.limits))
                 and all(other.floors.get(symbol, low - 1) >= low for symbol, low in self.floors.items()))
 
 

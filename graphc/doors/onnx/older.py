@@ -15,7 +15,7 @@ import graphc as gc
 from graphc.doors.onnx.call import Call
 from graphc.doors.onnx.known import Known, number_of
 from graphc.doors.onnx.ops.boxes import roi_align
-from graphc.doors.onnx.ops.elementwise import BINARY, cast, div, power, prelu
+from graphc.doors.onnx.ops.elementwise import BINARY, cast, clip_rule, div, power, prelu
 from graphc.doors.onnx.ops.image import resize_10
 from graphc.doors.onnx.ops.index import one_hot
 from graphc.doors.onnx.ops.norm import batch_normalization, dropout, group_normalization, hardmax
@@ -25,6 +25,7 @@ from graphc.doors.onnx.ops.signal import dft_17
 from graphc.doors.onnx.rule import Int, Statistic
 from graphc.dsl.array import Array
 
+LARGEST = float(np.finfo(np.float32).max)
 Versions = Sequence[tuple[int, Callable[..., Any]]]        # (below this opset, rule), the lowest first
 
 
@@ -101,6 +102,12 @@ def one_hot_9(indices: Array, depth: Int, values: Array, *, axis: int = -1) -> A
     return one_hot(gc.where(at < 0, number_of(depth), at), depth, values, axis=axis)
 
 
+def clip_6(x: Array, *, min: float = -LARGEST, max: float = LARGEST) -> Array:
+    """Without bounds those of f32's numbers: infinities become the last of these. f16 has none so large."""
+    low, high = ((None if x.dtype is gc.f16 and abs(bound) == LARGEST else bound) for bound in (min, max))
+    return gc.clip(x, low, high)
+
+
 def upsample_1(x: Array, *, height_scale: float, width_scale: float, mode: str = "nearest") -> Array:
     return resize_10(x, np.array([1, 1, height_scale, width_scale]), mode=mode)
 
@@ -110,6 +117,7 @@ OLDER: Mapping[str, Versions] = {
     "Hardmax": ((13, of_rows(hardmax)),),
     "Resize": ((11, resize_10),), "Upsample": ((7, upsample_1), (100, resize_10)), "DFT": ((20, dft_17),),
     "RoiAlign": ((16, roi_align_10),), "OneHot": ((11, one_hot_9),),
+    "Clip": ((6, clip_rule), (11, clip_6)),
     **{op: ((7, spread(op)),) for op in ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less",
                                          "Greater")},
     "PRelu": ((7, prelu_6),), "GroupNormalization": ((21, group_normalization_18),),

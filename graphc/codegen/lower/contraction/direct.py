@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add, store_as
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
-from graphc.codegen.lower.transpose import transposed_runs
+from graphc.codegen.lower.transpose import transposed_runs, turned_square
 from graphc.ir.dims import Dim, ceil_div, product_of, static_dim
 from graphc.ir.types import DType
 from graphc.records import dataclass
@@ -126,16 +126,22 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
                 mask))
 
     def _transpose(self, operand: StridedOperand, copy: View, terms: list[int], line: Dim) -> None:
-        """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers. The
-        last ones overlap those before.
+        """The terms lie side by side, in the order `terms`: blocks of lanes × lanes are transposed in registers, by a
+        function where their rows are evenly apart, since that is much code. The last ones overlap those before.
         """
         f, s, linear = self.f, self.schedule, operand.linear
         step, size = linear.strides[s.dim], self.phase.sizes[s.dim]
         start = linear.base + sum(min(0, linear.strides[d]) * (self.phase.sizes[d] - 1) for d in self.phase.k)
+        even = operand.memory.dtype is copy.dtype and terms == list(range(len(terms)))
         with f.loop(0, size, s.lanes) as loop:
             place = f.min_(loop.index, size - s.lanes)
             for first in range(0, len(terms), s.lanes):
                 first = min(first, len(terms) - s.lanes)
+                if even:
+                    places = (operand.memory, place * step + (start + first)), (copy, place + first * line)
+                    f.call(turned_square(copy.dtype, s.lanes),
+                           [*[view.view_at([at], (1,), (1,)) for view, at in places], as_ix(step), as_ix(line)])
+                    continue
                 starts = [(place + i) * step + (start + first) for i in range(s.lanes)]
                 for i, column in enumerate(transposed_runs(f, operand.memory, starts)):
                     store_as(f, copy, [place + terms[first + i] * line], column)

@@ -9,7 +9,7 @@ from graphc.codegen.lower.contraction.micro_kernel import load_as, multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, sums_in
 from graphc.codegen.lower.ranges import offset, open_range, unflatten
-from graphc.ir.dims import Dim, typical
+from graphc.ir.dims import Dim, static_dim, typical
 from graphc.schedule.blocking import Cut
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import DotSchedule, round_up
@@ -63,22 +63,41 @@ class DotContraction(PhaseLowering[DotSchedule]):
         """Dot products of each row with each column: `vectors` accumulators each, then a tree over these and lanes."""
         f, s = self.f, self.schedule
         pairs = len(rows) * len(columns)
-        whole = self.k // (s.lanes * s.vectors) * (s.lanes * s.vectors)
-        zero = f.const(0, self.dtype, s.lanes)
-        with f.loop(0, whole, s.lanes * s.vectors, carry=[zero] * (pairs * s.vectors)) as loop:
+        zeros = [f.const(0, self.dtype, s.lanes)] * (pairs * s.vectors)
+        sums = self._over_runs(rows, columns, self.phase.k[:-1], zeros)
+        totals = sums[:pairs]
+        for v in range(1, s.vectors):
+            totals = [f.add(a, b) for a, b in zip(totals, sums[v * pairs:(v + 1) * pairs])]
+        return [f.reduce(total, "add") for total in totals]
+
+    def _over_runs(self, rows: list[Ix], columns: list[Ix], outer: tuple[int, ...], sums: list[Val]) -> list[Val]:
+        """The sums, to which those of all runs are added; `outer`: the dims that count these."""
+        if not outer:
+            return self._run_sums(rows, columns, sums)
+        f, d = self.f, outer[0]
+        a, b = self.phase.a.strides[d], self.phase.b.strides[d]
+        with f.loop(0, self.sizes[d], carry=sums) as loop:
+            loop.next(*self._over_runs([r + loop.index * a for r in rows], [c + loop.index * b for c in columns],
+                                       outer[1:], list(loop.carried)))
+        return list(loop.results)
+
+    def _run_sums(self, rows: list[Ix], columns: list[Ix], sums: list[Val]) -> list[Val]:
+        """Those of a run, whose last elements go to the first accumulators."""
+        f, s = self.f, self.schedule
+        pairs, k = len(rows) * len(columns), static_dim(self.sizes[self.phase.k[-1]])
+        whole = k // (s.lanes * s.vectors) * (s.lanes * s.vectors)
+        with f.loop(0, whole, s.lanes * s.vectors, carry=sums) as loop:
             sums = list(loop.carried)
             self._prefetch([c + loop.index for c in columns])
             for v in range(s.vectors):
                 own = slice(v * pairs, (v + 1) * pairs)
                 sums[own] = self._step(rows, columns, loop.index + v * s.lanes, None, sums[own])
             loop.next(*sums)
-        sums = list(loop.results[:pairs])
-        for v in range(1, s.vectors):
-            sums = [f.add(a, b) for a, b in zip(sums, loop.results[v * pairs:(v + 1) * pairs])]
-        for at in range(whole, self.k, s.lanes):
-            mask = f.tail_mask(self.k - at, s.lanes) if self.k - at < s.lanes else None
-            sums = self._step(rows, columns, as_ix(at), mask, sums)
-        return [f.reduce(total, "add") for total in sums]
+        sums = list(loop.results)
+        for at in range(whole, k, s.lanes):
+            mask = f.tail_mask(k - at, s.lanes) if k - at < s.lanes else None
+            sums[:pairs] = self._step(rows, columns, as_ix(at), mask, sums[:pairs])
+        return sums
 
     def _prefetch(self, places: list[Ix]) -> None:
         """What comes later of a narrow operand: the hardware alone fetches too little of short steps."""
