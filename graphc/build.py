@@ -57,7 +57,8 @@ class Build:
         program = Program(
             objects[-1], signature(graph), memory.arena, memory.scratch,
             _joined(planned.constants), _work_ns(fused.main), emitted.target, static_shape(derived.sizes),
-            derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes, tuple(objects[:-1]))
+            derived.passing, derived.idle, graph.writes, _varies(fused.main), emitted.sizes, tuple(objects[:-1]),
+            planned.anew)
         failures = tuple(Failure.of(n, i in loops.nan_checks) for i, n in enumerate(loops.checked))
         sites = tuple(_call_sites(loops.sites, planned.main.graph)) if timed else ()
         return Build(program, failures, memory, sites)

@@ -189,7 +189,11 @@ def fuse(split: Split, tools: Tools) -> FusedGraphs:
     main, prepare = kernels(split.main), kernels(split.prepare) if split.prepare else None
     if tools.shards is None or tools.shards.own == 1:
         return FusedGraphs(main, prepare)
-    joined = tools.passes.timed("join_shards", join_shards, main, prepare, tools.shards, tools.target)
+    shards = tools.shards
+    if update := shards.update:
+        simple = tools.passes.run(update.graph, (*SIMPLIFY, *packing(tools)), DECOMPOSED)
+        shards = replace(shards, update=replace(update, graph=kernels(simple)))
+    joined = tools.passes.timed("join_shards", join_shards, main, prepare, shards, tools.target)
     if tools.config.verify:
         tools.passes.timed("verify", verify, joined.main, FUSED)
     return FusedGraphs(joined.main, joined.prepare, FusedGraphs(main, prepare), joined.stand)
@@ -206,7 +210,7 @@ def plan(declared: Declared, fused: FusedGraphs, tools: Tools) -> ProgramPlan:
     """
     planned = placed(fused, tools)
     if fused.of_one is not None:
-        tools.passes.timed("verify shards", verify_shards, placed(fused.of_one, tools).main, planned.main)
+        tools.passes.timed("verify shards", verify_shards, planned.main, _apart(fused.of_one, tools))
     if tools.budget is not None:
         def anew(graph: Graph, stand: Mapping[Value, list[Value]]) -> ProgramPlan:
             return placed(replace(fused, main=graph), tools, fused, stand)
@@ -219,6 +223,13 @@ def plan(declared: Declared, fused: FusedGraphs, tools: Tools) -> ProgramPlan:
     return planned
 
 
+def _apart(of_one: FusedGraphs, tools: Tools) -> Iterator[Plan]:
+    """The plan of a single shard, and that of the update alone."""
+    yield placed(of_one, tools).main
+    if tools.shards is not None and tools.shards.update is not None:
+        yield Compilation(tools.shards.update.graph, tools.target, tools.config).plan
+
+
 def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
            stand: Mapping[Value, list[Value]] = MappingProxyType({})) -> ProgramPlan:
     """The plan of kernels in their final order. Storage orders are those of the graphs `before`; others may
@@ -226,7 +237,8 @@ def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
     whole, stand = (before or fused).main, stand or fused.stand
     orders = {w: order for graph in (fused.of_one.main if fused.of_one else whole, fused.prepare) if graph
               for v, order in storage_orders(graph, tools.target).items() for w in (v, *stand.get(v, ()))}
-    return tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders)
+    return tools.passes.timed("plan_memory", plan_memory, fused.main, tools.target, fused.prepare, orders,
+                              tools.shards is not None and tools.shards.update is not None)
 
 
 def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
@@ -342,7 +354,7 @@ class Compilation:
     def key(self) -> str:
         """That of the build in the disk cache."""
         options = (self.config.check_nan, self.config.winograd, self._tools.timed,
-                   *((self.budget,) if self.budget else ()), *((self.shards,) if self.shards else ()))
+                   *((self.budget,) if self.budget else ()), *(self.shards.key if self.shards else ()))
         return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
 
     def steps(self) -> Iterator[tuple[Pass, Graph, Graph]]:

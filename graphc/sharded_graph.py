@@ -18,7 +18,7 @@ from graphc.dsl.outputs import with_outputs
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Value
+from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType, f32, f64, i64
 from graphc.nn.network import inputs, network_name
 from graphc.nn.parameter import Parameter
@@ -139,6 +139,7 @@ def _intermediate(trace: Trace, names: Sequence[str], own: dict[str, Array]) -> 
 
 
 State = tuple[Hashable, Value, Array]                   # owner, value before, value after
+Owned = tuple[Value, Value | None]                      # of one owner: value before, value after
 
 
 def _moved(states: Sequence[State]) -> tuple[Moved, ...]:
@@ -223,3 +224,16 @@ def update_graph(recipe: Recipe, shard: ShardGraph) -> GraphFunction:
             trace.state(key, name, type)
             trace.update_state(key, value.astype(type.dtype))
         return finish(trace, {STEPS: trace.keys[recipe.counter], **norms}, user_loc())
+
+
+def on_one_state(shard: GraphFunction, update: GraphFunction) -> tuple[GraphFunction, Graph]:
+    """(the function of a shard, the graph of the update), both with all state that either has, in one order."""
+    keys = tuple(dict.fromkeys((*shard.keys, *update.keys)))
+    first, second = (dict(zip(f.keys, zip(f.graph.state, f.graph.updates))) for f in (shard, update))
+
+    def every(graph: Graph, own: Mapping[Hashable, Owned], other: Mapping[Hashable, Owned]) -> Graph:
+        """The graph, with new values for the state that only the other one has."""
+        rows = [own.get(key) or (Value(other[key][0].type, other[key][0].name), None) for key in keys]
+        return replace(graph, state=tuple(v for v, _ in rows), updates=tuple(new for _, new in rows))
+    function = replace(shard, graph=every(shard.graph, first, second), keys=keys)
+    return function, every(update.graph, second, first)

@@ -26,7 +26,7 @@ from graphc.ir.types import TensorType
 from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import network_name
-from graphc.passes.join_shards import Shards
+from graphc.passes.join_shards import Shards, StateUpdate
 from graphc.passes.winograd import any_faster_at_once
 from graphc.ranks import ALONE, Ranks
 from graphc.runtime.fork import renew_after_fork
@@ -36,7 +36,8 @@ from graphc.shard_stages import ShardStage, stages
 from graphc.shard_tree import (
     Span, Sums, added, additions, buffers_needed, leaves_below, rank_bounds, right_edge, shard_rows, subtrees,
     tree_sum)
-from graphc.sharded_graph import LOSS, STEPS, ShardGraph, batch_dim, shard_graph, update_graph, with_rows
+from graphc.sharded_graph import (
+    LOSS, STEPS, VALUE, ShardGraph, batch_dim, on_one_state, shard_graph, update_graph, with_rows)
 from graphc.specialised import Specialised, SpecialisedGraph
 from graphc.state import State
 from graphc.training_graph import Recipe
@@ -71,6 +72,7 @@ class ShardedProgram:
             lambda rows: stages(self._graphs.at(rows=rows).function))
         self._parts: Specialised[tuple[SpecialisedGraph, ...]] = Specialised(self._native)
         self._joined: Specialised[tuple[Runnable, ...]] = Specialised(self._native_joined)
+        self._whole_step: Specialised[tuple[Runnable, ...]] = Specialised(self._native_whole_step)
         self._update: Runnable | None = None
         self._free: list[Sums] = []
         self._nothing: Sums | None = None
@@ -102,23 +104,44 @@ class ShardedProgram:
                                       make_sized=partial(sized_on_state, f, self.state, self._threads))
                      for f in functions)
 
-    def _native_joined(self, rows: int, count: int) -> tuple[Runnable, ...]:
-        """The native code of `count` shards of so many rows; none where they are computed one after the other."""
+    def _are_joined(self, rows: int) -> bool:
+        """Whether some kernels of shards of so many rows take less time for several shards at once."""
         function, knobs = self.function(rows), config()
         possible = not (knobs.oracle or knobs.check_nan or self.recipe.memory or function.graph.dim_names)
-        if not (possible and knobs.winograd and len(self.stages(rows)) == 1
-                and any_faster_at_once(function.graph, host_target(), self.shards)):
+        return (possible and knobs.winograd and len(self.stages(rows)) == 1
+                and any_faster_at_once(function.graph, host_target(), self.shards))
+
+    def _native_joined(self, rows: int, count: int) -> tuple[Runnable, ...]:
+        """The native code of `count` shards of so many rows; none where they are computed one after the other."""
+        if not self._are_joined(rows):
             return ()
-        shards = Shards(self.shards, self.graph().summed, additions(0, count))
+        return self._with_shards(self.function(rows), Shards(self.shards, self.graph().summed, additions(0, count)))
+
+    def _native_whole_step(self, rows: int) -> tuple[Runnable, ...]:
+        """The native code of all shards, of so many rows each, and of the update; none where that is called apart."""
+        if not self._are_joined(rows):
+            return ()
+        function, update = on_one_state(self.function(rows), update_graph(self.recipe, self.graph()))
+        return self._with_shards(function, Shards(self.shards, self.graph().summed, additions(0, self.shards),
+                                                  StateUpdate(update, tuple(right_edge(self.shards)))))
+
+    def _with_shards(self, function: GraphFunction, shards: Shards) -> tuple[Runnable, ...]:
         try:
             return on_state(function, self.state, self._threads, function.graph, shards=shards),
         except Unjoined:
             return ()
 
+    def whole_step(self, sizes: Sequence[int]) -> Runnable | None:
+        """The native code of a whole step, of shards of these rows; None where this rank does not have them all, and
+        where the update is called apart."""
+        if len(self.own) < self.shards or not _are_equal(sizes):
+            return None
+        return next(iter(self._whole_step.at(rows=sizes[0])), None)
+
     def joined(self, sizes: Sequence[int]) -> Runnable | None:
         """The native code that gives the sum of the gradients of shards of these rows; None of a single one, and where
         each is computed by itself."""
-        if len(sizes) == 1 or not sizes[0] or len(set(sizes)) > 1:
+        if not _are_equal(sizes):
             return None
         return next(iter(self._joined.at(rows=sizes[0], count=len(sizes))), None)
 
@@ -192,6 +215,8 @@ class ShardedProgram:
 
     def _step(self, arrays: Sequence[np.ndarray]) -> Result:
         batch = ShardedBatch(self, arrays)
+        if whole := self.whole_step(batch.sizes):
+            return self._reported(batch, self._in_one_call(whole, batch))
         parts: dict[Span, Sums] = {}
         error: Exception | None = None
         try:
@@ -209,8 +234,17 @@ class ShardedProgram:
         norms: Any = self.update(*(array for sums in edge for array in sums.arrays[1:moved]))
         for sums in parts.values():
             self._give_back(sums)
+        return self._reported(batch, found | {name: value for name, value in norms.items() if name != STEPS})
+
+    def _in_one_call(self, whole: Runnable, batch: ShardedBatch) -> dict[str, np.ndarray]:
+        """All that a step gives, by name."""
+        given = whole(*batch.joined_inputs(0, self.shards))
+        found = {name.removeprefix(VALUE): value for name, value in given.items() if name != STEPS}
+        return found | {name: added([found[name]]) for name in (LOSS, *self.graph().means)}
+
+    def _reported(self, batch: ShardedBatch, found: Mapping[str, np.ndarray]) -> Result:
+        """What the step reports, of what it found."""
         self.weight = batch.weight
-        found |= {name: value for name, value in norms.items() if name != STEPS}
         return {name: found[name] for name in self._whole} if len(self._whole) > 1 else found[LOSS]
 
     def _edge(self, parts: Mapping[Span, Sums]) -> list[Sums]:
@@ -267,7 +301,9 @@ class ShardedProgram:
 
     @property
     def _all(self) -> list[SpecialisedGraph | Runnable]:
-        """All programs."""
+        """All programs, the one that writes the state last."""
+        if whole := self.whole_step(self._sizes):
+            return [whole]
         joined = [self.joined(self._sizes[slice(*leaf)]) for leaf in self._leaves(self._sizes)[1]]
         programs: list[SpecialisedGraph | Runnable] = list(dict.fromkeys(run for run in joined if run is not None))
         return [*programs, *(self.gradients() if None in joined else ()), self.update]
@@ -280,6 +316,8 @@ class ShardedProgram:
     @property
     def buffers(self) -> int:
         """Bytes of the sums: those of one shard, and of one subtree at each level."""
+        if self.whole_step(self._sizes):
+            return 0
         graph, count = self.graph(), buffers_needed(*self._leaves(self._sizes))
         return count * sum(round_up(static_dim(type.nbytes)) for type in graph.types[:graph.summed])
 
@@ -311,6 +349,8 @@ class ShardedProgram:
         """Where the time of the gradients of the first shard goes, or of all those that its program computes; of
         stages, that of the first."""
         batch = ShardedBatch(self, arrays)
+        if whole := self.whole_step(batch.sizes):
+            return whole.profile(*batch.joined_inputs(0, self.shards), runs=runs)
         first_leaf = self._leaves(batch.sizes)[1][0]
         if joined := self.joined(batch.sizes[slice(*first_leaf)]):
             return joined.profile(*batch.joined_inputs(*first_leaf), runs=runs)
@@ -319,6 +359,11 @@ class ShardedProgram:
             values = dict(zip(self.graph().function.graph.inputs, taken))
             taken = [values[v] for v in self.stages(batch.sizes[0])[0].inputs]
         return first.profile(*taken, runs=runs)
+
+
+def _are_equal(sizes: Sequence[int]) -> bool:
+    """Whether these are rows of several shards, of each as many."""
+    return len(sizes) > 1 and bool(sizes[0]) and len(set(sizes)) == 1
 
 
 def step_program(recipe: Recipe, function: GraphFunction, state: State, threads: int,

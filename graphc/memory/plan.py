@@ -27,7 +27,7 @@ class Buffer:
 
     "argument" and "result" are memory of the graph around a region: its body's inputs and outputs; "inout" is an
     argument that the body changes, whose memory holds a result in the end. `fixed`: of an argument, the same in every
-    trip of the loop; of state, never written by the program.
+    trip of the loop; of state, for all kernels of the program that read it.
     """
     space: MemorySpace
     nbytes: Dim
@@ -59,7 +59,8 @@ class Place:
 
     @property
     def lasts(self) -> bool:
-        """Whether the elements change only between calls: state that this program reads and another one writes."""
+        """Whether the elements are those that were there when the call began, or before: state that this program only
+        reads, or writes when it has read it for the last time."""
         return self.buffer.space == "state" and self.buffer.fixed
 
     @property
@@ -255,6 +256,13 @@ class ProgramPlan:
     def arena_bytes(self) -> Dim:
         """`prepare` runs before the call, in the same arena."""
         return largest(*(plan.arena_bytes for plan in self.plans))
+
+    @property
+    def anew(self) -> bool:
+        """Whether `main` writes state on which something depends that is computed or packed beforehand."""
+        read = {operand.slot for operand in self.packed.buffers}
+        read.update(self.prepare.read_state() if self.prepare else ())
+        return any(new is not None and n in read for n, new in enumerate(self.main.graph.updates))
 
     def text(self, more: Note | None = None) -> str:
         return "\n\n".join(text for plan in self.plans for text in plan.texts(more))

@@ -34,16 +34,17 @@ Views = tuple[ViewType, ...]
 
 
 def plan_memory(main: Graph, target: Target, prepare: Graph | None = None,
-                orders: Mapping[Value, Order] | None = None) -> ProgramPlan:
+                orders: Mapping[Value, Order] | None = None, anew: bool = False) -> ProgramPlan:
     """The plan of a whole program: `main` runs in every call, `prepare` when the state has changed. Needs fused nodes
-    in their final order. `orders`: the storage order of the axes of values that are not row-major.
+    in their final order. `orders`: the storage order of the axes of values that are not row-major. `anew`: what `main`
+    writes is packed beforehand, too.
 
     Operands in state that `main` never writes are packed beforehand, and kept behind the state's own arrays.
     """
     constants, packed = ConstantPool(), _PackedPool(len(main.state))
     planner = Planner(target, constants, packed, orders or {})
-    plan = planner.program(main, lasting=True)
-    prepared = planner.program(prepare, lasting=False) if prepare else None
+    plan = planner.program(main, lambda new: anew or new is None)
+    prepared = planner.program(prepare, lambda new: False) if prepare else None
     return ProgramPlan(plan, prepared, constants.constants(), Packed(packed.buffers))
 
 
@@ -71,11 +72,11 @@ class Planner:
     # of equal nodes, computed once: by operator, operands, results, and which operands never change
     schedules: dict[tuple[Op, Views, Views, tuple[bool, ...]], Schedule] = field(default_factory=dict)
 
-    def program(self, graph: Graph, lasting: bool) -> Plan:
-        """The plan of a graph that is called from outside. `lasting`: state that it does not write changes only between
-        its calls."""
+    def program(self, graph: Graph, lasts: Callable[[Value | None], bool]) -> Plan:
+        """The plan of a graph that is called from outside. `lasts`: whether state of which it makes this new value, or
+        none, is the same for all its kernels: it changes only between calls, or was packed before."""
         places = {v: Place.dense(v, Buffer("input", v.type.nbytes, slot)) for slot, v in enumerate(graph.inputs)}
-        places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot, fixed=lasting and new is None))
+        places |= {v: Place.dense(v, Buffer("state", v.type.nbytes, slot, fixed=lasts(new)))
                    for slot, (v, new) in enumerate(zip(graph.state, graph.updates))}
         results = [Place.dense(v, Buffer("output", v.type.nbytes, slot)) for slot, v in enumerate(graph.outputs)]
         results += [Place.dense(v, Buffer("state", v.type.nbytes, slot))

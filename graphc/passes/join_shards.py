@@ -3,7 +3,12 @@ that it has alone, and sums over the shards as soon as their terms are there.
 
 Convolutions by tiles (Winograd) whose weights take longer to read for each shard than results take to be stored are
 computed of all shards at once: a tile's bits do not depend on how many there are. Such a convolution waits for all
-shards; between two of them a shard is done before the next begins, so that what it computes stays in the caches.
+shards, and what it does not need waits for it: gradients towards its own weights, so that these have been read for the
+last time when their sum is there, and can be updated. Between two of them a shard is done before the next begins, so
+that what it computes stays in the caches.
+
+A program of all shards may end with the update of the state, each array of which is written as soon as its sum is there
+and nobody reads the old one any more: gradients and their sums are gone then.
 """
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.ir.builder import Builder
+from graphc.ir.digest import digest
 from graphc.ir.dims import static_dim, static_shape
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.ops.elementwise import ADD, COPY
@@ -18,6 +24,7 @@ from graphc.ir.ops.fused import Fused, core_of
 from graphc.ir.ops.shape import Concat, Pad, Reshape, Slice
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
 from graphc.passes.dce import EliminateDeadCode
+from graphc.passes.order import Order
 from graphc.records import dataclass
 from graphc.schedule.choose_winograd import ConvolutionSizes
 from graphc.schedule.target import Target
@@ -33,18 +40,40 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class StateUpdate:
+    """The update of the whole state, whose arrays are in the order of those of the graph of a shard. Its inputs are the
+    sums over each of these spans, which together are all shards, of what follows the first output of a shard: all of
+    one span, then all of the next."""
+    graph: Graph
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def summed(self) -> int:
+        """How many outputs of a shard it takes."""
+        return len(self.graph.inputs) // len(self.spans)
+
+
+@dataclass(frozen=True)
 class Shards:
     """A graph is that of one of `count` shards of a batch; its first `summed` outputs are summed over the shards, the
     others have a row for each example. A program of several of them adds as `additions` says, in this order: of the
-    shards low … high - 1 the sums of those below and from `middle` on."""
+    shards low … high - 1 the sums of those below and from `middle` on. A program of all may end with an update, in the
+    place of the sums that this takes."""
     count: int
     summed: int = 0
     additions: tuple[tuple[int, int, int], ...] = ()        # low, middle, high
+    update: StateUpdate | None = None
 
     @property
     def own(self) -> int:
         """Shards of the program."""
         return len(self.additions) + 1
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells programs apart, as a text."""
+        update = (digest(self.update.graph), self.update.spans) if self.update else ()
+        return replace(self, update=None), *update
 
 
 def called_with(graph: Graph, shards: Shards) -> Graph:
@@ -54,8 +83,8 @@ def called_with(graph: Graph, shards: Shards) -> Graph:
 
 
 def join_shards(graph: Graph, prepare: Graph | None, shards: Shards, target: Target) -> Joined:
-    """The same of fused nodes. Transforms of weights are made in each call, which is one in a step, and take memory
-    only until they have been read."""
+    """The same of fused nodes, those of an update too. Transforms of weights are made in each call, which is one in a
+    step, and take memory only until they have been read."""
     convolutions = [node for node in graph.nodes if isinstance(core_of(node).op, WinogradConv2d)]
     traffic = kernel_traffic(True, sum(static_dim(node.inputs[1].type.nbytes) for node in convolutions),
                              target.machine)
@@ -63,6 +92,8 @@ def join_shards(graph: Graph, prepare: Graph | None, shards: Shards, target: Tar
         _sizes(node), _core(node).tile, shards.own, target, traffic)}
     made = _transforms(graph, prepare) if prepare else {}
     main, stand = _Joined(graph, shards, chosen.__contains__, made).run()
+    if shards.update:
+        main = Order().run(main)        # new state is written behind its sum and the last reader of the old one
     return Joined(main, stand, _without(prepare, [v in made for v in graph.state]) if prepare else None)
 
 
@@ -78,6 +109,16 @@ def _without(prepare: Graph, left: Sequence[bool]) -> Graph | None:
     kept = [pair for pair, gone in zip(zip(prepare.state, prepare.updates), left) if not gone]
     fewer = replace(prepare, state=tuple(v for v, _ in kept), updates=tuple(new for _, new in kept))
     return EliminateDeadCode().run(fewer) if fewer.writes else None
+
+
+def _needed(node: Node, among: Sequence[Node]) -> set[Node]:
+    """Those, in the order of the graph, that give what the node computes from."""
+    wanted, found = set(node.inputs), set[Node]()
+    for other in reversed(among):
+        if not wanted.isdisjoint(other.outputs):
+            wanted.update(other.inputs)
+            found.add(other)
+    return found
 
 
 def _core(node: Node) -> WinogradConv2d:
@@ -105,6 +146,7 @@ class _Joined:
         self.placed = {*graph.outputs, *(v for node in graph.nodes if isinstance(node.op, (Concat, Pad))
                                          for v in node.inputs)}
         self.sums: dict[Value, dict[tuple[int, int], Value]] = {v: {} for v in graph.outputs[:shards.summed]}
+        self.moved = graph.outputs[1:1 + shards.update.summed] if shards.update else ()     # what the update takes
 
     def run(self) -> tuple[Graph, Mapping[Value, list[Value]]]:
         graph, own = self.graph, range(self.shards.own)
@@ -121,14 +163,41 @@ class _Joined:
                 continue
             varying.update(node.outputs)
             if self.at_once(node):
-                self._flush(waiting)
+                before = _needed(node, waiting)
+                self._flush([n for n in waiting if n in before])
                 self._convolve(node)
+                self._flush([n for n in waiting if n not in before])
+                waiting.clear()
             else:
                 waiting.append(node)
         self._flush(waiting)
-        outputs = [self._total(v) for v in graph.outputs[:self.shards.summed]]
-        outputs += [self._joined(v) for v in graph.outputs[self.shards.summed:]]
-        return self.b.finish(outputs, graph.output_names), self.stand
+        return self._finished(), self.stand
+
+    def _finished(self) -> Graph:
+        graph, summed, update = self.graph, self.shards.summed, self.shards.update
+        behind = 1 + len(self.moved)
+        totals = [v for place, v in enumerate(graph.outputs[:summed]) if not 0 < place < behind]
+        outputs = [*map(self._total, totals), *map(self._joined, graph.outputs[summed:])]
+        if update is not None:
+            names = graph.output_names or ()
+            return self.b.finish([*outputs, *self._updated(update)],
+                                 (*names[:1], *names[behind:], *(update.graph.output_names or ())))
+        return self.b.finish(outputs, graph.output_names)
+
+    def _updated(self, update: StateUpdate) -> list[Value]:
+        """The nodes of the update; its outputs."""
+        graph, states = update.graph, self.b.state[:len(update.graph.state)]
+        sums = [self._sums(v)[span] for span in update.spans for v in self.moved]
+        known = dict(zip(graph.arguments, (*sums, *states), strict=True))
+        for node in graph.nodes:
+            new = Node(node.op, tuple([known[v] for v in node.inputs]), [v.type for v in node.outputs], node.loc,
+                       node.scope)
+            self.b.nodes.append(new)
+            known.update(zip(node.outputs, new.outputs))
+        for state, new_state in zip(states, graph.updates):
+            if new_state is not None:
+                self.b.update(state, known[new_state])
+        return [known[v] for v in graph.outputs]
 
     def _note(self, old: Value, new: Sequence[Value]) -> None:
         for mapping, v in zip(self.each, new, strict=True):
@@ -164,7 +233,7 @@ class _Joined:
                 with self.b.at(maker.loc, maker.scope):
                     self._note(v, list(self.b.apply(maker.op, (self.each[0][weights],))) * self.shards.own)
 
-    def _flush(self, waiting: list[Node]) -> None:
+    def _flush(self, waiting: Sequence[Node]) -> None:
         """The nodes that wait, shard by shard."""
         for shard, mapping in enumerate(self.each):
             for node in waiting:
@@ -173,7 +242,6 @@ class _Joined:
                     self.stand.setdefault(old, []).append(new)
             for v in dict.fromkeys(v for node in waiting for v in node.outputs):
                 self._add(v, shard)
-        waiting.clear()
 
     def _add(self, v: Value, shard: int) -> None:
         """Of a value that is summed: that of one more shard, and all sums that are complete by it."""
@@ -183,15 +251,26 @@ class _Joined:
         sums[shard, shard + 1] = self.each[shard][v]
         with self.b.at(*((v.node.loc, v.node.scope) if v.node else (None,))):
             for low, middle, high in self.shards.additions:
-                if high == shard + 1:
+                if high == shard + 1 and self._is_added(v, low, high):
                     sums[low, high], = self.b.apply(ADD, (sums.pop((low, middle)), sums.pop((middle, high))))
 
-    def _total(self, v: Value) -> Value:
-        own = self.shards.own
-        if (0, own) not in self.sums[v]:                # it depends on no input, or is one
-            for shard in range(own):
+    def _is_added(self, v: Value, low: int, high: int) -> bool:
+        """Whether the sum over these shards is computed: the update adds what it takes of several spans itself."""
+        update = self.shards.update
+        return update is None or v not in self.moved or any(a <= low and high <= b for a, b in update.spans)
+
+    def _sums(self, v: Value) -> dict[tuple[int, int], Value]:
+        """Those that are left of a value, over all shards together."""
+        if not self.sums[v]:                            # it depends on no input, or is one
+            for shard in range(self.shards.own):
                 self._add(v, shard)
-        return self.sums[v][0, own]
+        return self.sums[v]
+
+    def _total(self, v: Value) -> Value:
+        *before, total = [self._sums(v)[span] for span in sorted(self._sums(v))]
+        for left in reversed(before):
+            total, = self.b.apply(ADD, (left, total))
+        return total
 
     def _joined(self, v: Value) -> Value:
         return self.b.apply(Concat(0), [mapping[v] for mapping in self.each])[0]

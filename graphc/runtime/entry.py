@@ -66,14 +66,15 @@ class Descriptor:
         self._set(EntryRecord.scratch_bytes, scratch_bytes)
         self._set(EntryRecord.sizes, address(sizes))
 
-    def derive(self, prepare: int, passing: np.ndarray) -> None:
+    def derive(self, prepare: int, passing: np.ndarray, anew: bool) -> None:
         """Calls make the values that are derived from the state anew when it has changed, by `prepare`, which needs the
-        memory `passing` meanwhile."""
+        memory `passing` meanwhile. `anew`: calls themselves change what they depend on."""
         self.passing = passing
         self._set(EntryRecord.prepare, prepare)
         self._set(EntryRecord.passing, address(passing))
         self._set(EntryRecord.passing_bytes, passing.nbytes)
         self._set(EntryRecord.derives, 1)
+        self._set(EntryRecord.anew, int(anew))
 
     @property
     def enabled(self) -> bool:

@@ -128,13 +128,13 @@ def is_current(f: RoutineBody, d: EntryRecord, lock: LockMemory) -> I1:
 
 @routine
 def gc_wrote(f: RoutineBody, d: EntryRecord, lock: LockMemory) -> None:
-    """A program that writes state makes a new version of it. What it derives itself depends only on what it does not
-    write, and stays current."""
+    """A program that writes state makes a new version of it. What it derives itself stays current where it depends only
+    on what it does not write."""
     f.return_if(d.writes.value == 0)
     version, derived = lock.version.value, d.derived.value
     seen = derived.seen.value
     lock.version.value = version + 1
-    derived.seen.value = f.select(version == seen, version + 1, seen)
+    derived.seen.value = f.select((version == seen) & (d.anew.value == 0), version + 1, seen)
 
 
 @inlined

@@ -134,6 +134,7 @@ class EntryRecord(Struct):
     derives = Field(I64)        # whether there are derived values
     derived = Field(DerivedVersion)
     writes = Field(I64)         # whether the program makes a new version
+    anew = Field(I64)           # whether what it derives depends on what it writes
     spares = Field(Ptr)         # a list: the last result of each output, then those before them
     handler = Field(Ptr)        # numpy's allocator of large results
     prepare = Field(ProgramFunction)    # makes derived values

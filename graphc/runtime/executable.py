@@ -46,7 +46,8 @@ class Program:
     and scratch are formulas too, and `at` gives the program for a call.
     `derived`: sizes of the arrays, after those of the state in its table, that `gc_prepare` makes from them; `passing`
     are the numbers of those that nothing else reads, and which may lie in the same memory, one after the other; `idle`
-    those of the state's arrays that only `gc_prepare` reads. `writes`: it changes state.
+    those of the state's arrays that only `gc_prepare` reads. `writes`: it changes state; `anew`: what it derives
+    depends on that.
     """
     object_code: bytes
     signature: Signature
@@ -62,6 +63,7 @@ class Program:
     varies: bool = False
     sizes: Dims = ()
     kernels: tuple[bytes, ...] = ()             # more object code, which `object_code` calls
+    anew: bool = False
 
     @property
     def objects(self) -> tuple[bytes, ...]:
@@ -125,7 +127,7 @@ class Executable:
         if program.derived and lock is not None:
             if self.resident.passing is None:
                 self.resident.passing = self.state.passing_memory()
-            self._descriptor.derive(self.resident.loaded.address(PREPARE), self.resident.passing)
+            self._descriptor.derive(self.resident.loaded.address(PREPARE), self.resident.passing, program.anew)
         self.call = make_entry(self._descriptor, self)
         if self.settled and resident is None and self.state is not state:
             self._settle()

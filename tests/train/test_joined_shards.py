@@ -21,7 +21,7 @@ DRAW = np.random.default_rng(0)
 X, Y = DRAW.normal(size=(8, 32, 12, 12)).astype("f4"), DRAW.integers(0, 3, 8).astype("i4")
 
 
-def made(rows=8):
+def made(rows=8, **options):
     """Convolutions with and without an epilogue, an image that is padded for another kernel too, statistics, drops, a
     report by rows."""
     first, second, last = (nn.Conv2d(32, 3, padding=1) for _ in range(3))
@@ -31,8 +31,9 @@ def made(rows=8):
         x = nn.relu(norm(first(x)))
         x = gc.dropout(second(x), 0.1) + x
         scores = head(gc.mean(last(x), axis=(2, 3)))
-        return nn.cross_entropy(scores, y), {"scores": scores}
-    return gc.train_step(loss, optimizer=optim.SGD(0.1), x=gc.f32[rows, 32, 12, 12], y=gc.i32[rows], seed=1, shards=4)
+        return nn.cross_entropy(scores, y), {"scores": scores, "steps": gc.mean(scores)}
+    options.setdefault("optimizer", optim.SGD(0.1))
+    return gc.train_step(loss, x=gc.f32[rows, 32, 12, 12], y=gc.i32[rows], seed=1, shards=4, **options)
 
 
 def always(monkeypatch):
@@ -59,6 +60,24 @@ def test_sums_of_joined_shards_are_those_of_single_ones(monkeypatch, joined):
     kernels = program.joined(batch.sizes[:joined[0][1]]).compilation.fused.nodes
     images = [node.outputs[0].type.shape[0] for node in kernels if isinstance(core_of(node).op, WinogradConv2d)]
     assert set(images) == {2 * joined[0][1]} and len(images) == 5              # three forward, two towards images
+
+
+def test_a_step_in_one_call_has_the_bits_of_shards_and_update_apart(monkeypatch):
+    """With norms over all gradients, which the update adds up, and averages; what it packs is packed anew in each call;
+    a class out of range leaves the state."""
+    always(monkeypatch)
+    steps = [made(optimizer=optim.AdamW(1e-2, clip_norm=0.1), report=("grad_norm",), ema=0.9) for _ in range(2)]
+    monkeypatch.setattr(steps[1].sharded, "whole_step", lambda sizes: None)
+    first = steps[0].state.copy()
+    with pytest.raises(gc.GraphError, match="label 7"):
+        steps[0](X, np.where(np.arange(8) == 6, 7, Y).astype("i4"))
+    assert all(np.array_equal(first[name], steps[0].state[name]) for name in first)
+    for _ in range(2):
+        ours, apart = (step(X, Y) for step in steps)
+        assert ours.keys() == apart.keys() and {"loss", "scores", "steps", "grad_norm"} == ours.keys()
+        assert all(np.asarray(ours[name]).tobytes() == np.asarray(apart[name]).tobytes() for name in ours)
+        assert all(steps[0].state[name].tobytes() == steps[1].state[name].tobytes() for name in first)
+    assert steps[0].memory.arena < steps[1].memory.arena and steps[0].sharded.buffers == 0
 
 
 def test_uneven_shards_are_computed_one_by_one(monkeypatch):
