@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from native_programs import COUNTER, ENDLESS, add_one, executable, held, tiles
 
+from graphc.codegen.llvm import lazy
 from graphc.codegen.llvm.lazy import gives_back, llvm
 from graphc.ir.types import i64
 from graphc.runtime.lock import StateLock
@@ -253,9 +254,13 @@ def test_a_locked_state_is_free_in_a_forked_child():
     thread.join()
 
 
-def test_a_handler_that_compiles_while_llvm_is_called():
-    """It gives back what it took of llvmlite's lock, and what it was interrupted in still has its own."""
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_handler_that_compiles_while_llvm_is_called(monkeypatch, is_ready):
+    """It gives back what it took of llvmlite's lock, and what it was interrupted in still has its own, also while LLVM
+    is made ready."""
     lock = llvm().ffi.lib._lock._lock
+    if not is_ready:
+        monkeypatch.setattr(lazy, "_ready", [])
 
     @gives_back
     def compiling(leave: int) -> None:

@@ -1,13 +1,14 @@
 """llvmlite is loaded at the first compile, through this one accessor."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from graphc.once import LOADING, held_by_forks, loaded
 
@@ -24,7 +25,7 @@ def llvm() -> ModuleType:
             binding = loaded("llvmlite.binding")
             binding.initialize_native_target()
             binding.initialize_native_asmprinter()
-            if lock := _lock(binding):
+            if lock := _lock():
                 held_by_forks(lock)
             _ready.append(binding)
     return _ready[0]
@@ -55,11 +56,11 @@ def gives_back(function: Callable[P, T]) -> Callable[P, T]:
     called when it came."""
     @wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> T:
-        before = _held(_lock(_ready[0])) if _ready else 0
+        before = _held(_lock())
         try:
             return function(*arguments, **named)
         finally:
-            lock = _lock(_ready[0]) if _ready else None
+            lock = _lock()
             while lock is not None and _held(lock) > before:
                 lock.release()
     return call
@@ -70,6 +71,9 @@ def _held(lock: RLock | None) -> int:
     return getattr(lock, "_recursion_count", getattr(lock, "_is_owned", int))()
 
 
-def _lock(binding: ModuleType) -> RLock | None:
-    """The lock that llvmlite holds during every call of LLVM."""
-    return getattr(getattr(binding.ffi.lib, "_lock", None), "_lock", None)
+def _lock() -> RLock | None:
+    """The lock that llvmlite holds during every call of LLVM; None before it is imported, which calls nothing."""
+    found: Any = sys.modules.get("llvmlite.binding")
+    for name in ("ffi", "lib", "_lock", "_lock"):
+        found = getattr(found, name, None)
+    return found
