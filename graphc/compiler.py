@@ -265,7 +265,7 @@ def check_reach(graph: Graph, memory: Memory, target: Target) -> None:
 def emit(lowered: Lowered, tools: Tools) -> Emitted:
     loops = lowered.program
     text, sizes, parts = tools.passes.timed("llvm text", emit_program, list(loops.kernels), loops.main, tools.target,
-                                            loops.prepare)
+                                            loops.prepare, tools.config.flush_subnormals)
     return Emitted(text, tools.target, sizes, parts)
 
 
@@ -353,7 +353,7 @@ class Compilation:
     @once_property
     def key(self) -> str:
         """That of the build in the disk cache."""
-        options = (self.config.check_nan, self.config.winograd, self._tools.timed,
+        options = (self.config.check_nan, self.config.winograd, self.config.flush_subnormals, self._tools.timed,
                    *((self.budget,) if self.budget else ()), *(self.shards.key if self.shards else ()))
         return cache.make_key("program", digest(self.graph), repr(self.target), repr(options))
 

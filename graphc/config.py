@@ -39,6 +39,8 @@ class Config:
     check_nan: bool = False         # name the first node that makes a NaN
     # 3 × 3 convolutions in Winograd's form where that is faster; its rounding errors are greater (docs/numerics.md)
     winograd: bool = True
+    # f32 and f64 numbers below the least normal one are taken for 0, by the CPU's mode for it (docs/numerics.md)
+    flush_subnormals: bool = False
 
 
 def config() -> Config:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from graphc.codegen import abi
 from graphc.codegen.llvm.share import frame_alloca
+from graphc.codegen.llvm.subnormals import BEGIN, END
 from graphc.codegen.llvm.types import MEMORY, constant, frame_bytes, type_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import FunctionIR, Root, Val, View
@@ -34,6 +35,7 @@ class ModuleContext(Protocol):
     entries: Mapping[FunctionIR, str]       # functions that are called from outside, and their symbols
     offsets: Mapping[Root, Dim]             # of scratches, in the thread's region
     looks: Looks
+    flushes: bool                           # subnormal numbers are taken for 0
 
     def math(self, op: str, dtype: DType, lanes: int) -> str: ...
 
@@ -48,6 +50,8 @@ class ModuleContext(Protocol):
     def tile(self, f: FunctionIR, label: str, body: BodyEmitter) -> str: ...
 
     def clock(self) -> str: ...
+
+    def mode(self, symbol: str) -> str: ...
 
     def size_slot(self, size: Poly) -> int: ...
 
@@ -118,6 +122,13 @@ class BodyEmitter:
     def start_main(self) -> None:
         self.entry.append(f"  %scratch_at = getelementptr i8, ptr %ctx, i64 {abi.OFFSETS['scratch']}")
         self.entry.append("  %scratch = load ptr, ptr %scratch_at, align 8")
+        if self.module.flushes:
+            self.entry.append(f"  %control = call i64 {self.module.mode(BEGIN)}()")
+
+    def leave_main(self, code: int) -> None:
+        if self.module.flushes:
+            self.line(f"call void {self.module.mode(END)}(i64 %control)")
+        self.line(f"ret i32 {code}")
 
     def start_function(self, f: FunctionIR) -> str:
         """Binds the parameters and returns their declaration."""

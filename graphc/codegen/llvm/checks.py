@@ -70,7 +70,10 @@ def return_if(b: BodyEmitter, s: ReturnIf, after: str | None = None) -> None:
     b.line(f"br i1 {b.emit(f'icmp {good} i64 {word}, {abi.STATUS_OK if field == STATUS else 0}')}, label %{after}, "
            f"label %{leave}, !prof !2")
     b.begin(leave)
-    b.line(f"ret i32 {code}" if b.is_entry else "ret void")
+    if b.is_entry:
+        b.leave_main(code)
+    else:
+        b.line("ret void")
     b.begin(after)
 
 
@@ -85,7 +88,7 @@ def commit(b: BodyEmitter, s: Commit) -> None:
     leave, after = b.label(), b.label()
     b.line(f"br i1 {b.emit(f'icmp sle i64 {was}, 0')}, label %{after}, label %{leave}, !prof !2")
     b.begin(leave)
-    b.line(f"ret i32 {abi.RETURN_CANCELLED}")
+    b.leave_main(abi.RETURN_CANCELLED)
     b.begin(after)
     if not threads:
         b.line(f"store volatile i64 {abi.COMMITTED}, ptr {cancel}, align 8")
@@ -108,7 +111,7 @@ PROFILE, SPENT = "profile", ("sub", "add")
 
 def finish_main(b: BodyEmitter) -> None:
     return_if(b, ReturnIf("failed"))
-    b.line(f"ret i32 {abi.RETURN_OK}")
+    b.leave_main(abi.RETURN_OK)
 
 
 def leave_if_cancelled(b: BodyEmitter, after: str | None = None) -> None:

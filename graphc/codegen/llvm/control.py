@@ -11,6 +11,7 @@ from graphc.codegen.llvm.memory import load, prefetch, store
 from graphc.codegen.llvm.neighbours import quotient, remainder
 from graphc.codegen.llvm.ops import compute
 from graphc.codegen.llvm.share import SMALL, frame_note
+from graphc.codegen.llvm.subnormals import PARALLEL
 from graphc.codegen.llvm.types import function_symbol, type_of
 from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.index_proofs import at_least, upper
@@ -269,8 +270,11 @@ def parallel(b: BodyEmitter, s: Parallel) -> None:
         b.line(f"store {ty} {text}, ptr {at}, align 8")
     tiles = b.value(count)
     after = _alone(b, s.alone, name, frame, tiles) if s.alone is not None else ""
-    run = b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
-    b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
+    if b.module.flushes:
+        b.line(f"call void {b.module.mode(PARALLEL)}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
+    else:
+        run = b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
+        b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
     look_after(b, s)
     if after:
         b.line(f"br label %{after}")

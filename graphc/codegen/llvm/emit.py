@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from graphc.codegen import abi
+from graphc.codegen.llvm import subnormals
 from graphc.codegen.llvm.bf16_rounding import rounding_text
 from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.checks import finish_main
@@ -26,24 +27,24 @@ MONOTONIC = 1                       # the number of the clock on Linux
 
 
 def emit_module(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
-                prepare: FunctionIR | None = None) -> str:
+                prepare: FunctionIR | None = None, flush: bool = False) -> str:
     """LLVM IR text of the functions, all that they call, `main` as `gc_main` and, if given, `prepare` as `gc_prepare`.
-    Without main, the functions are external.
+    Without main, the functions are external. flush: subnormal numbers are taken for 0, where the CPU has a mode for it.
     """
-    return emit_for_sizes(functions, main, target, prepare)[0]
+    return emit_for_sizes(functions, main, target, prepare, flush)[0]
 
 
 def emit_for_sizes(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
-                   prepare: FunctionIR | None = None) -> tuple[str, tuple[Dim, ...]]:
+                   prepare: FunctionIR | None = None, flush: bool = False) -> tuple[str, tuple[Dim, ...]]:
     """The text of `emit_module`, and what the table of sizes that the code reads must hold."""
-    module = written(functions, main, target, prepare)
+    module = written(functions, main, target, prepare, flush)
     return module.text(), module.sizes
 
 
 def written(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
-            prepare: FunctionIR | None = None) -> ModuleText:
+            prepare: FunctionIR | None = None, flush: bool = False) -> ModuleText:
     """The module with the texts of all functions, those of one form as one function."""
-    module = ModuleText(functions, _entries(main, prepare), target)
+    module = ModuleText(functions, _entries(main, prepare), target, flush)
     module.write()
     return module
 
@@ -62,8 +63,10 @@ def _entries(main: FunctionIR | None, prepare: FunctionIR | None) -> dict[Functi
 class ModuleText:
     """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use."""
 
-    def __init__(self, functions: Sequence[FunctionIR], entries: dict[FunctionIR, str], target: Target) -> None:
+    def __init__(self, functions: Sequence[FunctionIR], entries: dict[FunctionIR, str], target: Target,
+                 flush: bool = False) -> None:
         self.entries: Mapping[FunctionIR, str] = entries
+        self.flushes = flush and subnormals.has_mode(target)
         self.target = target
         self.functions = callers_first([*entries, *functions])
         self.offsets: Mapping[Root, Dim]
@@ -168,6 +171,14 @@ class ModuleText:
         """The name of the function that gives nanoseconds of a clock that never goes back."""
         self.helpers.setdefault("@gc.clock", CLOCK)
         return "@gc.clock"
+
+    def mode(self, symbol: str) -> str:
+        """The name of a function of `subnormals`, with its text and those that it needs in the module."""
+        if symbol not in self.helpers:
+            for other in subnormals.USES.get(symbol, ()):
+                self.mode(other)
+            self.helpers[symbol] = subnormals.text(symbol, self.target)
+        return symbol
 
     def libm(self, function: str, dtype: DType, arity: int) -> str:
         """The libm symbol for a type, declared in the module: expf for exp of f32."""

@@ -30,10 +30,11 @@ CALL = re.compile(r'^  call void (@"[^"]+")\((.*)\)$', re.MULTILINE)
 
 
 def emit_program(functions: Sequence[FunctionIR], main: FunctionIR, target: Target,
-                 prepare: FunctionIR | None = None) -> tuple[str, tuple[Dim, ...], tuple[str, ...]]:
+                 prepare: FunctionIR | None = None,
+                 flush: bool = False) -> tuple[str, tuple[Dim, ...], tuple[str, ...]]:
     """What `emit_for_sizes` gives, and the texts of the parts that are compiled one by one, `gc_main` in the last:
     the whole text where it is small or not of x86-64."""
-    module = written(functions, main, target, prepare)
+    module = written(functions, main, target, prepare, flush)
     text = module.text()
     is_one = len(text) < WORTH_CHARACTERS or not is_cut(target)
     return text, module.sizes, (text,) if is_one else Cutter(module).parts()

@@ -49,7 +49,8 @@ def _facts(program: ShardedProgram, graphs: list[str]) -> dict[str, str]:
     return {"graphc's version": gc.__version__, "numpy's version": np.__version__,
             "llvmlite's version": version("llvmlite"), "shards": str(program.shards),
             "the CPU that code is made for": repr(host_target()),
-            "the knobs oracle, check_nan and winograd": f"{knobs.oracle}, {knobs.check_nan}, {knobs.winograd}",
+            "the knobs oracle, check_nan, winograd and flush_subnormals":
+                f"{knobs.oracle}, {knobs.check_nan}, {knobs.winograd}, {knobs.flush_subnormals}",
             "the graph of the gradients": _sum(graphs[0].encode()), "the graph of the update": _sum(graphs[1].encode())}
 
 
