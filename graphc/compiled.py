@@ -96,7 +96,9 @@ class CompiledGraph(partial[Any], Shown, Answering):
         run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock,
                                                   partial(build.error, sizes=self.sizes), user_loc, profile=table))
         sites = [site.at(self.sizes) for site in timed.build.sites]
-        measured: Profile = profiling.measure(run, table, sites, arrays, runs)
+        graph = timed.called
+        named = dict(zip([v.name for v in (*graph.state, *graph.inputs)], (*run.state.arrays, *arrays)))
+        measured: Profile = profiling.measure(run, table, sites, arrays, named, runs)
         return measured
 
     def into(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:

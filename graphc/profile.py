@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -24,6 +24,8 @@ from graphc.runtime.executable import Executable
 MOST_RUNS = 1_000_000
 FORMATS = ("svg", "png", "pdf")
 SHOWN = 30                          # rows of the printed table
+NAMED = 3                           # arrays with subnormal numbers
+MANY = 0.01                         # of an array's numbers
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class ProfileRow:
 class Profile(Pictured):
     """The kernels of a program, the slowest first. `seconds`: of the fastest run as a whole; `peak` GFLOP/s of f32
     fused multiply-adds and `bandwidth` GB/s of a large copy, both measured on as many threads. Kernels are judged by
-    their least times, which runs of their own may have had: machines are shared.
+    their least times, which runs of their own may have had: machines are shared. `subnormal`: parameters and arguments
+    of which at least a hundredth is below the least normal number, by name, and how much that is.
     """
     rows: tuple[ProfileRow, ...]
     seconds: float
@@ -68,6 +71,7 @@ class Profile(Pictured):
     threads: int
     peak: float
     bandwidth: float
+    subnormal: tuple[tuple[str, float], ...] = ()
 
     def limit(self, row: ProfileRow) -> float:
         """Seconds that the row would take at the roofline (Williams, Waterman and Patterson 2009): max(flops / peak,
@@ -115,7 +119,15 @@ class Profile(Pictured):
             rest = sum(row.seconds for row in self.rows[SHOWN:])
             lines.append(f"{f'{len(self.rows) - SHOWN} more':<{width}}  {'':<22} {'':>6} {1e3 * rest:>10.3f} "
                          f"{100 * rest / inside:>6.1f}")
-        return "\n".join([*lines, self.summary])
+        return "\n".join([*lines, self.summary, *self._slow_numbers()])
+
+    def _slow_numbers(self) -> Iterator[str]:
+        """What subnormal numbers cost, and what can be done about it."""
+        if self.subnormal:
+            named = ", ".join(f"{100 * share:.0f} % of {name}" for name, share in self.subnormal[:NAMED])
+            more = f" and {len(self.subnormal) - NAMED} more" if len(self.subnormal) > NAMED else ""
+            yield (f"subnormal numbers: {named}{more}; CPUs may take about 150 cycles for an operation with one "
+                   "(GRAPHC_FLUSH_SUBNORMALS=1 takes them for 0)")
 
     @property
     def summary(self) -> str:
@@ -134,8 +146,9 @@ class Profile(Pictured):
 
 
 def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], arrays: Sequence[np.ndarray],
-            runs: int) -> Profile:
-    """Profile of an instrumented program whose clocks are in `table` [sites, 2]: `runs` runs after one to warm up."""
+            named: Mapping[str, np.ndarray], runs: int) -> Profile:
+    """Profile of an instrumented program whose clocks are in `table` [sites, 2]: `runs` runs after one to warm up.
+    `named`: what it reads."""
     run.slow(*arrays)
     times, tables = [], []
     for _ in range(runs):
@@ -145,7 +158,14 @@ def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], array
         times.append(perf_counter() - start)
         tables.append(table.copy())
     rows = sorted(_grouped(sites, np.stack(tables)), key=lambda row: -row.seconds)
-    return Profile(tuple(rows), min(times), median(times), run.threads, fma_peak(run.threads), copy_rate(run.threads))
+    found = [(name, _subnormal(a)) for name, a in named.items() if a.dtype in (np.float32, np.float64) and a.size]
+    return Profile(tuple(rows), min(times), median(times), run.threads, fma_peak(run.threads), copy_rate(run.threads),
+                   tuple(sorted((pair for pair in found if pair[1] >= MANY), key=lambda pair: -pair[1])))
+
+
+def _subnormal(a: np.ndarray) -> float:
+    """The share of numbers that are neither 0 nor normal."""
+    return float(np.count_nonzero((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)) / a.size)
 
 
 def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from graphc.ir.dims import Dim, Dims, Size, ceil_div, product_of
+from graphc.ir.dims import Dim, Dims, Size, ceil_div, largest, product_of
 from graphc.records import dataclass
 
 
@@ -51,21 +51,42 @@ def fine_cut(sizes: Dims, length: int) -> Cut:
 
 
 @dataclass(frozen=True)
+class RowShares:
+    """How rows whose number is not known are divided where MC would leave cores without any: evenly among `tiles`, or
+    fewer of `panels` micro-tiles at least.
+    """
+    tiles: int
+    panels: int
+
+    def down(self, rows: Dim, mr: int, mc: int) -> Dim:
+        """Tiles below each other, of MC rows at most."""
+        most = rows // (mr * self.panels)
+        fewer = most + self.tiles - largest(most, self.tiles)           # the least of both
+        return largest(ceil_div(rows, mc), fewer)
+
+    def __str__(self) -> str:
+        return f" or {self.tiles} tiles of {self.panels} micro-tiles"
+
+
+@dataclass(frozen=True)
 class Blocking:
     """Sizes of the blocks of the five loops.
 
     mr, nr: rows and columns of a micro-tile; nr is some vectors wide.
     mc:     rows of a tile, counted in the flattened order of the dims of m.
     nc, kc: how the dims of n are cut into tiles, and those of k into blocks of the sum.
+    shares: how rows are divided where their number is not known; None: into tiles of mc.
     """
     mr: int
     nr: int
     mc: int
     nc: Cut
     kc: Cut
+    shares: RowShares | None = None
 
     def __str__(self) -> str:
-        return f"MC {self.mc} NC {self.nc.chunk}@n{self.nc.split} KC {self.kc.chunk}@k{self.kc.split}"
+        rows = f"MC {self.mc}{self.shares or ''}"
+        return f"{rows} NC {self.nc.chunk}@n{self.nc.split} KC {self.kc.chunk}@k{self.kc.split}"
 
 
 class PackingMode(Enum):

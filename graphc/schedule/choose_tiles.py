@@ -29,6 +29,7 @@ from graphc.schedule.tile_sizes import (
     first_split,
     first_use_tile,
     linear_from,
+    row_shares,
     shared_tile,
     splits_of,
     sum_blocks,
@@ -179,7 +180,7 @@ def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[Ti
         yield from _costed(problem, family, whole, blocks)
         for splits in dict.fromkeys(parts.values()):
             if splits > 1:
-                tiling = replace(whole, mc=whole.mc if whole.down else family.mc, splits=splits)
+                tiling = replace(whole, mc=whole.mc if whole.down else family.mc, splits=splits, shares=None)
                 yield from _costed(
                     problem, family, tiling, {modes: kc for modes, kc in blocks.items() if parts[modes] == splits}
                 )
@@ -242,7 +243,7 @@ def _tiling(problem: TiledProblem, family: TileFamily, by_rows: bool) -> Tiling:
     if down is None or len(sizes) == 1:
         mc = even_rows(problem, mc, family.nc.count(problem.n_sizes), by_rows)
         down = Cut(0, mc) if down else None
-    return Tiling(mc, family.nc, by_rows, down)
+    return Tiling(mc, family.nc, by_rows, down, shares=row_shares(problem, family.nc, down, family.b))
 
 
 # --- what follows from a draft ----------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         part = -(-draft.kc.count(problem.k_sizes) // tiling.splits)
         splits = ceil_div(blocks, part)
     return TileSchedule(
-        Blocking(problem.mr, problem.nr, tiling.mc, tiling.nc, draft.kc),
+        Blocking(problem.mr, problem.nr, tiling.mc, tiling.nc, draft.kc, tiling.shares),
         context.lanes,
         draft.a,
         draft.b,
@@ -290,8 +291,9 @@ def _matrix_schedule(problem: TiledProblem, draft: TileDraft) -> MatrixSchedule:
     """Kernels take all rows of a tile."""
     s = _finished(problem, draft)
     mc, far = draft.tiling.mc, s.b is ONCE and problem.context.free[1] and problem.m > MATRIX_LANES
+    blocking = replace(s.blocking, mr=mc, shares=None)
     return MatrixSchedule(
-        replace(s.blocking, mr=mc), s.lanes, s.a, s.b, s.splits, by_rows=s.by_rows, packed_in_runs=s.packed_in_runs,
+        blocking, s.lanes, s.a, s.b, s.splits, by_rows=s.by_rows, packed_in_runs=s.packed_in_runs,
         prefetch_lines=min(LINES_OF_MATRICES, problem.nr // max(1, min(mc, problem.m) // problem.mr)) if far else 0,
         any_edge=True, part_blocks=s.part_blocks)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from operator import sub
 
-from graphc.ir.dims import Dim, content, typical
+from graphc.ir.dims import Dim, content, static_dim, typical
 from graphc.records import dataclass
-from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode
+from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode, RowShares
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
@@ -128,6 +128,7 @@ class Tiling:
     down: Cut | None = None
     splits: int = 1
     by_lines: bool = False
+    shares: RowShares | None = None
 
 
 class TileCost:
@@ -136,13 +137,17 @@ class TileCost:
 
     def __init__(self, problem: TiledProblem, tiling: Tiling):
         self.problem, self.tiling, self.machine = problem, tiling, problem.machine
-        self.down = tiling.down.count(problem.m_sizes) if tiling.down else -(-problem.m // tiling.mc)
+        self.down = (tiling.down.count(problem.m_sizes) if tiling.down else
+                     static_dim(tiling.shares.down(problem.m, problem.mr, tiling.mc)) if tiling.shares else
+                     -(-problem.m // tiling.mc))
+        mc = round_up(-(-problem.m // self.down), problem.mr) if tiling.shares else tiling.mc
         self.across = tiling.nc.count(problem.n_sizes)
         self.tiles = problem.batch * self.down * self.across * tiling.splits
         self.cores = min(self.machine.planned_cores, self.tiles)
         # tiles of a core; parts of a sum are parts of a tile
         self.each = self.tiles / tiling.splits / self.cores
-        self.rows, self.columns = min(tiling.mc, problem.m), tiling.nc.length(problem.n_sizes)
+        self.mc = mc
+        self.rows, self.columns = min(mc, problem.m), tiling.nc.length(problem.n_sizes)
         self.handover = self.machine.handover_cycles if self.cores > 1 else 0.0     # of one parallel loop
 
     def shared_terms(self) -> tuple[tuple[str, float], ...]:
@@ -207,7 +212,7 @@ class TileCost:
             return 1 / self.cores
         if tiling.splits > 1 or tiling.down:
             return -(-self.tiles // self.cores) / self.tiles
-        down, each, last = rows = tile_rows(self.problem.m, tiling.mc, mr)
+        down, each, last = rows = tile_rows(self.problem.m, self.mc, mr)
         work = self.problem.batch * self.across * ((down - 1) * each + last)
         return longest_share(rows, self.across, self.problem.batch, tiling.by_rows, self.cores) / work
 
@@ -339,7 +344,8 @@ def packed_byte_cycles(machine: Machine) -> float:
 
 def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
     """Of a schedule that was perhaps chosen for another number of rows."""
-    tiling = Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits), s.by_lines)
+    tiling = Tiling(s.blocking.mc, s.blocking.nc, s.by_rows, s.transposed_store, typical(s.splits), s.by_lines,
+                    s.blocking.shares)
     cost = TileCost(problem, tiling)
     return sum(cycles for _, cycles in (*cost.shared_terms(), *cost.a_terms(s.a), *cost.b_terms(s.b)))
 

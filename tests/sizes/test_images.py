@@ -36,6 +36,11 @@ def winograd():
     return nn.Conv2d(16, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 3) >> nn.relu
 
 
+def wide():
+    """Weights that all positions of an image share: few positions are divided among cores, too."""
+    return nn.Conv2d(96, 1) >> nn.relu >> nn.Conv2d(384, 1) >> nn.relu
+
+
 def u_net():
     down, up = nn.Conv2d(16, 3, padding=1) >> nn.relu, nn.ConvTranspose2d(8, 2, stride=2)
     deep, last = nn.Conv2d(16, 3, padding=1) >> nn.relu, nn.Conv2d(2, 3, padding=1)
@@ -51,6 +56,7 @@ CASES = {
     "strided": (strided, gc.f32["B", 3, "H", "W"], SIZES), "pools": (pools, gc.f32["B", 3, "H", "W"], SIZES),
     "residual": (residual, gc.f32["B", 3, "H", "W"], ((1, 32, 32), (2, 45, 61), (3, 64, 33))),
     "one image": (halved, gc.f32[1, 16, "H", "W"], ((1, 16, 16), (1, 33, 18), (1, 40, 7))),
+    "wide": (wide, gc.f32["B", 384, "H", "W"], ((1, 8, 10), (1, 1, 1), (1, 1, 63), (2, 3, 5), (1, 21, 40))),
     "winograd": (winograd, gc.f32["B", 16, "H", "W"], SIZES),
     "winograd of a batch": (winograd, gc.f32["B", 16, 14, 14], ((1, 14, 14), (2, 14, 14), (5, 14, 14), (33, 14, 14))),
     "u-net": (u_net, gc.f32["B", 3, "2*H", "2*W"], ((1, 8, 8), (2, 6, 20), (1, 34, 18))),

@@ -74,8 +74,10 @@ class TileGrid:
     def down(self) -> Dim:
         """Tiles below each other."""
         s = self.schedule
-        cut = s.transposed_store
-        return cut.count(group_sizes(self.phase, self.phase.m)) if cut else ceil_div(self._m, s.blocking.mc)
+        cut, blocking = s.transposed_store, s.blocking
+        if blocking.shares:
+            return blocking.shares.down(self._m, blocking.mr, blocking.mc)
+        return cut.count(group_sizes(self.phase, self.phase.m)) if cut else ceil_div(self._m, blocking.mc)
 
     @property
     def across(self) -> Dim:
@@ -120,10 +122,24 @@ class TileGrid:
         if s.transposed_store:
             rows = open_range(f, p.m, group_sizes(p, p.m), s.transposed_store, down)
             return ContractionTile(batch, rows.flat, rows.length, columns, rows, batch_number, across, part)
-        mc = s.blocking.mc
-        row = down * mc
-        count = as_ix(mc if self._m % mc == 0 else f.min_(mc, self._m - row))
+        row, count = self._even_rows(down) if s.blocking.shares else self._rows(down)
         return ContractionTile(batch, row, count, columns, None, batch_number, across, part)
+
+    def _rows(self, down: Ix) -> tuple[Ix, Ix]:
+        """The first row of the tiles at this height, and how many these have."""
+        mc = self.schedule.blocking.mc
+        row = down * mc
+        return row, as_ix(mc if self._m % mc == 0 else self.f.min_(mc, self._m - row))
+
+    def _even_rows(self, down: Ix) -> tuple[Ix, Ix]:
+        """The same of even shares of micro-tiles, of which the first tiles have one more than the others. The extrema
+        are for the verifier: they change nothing."""
+        f, mr, mc = self.f, self.schedule.blocking.mr, self.schedule.blocking.mc
+        each, more = f.divmod(ceil_div(self._m, mr), self.down)
+        before = f.min_(down, more)
+        row = f.min_((f.product(down, each) + before) * mr, self._m - (1 if self.has_row_tail else mr))
+        panels = f.max_(each + f.min_(down + 1, more) - before, 1)
+        return row, f.min_(panels * mr, mc, self._m - row)
 
     def _batch_of(self, number: Ix, tiles: Dim) -> tuple[Ix, Ix]:
         """The batch entry, and the number in it, where each has so many. Of a single one nothing is divided by numbers
