@@ -16,7 +16,7 @@ def embedding():
     return nn.Embedding(COUNT, WIDTH)
 
 
-def transformer(position=None, inner=None, layers=2, **options):
+def transformer(position=None, inner=None, layers=1, **options):
     """Weights of its own for scores: with tied ones a fresh network repeats itself."""
     embed = embedding()
     body = nn.TransformerBlock(HEADS, causal=True, position=inner, **options) ** layers
@@ -29,7 +29,7 @@ def recurrent(layer, **options):
 
 
 NETWORKS = {
-    "learned position": lambda: transformer(nn.LearnedPosition(64, std=1.0)),
+    "learned position": lambda: transformer(nn.LearnedPosition(64, std=1.0), layers=2),
     "sinusoidal position": lambda: transformer(nn.SinusoidalPosition(), pre_norm=True),
     "rotary position": lambda: transformer(inner=nn.RotaryPosition()),
     "rotary position, halves": lambda: transformer(inner=nn.RotaryPosition(halves=True), pre_norm=True),

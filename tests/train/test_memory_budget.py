@@ -40,7 +40,7 @@ def images():
 
 def tokens():
     """Lookups, whose indices are checked; attention; tied or not."""
-    return models.gpt(100, 64, 4, 4, 32, pre_norm=True), gc.i32[4, 32], gc.i32[4, 32], nn.cross_entropy
+    return models.gpt(100, 64, 3, 4, 32, pre_norm=True), gc.i32[4, 32], gc.i32[4, 32], nn.cross_entropy
 
 
 def recurrent():
