@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from graphc.ir.dims import Dim, Dims, Size, ceil_div, largest, product_of
+from graphc.ir.dims import Dim, Dims, Size, ceil_div, largest, product_of, smallest
 from graphc.records import dataclass
 
 
@@ -60,9 +60,7 @@ class RowShares:
 
     def down(self, rows: Dim, mr: int, mc: int) -> Dim:
         """Tiles below each other, of MC rows at most."""
-        most = rows // (mr * self.panels)
-        fewer = most + self.tiles - largest(most, self.tiles)           # the least of both
-        return largest(ceil_div(rows, mc), fewer)
+        return largest(ceil_div(rows, mc), smallest(self.tiles, rows // (mr * self.panels)))
 
     def __str__(self) -> str:
         return f" or {self.tiles} tiles of {self.panels} micro-tiles"
