@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from graphc.build import Build, constant_memory
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
 from graphc.codegen.llvm.parts import emit_program
-from graphc.codegen.llvm.workers import compile_parts
+from graphc.codegen.llvm.workers import parts_begun
 from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
@@ -66,15 +66,7 @@ from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
 from graphc.spare_cores import spare_cores
 from graphc.stages import (
-    Declared,
-    Emitted,
-    FusedGraphs,
-    Lowered,
-    PipelineStage,
-    Simplified,
-    entries,
-    thread_scratch,
-)
+    Declared, Emitted, FusedGraphs, Lowered, PipelineStage, Simplified, entries, thread_scratch)
 
 S = TypeVar("S", bound=PipelineStage)
 T = TypeVar("T")
@@ -242,17 +234,21 @@ def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
 
 
 def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
-    timed = tools.passes.timed
-    program = timed("lower", build_program, planned.main, tools.target, tools.config.check_nan, planned.prepare,
-                    planned.packed, tools.timed)
-    if tools.verify:
-        reaches = Reaches()
-        for function in (*program.kernels, *entries(program)):
-            timed("verify loops", verify_loops, function, reaches)
+    program = tools.passes.timed("lower", build_program, planned.main, tools.target, tools.config.check_nan,
+                                 planned.prepare, planned.packed, tools.timed)
     derived = DerivedState.of(declared.graph, planned)
     memory = Memory.of(planned, thread_scratch(program), declared.graph.state, derived.kept_bytes)
     check_reach(declared.graph, memory, tools.target)
     return Lowered(program, derived, memory)
+
+
+def prove(lowered: Lowered, tools: Tools) -> None:
+    """What the loops do is right for all sizes; nothing runs before. Last: workers compile meanwhile."""
+    if tools.verify and prove not in tools.made:
+        reaches = Reaches()
+        for function in (*lowered.program.kernels, *entries(lowered.program)):
+            tools.passes.timed("verify loops", verify_loops, function, reaches)
+        tools.made[prove] = lowered
 
 
 def check_reach(graph: Graph, memory: Memory, target: Target) -> None:
@@ -271,7 +267,9 @@ def emit(lowered: Lowered, tools: Tools) -> Emitted:
 
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
              tools: Tools) -> Build:
-    objects = tools.passes.timed("llvm", compile_parts, emitted.parts, tools.target, spare_cores)
+    with parts_begun(emitted.parts, tools.target, spare_cores) as finished:
+        prove(lowered, tools)
+        objects = tools.passes.timed("llvm", finished)
     return Build.of(declared.graph, fused, planned, lowered, emitted, objects, tools.timed)
 
 
@@ -289,8 +287,13 @@ class Compilation:
 
     @contained
     def stage(self, kind: type[S]) -> S:
-        """The stage of this class."""
-        return next(stage for stage in compile_graph(self.graph, self._tools) if type(stage) is kind)
+        """The stage of this class; of loops and behind them proved."""
+        for stage in compile_graph(self.graph, self._tools):
+            if type(stage) is Lowered and kind is not Build:
+                prove(stage, self._tools)
+            if type(stage) is kind:
+                break
+        return cast(S, stage)
 
     @property
     def called(self) -> Graph:

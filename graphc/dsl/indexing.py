@@ -9,7 +9,7 @@ import numpy as np
 from graphc.dsl.positions import constant_positions
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_integer, shown
-from graphc.ir.dims import Dim, Poly
+from graphc.ir.dims import Dim, Poly, smallest
 from graphc.ir.types import shape_text
 from graphc.records import dataclass
 
@@ -118,16 +118,27 @@ def _slice_bound(bound: Any) -> Dim | None:
 
 
 def _symbolic_slice(key: slice, step: int, axis: int, size: Dim) -> IndexAxis:
-    """Bounds that depend on a named size; they are taken as given (numpy would clip them) and checked when it is
-    bound."""
+    """Bounds of a named size, or that depend on one. A number at which the slice ends, or with which it begins from
+    the end, may lie outside, as in numpy; other bounds are taken as given, and checked when the size is bound."""
     if step == -1 and key.start is None and key.stop is None:
         return IndexAxis("keep", size, 0, size, 1, flip=True)
     if step < 0:
         raise GraphError(f"axis {axis} of size {size} can be reversed as a whole (x[::-1]) only; "
                          "bind the size for other negative steps")
-    start = _from_front(key.start, 0, size)
-    stop = _from_front(key.stop, size, size)
+    start = _from_front(_not_before(key.start, size), 0, size)
+    stop = _from_front(_not_behind(key.stop, size), size, size)
     return IndexAxis("keep", (stop - start + (step - 1)) // step if step > 1 else stop - start, start, stop, step)
+
+
+def _not_behind(bound: Dim | None, size: Dim) -> Dim | None:
+    """The end of a slice, of a named axis perhaps that of the axis. There is one element at least: programs for all
+    sizes take no less."""
+    return smallest(bound, size) if isinstance(bound, int) and bound > 1 and isinstance(size, Poly) else bound
+
+
+def _not_before(bound: Dim | None, size: Dim) -> Dim | None:
+    """The beginning of a slice, counted from the end: perhaps that of the axis."""
+    return size - smallest(-bound, size) if isinstance(bound, int) and bound < -1 and isinstance(size, Poly) else bound
 
 
 def _from_front(bound: Dim | None, default: Dim, size: Dim) -> Dim:

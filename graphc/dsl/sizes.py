@@ -6,7 +6,8 @@ from math import prod
 from graphc.errors import GraphError
 from graphc.ir.convert import is_integer, is_sequence, items
 from graphc.ir.dim_text import as_dim
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Poly, exact_quotient
+from graphc.ir.op import uncut
 from graphc.ir.types import shape_text
 
 
@@ -24,6 +25,8 @@ def known_shape(shape: tuple, old: tuple[Dim, ...]) -> tuple[Dim, ...]:
     if not unknown:
         return sizes
     rest, size = prod(sizes), prod(old)
+    if isinstance(size, Poly) and exact_quotient(size, rest) is None:
+        size = uncut(size)              # x[:, :10] in parts of 5
     if (isinstance(rest, int) and rest == 0) or size % rest != 0:
         raise GraphError(f"reshape: {shape_text(old)} ({size} elements) does not divide into {shape_text(shape)}")
     i = unknown[0]

@@ -123,7 +123,8 @@ class AttributeReader(Reader):
 
     def dim(self) -> Dim:
         first, words, depth = self.peek(), list[str](), 0
-        while self.peek().kind in ("number", "name") or self.sees("+", "-", "*", "//", "(") or depth and self.sees(")"):
+        while (self.peek().kind in ("number", "name") or self.sees("+", "-", "*", "//", "(")
+               or depth and self.sees(")", ",")):
             depth += self.sees("(") - self.sees(")")
             if len(self.peek().text.lstrip("-")) > DIGITS and self.peek().kind == "number":
                 self.fail(f"{self.peek()} is too large for a dimension")

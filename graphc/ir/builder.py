@@ -10,7 +10,7 @@ import numpy as np
 from graphc.errors import GraphError, Loc
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph, Node, Value, regions
-from graphc.ir.op import Literal, Op, as_tuple
+from graphc.ir.op import Literal, Op, result_types
 from graphc.ir.ops import OPS
 from graphc.ir.ops.constant import Constant
 from graphc.ir.room import check_room
@@ -64,7 +64,7 @@ class Builder:
         """Appends `op` and returns its outputs. GraphError, with the current line, when the types do not fit."""
         ins = self._values(operands)
         try:
-            types = as_tuple(op.infer(*(v.type for v in ins)))
+            types = result_types(op, [v.type for v in ins])
             for t in types:
                 check_room(op.name, t)
         except GraphError as error:

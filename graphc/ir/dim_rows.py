@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.ir.dims import Dim, Poly
-from graphc.ir.size_atoms import Atom, Largest, Named, Quotient, SizeName
+from graphc.ir.size_atoms import Atom, Largest, Named, Quotient, SizeName, Smallest
 
 Row = list[Any]                     # of an atom: its kind and what it is made of; a polynomial is a list of [c, *rows]
 BITS = 64
@@ -76,6 +76,7 @@ WRITE: dict[type, Callable[[Any, WritePoly], Row]] = {
     SizeName: lambda a, poly: ["size", str(a), a.low, a.high, a.typical],
     Quotient: lambda a, poly: ["quotient", poly(a.dividend), a.divisor],
     Largest: lambda a, poly: ["largest", *map(poly, a.items)],
+    Smallest: lambda a, poly: ["smallest", *map(poly, a.items)],
     Named: lambda a, poly: ["named", str(a), poly(a.size)],
 }
 READ: dict[str, Callable[..., Atom]] = {
@@ -83,5 +84,6 @@ READ: dict[str, Callable[..., Atom]] = {
         _text(name), _number(low), None if high is None else _number(high), _number(usual)),
     "quotient": lambda poly, dividend, divisor: Quotient(_poly(poly(dividend)), max(1, _number(divisor))),
     "largest": lambda poly, *items: Largest(tuple(map(poly, items))),
+    "smallest": lambda poly, *items: Smallest(tuple(map(poly, items))),
     "named": lambda poly, name, size: Named(_text(name), _poly(poly(size))),
 }

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_integer, shown
-from graphc.ir.dims import Dim, Poly
+from graphc.ir.dims import Dim, Poly, largest, smallest
 
 DIGITS = 19                         # of a number of 64 bits
-WORDS = re.compile(r"\s*(//|[-+*()]|\w+)\s*")
+EXTREMA = {"max": largest, "min": smallest}
+WORDS = re.compile(r"\s*(//|[-+*(),]|\w+)\s*")
 
 
 def as_dim(value: object) -> Dim:
@@ -28,8 +29,8 @@ def as_dim(value: object) -> Dim:
 
 
 def parse_dim(text: str) -> Dim:
-    """Reads what `str(dim)` writes: sums and differences of products of names, ints and rounded quotients such as
-    (H//2). The number alone may be negative: attributes hold such."""
+    """Reads what `str(dim)` writes: sums and differences of products of names, ints, rounded quotients such as (H//2)
+    and max(…) or min(…) of several. The number alone may be negative: attributes hold such."""
     words = WORDS.findall(text)
     if "".join(words) != "".join(text.split()):
         raise _no_dim(text)
@@ -74,7 +75,17 @@ class _DimReader:
             return int(word)
         if not word.isidentifier():
             raise _no_dim(self.text)
+        if word in EXTREMA and self.accept("("):
+            return self.extremum(word)
         return Poly((((word,), 1),))
+
+    def extremum(self, word: str) -> Dim:
+        items = [self.sum()]
+        while self.accept(","):
+            items.append(self.sum())
+        if not self.accept(")"):
+            raise _no_dim(self.text)
+        return EXTREMA[word](*items)
 
     def bracket(self) -> Dim:
         """A sum in brackets, or a quotient."""

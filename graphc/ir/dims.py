@@ -1,9 +1,9 @@
 """Sizes of dimensions: numbers, and polynomials over names.
 
 A name is a plain `str` while nothing is known of it. To compile one program for all its sizes, a graph is opened:
-each name becomes a `SizeName`, which has bounds and a typical value. Rounded quotients and maxima of sizes are atoms of
-polynomials as names are (`ir/size_atoms.py`). A comparison is decided by a proof (`ir/size_proofs.py`); one that holds
-for some sizes within the bounds and not for others is `Unsized`.
+each name becomes a `SizeName`, which has bounds and a typical value. Rounded quotients, maxima and minima of sizes are
+atoms of polynomials as names are (`ir/size_atoms.py`). A comparison is decided by a proof (`ir/size_proofs.py`); one
+that holds for some sizes within the bounds and not for others is `Unsized`.
 """
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.no_number import NoNumber, unknown
-from graphc.ir.size_atoms import NO_BOUND, Atom, Largest, Monomial, Named, Quotient, SizeName, Term, lowest, term_text
+from graphc.ir.size_atoms import (
+    NO_BOUND, Atom, OneOf, Largest, Monomial, Quotient, SizeName, Smallest, Term, lowest, term_text)
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 
@@ -260,23 +261,31 @@ def largest(*items: Dim) -> Dim:
 
 def largest_by(is_above: Callable[[Dim], bool], items: Iterable[Dim]) -> Dim:
     """The greatest; `is_above(difference)` finds which are never so."""
+    return _one_of(Largest, _perhaps_greatest(is_above, items))
+
+
+def _perhaps_greatest(is_above: Callable[[Dim], bool], items: Iterable[Dim]) -> list[Dim]:
     kept: list[Dim] = []
     for item in dict.fromkeys(items):
         if not any(is_above(other - item) for other in kept):
             kept = [other for other in kept if not is_above(item - other)] + [item]
-    return kept[0] if len(kept) == 1 else Poly((((Largest(tuple(kept)),), 1),))
+    return kept
 
 
-def named(name: str, size: Dim) -> Dim:
-    """The size under a name, unless it is a number or short."""
-    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.atoms):
-        return size
-    return Poly((((Named(name, size),), 1),))
+def _one_of(kind: type[OneOf], items: list[Dim]) -> Dim:
+    return items[0] if len(items) == 1 else Poly((((kind(tuple(items)),), 1),))
 
 
-def smallest(a: Dim, b: Dim) -> Dim:
-    """The least of two."""
-    return a + b - largest(a, b)
+def smallest(*items: Dim) -> Dim:
+    """The least; of sizes that are not known, an atom, the same in whatever order they are given: a number is last."""
+    inner = [part for item in items for part in _parts_of_least(item)]
+    kept = _perhaps_greatest(lambda over: is_nonnegative(-over), inner)
+    return _one_of(Smallest, sorted(kept, key=lambda item: (isinstance(item, int), str(item))))
+
+
+def _parts_of_least(dim: Dim) -> tuple[Dim, ...]:
+    atom = dim.terms[0][0][0] if isinstance(dim, Poly) and len(dim.terms) == 1 else None
+    return atom.items if isinstance(atom, Smallest) and dim == Poly((((atom,), 1),)) else (dim,)
 
 
 def lower(dim: Dim) -> int:
@@ -297,15 +306,6 @@ def size_names(dim: Dim) -> frozenset[SizeName]:
 def content(dim: Dim) -> int:
     """A number that divides the value; 0 for 0."""
     return abs(dim) if isinstance(dim, int) else gcd(*[c for _, c in dim.terms])
-
-
-def scaled_and_shifted(dim: Poly) -> tuple[Poly, int, int]:
-    """(p, n, m), where dim = p * n + m and nothing but 1 divides p, which has no number and begins with a positive
-    one."""
-    number = next((c for m, c in dim.terms if not m), 0)
-    rest = cast(Poly, dim - number)
-    factor = content(rest) if rest.terms[0][1] > 0 else -content(rest)
-    return cast(Poly, Poly.of([(m, c // factor) for m, c in rest.terms])), factor, number
 
 
 def exact_quotient(dim: Dim, divisor: Dim) -> Dim | None:
@@ -384,8 +384,9 @@ def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
 def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
     if isinstance(name, Quotient) and name.dividend.names & values.keys():
         return bind(name.dividend, values) // name.divisor
-    if isinstance(name, Largest):
-        return largest(*[bind(item, values) for item in name.items])
+    if isinstance(name, OneOf):
+        bound = [bind(item, values) for item in name.items]
+        return largest(*bound) if isinstance(name, Largest) else smallest(*bound)
     return values[name] if name in values else Poly((((name,), 1),))
 
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, dataclass_t
 
 import numpy as np
 
-from graphc.errors import GraphError, InternalError
+from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.bits import number_key
-from graphc.ir.dims import Dim, Poly, bind
+from graphc.ir.dims import Dim, Poly, bind, product_of
 from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
+from graphc.ir.size_atoms import Quotient, Smallest
+from graphc.ir.size_proofs import allowed
 from graphc.ir.types import DType, TensorType, dtype_of
 from graphc.records import dataclass
 
@@ -277,3 +279,63 @@ def _bind_attribute(value: object, values: Mapping[str, Dim]) -> object:
     if isinstance(value, tuple):
         return tuple(_bind_attribute(v, values) for v in value)
     return value
+
+
+# ---- types of results
+def result_types(op: Op, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+    """The types of an operator's results. GraphError for types that it does not take; Unsized where that depends on
+    open sizes.
+
+    A slice that ends at a number, x[:, :100], has 100 positions, or all where they are fewer. What takes 100 alone,
+    beside another array of 100 say, is right for axes that are no shorter: so it is taken, and a call that brings less
+    is refused.
+    """
+    try:
+        return as_tuple(op.infer(*types))
+    except GraphError as error:
+        if isinstance(error, Unsized) and error.condition is not None:
+            raise
+        whole = [type.with_shape(map(uncut, type.shape)) for type in types]
+        if whole == list(types):
+            raise
+        return _of_whole(op, types, whole, error)
+
+
+def _of_whole(op: Op, types: Sequence[TensorType], whole: Sequence[TensorType],
+              error: GraphError) -> tuple[TensorType, ...]:
+    try:
+        found = as_tuple(op.infer(*whole))
+    except GraphError:
+        raise error from None
+    rests = {item - atom.items[-1] for type in types for dim in type.shape for atom in _cuts(dim)
+             for item in atom.items[:-1]}
+    if not all(map(allowed, sorted(rests, key=str))):
+        raise error
+    return found
+
+
+def _cuts(dim: Dim) -> list[Smallest]:
+    """The minima in a size that end at a number."""
+    found: list[Smallest] = []
+    for atom in dim.atoms if isinstance(dim, Poly) else ():
+        if isinstance(atom, Smallest) and isinstance(atom.items[-1], int):
+            found.append(atom)
+        elif isinstance(atom, Quotient):
+            found += _cuts(atom.dividend)
+    return found
+
+
+def uncut(dim: Dim) -> Dim:
+    """The size where nothing is missing at the end of its slices."""
+    if not _cuts(dim):
+        return dim
+    total: Dim = 0
+    for monomial, c in dim.terms if isinstance(dim, Poly) else ():
+        total = total + product_of((c, *map(_uncut_atom, monomial)))
+    return total
+
+
+def _uncut_atom(atom: str) -> Dim:
+    if isinstance(atom, Smallest) and isinstance(atom.items[-1], int):
+        return atom.items[-1]
+    return uncut(atom.dividend) // atom.divisor if isinstance(atom, Quotient) else Poly((((atom,), 1),))

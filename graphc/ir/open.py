@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import isqrt
 
 from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import Dim, Poly, bind, evaluate, size_name, typical
+from graphc.ir.dims import USUAL, Dim, Poly, bind, evaluate, size_name, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.graph import Graph, regions
 from graphc.records import dataclass
@@ -31,7 +32,8 @@ def open_graph(graph: Graph, given: Mapping[str, Bounds]) -> tuple[Graph, dict[s
     """The graph with bounds for each name, those given or tighter ones: such that every dimension is at least 1, every
     shape rule holds, and every part of a contraction with a division has elements. Other sizes may be right, and are
     rare: they have programs of their own. Unsized where bounds of names do not say when rules hold."""
-    bounds = {name: _ended(given.get(name, Bounds())) for name in sorted(graph.dim_names)}
+    units = _units(graph)
+    bounds = {name: _ended(given.get(name, Bounds()), units.get(name, 1)) for name in sorted(graph.dim_names)}
     for dim in dict.fromkeys(_dims(graph)):
         bounds = _tightened(bounds, dim - 1) or bounds
     while True:
@@ -70,8 +72,24 @@ def _residues(graph: Graph) -> Iterator[Dim]:
             yield from _residues(region)
 
 
-def _ended(bounds: Bounds) -> Bounds:
-    return replace(bounds, high=max(MOST, bounds.low)) if bounds.high is None else bounds
+def _ended(bounds: Bounds, unit: int) -> Bounds:
+    """With an end and a usual size. That of a name which counts units (an image of 32*h × 32*w) is fewer of them: half
+    way, as factors go, from as many units as of others to as many elements."""
+    usual = isqrt(USUAL**2 // unit) if bounds.usual is None and unit > 1 else bounds.usual
+    if bounds.high is None:
+        return replace(bounds, high=max(MOST, bounds.low), usual=usual)
+    return replace(bounds, usual=usual and min(usual, bounds.high))
+
+
+def _units(graph: Graph) -> dict[str, int]:
+    """By how many elements an axis of an argument grows with a name, at most."""
+    found: dict[str, int] = {}
+    for v in graph.arguments:
+        for dim in v.type.shape:
+            for monomial, c in dim.terms if isinstance(dim, Poly) else ():
+                if len(monomial) == 1:
+                    found[str(monomial[0])] = max(c, found.get(str(monomial[0]), 1))
+    return found
 
 
 def size_conditions(graph: Graph) -> tuple[Dim, ...]:

@@ -1,13 +1,13 @@
-"""What a polynomial over sizes is made of besides numbers: names with bounds, rounded quotients and maxima.
+"""What a polynomial over sizes is made of besides numbers: names with bounds, rounded quotients, maxima and minima.
 
 An atom is a text, as a plain name is, so that both stand in monomials. It knows its bounds, its typical value and how
 its value is computed.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
@@ -105,21 +105,30 @@ class Quotient(Atom):
 _QUOTIENTS: WeakValueDictionary[tuple[Poly, int], Quotient] = WeakValueDictionary()
 
 
-class Largest(Atom):
-    """The greatest of some sizes."""
+class OneOf(Atom):
+    """One of some sizes, which of them depends on the names."""
 
-    def __new__(cls, items: tuple[Dim, ...]) -> Largest:
-        made = super().__new__(cls, f"max({', '.join(map(str, items))})")
+    def __new__(cls, items: tuple[Dim, ...]) -> Self:
+        made = super().__new__(cls, f"{cls.called}({', '.join(map(str, items))})")
         made.items = made.parts = items
         made.is_open = all([isinstance(item, int) or item.is_open for item in items])
-        lows, highs, usual = zip(*map(_facts, items))
-        made.low, made.high, made.typical = max(lows), None if None in highs else max(highs), max(usual)
+        made.low, made.high, made.typical = made._known(*zip(*map(_facts, items)))
         return made
 
+    called: ClassVar[str]
     items: tuple[Dim, ...]
 
+    def one_of(self, numbers: Iterable[int]) -> int:
+        """The greatest of numbers, or the least."""
+        raise NotImplementedError
+
+    def _known(self, lows: Sequence[int], highs: Sequence[int | None], usual: Sequence[int],
+               ) -> tuple[int, int | None, int]:
+        """Bounds and the typical value, from those of the items."""
+        raise NotImplementedError
+
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Largest) and str.__eq__(self, other) and self.items == other.items)
+        return self is other or (isinstance(other, OneOf) and str.__eq__(self, other) and self.items == other.items)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -127,10 +136,35 @@ class Largest(Atom):
     __hash__ = str.__hash__
 
     def evaluated(self, values: dict[Atom, int], sizes: Mapping[str, int]) -> int:
-        return max([i if isinstance(i, int) else i.evaluated(values, sizes) for i in self.items])
+        return self.one_of([i if isinstance(i, int) else i.evaluated(values, sizes) for i in self.items])
 
-    def __reduce__(self) -> tuple[type[Largest], tuple[tuple[Dim, ...]]]:
-        return Largest, (self.items,)
+    def __reduce__(self) -> tuple[type[OneOf], tuple[tuple[Dim, ...]]]:
+        return type(self), (self.items,)
+
+
+class Largest(OneOf):
+    """The greatest of some sizes."""
+    called = "max"
+
+    def one_of(self, numbers: Iterable[int]) -> int:
+        return max(numbers)
+
+    def _known(self, lows: Sequence[int], highs: Sequence[int | None], usual: Sequence[int],
+               ) -> tuple[int, int | None, int]:
+        ends = [high for high in highs if high is not None]
+        return max(lows), max(ends) if len(ends) == len(highs) else None, max(usual)
+
+
+class Smallest(OneOf):
+    """The least of some sizes."""
+    called = "min"
+
+    def one_of(self, numbers: Iterable[int]) -> int:
+        return min(numbers)
+
+    def _known(self, lows: Sequence[int], highs: Sequence[int | None], usual: Sequence[int],
+               ) -> tuple[int, int | None, int]:
+        return min(lows), min([high for high in highs if high is not None], default=None), min(usual)
 
 
 class Named(Atom):

@@ -12,7 +12,7 @@ from math import gcd, prod
 from typing import TYPE_CHECKING, cast
 
 from graphc.errors import Unsized
-from graphc.ir.size_atoms import Largest, Named, Quotient, SizeName, Term, interval
+from graphc.ir.size_atoms import OneOf, Largest, Named, Quotient, SizeName, Term, interval
 
 if TYPE_CHECKING:
     from graphc.ir.dims import Dim, Poly            # whose comparisons are such proofs
@@ -31,12 +31,12 @@ def is_nonnegative(dim: Dim) -> bool:
     if dim.low >= 0 or _is_sum_of_shifted(dim):
         return True
     atoms = sorted(dim.atoms, key=_is_last)
-    for rule in (_by_names, _by_maxima):                # lose nothing: there is no need to look further
+    for rule in (_by_names, _by_extrema):               # lose nothing: there is no need to look further
         found = rule(dim, atoms)
         if found is not None:
             return found
     quotients = [name for name in atoms if isinstance(name, Quotient)]
-    return (any(_by_largest(dim, name) for name in atoms if isinstance(name, Largest))
+    return (any(_by_item(dim, name) for name in atoms if isinstance(name, OneOf))
             or any(_by_quotient(dim, name) for name in quotients[:len(quotients) if len(quotients) <= ORDERS else 1]))
 
 
@@ -78,8 +78,8 @@ def _samples(atom: str) -> tuple[int, ...]:
         return tried if atom.high is None else tuple(min(n, atom.high) for n in tried)
     if isinstance(atom, Quotient):
         return tuple(n // atom.divisor for n in sampled(atom.dividend))
-    if isinstance(atom, Largest):
-        return tuple(map(max, *map(sampled, atom.items)))
+    if isinstance(atom, OneOf):
+        return tuple(map(atom.one_of, zip(*map(sampled, atom.items))))
     return sampled(cast(Named, atom).size)
 
 
@@ -157,15 +157,15 @@ def _by_quotient(dim: Poly, name: str) -> bool:
     return is_nonnegative(-factor) and is_nonnegative(factor * q.dividend + others)
 
 
-def _by_largest(dim: Poly, name: str) -> bool:
-    """The proof in which a maximum is replaced by one of its items."""
-    items, parts = cast(Largest, name).items, _linear_in(dim, name)
+def _by_item(dim: Poly, name: OneOf) -> bool:
+    """The proof in which a maximum, or a minimum that is subtracted, is replaced by one of its items."""
+    parts = _linear_in(dim, name)
     if parts is None:
         return False
     factor, rest = parts
-    if not is_nonnegative(factor):
+    if not is_nonnegative(factor if isinstance(name, Largest) else -factor):
         return False
-    left = [factor * item + rest for item in items]         # the shortest first: there most has cancelled
+    left = [factor * item + rest for item in name.items]    # the shortest first: there most has cancelled
     return any(is_nonnegative(each) for each in sorted(left, key=_length))
 
 
@@ -230,10 +230,10 @@ def _beneath(name: Named) -> Iterator[Named]:
                 waiting.append(other)
 
 
-def _by_maxima(dim: Poly, atoms: Sequence[str]) -> bool | None:
-    """The proof in which a maximum that is subtracted is replaced by each of its items."""
+def _by_extrema(dim: Poly, atoms: Sequence[str]) -> bool | None:
+    """The proof in which a minimum, or a maximum that is subtracted, is replaced by each of its items."""
     for name in atoms:
-        if isinstance(name, Largest) and (parts := _linear_in(dim, name)) is not None and is_nonnegative(-parts[0]):
+        if isinstance(name, OneOf) and (parts := _linear_in(dim, name)) is not None and is_nonnegative(
+                -parts[0] if isinstance(name, Largest) else parts[0]):
             return all(is_nonnegative(parts[0] * item + parts[1]) for item in name.items)
     return None
-

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from graphc.errors import GraphError, InternalError, Loc
 from graphc.ir.dims import lower
 from graphc.ir.graph import Graph, Node, regions
-from graphc.ir.op import Composite, Op, as_tuple
+from graphc.ir.op import Composite, Op, result_types
 from graphc.ir.ops.fused import Fused
 from graphc.ir.room import ROOM, check_room
 from graphc.ir.types import TensorType
@@ -78,7 +78,7 @@ def verify(graph: Graph, stage: Stage) -> None:
 
 def _check_types(node: Node, stage: Stage) -> None:
     try:
-        types = as_tuple(node.op.infer(*(v.type for v in node.inputs)))
+        types = result_types(node.op, [v.type for v in node.inputs])
     except GraphError as error:
         raise InternalError(error.text, stage.name, repr(node)) from error
     actual = tuple(v.type for v in node.outputs)

@@ -37,3 +37,10 @@ def _greatest(items: Sequence[Dim]) -> list[Dim]:
     """Those that may be the greatest."""
     best = largest(*items)
     return list(cast(Largest, next(iter(best.atoms))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+
+
+def named(name: str, size: Dim) -> Dim:
+    """The size under a name, unless it is a number or short."""
+    if isinstance(size, int) or len(size.terms) == 1 and not any(isinstance(n, Largest) for n in size.atoms):
+        return size
+    return Poly((((Named(name, size),), 1),))

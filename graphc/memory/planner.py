@@ -12,13 +12,14 @@ from typing import Any, cast, overload
 import numpy as np
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, ceil_div, largest, largest_by, lower, named, typical
+from graphc.ir.dims import Dim, ceil_div, largest, largest_by, lower, typical
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.room import check_bytes
 from graphc.ir.size_atoms import Named
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.memory.formula import named
 from graphc.memory.buffer_aliasing import Order
 from graphc.memory.plan import Buffer, Packed, PackedOperand, Place, Plan, ProgramPlan, Region
 from graphc.memory.scan_layout import scan_layout

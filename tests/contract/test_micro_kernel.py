@@ -26,6 +26,7 @@ from graphc.schedule.target import AVX2, SSE2, Target
 
 SHAPE = MicroTileShape(mr=3, vectors=2, lanes=4)
 MR, NR = SHAPE.mr, SHAPE.vectors * SHAPE.lanes
+IN_PARTS = replace(SHAPE, mr=7, vectors=1, lanes=NR, busy=2)      # of whose last rows four and more are computed in parts
 TYPES = [(f32, f32, f64), (f32, f64, f64), (i32, i32, i64), (i32, i32, i32), (bool_, f32, f32), (i32, f32, f64),
          (f32, f32, f32), (f64, f64, f64)]
 STREAMED = [(f32, f32, f64), (i32, i32, i64), (f32, f32, f32)]
@@ -121,43 +122,47 @@ def test_rows_are_packed_as_they_are_stored():
     check(out, wanted, f64)
 
 
-def rows_left(layout: RowLayout, k: int, count: int, room: int) -> tuple[LoopFunction, list[np.ndarray], np.ndarray, np.ndarray]:
+def rows_left(kind: str, shape: MicroTileShape, k: int, count: int,
+              room: int) -> tuple[LoopFunction, list[np.ndarray], np.ndarray, np.ndarray]:
     """`main` that multiplies the rows of a micro-tile of which `count`, known as a trip of a loop, are left, of operands
     with room for `room` rows; what it is called with; what it gives. Rows lie one after the other, or in a panel of MR;
     the result has room for `count` rows, or for as many as there are."""
-    rng = np.random.default_rng(count)
+    rng, mr, layout = np.random.default_rng(count), shape.mr, LAYOUTS[kind](shape.mr)
     a, b = rng.normal(size=(room, k)).astype(np.float32), rng.normal(size=(k, NR)).astype(np.float32)
-    panel = np.zeros((MR, k), np.float32)
-    panel[:room] = a[:MR]
+    panel = np.zeros((mr, k), np.float32)
+    panel[:room] = a[:mr]
     memory_of_a = a if layout.scattered else np.ascontiguousarray(panel.T)
-    out = np.zeros((min(count, MR, room), NR), np.float32)
+    out = np.zeros((min(count, mr, room), NR), np.float32)
     main = LoopFunction("main")
     a_view, b_view, c_view = memory(main, (memory_of_a, b, out), [f32] * 3)
     with main.loop(count, count + 1) as loop:
         offsets = () if not layout.scattered else (Ix(), Ix(k)) if layout.even else tuple(
-            main.min_(loop.index - 1, i) * k for i in range(MR))
-        call_for_rows(main, SHAPE, loop.index, RowPanel(a_view, layout, offsets), ColumnPanel(b_view, ColumnLayout(NR)),
+            main.min_(loop.index - 1, i) * k for i in range(mr))
+        call_for_rows(main, shape, loop.index, RowPanel(a_view, layout, offsets), ColumnPanel(b_view, ColumnLayout(NR)),
                       MicroTileSums(c_view, NR, bounded=True), k)
     return main, [memory_of_a, b], out, a[:len(out)].astype(np.float64) @ b
 
 
-LAYOUTS = {"panels": RowLayout(MR), "rows": RowLayout(1, scattered=True), "even": RowLayout(1, scattered=True, even=True)}
+LAYOUTS = {"panels": RowLayout, "rows": lambda mr: RowLayout(1, scattered=True),
+           "even": lambda mr: RowLayout(1, scattered=True, even=True)}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("count", range(1, MR + 3))
-def test_any_number_of_rows(layout, count):
+@pytest.mark.parametrize(("shape", "count"), [(shape, count) for shape in (SHAPE, IN_PARTS)
+                                              for count in range(1, shape.mr + 2)])
+def test_any_number_of_rows(layout, shape, count):
     """Rows behind them are neither read nor written: there is no room for any but in panels."""
-    main, ins, out, want = rows_left(LAYOUTS[layout], 5, count, min(count, MR))
+    main, ins, out, want = rows_left(layout, shape, 5, count, min(count, shape.mr))
     compiled(main, ins, [out], [f32] * 3, AVX2).run(ins, [out], 1)
     check(out, want, f32)
 
 
 @pytest.mark.parametrize("layout", ["rows", "even"])
-@pytest.mark.parametrize("count", range(2, MR + 1))
-def test_rows_that_are_not_there(layout, count):
+@pytest.mark.parametrize(("shape", "count"), [*[(SHAPE, count) for count in range(2, MR + 1)], (IN_PARTS, 4),
+                                              (IN_PARTS, 5)])
+def test_rows_that_are_not_there(layout, shape, count):
     """One more than there is room for."""
-    main, *_ = rows_left(LAYOUTS[layout], 5, count, count - 1)
+    main, *_ = rows_left(layout, shape, 5, count, count - 1)
     with pytest.raises(InternalError, match="cannot prove"):
         verify(main)
 

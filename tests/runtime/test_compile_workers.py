@@ -391,3 +391,11 @@ def test_workers_are_for_cores_with_nothing_to_do(monkeypatch, tmp_path, ours, r
     monkeypatch.setattr(spare_cores, "default_threads", lambda: ours)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert spare_cores.spare_cores() == wanted
+
+
+def test_who_is_awake_for_a_moment_takes_no_core(monkeypatch):
+    monkeypatch.setenv("GRAPHC_COMPILE_WORKERS", "")
+    running = iter([4, 2, 1, 1])
+    monkeypatch.setattr(spare_cores, "_idle_now", lambda: 2 - next(running))
+    monkeypatch.setattr(spare_cores, "default_threads", lambda: 2)
+    assert spare_cores.spare_cores() == 1

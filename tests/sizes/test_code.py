@@ -35,7 +35,7 @@ def test_a_program_for_all_sizes_has_little_more_code(name, target):
 
 
 @pytest.mark.parametrize(("vectors", "mr", "numbers"), [
-    (1, 10, [8, 9]), (2, 6, [4, 5]), (4, 6, [2, 3, 4, 5]), (8, 3, [1, 2]), (1, 4, [3])])
+    (1, 10, [8, 9]), (1, 24, list(range(8, 16))), (2, 6, [4, 5]), (4, 6, [2, 3, 4, 5]), (8, 3, [1, 2]), (1, 4, [3])])
 def test_few_sums_share_a_micro_kernel(vectors, mr, numbers):
     """Up to eight are computed in the time of one."""
     assert own_rows(MicroTileShape(mr, vectors, lanes=8)) == numbers

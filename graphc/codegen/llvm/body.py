@@ -21,7 +21,7 @@ from graphc.codegen.loops.index import Ix, Sym
 from graphc.codegen.loops.loop_ir import FunctionIR, Root, Val, View
 from graphc.codegen.patience import Looks
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, Poly, scaled_and_shifted
+from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType
 from graphc.schedule.target import Target
 
@@ -220,14 +220,12 @@ class BodyEmitter:
         return found
 
     def _size(self, size: Poly) -> str:
-        """Read from the table, or made of what is read: LLVM sees then how sizes are related."""
-        base, factor, shift = scaled_and_shifted(size)
+        """Read from the table, also multiples of each other: functions that differ in sizes alone have one form."""
+        base, shift = _parts(size)
         if shift:
-            return self._at_entry(f"add nsw {self.ix} {self.number(size - shift)}, {shift}")
-        if factor != 1:
-            return self._at_entry(f"mul nsw {self.ix} {self.number(base)}, {factor}")
+            return self._at_entry(f"add nsw {self.ix} {self.number(base)}, {shift}")
         at = self._at_entry(f"getelementptr i8, ptr {self._field_at_entry('sizes')}, "
-                            f"i64 {8 * self.module.size_slot(base)}")
+                            f"i64 {8 * self.module.size_slot(size)}")
         return self._at_entry(f"load {self.ix}, ptr {at}, align 8, !invariant.load !4")
 
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
@@ -353,5 +351,5 @@ def _parts(size: Dim) -> tuple[Dim, int]:
     """The size without its number, and that."""
     if isinstance(size, int):
         return 0, size
-    number = scaled_and_shifted(size)[2]
+    number = next((c for atoms, c in size.terms if not atoms), 0)
     return size - number, number

@@ -189,7 +189,15 @@ def _merged(b: BodyEmitter, ty: str, vectors: list[str], reads: tuple[Read, ...]
 
 
 def _lane_pointers(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> list[str]:
-    return [b.address(view, (*index[:-1], index[-1] + k), element) for k in range(lanes)]
+    """Each by a step from the one before where the distance comes with the call: as many registers as lanes would hold
+    multiples of it."""
+    stride = view.strides[-1]
+    if isinstance(stride, int):
+        return [b.address(view, (*index[:-1], index[-1] + k), element) for k in range(lanes)]
+    pointers, step = [b.address(view, index, element)], b.number(stride)
+    for _ in range(1, lanes):
+        pointers.append(b.emit(f"getelementptr {element}, ptr {pointers[-1]}, {b.ix} {step}"))
+    return pointers
 
 
 def _pointer_vector(b: BodyEmitter, view: View, index: tuple[Ix, ...], lanes: int, element: str) -> str:

@@ -15,8 +15,8 @@ import signal
 import sys
 import time
 from _thread import start_new_thread
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Lock
 
@@ -36,10 +36,19 @@ INTERPRETER = re.compile(r"(python|pypy)[\d.]*t?\Z")
 
 
 def compile_parts(texts: Sequence[str], target: Target, wanted: Callable[[], int]) -> tuple[bytes, ...]:
-    """The object code of each part of a program. `wanted`: how many workers may take part now. Workers and this process
-    begin with the largest: one that is begun last would be waited for."""
+    """The object code of each part of a program. `wanted`: how many workers may take part now."""
+    with parts_begun(texts, target, wanted) as finished:
+        return finished()
+
+
+@contextmanager
+def parts_begun(texts: Sequence[str], target: Target,
+                wanted: Callable[[], int]) -> Iterator[Callable[[], tuple[bytes, ...]]]:
+    """The same, of which workers do some meanwhile: gives a function that does what is left, and waits for them.
+    Workers and this process begin with the largest: one that is begun last would be waited for."""
     if len(texts) == 1:
-        return jit.compile_object(texts[0], target),
+        yield lambda: (jit.compile_object(texts[0], target),)
+        return
     ordered = sorted(texts, key=len, reverse=True)
     jobs = {text: CompileJob(text, jit.machine_of(target)) for text in ordered}
     WORKERS.programs.add(id(jobs))
@@ -48,14 +57,18 @@ def compile_parts(texts: Sequence[str], target: Target, wanted: Callable[[], int
             WORKERS.start(count)
             for job in reversed(jobs.values()):
                 WORKERS.jobs.put(job)
-        made = {text: jit.compile_object(text, target) for text, job in jobs.items() if job.take()}
-        for text, job in jobs.items():
-            if text not in made:
-                made[text] = job.wait() or jit.compile_object(text, target)
+        yield lambda: _finished(texts, jobs, target)
     finally:                                        # also after Ctrl-C no worker begins another of them
         for job in jobs.values():
             job.take()
         WORKERS.programs.discard(id(jobs))
+
+
+def _finished(texts: Sequence[str], jobs: Mapping[str, CompileJob], target: Target) -> tuple[bytes, ...]:
+    made = {text: jit.compile_object(text, target) for text, job in jobs.items() if job.take()}
+    for text, job in jobs.items():
+        if text not in made:
+            made[text] = job.wait() or jit.compile_object(text, target)
     return tuple([made[text] for text in texts])
 
 

@@ -8,7 +8,7 @@ from graphc.codegen.routines.values import I32, I64
 from graphc.doors.library.programs import LibraryProgram
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
-from graphc.ir.size_atoms import Atom, Largest, Named, Quotient
+from graphc.ir.size_atoms import Atom, OneOf, Largest, Named, Quotient
 from graphc.runtime.instances.arithmetic_ir import rounded_down, times
 from graphc.runtime.instances.instance_memory import FormulaFunction
 from graphc.runtime.system import I64s
@@ -41,7 +41,7 @@ class FormulaText:
         return self.f.given(0, I64) if total is None else total
 
     def atom(self, atom: str) -> I64:
-        if str(atom) in self.sizes and not isinstance(atom, (Quotient, Largest, Named)):
+        if str(atom) in self.sizes and not isinstance(atom, (Quotient, OneOf, Named)):
             return self.sizes[str(atom)]
         if not isinstance(atom, Atom):
             raise InternalError(f"a formula has the unknown size {atom}", "export")
@@ -54,10 +54,10 @@ class FormulaText:
             return rounded_down(self.f, self.value(atom.dividend), atom.divisor)
         if isinstance(atom, Named):
             return self.value(atom.size)
-        if isinstance(atom, Largest):
+        if isinstance(atom, OneOf):
             first, *rest = [self.value(item) for item in atom.items]
             for other in rest:
-                first = first.at_least(other)
+                first = first.at_least(other) if isinstance(atom, Largest) else first.at_most(other)
             return first
         raise InternalError(f"a formula has a size of the unknown kind {type(atom).__name__}", "export")
 

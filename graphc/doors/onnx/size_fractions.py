@@ -10,7 +10,7 @@ from math import gcd
 from typing import Any
 
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim, Poly, ceil_div, content, exact_quotient, largest, lower
+from graphc.ir.dims import Dim, Poly, ceil_div, content, exact_quotient, largest, lower, smallest
 from graphc.ir.no_number import NoNumber, unknown
 from graphc.records import dataclass
 
@@ -137,14 +137,19 @@ def rest(not_negative: Callable[[Dim], Dim]) -> Callable[[Dim, Dim], Dim]:
 
 def greatest(a: Dim, b: Dim) -> Dim:
     """The greater; GraphError where that may be below 0, which no part of a polynomial is."""
-    if not isinstance(a, int) or not isinstance(b, int):
-        if max(lower(a), lower(b)) < 0:
-            raise unknown(f"max({a}, {b})")
+    _not_below(max, a, b)
     return largest(a, b)
 
 
 def least(a: Dim, b: Dim) -> Dim:
-    return a + b - greatest(a, b)
+    """The less; errors as of `greatest`."""
+    _not_below(min, a, b)
+    return smallest(a, b)
+
+
+def _not_below(one_of: Callable[[int, int], int], a: Dim, b: Dim) -> None:
+    if not (isinstance(a, int) and isinstance(b, int)) and one_of(lower(a), lower(b)) < 0:
+        raise unknown(f"{one_of.__name__}({a}, {b})")
 
 
 def of_sizes(function: Callable[[Dim, Dim], Any]) -> Callable[[Any, Any], Any]:

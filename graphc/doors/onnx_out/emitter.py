@@ -11,7 +11,7 @@ from graphc.doors.onnx_out.package import NodeProto, TensorProto, ValueInfoProto
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, Dims, Poly
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.size_atoms import Largest, Quotient
+from graphc.ir.size_atoms import OneOf, Largest, Quotient
 from graphc.ir.types import (
     DType, TensorType, bf16, bool_, dtype_of, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)
 from graphc.records import dataclass
@@ -166,8 +166,8 @@ class Emitter:
         if isinstance(name, Quotient):
             size, by = self.size(name.dividend), self.numbers(name.divisor)
             return self.op("Div", self.op("Sub", size, self.op("Mod", size, by)), by)       # rounds down below 0 too
-        if isinstance(name, Largest):
-            return self.op("Max", *map(self.size, name.items))
+        if isinstance(name, OneOf):
+            return self.op("Max" if isinstance(name, Largest) else "Min", *map(self.size, name.items))
         return self.size(Poly((((name,), 1),)))
 
     # --- levels -----------------------------------------------------------------------------------------------------

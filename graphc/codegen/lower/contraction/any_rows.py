@@ -2,7 +2,8 @@
 of as many rows, so that the loops around it need no branches of their own.
 
 Few sums take as long as the units need to give one back, however many they are. So up to that number there is one
-micro-kernel, which computes the last row again and again, and beyond it one for each number of rows.
+micro-kernel, which computes the last row again and again, and beyond it one for each number of rows. Twice as many rows
+or more are computed by two of these, or three: each does so much work with the columns that it loads them at no cost.
 """
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from dataclasses import replace
 from functools import cache, partial
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import ELEMENTS, Ix
+from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
 from graphc.codegen.loops.index_proofs import upper
 from graphc.codegen.lower.contraction.micro_kernel import (
     ANY, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of,
@@ -62,10 +63,16 @@ def _repeats(shape: MicroTileShape) -> bool:
 
 
 def own_rows(shape: MicroTileShape) -> list[int]:
-    """Numbers of rows, fewer than a micro-tile has, that have a micro-kernel of their own; of those between them the
-    next."""
+    """Numbers of rows, fewer than a micro-tile has, that have a micro-kernel of their own; of those below them the
+    least, and of those above several."""
     together = min(max(1, shape.busy // shape.vectors), shape.mr - 1)
-    return list(range(together, shape.mr))
+    return list(range(together, min(shape.mr, 2 * shape.busy)))
+
+
+def _parts(rows: int, most: int) -> list[int]:
+    """The number as a sum of similar ones, none above `most`."""
+    count = -(-rows // most)
+    return [(rows + i) // count for i in range(count)]
 
 
 @cache
@@ -73,9 +80,12 @@ def any_rows_kernel(spec: MicroKernelSpec) -> LoopFunction:
     """Arguments as of `micro_kernel`, then the number of rows, fewer than its micro-tile has."""
     most = spec.shape.mr - 1
     f = LoopFunction(f"any_{most}_of_{spec.name}", noalias=True)
-    operands, numbers = _Operands(f, spec, most), own_rows(spec.shape)
-    for number in _by_number(f, f.value(operands.count), numbers):
-        operands.multiply(number, repeats=number == numbers[0] > 1)
+    operands, own = _Operands(f, spec, most), own_rows(spec.shape)
+    for number in _by_number(f, f.value(operands.count), list(range(own[0], spec.shape.mr))):
+        first = 0
+        for rows in _parts(number, own[-1]):
+            operands.multiply(first, rows, repeats=rows == own[0] > 1, ends=number > rows)
+            first += rows
     return f
 
 
@@ -100,18 +110,33 @@ class _Operands:
         self.c = MicroTileSums(c, row_step, accumulate, factors, last=last)
         self.count = f.param("count", 1, most)
 
-    def multiply(self, rows: int, repeats: bool) -> None:
-        """The first so many rows. repeats: there may be fewer."""
-        a, c, layout = self.a, self.c, self.a.layout
-        if layout.ends and not repeats:
-            a = replace(a, layout=replace(layout, ends=False), offsets=a.offsets[:-1])
-        elif layout.scattered and not layout.even:
-            a = replace(a, offsets=a.offsets[:rows])
-        if not repeats:
-            c = replace(c, last=None)
+    def multiply(self, first: int, rows: int, repeats: bool, ends: bool) -> None:
+        """So many rows from a first one on. repeats: by the kernel that takes fewer, too; ends: there are as many."""
+        a, c = self._rows_of_a(first, rows, repeats, ends), self._rows_of_c(first, rows, repeats, ends)
         spec = spec_of(replace(self.spec.shape, mr=rows), a, self.b, c)
         spec = replace(spec, brief=not a.layout.taps) if repeats else spec.in_brief     # it waits for its sums
         self.f.call(micro_kernel(spec), arguments_of(a, self.b, c, self.steps))
+
+    def _rows_of_a(self, first: int, rows: int, repeats: bool, ends: bool) -> RowPanel:
+        a, layout = self.a, self.a.layout
+        offsets, last = (a.offsets[:-1], a.offsets[-1]) if layout.ends else (a.offsets, Ix())
+        if layout.even:
+            begin, distance = offsets
+            offsets = begin + distance * first, distance
+            last = begin + distance * (first + rows - 1) if ends else last
+        elif layout.scattered:
+            offsets = offsets[first:first + rows]
+        else:
+            a = replace(a, memory=a.memory.view_at([first]))
+        a = replace(a, packed=a.packed and a.packed.view_at([first]))
+        if layout.ends and repeats:
+            return replace(a, offsets=(*offsets, last if layout.even or not ends else Ix(rows - 1)))
+        return replace(a, layout=replace(layout, ends=False), offsets=offsets)
+
+    def _rows_of_c(self, first: int, rows: int, repeats: bool, ends: bool) -> MicroTileSums:
+        c = self.c
+        last = as_ix(c.row_step) * (rows - 1) if ends and c.last is not None else c.last
+        return replace(c, memory=c.memory.view_at([as_ix(c.row_step) * first]), last=last if repeats else None)
 
 
 def _by_number(f: LoopFunction, value: Val, numbers: Sequence[int]) -> Iterator[int]:
