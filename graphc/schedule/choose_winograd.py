@@ -135,11 +135,13 @@ def weights_schedule(p: KernelProblem[WinogradWeights]) -> WeightsSchedule:
 
 
 def gradient_schedule(p: KernelProblem[WinogradWeightGrad]) -> WinogradGradSchedule:
-    """A pure function of operator, shapes and target."""
+    """A pure function of operator, shapes and target. Of several shards that of one: each adds its tiles in the order
+    in which it does so alone."""
     (x, dy), outs, op, target = p.ins[:2], p.outs, p.core.op, p.target
     lanes = target.lanes(x.dtype.itemsize)
-    count, points = product_of((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
-    images, height, width = typical(dy.shape[0]), typical(dy.shape[2]), typical(dy.shape[3])
+    number = static_dim(dy.shape[0]) // op.shards if op.additions else dy.shape[0]
+    count, points = product_of((number, *grid(dy.shape, op.tile))), (op.tile + 2)**2
+    images, height, width = typical(number), typical(dy.shape[2]), typical(dy.shape[3])
     c = ConvolutionSizes(static_dim(x.shape[1]), static_dim(dy.shape[1]), images, height, width, x.dtype)
     tiles, known = typical(count), isinstance(count, int)
     mr, vectors = gradient_tile(x.dtype, target)
@@ -152,7 +154,7 @@ def gradient_schedule(p: KernelProblem[WinogradWeightGrad]) -> WinogradGradSched
     share = _share(blocks, parts if isinstance(blocks, int) else _most_parts(c, most, target))
     kernels = prod(static_shape(outs[0].shape))
     return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points, kernels, x.dtype,
-                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, ranking)
+                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, op.shards, ranking)
 
 
 def _share(blocks: Dim, parts: int) -> Dim:
