@@ -51,8 +51,15 @@ def _kernels(plan: Plan) -> Iterator[_Kernel]:
     for node in plan.graph.nodes:
         if node in plan.schedules and not _is_free(node):
             kernel = _Kernel(node.op, tuple(plan.views(node.inputs)), tuple(plan.views(node.outputs)),
-                             plan.schedules[node])
+                             _ordered(plan.schedules[node]))
             yield _of_one_shard(node, kernel)
+
+
+def _ordered(schedule: Schedule) -> Schedule:
+    """Without what no order of additions depends on: how kernels are cut into blocks, and how they are stored."""
+    if isinstance(schedule, WinogradGradSchedule):
+        return replace(schedule, channels=0, features=0, stream=False)
+    return schedule
 
 
 def _of_one_shard(node: Node, kernel: _Kernel) -> _Kernel:

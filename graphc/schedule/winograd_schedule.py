@@ -158,7 +158,7 @@ class WinogradGradSchedule(ProductSchedule):
     def __str__(self) -> str:
         parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits != 1 else ""
         stream = ", streamed" if self.stream else ""
-        shards = f" of each of {self.shards} shards" if self.shards > 1 else ""
+        shards = f" of each of {self.shards} shards, {self.parts} parts" if self.shards > 1 else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.channels} channels × {self.features} features, "
                 f"{self.blocks} blocks of {self.rows} tiles{shards}{stream}{parts}")
