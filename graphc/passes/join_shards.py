@@ -7,24 +7,31 @@ shards, and what it does not need waits for it: gradients towards its own weight
 last time when their sum is there, and can be updated. Between two of them a shard is done before the next begins, so
 that what it computes stays in the caches.
 
+The gradient towards the weights of such a convolution, both of whose images are there as a whole, is one kernel, too:
+it makes the gradient of each shard and adds it while it is in the caches.
+
 A program of all shards may end with the update of the state, each array of which is written as soon as its sum is there
-and nobody reads the old one any more: gradients and their sums are gone then.
+and nobody reads the old one any more: gradients and their sums are gone then. Gradients that are one kernel never are
+in memory: the update is its epilogue.
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.ir.builder import Builder
 from graphc.ir.digest import digest
 from graphc.ir.dims import static_dim, static_shape
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.elementwise import ADD, COPY
 from graphc.ir.ops.fused import Fused, core_of
-from graphc.ir.ops.shape import Concat, Pad, Reshape, Slice
-from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeights
+from graphc.ir.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
+from graphc.ir.types import TensorType
 from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.order import Order
+from graphc.passes.update_behind import updates_behind, with_update
 from graphc.records import dataclass
 from graphc.schedule.choose_winograd import ConvolutionSizes
 from graphc.schedule.target import Target
@@ -51,6 +58,11 @@ class StateUpdate:
     def summed(self) -> int:
         """How many outputs of a shard it takes."""
         return len(self.graph.inputs) // len(self.spans)
+
+    def parts(self) -> list[tuple[Value, ...]]:
+        """For each output that it takes, the inputs that are sums of it."""
+        inputs = self.graph.inputs
+        return [inputs[number::self.summed] for number in range(self.summed)]
 
 
 @dataclass(frozen=True)
@@ -90,11 +102,20 @@ def join_shards(graph: Graph, prepare: Graph | None, shards: Shards, target: Tar
                              target.machine)
     chosen = {node for node in convolutions if faster_at_once(
         _sizes(node), _core(node).tile, shards.own, target, traffic)}
+    chosen |= _gradients(graph, shards, {node.inputs[0] for node in chosen})
     made = _transforms(graph, prepare) if prepare else {}
     main, stand = _Joined(graph, shards, chosen.__contains__, made).run()
     if shards.update:
         main = Order().run(main)        # new state is written behind its sum and the last reader of the old one
     return Joined(main, stand, _without(prepare, [v in made for v in graph.state]) if prepare else None)
+
+
+def _gradients(graph: Graph, shards: Shards, images: set[Value]) -> set[Node]:
+    """Gradients towards kernels, both of whose operands are among these images, and which nobody takes but the sum over
+    the shards."""
+    readers, results = users(graph), Counter(graph.outputs)
+    return {v.node for v in graph.outputs[:shards.summed] if v.node and isinstance(v.node.op, WinogradWeightGrad)
+            and images.issuperset(v.node.inputs) and not readers[v] and results[v] == 1}
 
 
 def _transforms(graph: Graph, prepare: Graph) -> dict[Value, tuple[Node, Value]]:
@@ -147,6 +168,11 @@ class _Joined:
                                          for v in node.inputs)}
         self.sums: dict[Value, dict[tuple[int, int], Value]] = {v: {} for v in graph.outputs[:shards.summed]}
         self.moved = graph.outputs[1:1 + shards.update.summed] if shards.update else ()     # what the update takes
+        behind = updates_behind(shards.update.graph, shards.update.parts()) if shards.update else {}
+        self.behind = {self.moved[number]: node for number, node in behind.items()}
+        self.zeros: dict[TensorType, Value] = {}
+        # gradients of all shards at once that the update makes: by which operator, of what
+        self.unmade: dict[Value, tuple[WinogradWeightGrad, list[Value]]] = {}
 
     def run(self) -> tuple[Graph, Mapping[Value, list[Value]]]:
         graph, own = self.graph, range(self.shards.own)
@@ -162,14 +188,18 @@ class _Joined:
                     self._note(v, [made] * len(own))
                 continue
             varying.update(node.outputs)
-            if self.at_once(node):
-                before = _needed(node, waiting)
-                self._flush([n for n in waiting if n in before])
-                self._convolve(node)
-                self._flush([n for n in waiting if n not in before])
-                waiting.clear()
-            else:
+            if not self.at_once(node):
                 waiting.append(node)
+                continue
+            before = _needed(node, waiting)
+            self._flush([n for n in waiting if n in before])
+            waiting = [n for n in waiting if n not in before]
+            if isinstance(node.op, WinogradWeightGrad):
+                self._sum_at_once(node, node.op)
+                continue
+            self._convolve(node)
+            self._flush(waiting)
+            waiting = []
         self._flush(waiting)
         return self._finished(), self.stand
 
@@ -187,9 +217,18 @@ class _Joined:
     def _updated(self, update: StateUpdate) -> list[Value]:
         """The nodes of the update; its outputs."""
         graph, states = update.graph, self.b.state[:len(update.graph.state)]
-        sums = [self._sums(v)[span] for span in update.spans for v in self.moved]
-        known = dict(zip(graph.arguments, (*sums, *states), strict=True))
+        known = dict(zip(graph.state, states, strict=True))
+        unmade: dict[Node, tuple[Value, tuple[Value, ...]]] = {}
+        for v, sums in zip(self.moved, update.parts(), strict=True):
+            if v in self.unmade:
+                unmade[self.behind[v]] = v, sums
+            else:
+                known.update(zip(sums, self._addends(v, update), strict=True))
         for node in graph.nodes:
+            if node in unmade:
+                v, sums = unmade[node]
+                known.update(zip(node.outputs, with_update(self.b, *self.unmade[v], node, sums, known)))
+                continue
             new = Node(node.op, tuple([known[v] for v in node.inputs]), [v.type for v in node.outputs], node.loc,
                        node.scope)
             self.b.nodes.append(new)
@@ -198,6 +237,20 @@ class _Joined:
             if new_state is not None:
                 self.b.update(state, known[new_state])
         return [known[v] for v in graph.outputs]
+
+    def _addends(self, v: Value, update: StateUpdate) -> list[Value]:
+        """What the update adds: the sums over its spans, or that over all shards, and zeros."""
+        sums, whole = self._sums(v), (0, self.shards.own)
+        if whole not in sums:
+            return [sums[span] for span in update.spans]
+        return [sums[whole], *[self._zeros(sums[whole].type)] * (len(update.spans) - 1)]
+
+    def _zeros(self, type: TensorType) -> Value:
+        """An array of them, which lies as sums do."""
+        if type not in self.zeros:
+            zero = self.b.constant(0, type.dtype)
+            self.zeros[type], = self.b.apply(COPY, self.b.apply(BroadcastTo(type.shape), (zero,)))
+        return self.zeros[type]
 
     def _note(self, old: Value, new: Sequence[Value]) -> None:
         for mapping, v in zip(self.each, new, strict=True):
@@ -279,14 +332,10 @@ class _Joined:
 
     def _convolve(self, node: Node) -> None:
         """The convolution of all shards, and what follows it in its kernel for each."""
-        image, (result, *_), core = node.inputs[0], node.outputs, core_of(node)
-        if image not in self.whole:
-            parts = [self._copied_from(image, mapping[image]) for mapping in self.each]
-            self.whole[image], = self.b.apply(Concat(0), parts)
-            self.stand.setdefault(image, []).append(self.whole[image])
+        image, (result, *_), core = self._whole(node.inputs[0]), node.outputs, core_of(node)
         self._transform(node)
         with self.b.at(node.loc, node.scope):
-            whole, = self.b.apply(core.op, (self.whole[image], self.each[0][node.inputs[1]]))
+            whole, = self.b.apply(core.op, (image, self.each[0][node.inputs[1]]))
         self.stand.setdefault(result, []).append(whole)         # which lies as that does
         rows = static_dim(result.type.shape[0])
         for shard, mapping in enumerate(self.each):
@@ -297,6 +346,26 @@ class _Joined:
                     self.stand.setdefault(v, []).append(made)
             for v in node.outputs:
                 self._add(v, shard)
+
+    def _whole(self, image: Value) -> Value:
+        """That of all shards."""
+        if image not in self.whole:
+            parts = [self._copied_from(image, mapping[image]) for mapping in self.each]
+            self.whole[image], = self.b.apply(Concat(0), parts)
+            self.stand.setdefault(image, []).append(self.whole[image])
+        return self.whole[image]
+
+    def _sum_at_once(self, node: Node, op: WinogradWeightGrad) -> None:
+        """The sum of a gradient over all shards; where the update follows, that makes it."""
+        v, images = node.outputs[0], [self._whole(image) for image in node.inputs]
+        op = op.replace(additions=self.shards.additions)
+        if v in self.behind:
+            self.unmade[v] = op, images
+            return
+        with self.b.at(node.loc, node.scope):
+            total, = self.b.apply(op, images)
+        self.sums[v][0, self.shards.own] = total
+        self.stand.setdefault(v, []).append(total)
 
     def _copied_from(self, v: Value, part: Value) -> Value:
         """What stands for `v` in one shard, in memory of its own, so that both lie as they should."""

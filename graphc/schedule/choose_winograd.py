@@ -135,24 +135,29 @@ def weights_schedule(p: KernelProblem[WinogradWeights]) -> WeightsSchedule:
 
 
 def gradient_schedule(p: KernelProblem[WinogradWeightGrad]) -> WinogradGradSchedule:
-    """A pure function of operator, shapes and target."""
+    """A pure function of operator, shapes and target. Each of several shards adds its tiles in the order in which it
+    does so alone."""
     (x, dy), outs, op, target = p.ins[:2], p.outs, p.core.op, p.target
     lanes = target.lanes(x.dtype.itemsize)
-    count, points = product_of((dy.shape[0], *grid(dy.shape, op.tile))), (op.tile + 2)**2
-    images, height, width = typical(dy.shape[0]), typical(dy.shape[2]), typical(dy.shape[3])
+    number = static_dim(dy.shape[0]) // op.shards if op.additions else dy.shape[0]
+    count, points = product_of((number, *grid(dy.shape, op.tile))), (op.tile + 2)**2
+    images, height, width = typical(number), typical(dy.shape[2]), typical(dy.shape[3])
     c = ConvolutionSizes(static_dim(x.shape[1]), static_dim(dy.shape[1]), images, height, width, x.dtype)
     tiles, known = typical(count), isinstance(count, int)
     mr, vectors = gradient_tile(x.dtype, target)
     rows = -(-tiles // -(-tiles // GRADIENT_TILES)) if known else GRADIENT_TILES
     ranking = ranked(_gradient_candidates(c, op.tile, -(-tiles // rows), target))
-    most, parts = ranking.best.schedule
+    _, parts = ranking.best.schedule
+    if op.additions:
+        ranking = ranked(_candidates_at_once(c, op.tile, op.shards, parts, target))
+    most, _ = ranking.best.schedule
     channels = even(c.channels, min(c.channels, most), lanes)
     features = even(c.features, min(c.features, most), vectors * lanes)
     blocks = ceil_div(count, rows)
     share = _share(blocks, parts if isinstance(blocks, int) else _most_parts(c, most, target))
     kernels = prod(static_shape(outs[0].shape))
     return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points, kernels, x.dtype,
-                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, ranking)
+                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, op.shards, ranking)
 
 
 def _share(blocks: Dim, parts: int) -> Dim:
@@ -170,21 +175,50 @@ def _gradient_candidates(c: ConvolutionSizes, m: int, blocks: int,
                          target: Target) -> Iterator[Candidate[tuple[int, int]]]:
     """(channels and features of a task, parts of the tiles). Larger blocks transform less often, smaller ones and more
     parts share the work among more threads; each part makes all kernels, which are written, read and added."""
+    made = _made(c, m, target) + _moved(c, target)
+    for size, tasks, products, transforms in _in_blocks(c, m, target):
+        most = min(blocks, _most_parts(c, size, target))
+        for parts in sorted({-(-blocks // -(-blocks // parts)) for parts in range(1, most + 1)}):
+            yield _gradient(f"blocks of {size}, tiles in {parts}", (size, parts), (products, transforms, parts * made),
+                            tasks * parts, target)
+
+
+def _candidates_at_once(c: ConvolutionSizes, m: int, shards: int, parts: int,
+                        target: Target) -> Iterator[Candidate[tuple[int, int]]]:
+    """The same for the sum over several shards, whose parts are those of a shard alone: a task has all of them."""
+    made = shards * parts * _made(c, m, target) + _moved(c, target)
+    for size, tasks, products, transforms in _in_blocks(c, m, target):
+        work = shards * products, shards * transforms, made
+        yield _gradient(f"blocks of {size}", (size, parts), work, tasks, target)
+
+
+def _in_blocks(c: ConvolutionSizes, m: int, target: Target) -> Iterator[tuple[int, int, float, float]]:
+    """(channels and features of a task, tasks for all of them, cycles of products and of transforms)."""
     machine, lanes, points = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2
     multiply_adds = points * c.tiles(m) * c.channels * c.features
     products = multiply_adds / (lanes * machine.fma_per_cycle) / machine.micro_kernel_peak
-    made = (machine.transform_point_cycles * points * c.channels * c.features / lanes
-            + 2 * c.kernel_elements * c.dtype.itemsize / machine.l3_bytes_per_cycle)
     for size in (GRADIENT_BLOCK, GRADIENT_BLOCK // 2):
         down, across = -(-c.channels // size), -(-c.features // size)
         passes = -(-c.channels // lanes) * across + -(-c.features // lanes) * down
-        transforms = machine.transform_point_cycles * points * c.tiles(m) * passes
-        most = min(blocks, _most_parts(c, size, target))
-        for parts in sorted({-(-blocks // -(-blocks // parts)) for parts in range(1, most + 1)}):
-            last = (products + transforms) / (down * across * parts) * (1 - 1 / machine.planned_cores)
-            yield Candidate(f"blocks of {size}, tiles in {parts}", (size, parts), (
-                ("products", products / machine.planned_cores), ("transforms", transforms / machine.planned_cores),
-                ("kernels made", parts * made / machine.planned_cores), ("last task", last)))
+        yield size, down * across, products, machine.transform_point_cycles * points * c.tiles(m) * passes
+
+
+def _made(c: ConvolutionSizes, m: int, target: Target) -> float:
+    """Cycles of the transform of all kernels."""
+    return target.machine.transform_point_cycles * (m + 2)**2 * c.channels * c.features / target.lanes(c.dtype.itemsize)
+
+
+def _moved(c: ConvolutionSizes, target: Target) -> float:
+    """Cycles in which they are written and read."""
+    return 2 * c.kernel_elements * c.dtype.itemsize / target.machine.l3_bytes_per_cycle
+
+
+def _gradient(name: str, choice: tuple[int, int], work: tuple[float, float, float], tasks: int,
+              target: Target) -> Candidate[tuple[int, int]]:
+    """work: cycles of products, of transforms, and of kernels that are made."""
+    cores = target.machine.planned_cores
+    terms = tuple(zip(("products", "transforms", "kernels made"), (cycles / cores for cycles in work)))
+    return Candidate(name, choice, (*terms, ("last task", (work[0] + work[1]) / tasks * (1 - 1 / cores))))
 
 
 def _most_parts(c: ConvolutionSizes, size: int, target: Target) -> int:

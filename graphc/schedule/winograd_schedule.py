@@ -102,7 +102,8 @@ class WinogradGradSchedule(ProductSchedule):
     It transforms `rows` tiles of image and result at a time, and adds their products at each point by register tiles
     of mr channels × vectors of features. A task has `share` blocks of tiles; where these are not all, its kernels
     (`kernels` numbers) are added to those of the others in order. stream: kernels go past the caches, where no epilogue
-    takes them. ranking: the blocks and parts among which one was chosen.
+    takes them. shards: of so many, each of `blocks` blocks of tiles, a task makes the kernels one after the other, all
+    parts of them, and adds them while they are in the caches. ranking: the blocks and parts among which one was chosen.
     """
     mr: int
     vectors: int
@@ -116,6 +117,7 @@ class WinogradGradSchedule(ProductSchedule):
     kernels: int
     dtype: DType
     stream: bool = False
+    shards: int = 1
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -123,9 +125,14 @@ class WinogradGradSchedule(ProductSchedule):
         return self.vectors * self.lanes
 
     @property
-    def splits(self) -> Dim:
-        """Parts of the tiles."""
+    def parts(self) -> Dim:
+        """Of the tiles of a shard."""
         return ceil_div(self.blocks, self.share) if isinstance(self.share, int) else 1
+
+    @property
+    def splits(self) -> Dim:
+        """Parts that are tasks of their own."""
+        return self.parts if self.shards == 1 else 1
 
     @property
     def channel_row(self) -> int:
@@ -151,6 +158,7 @@ class WinogradGradSchedule(ProductSchedule):
     def __str__(self) -> str:
         parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits != 1 else ""
         stream = ", streamed" if self.stream else ""
+        shards = f" of each of {self.shards} shards, {self.parts} parts" if self.shards > 1 else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.channels} channels × {self.features} features, "
-                f"{self.blocks} blocks of {self.rows} tiles{stream}{parts}")
+                f"{self.blocks} blocks of {self.rows} tiles{shards}{stream}{parts}")

@@ -14,6 +14,7 @@ from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradW
 from graphc.ir.types import dtype_of, f32
 from graphc.ir.winograd import POINTS, error_bound, gradient_error_bound, growth, transforms
 from graphc.schedule import choose_winograd
+from graphc.shard_tree import additions
 
 EPS = 2.0**-24
 NONE, SAME, ODD = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 2), (1, 0))
@@ -112,12 +113,12 @@ def test_gradient_towards_the_image(m):
                 <= error_bound(m, dy, turned, shape, back)).all()
 
 
-def kernel_gradient(x, dy, m, padding, extra=None):
+def kernel_gradient(x, dy, m, padding, extra=None, shards=1):
     """By native code, x stored channels last; `extra` is added in the epilogue."""
     b, dtype = Builder(), dtype_of(x)
     ins = [b.transpose(b.input("x", dtype[tuple(x.shape[i] for i in (0, 2, 3, 1))]), perm=(0, 3, 1, 2)),
            b.input("dy", dtype[dy.shape])]
-    y = b.apply(WinogradWeightGrad(m, padding), ins)[0]
+    y = b.apply(WinogradWeightGrad(m, padding, additions(0, shards)), ins)[0]
     values = [np.ascontiguousarray(x.transpose(0, 2, 3, 1)), dy]
     if extra is not None:
         y = b.add(y, b.input("extra", f32[extra.shape]))
@@ -150,6 +151,17 @@ def test_epilogue_of_the_gradient_towards_kernels(c, f, extra):
     x, dy = arrays(*shape[:-1])[0], result_gradient(*shape)
     added = np.random.default_rng(2).normal(size=extra).astype(np.float32)
     assert (kernel_gradient(x, dy, 4, ODD, added) == kernel_gradient(x, dy, 4, ODD) + added).all()
+
+
+@pytest.mark.parametrize("shards, c, f, size", [(2, 31, 17, 5), (3, 32, 48, 30), (5, 64, 16, 14)])
+def test_gradients_of_several_shards_are_added_in_the_order_of_their_tree(shards, c, f, size):
+    """Each is what it is alone, in one part or in several."""
+    x, dy = arrays(2 * shards, c, f, size, size)[0], result_gradient(2 * shards, c, f, size, size, SAME)
+    sums = {(i, i + 1): kernel_gradient(*part, 4, SAME)
+            for i, part in enumerate(zip(np.split(x, shards), np.split(dy, shards)))}
+    for low, middle, high in additions(0, shards):
+        sums[low, high] = sums[low, middle] + sums[middle, high]
+    assert kernel_gradient(x, dy, 4, SAME, shards=shards).tobytes() == sums[0, shards].tobytes()
 
 
 def test_prefetched_weights(monkeypatch):

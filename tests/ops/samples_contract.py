@@ -98,6 +98,8 @@ def winograd() -> Iterator[Sample]:
                         tag=f"{tile} narrow panels", tolerance=4096)
         y = (2, 19, *(n + sum(p) - 2 for n, p in zip((9, 7), padding)))
         yield from each(WinogradWeightGrad(tile, padding), (((2, 5, 9, 7), y),), (f32,), tag=f"{tile}", tolerance=4096)
+    several = WinogradWeightGrad(2, ((1, 1), (1, 1)), ((0, 1, 2), (0, 2, 3)))
+    yield from each(several, (((3, 5, 9, 7), (3, 19, 9, 7)),), (f32,), tag="of 3 shards", tolerance=4096)
 
 
 def pools() -> Iterator[Sample]:

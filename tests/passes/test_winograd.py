@@ -19,6 +19,7 @@ from graphc.passes.precompute import split_derived
 from graphc.passes.winograd import Winograd
 from graphc.schedule.choose_winograd import panel_width
 from graphc.schedule.target import AVX2, AVX512, NEON, SSE2
+from graphc.shard_tree import additions
 
 SAME = ((1, 1), (1, 1))
 
@@ -167,5 +168,6 @@ def test_loops_of_any_shape_verify(seed):
     b = Builder()
     x, dy, w = b.input("x", f32[n, c, *size]), b.input("dy", f32[n, f, *out]), b.input("w", f32[f, c, 3, 3])
     u, = b.apply(WinogradWeights(m, panel_width(tiles, f, f32, target)), (w,))
-    results = [*b.apply(WinogradConv2d(m, f, padding), (x, u)), *b.apply(WinogradWeightGrad(m, padding), (x, dy))]
+    results = [*b.apply(WinogradConv2d(m, f, padding), (x, u)),
+               *b.apply(WinogradWeightGrad(m, padding, additions(0, r.choice((1, n)))), (x, dy))]
     assert len(Compilation(b.finish(results, ("", "")), target).loops.kernels) >= 3

@@ -8,7 +8,7 @@ import graphc as gc
 from graphc import nn, optim
 from graphc.ir.interp import evaluate
 from graphc.ir.ops.fused import core_of
-from graphc.ir.ops.winograd import WinogradConv2d
+from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad
 from graphc.ir.types import f32
 from graphc.passes.join_shards import Shards, called_with
 from graphc.schedule.choose_winograd import ConvolutionSizes
@@ -18,7 +18,7 @@ from graphc.shard_batch import ShardedBatch
 from graphc.shard_tree import Sums, additions, tree_sum
 
 DRAW = np.random.default_rng(0)
-X, Y = DRAW.normal(size=(8, 32, 12, 12)).astype("f4"), DRAW.integers(0, 3, 8).astype("i4")
+X, Y = DRAW.normal(size=(8, 32, 16, 16)).astype("f4"), DRAW.integers(0, 3, 8).astype("i4")
 
 
 def made(rows=8, **options):
@@ -33,7 +33,7 @@ def made(rows=8, **options):
         scores = head(gc.mean(last(x), axis=(2, 3)))
         return nn.cross_entropy(scores, y), {"scores": scores, "steps": gc.mean(scores)}
     options.setdefault("optimizer", optim.SGD(0.1))
-    return gc.train_step(loss, x=gc.f32[rows, 32, 12, 12], y=gc.i32[rows], seed=1, shards=4, **options)
+    return gc.train_step(loss, x=gc.f32[rows, 32, 16, 16], y=gc.i32[rows], seed=1, shards=4, **options)
 
 
 def always(monkeypatch):
@@ -60,13 +60,22 @@ def test_sums_of_joined_shards_are_those_of_single_ones(monkeypatch, joined):
     kernels = program.joined(batch.sizes[:joined[0][1]]).compilation.fused.nodes
     images = [node.outputs[0].type.shape[0] for node in kernels if isinstance(core_of(node).op, WinogradConv2d)]
     assert set(images) == {2 * joined[0][1]} and len(images) == 5              # three forward, two towards images
+    gradients = [node.op.shards for node in kernels if isinstance(node.op, WinogradWeightGrad)]
+    assert gradients.count(joined[0][1]) == 2               # the image of the first convolution has no gradient
 
 
-def test_a_step_in_one_call_has_the_bits_of_shards_and_update_apart(monkeypatch):
-    """With norms over all gradients, which the update adds up, and averages; what it packs is packed anew in each call;
-    a class out of range leaves the state."""
+@pytest.mark.parametrize("behind, options", [
+    (0, {"optimizer": optim.AdamW(1e-2, clip_norm=0.1), "report": ("grad_norm",), "ema": 0.9}),
+    (2, {"optimizer": optim.SGD(1e-2, momentum=0.9)})], ids=("norms", "epilogues"))
+def test_a_step_in_one_call_has_the_bits_of_shards_and_update_apart(monkeypatch, behind, options):
+    """With norms over all gradients, which the update adds up, and averages; with updates that are the epilogue of the
+    kernel which adds the gradients up; what it packs is packed anew in each call; a class out of range leaves the
+    state."""
     always(monkeypatch)
-    steps = [made(optimizer=optim.AdamW(1e-2, clip_norm=0.1), report=("grad_norm",), ema=0.9) for _ in range(2)]
+    steps = [made(**options) for _ in range(2)]
+    kernels = steps[0].sharded.whole_step([2] * 4).compilation.fused.nodes
+    at_once = [node for node in kernels if isinstance(op := core_of(node).op, WinogradWeightGrad) and op.shards == 4]
+    assert len(at_once) == 2 and behind == sum(core_of(node) is not node for node in at_once)
     monkeypatch.setattr(steps[1].sharded, "whole_step", lambda sizes: None)
     first = steps[0].state.copy()
     with pytest.raises(gc.GraphError, match="label 7"):
@@ -74,7 +83,7 @@ def test_a_step_in_one_call_has_the_bits_of_shards_and_update_apart(monkeypatch)
     assert all(np.array_equal(first[name], steps[0].state[name]) for name in first)
     for _ in range(2):
         ours, apart = (step(X, Y) for step in steps)
-        assert ours.keys() == apart.keys() and {"loss", "scores", "steps", "grad_norm"} == ours.keys()
+        assert ours.keys() == apart.keys() == {"loss", "scores", "steps", *options.get("report", ())}
         assert all(np.asarray(ours[name]).tobytes() == np.asarray(apart[name]).tobytes() for name in ours)
         assert all(steps[0].state[name].tobytes() == steps[1].state[name].tobytes() for name in first)
     assert steps[0].memory.arena < steps[1].memory.arena and steps[0].sharded.buffers == 0

@@ -93,6 +93,9 @@ class WinogradConv2d(Op):
 class WinogradWeightGrad(Op):
     """conv2d_weight_grad of x [N, C, H, W] and dy [N, F, OH, OW] at stride 1: dw [F, C, 3, 3] = Gᵀ [sum over tiles of
     (A dY Aᵀ) ⊙ (Bᵀ d B)] G.
+
+    additions: the images are those of several shards, as many of each, and dw is the sum of what each gives by itself:
+    (low, middle, high) is the sum over the shards low … high - 1, of those below and from `middle` on; the last is dw.
     """
     name: ClassVar[str] = "winograd_weight_grad"
     takes_epilogue = True
@@ -100,6 +103,11 @@ class WinogradWeightGrad(Op):
     linear_in = ((0,), (1,))
     tile: int
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    additions: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def shards(self) -> int:
+        return len(self.additions) + 1
 
     def infer(self, x: TensorType, dy: TensorType) -> TensorType:
         _check_form(self, padding=self.padding)
@@ -107,12 +115,20 @@ class WinogradWeightGrad(Op):
                 f"{self.name} takes x [N, C, H, W] and dy [N, F, OH, OW], of one float type")
         wanted = (x.shape[0], dy.shape[1], *(n + sum(p) - TAPS + 1 for n, p in zip(x.shape[2:], self.padding)))
         require(dy.shape == wanted, f"{self.name}: dy is {shape_text(dy.shape)}, it must be {shape_text(wanted)}")
+        images = x.shape[0]
+        require(not self.additions or isinstance(images, int) and images % self.shards == 0,
+                f"{self.name}: {images} images are not as many of each of {self.shards} shards")
         return x.with_shape((dy.shape[1], x.shape[1], TAPS, TAPS))
 
     def reference(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        t = transforms(self.tile)
-        v, d = both_sides(t.bt, tiles(x, self.tile, dy.shape[2:], self.padding)), both_sides(t.a, tiled(dy, self.tile))
-        return both_sides(t.gt, np.einsum("ncijpq,nfijpq->fcpq", v, d, optimize=True))
+        t, sums = transforms(self.tile), dict[tuple[int, int], np.ndarray]()
+        for shard, (image, result) in enumerate(zip(np.split(x, self.shards), np.split(dy, self.shards))):
+            v = both_sides(t.bt, tiles(image, self.tile, dy.shape[2:], self.padding))
+            d = both_sides(t.a, tiled(result, self.tile))
+            sums[shard, shard + 1] = both_sides(t.gt, np.einsum("ncijpq,nfijpq->fcpq", v, d, optimize=True))
+        for low, middle, high in self.additions:
+            sums[low, high] = sums[low, middle] + sums[middle, high]
+        return sums[0, self.shards]
 
     def cost(self, x: TensorType, dy: TensorType) -> Cost:
         w = self.infer(x, dy)

@@ -4,11 +4,14 @@
         for each block of tiles: Bᵀ d B and A dY Aᵀ                        (tiles)
             for each point: the sum over tiles of their products, by the micro-kernel of contractions
         Gᵀ S G of each kernel, turned so that those of a feature lie side by side; epilogue and store
-    (parts of the tiles: kernels go to shared scratch; they are added in order; epilogue and store)
+    (parts of the tiles: kernels go to shared scratch; they are added in order; epilogue and store;
+    of several shards: Gᵀ S G for each, added in the order of their tree as soon as both terms are there)
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
@@ -20,7 +23,7 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.transpose import transposed, turn
 from graphc.codegen.lower.winograd.tiles import Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
-from graphc.ir.dims import Sizes, static_shape
+from graphc.ir.dims import Dim, Sizes, static_dim, static_shape
 from graphc.ir.ops.winograd import WinogradWeightGrad, grid
 from graphc.ir.winograd import TAPS
 from graphc.records import dataclass
@@ -87,7 +90,7 @@ class _WeightGrad:
             rest, part = f.divmod(t, s.splits)
             i, j = f.divmod(rest, across)
             task = _Task(self._block(i, s.channels, channels), self._block(j, s.features, features), part)
-            taps = self.taps(task, self.sums(task))
+            taps = self.taps(task)
             if self.is_even:
                 self.store_turned(task, taps)
             else:
@@ -109,10 +112,12 @@ class _WeightGrad:
         image = f.scratch("image", s.dtype, (s.points * s.image_plane,))
         result = f.scratch("result", s.dtype, (s.points * s.result_plane,))
         sums = f.scratch("sums", s.dtype, (s.points * s.sum_plane,))
-        first = task.part * s.share
+        shard, part = f.divmod(task.part, s.parts) if s.shards > 1 else (Ix(), task.part)
+        first, tiles = part * s.share, self.tiles
         with f.loop(first, f.min_(first + s.share, s.blocks)) as loop:
             start = loop.index * s.rows
-            count = f.min_(s.rows, self.image.count - start)
+            count = f.min_(s.rows, tiles - start)
+            start = shard * tiles + start
             with f.loop(0, count) as tile:
                 self.image.transform(start + tile.index, task.channels,
                                      image.view_at([tile.index * s.channel_row], (1,)), s.image_plane)
@@ -132,20 +137,42 @@ class _WeightGrad:
             call_micro_kernel(f, shape, RowPanel(a, RowLayout(s.channel_row)), ColumnPanel(b, ColumnLayout(s.features)),
                               MicroTileSums(c, s.features, add), tiles)
 
+    @property
+    def tiles(self) -> Dim:
+        """Of a shard."""
+        count = self.image.count
+        return static_dim(count) // self.s.shards if self.s.shards > 1 else count
+
     # ---- kernels
 
-    def taps(self, task: _Task, sums: View) -> View:
-        """[channel × tap, feature]."""
+    def taps(self, task: _Task) -> View:
+        """[channel × tap, feature]: of all shards together."""
         f, s = self.f, self.s
-        taps = f.scratch("taps", s.dtype, (round_up(s.channels * KERNEL, s.lanes), s.features))
+        shape = round_up(s.channels * KERNEL, s.lanes), s.features
+        if s.shards == 1:
+            taps = f.scratch("taps", s.dtype, shape)
+            self.transform_back(task, self.sums(task), taps)
+            return taps
+        places = _places(self.op.additions, static_dim(s.parts))
+        waiting = f.scratch("taps", s.dtype, (1 + max(place for place, _ in places), *shape))
+        with f.loop(0, len(places)) as loop:
+            sums = self.sums(replace(task, part=loop.index))
+            for number, (place, added) in enumerate(places):
+                with f.if_(f.eq(f.value(loop.index), number)):
+                    self.transform_back(task, sums, waiting.view_at([place, 0, 0], shape, waiting.strides[1:]), added)
+        return waiting.view_at([0, 0, 0], shape, waiting.strides[1:])
+
+    def transform_back(self, task: _Task, sums: View, taps: View, added: int = 0) -> None:
+        """added: to so many kernels that wait for it, those at `taps` and behind them."""
+        f, s = self.f, self.s
         whole = whole_vectors(f, task.features.count, s.lanes)
         step = s.sum_plane
+        kernel = transform_kernel(replace(self.spec("gt"), added=added))
         with f.loop(0, task.channels.count) as loop:
             source = sums.view_at([loop.index * s.features], (1,))
             target = taps.view_at([loop.index * KERNEL, 0], (1,), (1,))
             steps = (self.op.tile + 2) * step, step, s.features
-            f.call(transform_kernel(self.spec("gt")), [source, target, whole, *steps])
-        return taps
+            f.call(kernel, [source, target, whole, *steps, *[prod(taps.shape)] * (added > 0)])
 
     def turned(self, task: _Task, taps: View) -> View:
         """[feature, channel × tap]: the numbers of a feature side by side."""
@@ -238,6 +265,19 @@ class _WeightGrad:
         """Whether vectors of kernels, those from `channel` on, go past the caches: they all lie as the first one."""
         steps = self.outs[0].strides[0], channel.divisor() * KERNEL
         return self.s.stream and self.epilogue is None and all(step % self.s.lanes == 0 for step in steps)
+
+
+def _places(additions: Sequence[tuple[int, int, int]], parts: int) -> list[tuple[int, int]]:
+    """For all parts of each shard, in order: where its kernels go, among those that wait to be added, and to how many
+    from there on they are added."""
+    found, waiting = [], 0
+    for shard in range(len(additions) + 1):
+        complete = sum(high == shard + 1 for _, _, high in additions)
+        for part in range(parts):
+            added = (part > 0) + complete * (part == parts - 1)
+            found.append((waiting - added, added))
+            waiting += 1 - added
+    return found
 
 
 def _apply(f: LoopFunction, epilogue: Epilogue | None, outs: Sequence[View], at: list[Ix], value: Val,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val
-from graphc.codegen.loops.index import ELEMENTS
+from graphc.codegen.loops.index import ELEMENTS, Ix
 from graphc.codegen.lower.contraction.micro_kernel import ANY, multiply_add
 from graphc.ir.types import DType
 from graphc.ir.winograd import Matrix, transforms
@@ -21,7 +21,7 @@ Row = tuple[float, ...]
 @dataclass(frozen=True)
 class TransformSpec:
     """Of numbers of type `dtype`. matrix: which of `Transforms`, for tiles of m × m results. masked: the last vector
-    of channels is not whole. fused: the target has fma.
+    of channels is not whole. fused: the target has fma. added: to so many earlier results.
     """
     dtype: DType
     m: int
@@ -29,10 +29,12 @@ class TransformSpec:
     lanes: int
     masked: bool = False
     fused: bool = True
+    added: int = 0
 
     @property
     def name(self) -> str:
         suffix = ("_masked" if self.masked else "") + ("" if self.fused else "_unfused")
+        suffix += f"_added{self.added}" if self.added else ""
         return f"winograd_{self.matrix}_{self.dtype}_{self.m}x3_{self.lanes}{suffix}"
 
     @property
@@ -44,20 +46,28 @@ class TransformSpec:
 def transform_kernel(spec: TransformSpec) -> LoopFunction:
     """y = M x Mᵀ, M the matrix, for channels from 0 on. Views: x, y. Integers: channels in whole vectors, steps of x
     to the next row and column, step of y to the next element (row-major), and (if masked) channels that x has; behind
-    them y gets zeros.
+    them y gets zeros. If added, the last integer is the distance from y to y₁, from that to y₂ …, and y becomes
+    y + (y₁ + (… + M x Mᵀ)).
     """
     f = LoopFunction(spec.name, noalias=True)
     x, y = (f.view(name, spec.dtype, (ANY,), (1,)) for name in "xy")
     channels = f.param("channels", 0, 1 << 24, spec.lanes)
     row, column, step = (f.param(name, 0, ELEMENTS) for name in ("row", "column", "step"))
     count = f.param("count", 0, 1 << 24) if spec.masked else channels
+    distance = f.param("distance", 0, ELEMENTS) if spec.added else Ix()
     width = len(spec.rows)
     with f.loop(0, channels, spec.lanes) as loop:
         mask = f.tail_mask(count - loop.index, spec.lanes) if spec.masked else None
 
         def load(i: int, j: int) -> Val:
             return f.load(x, [row * i + column * j + loop.index], spec.lanes, mask)
-        _both_sides(f, spec, load, lambda i, j, value: f.store(y, [step * (i * width + j) + loop.index], value))
+
+        def store(i: int, j: int, value: Val) -> None:
+            place = step * (i * width + j) + loop.index
+            for number in reversed(range(spec.added)):
+                value = f.add(f.load(y, [place + distance * number], spec.lanes), value)
+            f.store(y, [place], value)
+        _both_sides(f, spec, load, store)
     return f
 
 
