@@ -65,7 +65,12 @@ def what_may_be_a_view(x):
     return y, y.to(torch.float32).abs_()
 
 
-ALONE = (a_chain, a_view_afterwards, a_view_before_that_is_read_no_more, what_may_be_a_view)
+def a_tensor_that_is_made(x):
+    y = (x * 2).detach_()
+    return y + torch.tensor([1., 2, 3, 4])
+
+
+ALONE = (a_tensor_that_is_made, a_chain, a_view_afterwards, a_view_before_that_is_read_no_more, what_may_be_a_view)
 SHARED = (a_view_that_is_read, a_part_that_is_written, an_alias_without_gradient)
 
 
