@@ -6,7 +6,7 @@ on every run and for any number of threads (numpy, torch and ONNX leave that ope
 """
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 from graphc.dsl.array import Array, as_array, emit, from_front
 from graphc.dsl.elementwise import Operand
@@ -16,7 +16,7 @@ from graphc.dsl.index import scatter_add as added
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, items, shown
 from graphc.ir.dims import Dim, Dims
-from graphc.ir.types import broadcast_shapes, i64, normalize_axis, shape_text
+from graphc.ir.types import DType, broadcast_shapes, i64, normalize_axis, shape_text
 
 REDUCTIONS = ("none", "add", "mul", "min", "max")
 MEAN = (*REDUCTIONS, "mean")
@@ -74,9 +74,7 @@ def _met(x: Array, at: Array, updates: Array, axis: int, reduction: str, include
     if reduction == "mean" and not x.dtype.is_float:
         raise GraphError(f"the mean of {x.dtype} is a float: convert x and updates with .astype(f32)")
     if not include_self:
-        neutral = as_array({"add": 0, "mean": 0, "mul": 1}.get(reduction, 0), x.dtype)
-        start = updates if reduction in ("min", "max") else broadcast(neutral, updates.shape)
-        x = written(x, start, "none")                       # of min and max any update will do
+        x = written(x, broadcast(as_array(_neutral(reduction, x.dtype), x.dtype), updates.shape), "none")
     if reduction in ("mul", "min", "max"):
         return written(x, updates, reduction)
     total = scatter_add_along_axis(x, at, updates, axis)
@@ -85,6 +83,16 @@ def _met(x: Array, at: Array, updates: Array, axis: int, reduction: str, include
     ones, own = broadcast(as_array(1, x.dtype), at.shape), as_array(int(include_self), x.dtype)
     count = scatter_add_along_axis(broadcast(own, x.shape), at, ones, axis)
     return total / emit("maximum", count, 1)
+
+
+def _neutral(reduction: str, dtype: DType) -> float | int | bool:
+    """What is no larger (of min: no smaller) than any number, or changes no sum or product."""
+    if reduction not in ("min", "max"):
+        return int(reduction == "mul")
+    if dtype.is_int:
+        return dtype.range[reduction == "min"]
+    least = -inf if reduction == "max" else inf
+    return least if dtype.is_float else least > 0
 
 
 @formed

@@ -65,7 +65,12 @@ def what_may_be_a_view(x):
     return y, y.to(torch.float32).abs_()
 
 
-ALONE = (a_chain, a_view_afterwards, a_view_before_that_is_read_no_more, what_may_be_a_view)
+def a_tensor_that_is_made(x):
+    y = (x * 2).detach_()
+    return y + torch.tensor([1., 2, 3, 4])
+
+
+ALONE = (a_tensor_that_is_made, a_chain, a_view_afterwards, a_view_before_that_is_read_no_more, what_may_be_a_view)
 SHARED = (a_view_that_is_read, a_part_that_is_written, an_alias_without_gradient)
 
 
@@ -171,7 +176,10 @@ def test_a_view_of_a_buffer_is_decomposed(monkeypatch):
 @pytest.mark.parametrize("f", [F.relu6, F.hardtanh, F.hardsigmoid, F.hardswish, F.relu, F.softplus, F.softshrink, F.hardshrink,
                                lambda x: x.clamp(-1, 1), lambda x: F.threshold(x, 1, 2), F.leaky_relu, torch.abs,
                                lambda x: torch.fmax(x, x.relu()), lambda x: torch.fmod(x, 2), lambda x: (x * 0).std(),
-                               lambda x: (x * 0).norm(3)])
+                               lambda x: (x * 0).norm(3), torch.median, torch.nanmedian, lambda x: F.celu(x, 2.),
+                               lambda x: F.cross_entropy(x[None], torch.full((1, 11), 1 / 11), label_smoothing=0.3),
+                               lambda x: torch.full((3,), 9.).scatter_reduce(
+                                   0, torch.tensor([0, 0, 1, 1, 2, 2, 1, 1, 0, 0, 0]), x.abs(), "amax", include_self=False)])
 def test_gradients_where_a_function_has_a_corner(f):
     x = torch.tensor([-6., -3, -1, -0.5, -0.0, 0, 0.5, 1, 3, 6, 20], requires_grad=True)
     net = gc.from_torch(Of(f), x)

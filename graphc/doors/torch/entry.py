@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl.context import user_loc
+from graphc.dsl.context import error_loc, user_loc
 from graphc.errors import GraphError
 from graphc.extra import missing
 from graphc.nn.module import Module
@@ -20,9 +20,11 @@ except ImportError as absent:
     raise missing("This", "PyTorch 2.6 or later", "torch", absent) from None
 
 from graphc.doors.torch.network import TorchNetwork
+from graphc.doors.torch.own_gradients import own_gradients
 from graphc.doors.torch.program import TorchProgram
 from graphc.doors.torch.recurrent import WholeLayers
-from graphc.doors.torch.read import program_of, readable
+from graphc.doors.torch.read import Readable, program_of, readable
+from graphc.doors.torch.reading import check_memory, watched
 
 Dynamic = Mapping[str, Any]
 
@@ -84,27 +86,31 @@ class ModuleReader:
         if training not in self.known:
             with in_mode(self.module, training), warnings.catch_warnings():
                 warnings.simplefilter("ignore")             # of PyTorch about itself
-                exported = self._exported()
-                self.known[training] = program_of(readable(exported), type(self.module).__name__,
-                                                  _symbols(exported, self.dynamic), self.module)
+                with own_gradients(self.module) as refused, watched(self.module) as changed:
+                    exported, read = self._read()
+                check_memory(self.module, self.args, self.kwargs, changed)
+                self.known[training] = program_of(read, type(self.module).__name__,
+                                                  _symbols(exported, self.dynamic), self.module, refused)
         return self.known[training]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleReader:
         """Copies of a network read the same module."""
         return self
 
-    def _exported(self) -> torch.export.ExportedProgram:
+    def _read(self) -> tuple[torch.export.ExportedProgram, Readable]:
         dims: dict[str, Any] = {}
         shapes = {name: {axis: dims.setdefault(size, torch.export.Dim(size)) for axis, size in axes.items()}
                   for name, axes in self.dynamic.items()}
         try:
             with WholeLayers():
-                return torch.export.export(self.module, self.args, self.kwargs,
-                                           dynamic_shapes=self._spec(shapes) if shapes else None, strict=False)
+                exported = torch.export.export(self.module, self.args, self.kwargs,
+                                               dynamic_shapes=self._spec(shapes) if shapes else None, strict=False)
+            return exported, readable(exported)
         except GraphError:
             raise
         except Exception as error:
-            raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}", user_loc()) from error
+            raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}",
+                             error_loc(error.__traceback__) or user_loc()) from error
 
     def _spec(self, shapes: Mapping[str, Any]) -> dict[str, Any]:
         """What torch.export wants: an entry for each argument."""

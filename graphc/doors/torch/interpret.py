@@ -12,7 +12,7 @@ from graphc.doors.torch.program import ComplexType, TorchProgram, Ref, Step
 from graphc.doors.torch.rules.complex_numbers import RULES as COMPLEX_RULES
 from graphc.doors.torch.rules.complex_numbers import Complex, holds_complex
 from graphc.doors.torch.rules.table import CHECKS, RULES, SIZES
-from graphc.dsl.array import as_array
+from graphc.dsl.array import as_array, emit
 from graphc.dsl.context import current_trace, declared_at, user_loc
 from graphc.dsl.outputs import LayerCall
 from graphc.errors import GraphError, InternalError, Loc
@@ -188,6 +188,25 @@ def _scan(problems: list[Problem] | None, body: TorchProgram, init: Any, xs: Any
     return (*carry, *ys)
 
 
+def _own_gradient(problems: list[Problem] | None, body: TorchProgram, outs: Sequence[Any], ins: Sequence[Any],
+                  free: Sequence[Any]) -> tuple[Any, ...]:
+    """Results of a function that states its gradient: `body`, which reads `free` beside the gradients of `outs`."""
+    names = list(body.inputs)
+    known = dict(zip(names[len(outs):], free))
+    arrays = {name: value for name, value in known.items() if isinstance(value, gc.Array)}
+
+    def gradient(inputs: tuple[Any, ...], _: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
+        kept = dict(zip(arrays, inputs[len(outs) + len(ins):]))
+        env = interpret(body, {**dict(zip(names, gradients)), **known, **kept})
+        towards = [_resolved(g, env) for g in body.outputs.values()]
+        return *(None for _ in outs), *(g.astype(x.dtype) for g, x in zip(towards, ins)), *(None for _ in arrays)
+    try:
+        return gc.custom_vjp(lambda *values: values[:len(outs)], gradient)(*outs, *ins, *arrays.values())
+    except GraphError as error:
+        text = f"the backward pass of a function of torch.autograd cannot be taken: {error.text}"
+        return tuple(emit("stop_gradient", y, refused=text) for y in outs)
+
+
 def _ordered(problems: list[Problem] | None, token: Any, op: Any, *args: Any, **named: Any) -> tuple[Any, ...]:
     """An operator whose effects have a place in an order, which a token says: those of checks, which are not made."""
     name, token = str(op).removeprefix("aten."), gc.zeros((0,)) if token is None else token
@@ -200,7 +219,7 @@ def _ordered(problems: list[Problem] | None, token: Any, op: Any, *args: Any, **
 
 
 REGIONS: dict[str, Callable[..., Any]] = {
-    "higher_order.with_effects": _ordered,
+    "higher_order.with_effects": _ordered, "higher_order.own_gradient": _own_gradient,
     "higher_order.wrap_with_set_grad_enabled": _grad_mode, "higher_order.cond": _cond, "higher_order.scan": _scan,
     "higher_order.wrap_with_autocast": lambda problems, device, dtype, enabled, cache, body, *args: _run(
         problems, body, args)}

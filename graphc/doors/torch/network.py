@@ -9,8 +9,10 @@ import numpy as np
 import graphc as gc
 from graphc.doors.torch.interpret import Problem, explained, interpret, results, updates
 from graphc.doors.torch.program import OwnTensor, TensorSource, TorchProgram
-from graphc.dsl.context import current_trace, user_loc
+from graphc.dsl.array import emit
+from graphc.dsl.context import current_trace, declared_at, user_loc
 from graphc.dsl.trace import Trace
+from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import TensorType
@@ -61,13 +63,16 @@ class TorchNetwork(Module):
         """The program on these arrays, in the mode of the trace."""
         program = self.program(self.training)
         self._modes.add(self.training)
+        if self.training and program.refused and not any(own.trained for own in program.own):
+            raise GraphError(_untrained(program), user_loc())
         given = _bound(program, arrays, options)
         owned = {own.ref: self._state(own) for own in program.used()}
         env = interpret(program, {**given, **owned})
         for ref, value in updates(program, env):
             own = next(o for o in program.own if o.ref == ref)
             current_trace().update_state(self._parameter(own), gc.stop_gradient(value))
-        return results(program, env)
+        found = results(program, env)
+        return tree_map(lambda array: _refusing(program, array), found) if program.refused else found
 
     def check(self) -> None:
         """GraphError with everything that cannot be taken, in the mode in which it was read."""
@@ -97,6 +102,18 @@ class TorchNetwork(Module):
             made = Parameter(own.type, TensorValue((), own.source), own.trained)
             self._keys[own.key] = self._parameters[own.name] = made
         return self._keys[own.key]
+
+
+def _refusing(program: TorchProgram, array: gc.Array) -> gc.Array:
+    """The array; whoever asks for a gradient through it hears why there is none."""
+    with declared_at(next((r.loc for r in program.refused if r.loc), None)):
+        return emit("stop_gradient", array, refused=_untrained(program)) if array.dtype.is_float else array
+
+
+def _untrained(program: TorchProgram) -> str:
+    what = "; ".join(dict.fromkeys(r.text for r in program.refused))
+    return (f"{program.name} cannot be differentiated as PyTorch does it: {what}. torch.compile(module, "
+            'backend="graphc") can train it')
 
 
 def _bound(program: TorchProgram, arrays: tuple[gc.Array, ...], options: Mapping[str, gc.Array]) -> dict[str, gc.Array]:

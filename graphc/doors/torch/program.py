@@ -64,10 +64,17 @@ class OwnTensor:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why gradients of a program would not be PyTorch's, and on which line."""
+    text: str
+    loc: Loc | None
+
+
+@dataclass(frozen=True)
 class TorchProgram:
     """`inputs`: arrays by name, with dimensions that may be named; `given`: arguments that are no arrays. `constants`:
     arrays of the program itself. `updates`: of buffers, (name in the program, new value). `outputs`: by the names that
-    the result has ("" for the only one, "0", "1" … of a tuple)."""
+    the result has ("" for the only one, "0", "1" … of a tuple). `refused`: what stands against its gradient."""
     name: str
     inputs: Mapping[str, TensorType]
     steps: tuple[Step, ...]
@@ -76,6 +83,7 @@ class TorchProgram:
     given: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     updates: tuple[tuple[str, Any], ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
     def used(self) -> tuple[OwnTensor, ...]:
         """The parameters and buffers that a result or an update depends on."""
@@ -91,3 +99,14 @@ def refs(value: Any) -> Iterator[Ref]:
     elif isinstance(value, tuple | list):
         for v in value:
             yield from refs(v)
+
+
+def used(steps: tuple[Step, ...], wanted: list[Any]) -> tuple[Step, ...]:
+    """The steps that what is wanted depends on; PyTorch keeps others for their checks."""
+    alive = {r.name for r in refs(wanted)}
+    kept = []
+    for step in reversed(steps):
+        if step.name in alive:
+            kept.append(step)
+            alive |= {r.name for r in refs((step.args, tuple(step.kwargs.values())))}
+    return tuple(reversed(kept))

@@ -4,7 +4,7 @@ from __future__ import annotations
 import linecache
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any
@@ -18,9 +18,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
-from graphc.doors.torch.program import ComplexType, OwnTensor, TorchProgram, Ref, Step, refs
+from graphc.doors.torch.own_gradients import untrained, with_regions
+from graphc.doors.torch.program import ComplexType, OwnTensor, Refusal, TorchProgram, Ref, Step, used
 from graphc.doors.torch.rules.table import CHECKS, RULES
-from graphc.doors.torch.writes import NO_GRAD, Write, Writes, writes_of, written_dropout
+from graphc.doors.torch.writes import NO_GRAD, Write, Writes, keeps_no_statistics, writes_of, written_dropout
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.dim_text import parse_dim
@@ -64,7 +65,7 @@ def _decomposed(exported: ExportedProgram) -> ExportedProgram:
     _keep_no_grad(exported.graph_module)
     table = default_decompositions()
     for overload in list(table.keys()):
-        if target_name(overload) in RULES:
+        if target_name(overload) in RULES and keeps_no_statistics(exported.graph_module, overload):
             table.pop(overload)
     return exported.run_decompositions(table)
 
@@ -209,9 +210,10 @@ class FxReader:
         return TorchProgram("region", inputs, tuple(self.steps()), outputs, constants=constants)
 
 
-def program_of(read: Readable, name: str, symbols: Mapping[str, str],
-               module: torch.nn.Module | None = None) -> TorchProgram:
-    """A whole program with its parameters, as the module that it was exported from has them, or else itself."""
+def program_of(read: Readable, name: str, symbols: Mapping[str, str], module: torch.nn.Module | None = None,
+               refused: Sequence[Refusal] = ()) -> TorchProgram:
+    """A whole program with its parameters, as the module that it was exported from has them, or else itself. `refused`:
+    what of the module stands against its gradient."""
     exported = read.exported
     reader = FxReader(exported.graph_module, symbols, read.writes)
     values = {n.name: n.meta.get("val") for n in exported.graph_module.graph.nodes if n.op == "placeholder"}
@@ -238,10 +240,13 @@ def program_of(read: Readable, name: str, symbols: Mapping[str, str],
             constants[ref] = array_of(exported.constants[spec.target])
         else:
             raise GraphError(f"{name} has an input of the kind {spec.kind.name}, which is no array")
-    steps = tuple(reader.steps())
+    steps = with_regions(tuple(reader.steps()))
     outputs, updates = _outputs(exported, reader)
-    steps = _used(steps, [*outputs.values(), *(v for _, v in updates)])
-    return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates)
+    steps = used(steps, [*outputs.values(), *(v for _, v in updates)])
+    tensors = {s.target: _buffer(exported, s.target) for s in exported.graph_signature.input_specs
+               if s.target in exported.state_dict or s.target in exported.constants}
+    refused = (*refused, *untrained(own, tensors, dict(updates)))
+    return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates, refused)
 
 
 def _part_read(node: Node) -> int | None:
@@ -340,17 +345,6 @@ def _outputs(exported: ExportedProgram, reader: FxReader) -> tuple[dict[str, Any
 def _key_text(key: Any) -> str:
     return str(key.idx if isinstance(key, pytree.SequenceKey) else key.key if isinstance(key, pytree.MappingKey)
                else key.name)
-
-
-def _used(steps: tuple[Step, ...], wanted: list[Any]) -> tuple[Step, ...]:
-    """The steps that what is wanted depends on; PyTorch keeps others for their checks."""
-    alive = {r.name for r in refs(wanted)}
-    kept = []
-    for step in reversed(steps):
-        if step.name in alive:
-            kept.append(step)
-            alive |= {r.name for r in refs((step.args, tuple(step.kwargs.values())))}
-    return tuple(reversed(kept))
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:

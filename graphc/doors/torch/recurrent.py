@@ -69,12 +69,14 @@ def _shapes_of(name: str) -> Callable[..., Any]:
 
 
 class WholeLayers(TorchFunctionMode):
-    """`with WholeLayers():` recurrent layers that are called are single operators. Those of packed sequences, whose
-    sizes depend on values, stay PyTorch's."""
+    """`with WholeLayers():` recurrent layers that are called are single operators, and `.data` is what it means. Layers
+    of packed sequences, whose sizes depend on values, stay PyTorch's."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
         name = getattr(function, "__name__", "")
+        if name == "__get__" and getattr(function, "__self__", None) is torch.Tensor.data:
+            return args[0].detach()                 # the same numbers without a gradient, which a program can say
         if name in NAMES and function is getattr(torch._C._VariableFunctions, name) and _is_padded(name, args):
             return OPERATORS[name](*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))

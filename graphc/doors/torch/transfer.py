@@ -22,7 +22,7 @@ def to_torch(step: TrainStep, module: torch.nn.Module) -> None:
     if len(nets) != 1:
         raise GraphError(f"step.to_torch: the step trains {len(nets)} networks of gc.from_torch; give the module that "
                          "one of them was made of", user_loc())
-    tensors = module.state_dict(keep_vars=True)
+    tensors = dict(module.named_buffers(remove_duplicate=False)) | module.state_dict(keep_vars=True)
     values = {name: step.state.name(parameter) for name, parameter in nets[0].names().items()}
     if missing := [name for name in values if name not in tensors and values[name] is not None]:
         raise GraphError(f"the module has no {missing[0]}, which the step has: it is not the one that was read",

@@ -16,6 +16,7 @@ from graphc.records import dataclass
 NO_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 UNSURE = torch.Tag.maybe_aliasing_or_mutating
 DROPOUTS = (torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default)
+NORMS = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
 Naming = Callable[[object], str]
 
 
@@ -51,6 +52,8 @@ def _write(node: Node, named: Naming) -> Write | None:
         return None
     if node.target is torch.ops.aten.batch_norm.default and not _keeps_its_statistics(node):
         return Write("_native_batch_norm_legit_functional.default", ((node.args[3], 3), (node.args[4], 4)), 8)
+    if node.target is torch.ops.aten.detach_.default:           # writes no numbers: every tensor in a module ends so
+        return Write("detach.default", ())
     arguments = node.target._schema.arguments
     name, _, form = named(node.target).partition(".")
     rule = f"{name.removesuffix('_')}.{form}"
@@ -73,14 +76,20 @@ def _is_function(node: Node, named: Naming) -> bool:
         return name in SIZES or node.target is NO_GRAD
     if node.target._schema.is_mutable or name not in RULES:
         return name in CHECKS
-    return UNSURE not in node.target.tags or _keeps_its_statistics(node)
+    return UNSURE not in node.target.tags and node.target not in NORMS or _keeps_its_statistics(node)
 
 
 def _keeps_its_statistics(node: Node) -> bool:
     """Of operators whose signature says nothing of writes: dropout, and norms without running statistics, or that
     leave them as they are."""
-    return node.target in DROPOUTS or node.target is torch.ops.aten.batch_norm.default and (
-        node.args[3] is None or not node.args[5])
+    return node.target in DROPOUTS or node.target in NORMS and (node.args[3] is None or not node.args[5])
+
+
+def keeps_no_statistics(module: GraphModule, target: object) -> bool:
+    """Whether an operator stays whole when a program is decomposed: a norm does unless it writes running statistics,
+    which no signature tells."""
+    return target not in NORMS or all(node.target is not target or _keeps_its_statistics(node)
+                                      for node in module.graph.nodes)
 
 
 def _are_alone(nodes: Sequence[Node], writes: Writes, owned: frozenset[str]) -> bool:

@@ -157,10 +157,11 @@ class BitCast(Op):
 
 
 class StopGradient(Op):
-    """The array itself; no gradient flows through."""
+    """The array itself; no gradient flows through. `refused`: to ask for one is an error that says this."""
     name: ClassVar[str] = "stop_gradient"
     is_elementwise = True
     linear_in = (ALL,)
+    refused: str = ""
 
     def infer(self, x: TensorType) -> TensorType:
         return x
@@ -169,6 +170,8 @@ class StopGradient(Op):
         return x
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
+        if self.refused:
+            raise GraphError(self.refused)
         return (None,)
 
 

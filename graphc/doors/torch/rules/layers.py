@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import log1p, pi, prod
 from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.products import _per_axis
-from graphc.doors.torch.rules.promotion import as_type, in_widest_type, size_array
+from graphc.doors.torch.rules.promotion import as_type, floating, in_widest_type, size_array
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.ir.types import DType, bool_, f32, f64, i64
 
@@ -299,6 +299,18 @@ def _whole(low: Any, high: Any, size: Any, dtype: DType | None) -> Array:
     return drawn.astype(dtype or i64) + as_type(low, dtype or i64)
 
 
+def _normal(mean: Any, std: Any = 1.0, **_: Any) -> Array:
+    """Numbers around `mean`, through which no gradient flows, as in PyTorch."""
+    mean, std = floating(mean, std)
+    return gc.stop_gradient(mean + std * gc.normal((mean + std).shape, dtype=mean.dtype))
+
+
+def _geometric(x: Array, p: float, **_: Any) -> Array:
+    """How often is tried until the first success, each with probability p."""
+    tries = gc.ceil(gc.log1p(-gc.uniform(x.shape, dtype=f64)) * (1 / log1p(-p) if p < 1 else 0.0))
+    return gc.maximum(tries, 1.0).astype(x.dtype)
+
+
 def _bernoulli(x: Array, p: Any = None, **_: Any) -> Array:
     return (gc.bernoulli(x) if p is None else gc.bernoulli(as_type(p, x.dtype), x.shape) if isinstance(p, Array)
             else gc.bernoulli(p, x.shape)).astype(x.dtype)
@@ -344,6 +356,11 @@ RULES: dict[str, Rule] = {
     "randperm.default": lambda n, *, dtype=None, **_: gc.permutation(n).astype(dtype or i64),
     "bernoulli.default": _bernoulli, "bernoulli.p": _bernoulli, "bernoulli.Tensor": _bernoulli,
     "normal_functional.default": lambda x, mean=0.0, std=1.0, **_: gc.normal(x.shape, mean, std, x.dtype),
+    **{f"normal.{form}": _normal for form in ("Tensor_float", "float_Tensor", "Tensor_Tensor")},
+    "log_normal.default": lambda x, mean=1.0, std=2.0, **_: gc.exp(gc.normal(x.shape, mean, std, x.dtype)),
+    "cauchy.default": lambda x, median=0.0, sigma=1.0, **_: (
+        gc.tan(gc.uniform(x.shape, -pi / 2, pi / 2, f64)) * sigma + median).astype(x.dtype),
+    "geometric.default": _geometric,
     "uniform.default": lambda x, low=0.0, high=1.0, **_: gc.uniform(x.shape, low, high, x.dtype),
     "exponential.default": lambda x, rate=1.0, **_: -gc.log1p(-gc.uniform(x.shape, dtype=x.dtype)) / rate,
     "rrelu_with_noise_functional.default": lambda x, noise, low=0.125, high=1 / 3, training=False, *_, **__: (

@@ -6,7 +6,7 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn
-from graphc.doors.torch.rules.promotion import promoted
+from graphc.doors.torch.rules.promotion import promoted, size_array
 from graphc.errors import GraphError
 from graphc.ir.types import i64
 
@@ -32,6 +32,9 @@ def _cross_entropy(logits: Array, target: Array, weight: Array | None = None, re
     options: dict[str, Any] = {"axis": axis, "label_smoothing": label_smoothing, "reduction": HOW[reduction]}
     if target.dtype.is_int:
         options["ignore_index"] = ignore_index
+    elif label_smoothing:                       # of probabilities: a share of each goes to all classes
+        target = target * (1 - label_smoothing) + label_smoothing / size_array(logits.shape[axis]).astype(target.dtype)
+        options["label_smoothing"] = 0.0
     if logits.ndim == 1:
         logits, target, options["axis"] = logits.reshape(1, -1), gc.expand_dims(target, 0), 1
         loss = nn.cross_entropy(logits, target, weight=weight, **options)

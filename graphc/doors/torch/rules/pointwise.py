@@ -263,7 +263,7 @@ _FLOATS = {
     "exp": gc.exp, "exp2": gc.exp2, "expm1": gc.expm1, "i0": gc.i0, "lgamma": gc.lgamma, "log": gc.log,
     "log10": gc.log10, "log1p": gc.log1p, "log2": gc.log2, "reciprocal": gc.reciprocal, "rsqrt": gc.rsqrt,
     "sigmoid": gc.sigmoid, "sin": gc.sin, "sinc": gc.sinc, "sinh": gc.sinh, "sqrt": gc.sqrt, "tan": gc.tan,
-    "tanh": gc.tanh, "log_sigmoid": gc.logsigmoid, "celu": gc.celu,
+    "tanh": gc.tanh, "log_sigmoid": gc.logsigmoid,
     "special_ndtri": lambda x: gc.erfinv(2 * x - 1) * 2 ** 0.5, "deg2rad": lambda x: x * (pi / 180),
     "rad2deg": lambda x: x * (180 / pi), "special_entr": lambda x: gc.where(
         x > 0, -x * gc.log(gc.where(x > 0, x, 1.0)), gc.where(x < 0, -inf, 0.0 * x))}
@@ -280,6 +280,7 @@ RULES: dict[str, Rule] = {
     "silu.default": gc.silu, "mish.default": gc.mish, "hardswish.default": lambda x: x * _hard_sigmoid(x),
     "hardsigmoid.default": _hard_sigmoid, "hardtanh.default": _limited,
     "leaky_relu.default": lambda x, slope=0.01: gc.leaky_relu(x, slope), "elu.default": _elu,
+    "celu.default": lambda x, alpha=1.0: gc.celu(x, alpha),
     "selu.default": gc.selu, "softplus.default": _softplus, "threshold.default": _threshold,
     "prelu.default": _prelu, "_prelu_kernel.default": lambda x, w: gc.where(x > 0, x, x * w),
     "hardshrink.default": lambda x, lambd=0.5: gc.hardshrink(x, lambd),

@@ -216,6 +216,19 @@ def _median(skip_nan: bool) -> Rule:
     return rule
 
 
+def _median_of_all(skip_nan: bool) -> Rule:
+    """The median of all numbers; those that are equal to it share its gradient."""
+    def found(x: Array) -> Array:
+        value: Array = _median(skip_nan)(x.reshape(-1), 0)[0]
+        return value
+
+    def gradient(inputs: tuple[Array, ...], value: Array, g: Array) -> Array:
+        x, = inputs
+        equal = gc.logical_or(gc.equal(x, value), gc.logical_and(gc.isnan(x), gc.isnan(value))).astype(x.dtype)
+        return equal * (g / gc.sum(equal))
+    return lambda x: gc.custom_vjp(found, gradient)(x) if x.dtype.is_float else found(x)
+
+
 def _log_sum_exp(x: Array, dim: Any, keepdim: bool = False) -> Array:
     x, = floating(x)
     return gc.logsumexp(x, axes_of(dim, x.ndim), keepdim) if x.ndim else x
@@ -321,7 +334,7 @@ RULES: dict[str, Rule] = {
     "argsort.default": lambda x, *args, **named: _sort(x, *args, **named)[1],
     "argsort.stable": lambda x, *args, **named: _sort(x, *args, **named)[1], "msort.default": lambda x: _sort(x, 0)[0],
     "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median(False),
-    "median.default": lambda x: _median(False)(x.reshape(-1), 0)[0], "logsumexp.default": _log_sum_exp,
+    "median.default": _median_of_all(False), "logsumexp.default": _log_sum_exp,
     "linalg_vector_norm.default": vector_norm, "norm.ScalarOpt_dim": _norm, "norm.Scalar": _norm,
     "norm.ScalarOpt_dim_dtype": _norm, "dist.default": _distance,
     "count_nonzero.default": _count_nonzero,
@@ -329,5 +342,5 @@ RULES: dict[str, Rule] = {
     "bincount.default": _bincount, "bucketize.Tensor": _bucketize, "bucketize.Scalar": _bucketize,
     "searchsorted.Tensor": _searchsorted, "searchsorted.Scalar": _searchsorted, "trapezoid.dx": _trapezoid,
     "trace.default": gc.trace, "einsum.default": _einsum,
-    "nanmedian.dim": _median(True), "nanmedian.default": lambda x: _median(True)(x.reshape(-1), 0)[0],
+    "nanmedian.dim": _median(True), "nanmedian.default": _median_of_all(True),
 }
