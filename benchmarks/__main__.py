@@ -13,6 +13,7 @@ from benchmarks import (
     matmul, ranks, rows, scaling, shards, size_kernels, sizes, small, start, sweep, table, torch_door, trees)
 from benchmarks.contest import Place
 from benchmarks.report import TITLES
+from benchmarks.sweep_problems import named
 from graphc.runtime.pool import default_threads
 
 
@@ -66,8 +67,12 @@ def main() -> None:
                        help="families whose name contains it; may be repeated")
     drawn.add_argument("--problems", type=int, default=25, help="of each family and mode")
     drawn.add_argument("--neighbours", action="store_true", help="each problem also with one size larger by one")
-    drawn.add_argument("--compiled-share", type=float, default=0.1, metavar="SHARE",
-                       help="of the problems, those that torch.compile takes part in (without --quick)")
+    drawn.add_argument("--compiled-share", type=float, metavar="SHARE",
+                       help=f"of the problems, those that torch.compile takes part in (without --quick): "
+                       f"{sweep.COMPILED_SHARE} of those that are drawn, all that are named")
+    drawn.add_argument("--problem", action="append", metavar="LINE", type=named,
+                       help="instead of drawn ones: as a report prints it; may be repeated")
+    drawn.add_argument("--explain", action="store_true", help="print first how each problem is to be computed")
     drawn.add_argument("--resume", action="store_true", help="go on with what --out has, of the same seed")
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
     options, rest = parser.parse_known_args()

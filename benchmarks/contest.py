@@ -44,8 +44,8 @@ class EngineError(Exception):
 
 @dataclass(frozen=True)
 class Figures:
-    """One engine on one workload: seconds of chunks of calls, of building and of the first call; bytes. `error` says
-    why there are none.
+    """One engine on one workload: seconds of chunks of calls, of building and of the first call; bytes; the share of
+    the results' bytes that it does not write, since they are an alias of an input. `error` says why there are none.
     """
     times: tuple[float, ...] = ()
     build: float = 0.0
@@ -54,6 +54,7 @@ class Figures:
     growth: int = 0
     plan: int = 0
     planned: int = 0
+    alias: float = 0.0
     error: str = ""
 
     @property
@@ -256,7 +257,8 @@ class Contest:
             answer = self.hosts[engine].open({**request, "results": str(results)})
         except EngineError as error:
             return Figures(error=str(error))
-        return Figures(**{k: answer[k] for k in ("build", "first", "peak", "growth", "plan", "planned")})
+        known = "build", "first", "peak", "growth", "plan", "planned", "alias"
+        return Figures(**{k: answer[k] for k in known if k in answer})          # an older checkout says less
 
     def _take_turns(self, figures: dict[str, Figures], limit: Callable[[float], Sequence[float]] | None) -> None:
         """Fills in the times, turn by turn, each turn beginning with another engine."""

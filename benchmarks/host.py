@@ -119,10 +119,16 @@ class Opened:
         planned = getattr(self.runner, "planned", None)
         self.reply = {"pid": os.getpid(), "build": built - start, "first": first - built,
                       "peak": max(peak, built_peak) - before,
-                      "growth": peak - base, **(planned(case.threads) if planned else {"plan": 0, "planned": 0})}
+                      "growth": peak - base, "alias": 0.0 if losses else self._alias(results[0]),
+                      **(planned(case.threads) if planned else {"plan": 0, "planned": 0})}
         garbage.collect()
         garbage.freeze()
         garbage.disable()
+
+    def _alias(self, result) -> float:
+        """The share of the result's bytes that are no memory of its own, where the engine can tell."""
+        owned = getattr(self.runner, "owned", None)
+        return 1 - owned(result, self.batches[0]) / sum(a.nbytes for a in self.runner.arrays(result)) if owned else 0.0
 
     def _loss(self) -> list:
         return [self.runner.run(*self.batches[0])]

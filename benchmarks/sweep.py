@@ -8,6 +8,9 @@ changed against a file that an earlier run kept (`sweep_report.py`). A run that 
 reports what it has: problems come in a drawn order, so that this is a fair sample of all. `--resume` goes on where it
 stopped. Problems are compiled before they are measured, some at a time, on all cores (`sweep_compile.py`).
 
+`--problem LINE`, with a line as it is printed, measures that problem alone, on the threads that the line says and
+beside all engines; `--explain` prints first among what its schedules were chosen.
+
 GRAPHC_TARGET=avx2 keeps the peers to AVX2 too.
 """
 from __future__ import annotations
@@ -28,11 +31,13 @@ from typing import TextIO
 
 import numpy as np
 
+import graphc as gc
 from benchmarks.contest import INFERENCE_ONLY, Contest, EngineError, Figures
+from benchmarks.engines.graphc_engine import operator
 from benchmarks.limit import Machine, Work
 from benchmarks.operators import FAMILIES
 from benchmarks.sweep_compile import Compiler
-from benchmarks.sweep_problems import Pair, problems, takes, words
+from benchmarks.sweep_problems import Pair, changed, neighbour, problems, takes, words
 from benchmarks.sweep_report import LIMIT, MOST, TYPICAL, Row, load, report
 from benchmarks.workloads import INFER, Workload
 
@@ -41,6 +46,7 @@ SECONDS, TURNS, LEAST_TURNS, TURN_SECONDS, CHUNKS, SETTLE_SECONDS = 2.5, 9, 3, 0
 SURE = 1.1                                      # a ratio may move by so much and still is on its side of a limit
 # problems that are compiled before they are measured, and the share of the time left that this may take
 BLOCK, COMPILING = 30, 0.25
+COMPILED_SHARE = 0.1                            # of drawn problems, those that torch.compile takes part in
 MEMORY = Path("/dev/shm")                       # files between processes lie there, where there is such a folder
 # by graphc's target, what keeps oneDNN, PyTorch's own kernels, MKL and XLA to the same instructions
 PEERS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
@@ -72,30 +78,56 @@ class Progress:
 
 
 def main(options: argparse.Namespace) -> None:
-    families = {name: FAMILIES[name] for name in FAMILIES if not options.family
-                or any(f in name for f in options.family)}
     engines = options.engine or ["graphc", "torch", *([] if options.quick else ["inductor"]), "jax"]
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "sweep.jsonl"
+    path = options.out / ("problems.jsonl" if options.problem else "sweep.jsonl")
     known = load(path) if options.resume and path.exists() else {}
-    print(f"seed {options.seed}, {options.problems} problems a family and mode"
-          + (f", {len(known)} kept from before" if known else ""))
+    todo = listed(options) if options.problem else drawn(options)
+    print(f"{len(options.problem)} problems" if options.problem else
+          f"seed {options.seed}, {options.problems} problems a family and mode",
+          *([f", {len(known)} kept from before"] if known else []), sep="")
     rows: dict[str, Row] = {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     try:
         with open(path, "a" if known else "w") as kept:
-            for threads in options.threads:
+            for threads, pairs in todo.items():
+                if options.explain:
+                    explain(pairs)
                 # each number of threads has its part of the time
-                progress = Progress(options.minutes / len(options.threads))
+                progress = Progress(options.minutes / len(todo))
                 with Measuring(engines, threads, options) as measuring:
-                    todo = list(problems(families, options.seed, options.problems))
-                    for row in swept(measuring, todo, known, progress):
+                    for row in swept(measuring, pairs, known, progress):
                         _keep(row, rows, known, kept)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     print(report(list(rows.values()), load(options.against) if options.against else {}))
     print(f"\n{len(rows)} problems in {(time.monotonic() - start) / 60:.1f} minutes")
+
+
+def drawn(options: argparse.Namespace) -> dict[int, list[Pair]]:
+    """By threads, what the seed gives."""
+    families = {name: FAMILIES[name] for name in FAMILIES if not options.family
+                or any(f in name for f in options.family)}
+    return {threads: list(problems(families, options.seed, options.problems)) for threads in options.threads}
+
+
+def listed(options: argparse.Namespace) -> dict[int, list[Pair]]:
+    """By threads, the problems of `--problem`, each with the neighbour that the seed gives; where a line says no number
+    of threads, for those of `--threads`."""
+    todo: dict[int, list[Pair]] = {}
+    for problem, said in options.problem:
+        rng = np.random.default_rng(options.seed)
+        pair = problem, neighbour(problem.network, problem.mode, problem.options, rng)
+        for threads in options.threads if said is None else [said]:
+            todo.setdefault(threads, []).append(pair)
+    return todo
+
+
+def explain(pairs: Sequence[Pair]) -> None:
+    for problem, _ in pairs:
+        print(f"{problem.network} {problem.mode} {words(problem.options)}", gc.plan(operator(problem)).explain(),
+              sep="\n\n", end="\n\n")
 
 
 def _keep(row: Row, rows: dict[str, Row], known: Mapping[str, Row], kept: TextIO) -> None:
@@ -141,7 +173,8 @@ class Measuring:
 
     def __init__(self, engines: Sequence[str], threads: int, options: argparse.Namespace):
         self.engines, self.threads = engines, threads
-        self.neighbours, self.share = options.neighbours, options.compiled_share
+        self.neighbours = options.neighbours
+        self.share = share_of(options)
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.machine = Machine(threads)
         self.compiler = Compiler(options.out / "compiled", threads)
@@ -180,7 +213,8 @@ class Measuring:
             row = self.measured(problem, self.taking(problem))
             if self.neighbours and stepped and not row.error:
                 other = self.measured(stepped, ["graphc"])
-                row = replace(row, step=self.stepped_ratio(row, problem, other, stepped))
+                row = replace(row, step=self.stepped_ratio(row, problem, other, stepped),
+                              neighbour=changed(problem, stepped))
         except (EngineError, OSError) as error:
             # the process of an engine has ended: all start again
             row = replace(self.row(problem), error=str(error) or type(error).__name__)
@@ -204,7 +238,8 @@ class Measuring:
             wrong = [f"{e}: {f.error}" for e, f in figures.items() if f.error and f.error != INFERENCE_ONLY]
             return replace(row, error="; ".join(wrong)) if wrong else row
         peer = min(peers, key=lambda e: peers[e].median)
-        return replace(row, peer=peer, ratio=mine.median / peers[peer].median, best=best_ratio(mine, peers))
+        return replace(row, peer=peer, ratio=mine.median / peers[peer].median, best=best_ratio(mine, peers),
+                       alias=peers[peer].alias)
 
     def seconds_at_limit(self, problem: Workload) -> float:
         work: Work = self.compiler.work(problem)
@@ -219,6 +254,13 @@ class Measuring:
         unit = row.seconds / max(work.flops, work.bytes)
         step = other.seconds / max(more.flops, more.bytes)
         return max(unit / step, step / unit)
+
+
+def share_of(options: argparse.Namespace) -> float:
+    """Of the problems, those that torch.compile takes part in: all that are named."""
+    if options.compiled_share is not None:
+        return options.compiled_share
+    return 1.0 if options.problem else COMPILED_SHARE
 
 
 def is_settled(figures: Mapping[str, Figures]) -> bool:

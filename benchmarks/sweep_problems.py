@@ -1,7 +1,10 @@
-"""The problems of a sweep: what is drawn from a seed, and the neighbour of each."""
+"""The problems of a sweep: what is drawn from a seed, the neighbour of each, and those that a report's lines name."""
 from __future__ import annotations
 
+import re
 import zlib
+from argparse import ArgumentTypeError
+from ast import literal_eval
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +15,9 @@ from benchmarks.workloads import Workload
 
 LOOPS = ("jax", "pytensor")                     # engines whose operators are loops
 Pair = tuple[Workload, Workload | None]         # a problem and its neighbour
+# what a report says of a problem: family, mode, options, and threads before the options or behind them
+LINE = re.compile(r"(?P<family>op\.\w+) (?P<mode>\w+)(?: t(?P<before>\d+))? (?P<options>.*?)"
+                  r"(?: t(?P<behind>\d+)|, (?P<threads>\d+) threads.*)?$")
 
 
 def problems(families: Mapping[str, Family], seed: int, count: int) -> Iterator[Pair]:
@@ -35,6 +41,30 @@ def workload(name: str, mode: str, options: Options) -> Workload:
 
 def words(options: Options) -> str:
     return " ".join(f"{k}={v}" for k, v in options.items() if v not in ("", ())).replace("'", "")
+
+
+def named(line: str) -> tuple[Workload, int | None]:
+    """The problem that a line of a report names, and its number of threads, where it says one."""
+    found = LINE.search(line.strip())
+    family = FAMILIES.get(found["family"]) if found else None
+    if found is None or family is None or found["mode"] not in family.modes:
+        raise ArgumentTypeError(f"{line!r} is no problem: FAMILY MODE NAME=VALUE …, as a report prints it, with a "
+                                f"family of {', '.join(FAMILIES)}")
+    given = dict(part.partition("=")[::2] for part in re.split(r" (?=\w+=)", found["options"]))
+    # an option that is empty is not printed
+    empty = {k: type(v)() for k, v in family.draw(Draw(np.random.default_rng(0))).items()}
+    if given.keys() - empty.keys() or {k for k, v in empty.items() if v == 0} - given.keys():
+        raise ArgumentTypeError(f"{line!r}: {found['family']} takes {', '.join(empty)}")
+    options = empty | {k: _value(text) for k, text in given.items()}
+    threads = found["before"] or found["behind"] or found["threads"]
+    return workload(found["family"], found["mode"], options), int(threads) if threads else None
+
+
+def _value(text: str) -> object:
+    """As `words` writes it: a number, a word, or a tuple of these and of tuples."""
+    if text.startswith("("):
+        return literal_eval(re.sub(r"[A-Za-z_]\w*", r"'\g<0>'", text))
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
 
 
 def takes(engine: str, problem: Workload, share: float) -> bool:
@@ -62,6 +92,11 @@ def neighbour(name: str, mode: str, options: Options, rng: np.random.Generator) 
     else:
         changed = {**options, at: options[at] + 1}
     return workload(name, mode, changed) if is_valid(name, changed) else None
+
+
+def changed(problem: Workload, other: Workload) -> str:
+    """What the other has otherwise, as a report prints it."""
+    return words({k: v for k, v in other.options.items() if v != problem.options[k]})
 
 
 def is_valid(name: str, options: Options) -> bool:

@@ -17,7 +17,8 @@ class Row:
     """One problem. `ratio`: time of graphc / time of the best peer (medians), `best` that of the best turns; `share`
     of the machine's limit; `step`: how much longer its neighbour takes for a unit of work, or a unit of its own
     against the neighbour's. `again`, `step_again`: the same of a second measurement, where there is one. `peers`: who
-    took part.
+    took part. `alias`: share of the results' bytes that the best peer did not write, since they are an input's;
+    `neighbour`: what it has otherwise.
     """
     family: str
     mode: str
@@ -33,6 +34,8 @@ class Row:
     again: float = math.nan
     step_again: float = math.nan
     peers: str = ""
+    alias: float = 0.0
+    neighbour: str = ""
 
     @property
     def key(self) -> str:
@@ -60,8 +63,9 @@ class Row:
         again, step_again = (f" and {value:.2f}" if not math.isnan(value) else ""
                              for value in (self.again, self.step_again))
         peers = f"{self.ratio:.2f}{again} of {self.peer} (bests {self.best:.2f}), " if self.peer else ""
-        step = f", neighbour {self.step:.2f}{step_again}" if not math.isnan(self.step) else ""
-        return f"{text}{1e6 * self.seconds:.1f} µs, {peers}{self.share:.0%} of the limit{step}"
+        step = f", neighbour {self.neighbour} {self.step:.2f}{step_again}" if not math.isnan(self.step) else ""
+        alias = f", {self.alias:.0%} of it an alias in {self.peer}" if self.alias else ""
+        return f"{text}{1e6 * self.seconds:.1f} µs, {peers}{self.share:.0%} of the limit{step}{alias}"
 
 
 def load(path: Path) -> dict[str, Row]:
@@ -72,16 +76,19 @@ def load(path: Path) -> dict[str, Row]:
 def report(rows: Sequence[Row], before: Mapping[str, Row]) -> str:
     """As Markdown: the distribution by family, the worst, what is above the limits in both measurements, errors, and
     rows that an earlier run had otherwise by more than a tenth.
+
+    Where the best peer gives an alias of an input, graphc writes an array: these rows are counted with the others, and
+    in columns of their own; the last line of the distribution is without them.
     """
     compared = [r for r in rows if r.peer]
-    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | up to 1.0 | above 1.3 twice |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    lines = ["", "| family | problems | geometric mean | half | 90 % | 95 % | worst | up to 1.0 | above 1.3 twice | "
+                 "aliases | of these above 1.3 twice |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     groups: dict[str, list[Row]] = {}
     for row in sorted(compared, key=lambda r: (r.family, r.mode)):
         groups.setdefault(f"{row.family} {row.mode}", []).append(row)
     by_threads = {f"all, {n} threads": [r for r in compared if r.threads == n] for n in {r.threads for r in compared}}
-    lines += [distribution(name, group) for name, group in [*groups.items(), *by_threads.items(), ("all", compared)]
-              if group]
+    whole = {"all": compared, "all without aliases": [r for r in compared if not r.alias]}
+    lines += [distribution(name, group) for name, group in (groups | by_threads | whole).items() if group]
     lines += compiled_by_torch(compared)
     worst = sorted(compared, key=lambda r: -r.lasting)
     above = sum(r.lasting > MOST for r in compared)
@@ -124,4 +131,6 @@ def distribution(name: str, rows: Sequence[Row]) -> str:
     at = lambda share: ratios[min(len(ratios) - 1, int(share * len(ratios)))]
     figures = " | ".join(f"{r:.2f}" for r in (geometric_mean(ratios), at(0.5), at(0.9), at(0.95), ratios[-1]))
     below = f"{sum(r <= LIMIT for r in ratios) / len(ratios):.1%}"
-    return f"| {name} | {len(ratios)} | {figures} | {below} | {sum(r.lasting > MOST for r in rows)} |"
+    aliases = [r for r in rows if r.alias]
+    above, of_these = (sum(r.lasting > MOST for r in some) for some in (rows, aliases))
+    return f"| {name} | {len(ratios)} | {figures} | {below} | {above} | {len(aliases)} | {of_these} |"

@@ -31,6 +31,16 @@ class Eager:
         values = result if isinstance(result, tuple) else (result,)
         return tuple(np.asarray(v.numpy() if isinstance(v, torch.Tensor) else v) for v in values)
 
+    def owned(self, result, batch) -> int:
+        """Bytes of the result that lie in no argument's memory, each counted once however often it is repeated."""
+        values = result if isinstance(result, tuple) else (result,)
+        place = lambda t: t.untyped_storage().data_ptr()
+        given, found = {place(t) for t in batch}, dict[int, int]()
+        for t in values:
+            if place(t) not in given:
+                found[place(t)] = min(found.get(place(t), 0) + t.nbytes, t.untyped_storage().nbytes())
+        return sum(found.values())
+
     def inference(self, case: Case, wrap):
         net = wrap(self.net)
 

@@ -21,10 +21,11 @@ from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.open_sizes import alone, busy_sizes
 from graphc.schedule.schedule import InplacePairs
 from graphc.schedule.single_op import cluster_of
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType
 
 MIN_ACROSS = 32                 # elements of a row, and rows, from which sums across rows are taken row by row
+ROWS_AHEAD = 16                 # that are asked for where squares of far rows are turned
 COLUMN_STEP_CYCLES = 2          # of one row in a loop that reads columns
 
 
@@ -46,8 +47,9 @@ def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewTyp
     if across:
         nest = crosswise(nest)
         facts = NestFacts(nest, ins, outs, target)
-    loops, ranking = min((_ranked(facts, *order) for order in _orders(facts, vector)),
-                         key=lambda found: found[1].best.total)
+    found = [_ranked(facts, *order) for order in _orders(facts, vector)]
+    found += [_ranked(facts, *order) for order in _other_lines(facts, vector)]
+    loops, ranking = min(found, key=lambda one: one[1].best.total)
     vector, outer, inner, stages, lanes = loops.vector, loops.outer, loops.inner, loops.stages, loops.lanes
     grid, along = ranking.best.schedule, vector >= 0 and vector == nest.running
     stream = () if along else facts.streamed(vector, lanes, len(inner) > 1 and inner[0] == vector)
@@ -68,6 +70,7 @@ def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewTyp
         across,
         _fetch(facts, stages, outer, inner, vector, lanes, bool(stream)),
         0 if grid.serial else alone(nest.size(range(len(nest.extents))), facts.element_cycles, target.machine),
+        loops.squares,
         ranking,
     )
 
@@ -86,24 +89,43 @@ def _orders(facts: NestFacts, vector: int) -> Iterator[tuple[int, tuple[int, ...
         yield vector, outer, inner
 
 
-def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...],
-            inner: tuple[int, ...]) -> tuple[Loops, Ranking[Grid]]:
+def _other_lines(facts: NestFacts, vector: int) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...], int]]:
+    """The same of sums along rows where not everything lies along one dim: vectors along each of those along which
+    something lies, with squares that are transposed in registers for what lies along the last of the inner dims."""
+    nest = facts.nest
+    if not nest.reduced or nest.crossing or nest.running >= 0 or not facts.lies_across(vector):
+        return
+    for d in facts.lines():
+        outer, inner = facts.loops(d)
+        if d != vector:
+            yield d, outer, inner, 0
+        if facts.square(d, inner):
+            yield d, outer, inner, facts.square(d, inner)
+
+
+def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...], inner: tuple[int, ...],
+            square: int = 0) -> tuple[Loops, Ranking[Grid]]:
+    """square: the side of squares of a nest with sums."""
     nest, machine = facts.nest, facts.target.machine
     stages = stages_of(nest, inner)
     along = vector >= 0 and vector == nest.running
     turned = len(inner) > 1 and inner[0] == vector
     lanes = facts.step_lanes if along else facts.lanes(vector, turned, stages)
+    lanes = max(square, LINE_BYTES // f32.itemsize) if square else lanes
     values = busy_sizes(nest.extents, facts.element_cycles, machine)
     columns = lanes if vector not in (*inner, nest.running) and vector >= 0 else 1
     steps = evaluate(nest.extents[nest.running], values) if nest.running >= 0 else 1
     element = facts.scalar_cycles if vector < 0 and nest.running >= 0 else facts.element_cycles
     element += facts.turned_cycles(vector) if turned else 0.0
+    if nest.reduced and not nest.crossing and nest.running < 0:
+        element += facts.across_cycles(vector, outer, inner, square)
     row = element * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
     if along:
         steps = ceil(steps / lanes)
         row += steps * facts.joined_lanes_cycles
     apart = facts.rows_apart(vector, inner[1], lanes) if turned else 0
-    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart)
+    square = square or (lanes if turned else 0)
+    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart, square)
     return loops, grid_ranking(loops)
 
 
@@ -130,7 +152,9 @@ def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequen
     or of those that follow soon; else the same rows of the next columns; in every stage. """
     if facts.nest.running >= 0:
         return None
-    if _far_columns(facts, inner, vector):
+    if len(inner) > 1 and inner[0] == vector:
+        return Fetch(vector, ROWS_AHEAD, level=2) if _far_columns(facts, inner[1], vector) else None
+    if inner and vector not in inner and _far_columns(facts, vector, inner[-1]):
         below, rows = facts.target.machine.l3_latency // COLUMN_STEP_CYCLES, facts.size(inner[-1:])
         stays = 2 * f32.itemsize * rows * facts.extents[vector] <= facts.target.machine.l2_bytes
         if rows > below or facts.size(outer) > 1 and stays:
@@ -145,16 +169,16 @@ def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequen
     return Fetch(outer[-1], 1, level=1, stage=work.index(max(work)))
 
 
-def _far_columns(facts: NestFacts, inner: Sequence[int], vector: int) -> bool:
-    """Whether loops over inner dims read columns, of inputs larger than half of L2, whose elements lie far apart."""
-    if not inner or vector in inner or vector < 0:
+def _far_columns(facts: NestFacts, line: int, down: int) -> bool:
+    """Whether inputs larger than half of L2 lie along one dim, and neighbours along the other far apart."""
+    if line < 0:
         return False
     views = dict(zip(facts.nest.body.inputs, facts.ins))
     found = [(s, views[leaf_of(u)]) for u, s in facts.nest.leaves.items() if leaf_of(u) in views]
     machine = facts.target.machine
     return any(
-        s[vector] == 1
-        and typical(s[inner[-1]]) * t.dtype.itemsize >= machine.prefetch_reach_bytes
+        s[line] == 1
+        and typical(s[down]) * t.dtype.itemsize >= machine.prefetch_reach_bytes
         and view_bytes(t) > machine.l2_bytes // 2
         for s, t in found
     )

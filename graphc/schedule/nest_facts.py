@@ -2,7 +2,7 @@
 order of loops."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import log2, prod
 
 from graphc.ir.dims import typical
@@ -45,9 +45,8 @@ class NestFacts:
         self.rows = [(typical_sizes(s), views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items()
                      if leaf_of(u) in views]
         self.rows += [(typical_sizes(s), 2 * t.dtype.itemsize) for s, t in zip(self.nest.outputs, self.outs)]
-        # of rows of which L1 holds as many as a vector has lanes
-        again = lanes * nbytes * self.size(self.nest.reduced) < self.target.machine.l1_bytes
-        often = stages_evaluating(self.nest) if again else {}
+        often = stages_evaluating(self.nest)
+        # in so many stages each is read
         self.reads = [often.get(u[0], 1) for u in self.nest.leaves if leaf_of(u) in views] + [1] * len(self.outs)
 
     def size(self, dims: Iterable[int]) -> int:
@@ -75,11 +74,11 @@ class NestFacts:
 
     def _score(self, d: int) -> int:
         """Elements that are read or written side by side, less those that are not. What steps of a recurrence share
-        each of them reads again, and so does each stage what it reads."""
+        each of them reads again."""
         score, again = 0, (self.nest.running,)
-        for (strides, weight), reads in zip(self.rows, self.reads):
+        for strides, weight in self.rows:
             elements = prod(n for k, (n, s) in enumerate(zip(self.extents, strides)) if s or k in again)
-            score += weight * reads * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
+            score += weight * elements * (1 if abs(strides[d]) == 1 else 0 if strides[d] == 0 else -1)
         return score if self.extents[d] > 3 else score - abs(score) // 2
 
     def lies_along(self, d: int) -> bool:
@@ -140,6 +139,51 @@ class NestFacts:
         neighbours."""
         turned = [abs(strides[vector]) > 1 for strides, _ in self.rows[:len(self.rows) - len(self.outs)]]
         return sum(turned) * self.target.machine.transpose_cycles
+
+    def lies_across(self, vector: int) -> bool:
+        """Whether something is not contiguous along the vectors."""
+        return vector >= 0 and any(abs(strides[vector]) > 1 for strides, _ in self.rows)
+
+    def lines(self) -> list[int]:
+        """The dims along which something is contiguous, and which fill vectors."""
+        return [d for d, n in enumerate(self.extents)
+                if n > 3 and any(abs(strides[d]) == 1 for strides, _ in self.rows)]
+
+    def square(self, vector: int, inner: tuple[int, ...]) -> int:
+        """The side of squares for what is contiguous along the last inner dim; 0: nothing is."""
+        turned = vector not in inner and any(abs(strides[inner[-1]]) == 1 < abs(strides[vector])
+                                             for strides, _ in self.rows)
+        fixed = all(isinstance(self.nest.extents[d], int) for d in (vector, inner[-1]))
+        widest = max(f32.itemsize, *(t.dtype.itemsize for t in (*self.ins, *self.outs)))
+        return self.target.lanes(widest) if turned and fixed else 0
+
+    def across_cycles(self, vector: int, outer: tuple[int, ...], inner: tuple[int, ...], square: int) -> float:
+        """Of an element, of all that is not contiguous along the vectors: gathered and scattered, or transposed in
+        registers where there are squares for what lies along the last inner dim."""
+        machine, total, cycles = self.target.machine, self.size(range(len(self.extents))), 0.0
+        for (strides, _), reads in zip(self.rows, self.reads):
+            if vector < 0 or abs(strides[vector]) <= 1:
+                continue
+            part = self.size(d for d, s in enumerate(strides) if s) / total
+            if square and abs(strides[inner[-1]]) == 1:
+                each = machine.transpose_cycles
+            else:
+                each = machine.scalar_element_cycles + self._line_cycles(strides, vector, outer, inner)
+            cycles += part * reads * each
+        return cycles
+
+    def _line_cycles(self, strides: Sequence[int], vector: int, outer: tuple[int, ...],
+                     inner: tuple[int, ...]) -> float:
+        """To have the line of an element in L1, of elements that lie along another dim than the vectors: its other
+        elements are used in the next trips of the loop of that dim."""
+        machine = self.target.machine
+        along = next((d for d, s in enumerate(strides) if abs(s) == 1), -1)
+        if along in inner:
+            return 0.0
+        between = LINE_BYTES * self.size(d for d in (*inner, vector) if strides[d])
+        if along not in outer[-1:] or between > machine.l2_bytes // 2:
+            return machine.remote_line_cycles
+        return 0.0 if between <= machine.l1_bytes // 2 else LINE_BYTES / machine.l2_bytes_per_cycle
 
     def _reach(self, d: int) -> tuple[int, int]:
         """How far apart in memory neighbours along `d` are, outputs first."""

@@ -53,6 +53,7 @@ class Loops:
     steps: int = 1
     flops: int = 0              # of an element
     apart: int = 0              # bytes between the rows of a result that lie side by side in a transposing nest
+    squares: int = 0            # the side of squares that are transposed in registers
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -214,7 +215,8 @@ def _pieces(loops: Loops) -> Iterator[int]:
 def _cut(loops: Loops, pieces: int) -> Grid | None:
     """None where the rows stay whole."""
     nest, dim = loops.nest, loops.inner[0]
-    step = loops.lanes if dim == loops.vector else 1
+    # whole vectors, or whole squares
+    step = loops.lanes if dim == loops.vector else loops.squares if dim == loops.inner[-1] and loops.squares else 1
     chunk = ceil(loops.sizes[dim] / max(pieces, 1) / step) * step
     if ceil(loops.sizes[dim] / chunk) == 1:
         return None

@@ -35,6 +35,8 @@ class NestSchedule(Schedule):
     stages of the nest each loop over `inner`, of which `vector` is vectorised. With reductions and a chunk, tiles
     leave their results in `partials`, which a second loop combines in order. `stored`: body nodes whose value is kept
     in a scratch row from one stage to the next.
+    `squares`: what is contiguous along the last dim of `inner` instead of the vector's goes through squares of so many
+    rows and columns, which are transposed in registers; 0: it is gathered and scattered.
     `stream`: outputs written past the caches. `inplace`: (output, input) that may share memory when their views are
     equal, one output for each input.
     `crosswise`: the reductions run over the rows, into a row of sums per tile, in `partials`.
@@ -57,6 +59,7 @@ class NestSchedule(Schedule):
     crosswise: bool = False
     fetch: Fetch | None = None
     alone: int = 0
+    squares: int = 0
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -74,6 +77,7 @@ class NestSchedule(Schedule):
         parts += [f"serial up to {self.alone}"] if self.alone else []
         parts += [f"keeps {len(self.stored)}"] if self.stored else []
         parts += [f"partials {self.shared_bytes} B"] if self.partials else []
+        parts += [f"squares of {self.squares}"] if self.squares else []
         parts += ["crosswise"] if self.crosswise else []
         parts += ["streams"] if self.stream else []
         parts += [f"fetches {self.fetch.distance} of d{self.fetch.dim} ahead"] if self.fetch else []

@@ -1,6 +1,7 @@
 """The sweep: problems come from the seed alone and keep to their bounds, every family runs, and the report says what
 fell off.
 """
+import argparse
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from benchmarks.engines import graphc_engine
 from benchmarks.operators import FAMILIES, LARGEST_BYTES, Draw
 from benchmarks.contest import Figures
 from benchmarks.sweep import Progress, is_settled, swept
-from benchmarks.sweep_problems import is_valid, neighbour, problems, takes, words, workload
+from benchmarks.sweep_problems import is_valid, named, neighbour, problems, takes, words, workload
 from benchmarks.sweep_report import Row, load, report
 from benchmarks.workloads import GRADIENTS
 
@@ -58,6 +59,25 @@ def test_a_neighbour_has_one_size_more(name):
 
 
 @pytest.mark.parametrize("name, mode", KINDS)
+def test_a_problem_is_found_again_by_its_line(name, mode):
+    for seed in range(20):
+        problem = workload(name, mode, drawn(name, seed))
+        row = Row(name, mode, words(problem.options), 3, 1e-3, 2.0, 2.0, "torch", step=3.0, neighbour="axis=4")
+        for line in f"- {row}", f"1.0 -> 2.0  {row.key}", f"{name} {mode} t3 {row.options}":
+            assert named(line) == (problem, 3)
+        assert named(f"{name} {mode} {row.options}") == (problem, None)
+
+
+@pytest.mark.parametrize("line, word", [("op.convolution infer batch=1", "op.conv, op.pool"), ("op.sort train op=sort", "MODE"),
+                                        ("op.sort infer op=sort shape=(2, 3) axis=0", "op, shape, axis, k"),
+                                        ("op.random infer op=normal shape=(3,) seed=1", "takes op, shape"),
+                                        ("op.update infer sgd", "takes op, sizes")])
+def test_a_line_that_is_no_problem_is_told(line, word):
+    with pytest.raises(argparse.ArgumentTypeError, match=word):
+        named(line)
+
+
+@pytest.mark.parametrize("name, mode", KINDS)
 def test_every_family_gives_what_it_declares(name, mode):
     small = min((drawn(name, seed) for seed in range(40)), key=lambda o: elements(name, o))
     problem = workload(name, mode, small)
@@ -92,18 +112,40 @@ def test_pytorch_gives_the_same(name, mode):
 
 
 ROWS = [Row("op.sort", "infer", "k=5", 1, 1e-3, 4.0, 3.5, "torch", 0.1),
-        Row("op.sort", "infer", "k=6", 1, 1e-3, 0.5, 0.5, "torch", 0.2, 3.0),
+        Row("op.sort", "infer", "k=6", 1, 1e-3, 0.5, 0.5, "torch", 0.2, 3.0, neighbour="k=7"),
         Row("op.conv", "infer", "k=7", 1, error="graphc: no")]
 
 
 def test_a_report_has_distribution_worst_neighbours_errors_and_changes():
     before = {ROWS[0].key: replace(ROWS[0], ratio=1.0), ROWS[1].key: ROWS[1]}
     text = report(ROWS, before)
-    assert "| op.sort infer | 2 | 1.41 | 4.00 | 4.00 | 4.00 | 4.00 | 50.0% | 1 |" in text
+    assert "| op.sort infer | 2 | 1.41 | 4.00 | 4.00 | 4.00 | 4.00 | 50.0% | 1 | 0 | 0 |" in text
     assert "1 of 2 above 1.3 in both measurements:\n\n- op.sort infer k=5" in text
-    assert "1 with a neighbour" in text and "neighbour 3.00" in text
+    assert "1 with a neighbour" in text and "neighbour k=7 3.00" in text
     assert "1 without figures" in text and "graphc: no" in text
     assert "1.00 -> 4.00  op.sort infer k=5 t1" in text and "k=6 t1" not in text.split("Changed")[1]
+
+
+def test_rows_whose_peer_answers_with_an_alias_are_counted_in_both_ways():
+    text = report([replace(ROWS[0], alias=0.5), ROWS[1]], {})
+    assert "| all | 2 | 1.41 | 4.00 | 4.00 | 4.00 | 4.00 | 50.0% | 1 | 1 | 1 |" in text
+    assert "| all without aliases | 1 | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 100.0% | 0 | 0 | 0 |" in text
+    assert "50% of it an alias in torch" in text
+
+
+@pytest.mark.peers
+def test_what_pytorch_does_not_write_is_found():
+    torch_engine = pytest.importorskip("benchmarks.engines.torch_engine", exc_type=ImportError)
+    for shape, op, share in ((8, 5), "sum", 40 / 45), ((8, 5), "max", 0), ((1, 9), "transpose", 1), ((3, 9), "transpose", 0):
+        name = "op.move" if op == "transpose" else "op.reduce"
+        options = {"axis": 0, "amount": 1} if op == "transpose" else {"axes": (1,)}
+        problem = workload(name, "infer" if op == "transpose" else "gradients",
+                           {"shape": shape, "op": op, "perm": (1, 0), **options})
+        case = SimpleNamespace(workload=problem, threads=1, batches=problem.batches()[:1])
+        runner = torch_engine.Eager(case)
+        result = runner.run(*runner.batches[0])
+        total = sum(a.nbytes for a in runner.arrays(result))
+        assert 1 - runner.owned(result, runner.batches[0]) / total == pytest.approx(share)
 
 
 def test_rows_survive_their_file(tmp_path):
@@ -137,7 +179,7 @@ def test_what_is_far_off_is_measured_twice_and_counts_only_if_it_is_again():
     assert measured.asked == [p.name for p, _ in [*todo, todo[3], todo[1]]]
     assert [(r.ratio, r.again) for r in rows.values() if r.ratio > 1.3] == [(1.4, 1.2), (2.0, 1.5)]
     text = report(list(rows.values()), {})
-    assert "50.0% | 1 |\n" in text and "1 of 4 above 1.3" in text and "of torch and 1.50" not in text
+    assert "50.0% | 1 | 0 | 0 |\n" in text and "1 of 4 above 1.3" in text and "of torch and 1.50" not in text
 
 
 def test_a_resumed_run_measures_what_is_missing():

@@ -23,15 +23,30 @@ def test_turned(shape, perm, dtype):
         np.testing.assert_array_equal(run(x), x.transpose(perm) + 1)
 
 
-@pytest.mark.parametrize("name", ["softmax", "log_softmax", "layer_norm"])
-@pytest.mark.parametrize("shape", [(44, 35, 60), (3, 200, 70), (5, 600, 33)], ids=str)
-def test_rows_that_lie_across(name, shape):
-    """Rows of few elements are lanes, one beside the other; of many they are read one by one."""
-    def f(x):
-        return getattr(gc, name)(gc.transpose(x, (2, 0, 1)))
-    f.__annotations__ = {"x": gc.f32[shape]}
+def both_sides(x, g):
+    """Operands and results that lie along both dims, one of bools."""
+    y = gc.transpose(x, (2, 0, 1))
+    slope = y * gc.sum(g * y, axis=-1, keepdims=True) - g
+    return slope, y > gc.mean(y, axis=-1, keepdims=True), gc.transpose(slope, (1, 2, 0)) * x
+
+
+ACROSS = {"softmax": gc.softmax, "log_softmax": gc.log_softmax, "layer_norm": gc.layer_norm,
+          "two axes": lambda y: (y - gc.mean(y, axis=(1, 2), keepdims=True)) / gc.std(y, axis=(1, 2), keepdims=True)}
+
+
+@pytest.mark.parametrize("name", [*ACROSS, "both"])
+@pytest.mark.parametrize("dtype", [gc.f32, gc.f64], ids=str)
+@pytest.mark.parametrize("shape", [(44, 35, 60), (3, 200, 70), (5, 600, 33), (48, 5, 32), (17, 260, 9)], ids=str)
+def test_rows_that_lie_across(name, shape, dtype):
+    """Rows lie one beside the other, and results, or other operands, along them: squares with rests on both sides."""
+    def f(x, g):
+        return both_sides(x, g) if name == "both" else ACROSS[name](gc.transpose(x, (2, 0, 1)))
+    f.__annotations__ = {"x": dtype[shape], "g": dtype[shape[2], shape[0], shape[1]]}
     graph = gc.graph(f)
-    x = np.random.default_rng(1).standard_normal(shape, np.float32)
-    one, two = [run(x) for run in both(graph)]
-    assert one.tobytes() == two.tobytes()
-    np.testing.assert_allclose(one, evaluate(graph.graph, [x])[0], rtol=2e-5, atol=2e-5)
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(t.shape).astype(dtype.np) for t in f.__annotations__.values()]
+    one, two = [run(*arrays) for run in both(graph)]
+    one, two = (r if isinstance(r, tuple) else (r,) for r in (one, two))
+    for a, b, c in zip(one, two, evaluate(graph.graph, arrays), strict=True):
+        assert a.tobytes() == b.tobytes()
+        np.testing.assert_allclose(a, c, rtol=2e-5, atol=2e-5 * max(1, np.abs(c).max()))

@@ -14,13 +14,13 @@ from graphc.codegen.lower.column_reduction import COMBINE_COLUMNS, COMBINE_ROWS,
 from graphc.codegen.lower.reduce import Accumulator, merged, reducer, regroup
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import at_most, divided, function
-from graphc.codegen.lower.turned import TurnedLeaves
-from graphc.ir.dims import Dim, Poly, ceil_div, static_dim, upper
+from graphc.codegen.lower.trips import Trips
+from graphc.codegen.lower.turned import Turned
+from graphc.ir.dims import Dim, Poly, ceil_div, static_dim
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.reduce import Sum
 from graphc.ir.types import bool_
-from graphc.records import dataclass
 from graphc.schedule.loop_nest import ROW_END, Nest, crosswise, leaf_of, nest_of, stages_of, written_in
 from graphc.schedule.nest_schedule import Fetch, NestSchedule, last_lanes
 from graphc.schedule.single_op import cluster_of
@@ -31,7 +31,6 @@ Trip = Callable[[Ix, Accumulator], Accumulator]         # index, carried -> carr
 Work = Callable[[Point, Accumulator], Accumulator]      # the same at a point
 Finish = Callable[[Point], None]                        # what is done for a row, or for a vector of rows
 Ends = tuple[Ix | Dim, Ix | Dim]                        # the first index, and one past the last
-BLOCK = 128                     # additions into one lane before the sum so far is added to that of all blocks
 
 
 def lower_nest(r: KernelRequest[NestSchedule, Op]) -> LoopFunction:
@@ -43,21 +42,6 @@ def lower_nest(r: KernelRequest[NestSchedule, Op]) -> LoopFunction:
     if nest.size(nest.kept):
         NestLowering(f, nest, r.schedule, xs, ys, partials, r.target.has_fma).run(r.target.machine.l3_bytes)
     return f
-
-
-@dataclass(frozen=True)
-class Trips:
-    """A loop over lo, lo + step, … < hi, of `most` trips at most."""
-    name: str
-    lo: Ix | Dim
-    hi: Ix | Dim
-    step: int
-    most: Dim
-
-    @property
-    def are_few(self) -> bool:
-        """Whether a sum need not be taken in blocks."""
-        return (most := upper(self.most)) is not None and most <= 2 * BLOCK
 
 
 class NestLowering:
@@ -80,8 +64,7 @@ class NestLowering:
         self.chunks = ceil_div(nest.extents[schedule.cut], schedule.chunk) if schedule.chunk else 1
         self.reductions = [n for n in nest.body.nodes if n in nest.reductions]
         self.sums = ColumnReduction(self) if nest.crossing else None
-        turned = len(schedule.inner) > 1 and schedule.inner[0] == schedule.vector
-        self.turned = TurnedLeaves(f, nest, schedule, self.body) if turned else None
+        self.turned = Turned(f, nest, schedule, self.body, ys) if schedule.squares else None
 
     # ---- tiles
     def run(self, cache: int) -> None:
@@ -185,9 +168,8 @@ class NestLowering:
             return carried
         if d == self.s.vector:
             return self._vector_loop(point, (lo, hi), carried, lambda at, c: self.sweep(dims[1:], at, c, work))
-        if self.turned and self.turned.serve(point):
-            self.turned.run(point, (lo, hi), lambda at: work(at, ()))
-            return ()
+        if self.turned and len(dims) == 1 and self.turned.serves(point):
+            return self.turned.run(point, (lo, hi), carried, work, self._counted)
 
         def trip(index: Ix, c: Accumulator) -> Accumulator:
             if len(dims) == 1 or not self.summing:
@@ -198,14 +180,14 @@ class NestLowering:
         return self._counted(Trips(f"i{d}", lo, self.f.min_(hi, extent), 1, extent), carried, trip)
 
     def _counted(self, trips: Trips, carried: Accumulator, trip: Trip) -> Accumulator:
-        """The trips of a loop; long float sums in blocks of BLOCK."""
+        """The trips of a loop; long float sums in blocks."""
         f, step = self.f, trips.step
         if not self.summing or trips.are_few:
             with f.loop(trips.lo, trips.hi, step=step, carry=carried, name=trips.name) as L:
                 L.next(*trip(L.index, L.carried))
             return L.results
-        with f.loop(trips.lo, trips.hi, step=BLOCK * step, carry=carried, name="block") as B:
-            end = f.min_(B.index + BLOCK * step, trips.hi)
+        with f.loop(trips.lo, trips.hi, step=trips.block * step, carry=carried, name="block") as B:
+            end = f.min_(B.index + trips.block * step, trips.hi)
             with f.loop(B.index, end, step=step, carry=self._starts(), name=trips.name) as L:
                 L.next(*trip(L.index, L.carried))
             B.next(*merged(f, self.summing, B.carried, L.results))
@@ -266,9 +248,10 @@ class NestLowering:
     def _blocks(self, trips: Trips, end: Ix | Dim, carried: Accumulator, trip: Trip) -> tuple[Accumulator, Accumulator]:
         """What was carried and all blocks but the last, and the last: of those that begin before `end`."""
         f, step = self.f, trips.step
-        with f.loop(trips.lo, end, step=BLOCK * step, carry=(*carried, *self._starts()), name="block") as B:
+        block = trips.block * step
+        with f.loop(trips.lo, end, step=block, carry=(*carried, *self._starts()), name="block") as B:
             before = merged(f, self.summing, B.carried[:len(carried)], B.carried[len(carried):])
-            inner = replace(trips, lo=B.index, hi=f.min_(B.index + BLOCK * step, trips.hi), most=BLOCK)
+            inner = replace(trips, lo=B.index, hi=f.min_(B.index + block, trips.hi), most=trips.block)
             B.next(*before, *self._counted(inner, self._starts(), trip))
         return B.results[:len(carried)], B.results[len(carried):]
 
@@ -292,6 +275,8 @@ class NestLowering:
         targets = [n.inputs[0] for n in nodes + crossing] + [self.nest.body.outputs[k] for k in outs]
         plan = body.plan(stage, targets)
         body.hoist(plan, point)
+        if self.turned:
+            self.turned.start([*plan.nodes, *nodes, *crossing], outs)
         fetch = self.s.fetch if self.s.fetch and self.s.fetch.stage in (stage, -1) else None
 
         def work(at: Point, carried: Accumulator) -> Accumulator:
@@ -353,8 +338,13 @@ class NestLowering:
     def store(self, k: int, value: Val, at: Point) -> None:
         strides, vector = self.nest.outputs[k], self.s.vector
         lanes = at.lanes if vector in self.nest.spans[k] else 1
+        if self.turned and self.turned.take(k, value, lanes):
+            return
         view, index = self.body.address(self.ys[k], strides, at)
-        hint = "nontemporal" if k in self.streams and at.mask is None and lanes > 1 else None
+        whole = lanes > 1 and at.mask is None
+        hint = "nontemporal" if k in self.streams and whole else None
+        if self.turned and whole and not hint and strides[vector] == 1:
+            self.turned.claim(view, index)
         self.f.store(view, index, self.f.splat(value, lanes), at.mask if lanes > 1 else None, hint)
 
     # ---- reductions cut into chunks
