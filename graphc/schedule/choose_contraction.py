@@ -69,8 +69,7 @@ def contraction_schedule(
         return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
-        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs,
-                           together)
+        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
                                      fused=fused, exact=dtype.is_int, pairs=pairs)
         if runs:
