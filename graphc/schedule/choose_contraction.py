@@ -16,7 +16,7 @@ from graphc.schedule.choose_groups import mixed_gradient, mixed_phase, mixed_sch
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
 from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
 from graphc.schedule.choose_few_rows import (
-    dot_schedule, is_dots, may_stream, repays_packing, runs_schedule, stream_schedule)
+    dot_schedule, is_dots, is_stream, repays_packing, runs_schedule, stream_schedule)
 from graphc.schedule.choose_open import open_phase_schedule
 from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_shifted import shifted_schedule
@@ -180,9 +180,8 @@ def _phase_schedule(p: Phase[Dim], dtype: DType, context: ContractionContext) ->
         return narrow_schedule(p, narrow, context)
     if is_closed(p) and is_dots(p, context) and not repays_packing(p, context):
         return dot_schedule(p, context)
-    if is_closed(p) and may_stream(p, context):     # a second copy of what few rows read once is not worth its memory
-        apart = replace(context, free=(context.free[0], False))
-        return min(stream_schedule(p, apart), tile_schedule(p, apart), key=_cycles)
+    if is_closed(p) and is_stream(p, context):
+        return stream_schedule(p, context)
     others: list[PhaseSchedule] = [] if lane is None else [lane_schedule(p, lane, context)]
     others += [] if narrow is None else [pieces_schedule(p, narrow, context)]
     shifted = shifted_schedule(p, context)

@@ -6,41 +6,38 @@ from dataclasses import replace
 
 from graphc.ir.dims import Dim, typical
 from graphc.schedule.blocking import Blocking, Cut, PackingMode
-from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even, stream_steps
+from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import DotSchedule, StreamSchedule, round_up
 from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.open_phase import at_typical, is_closed, known
 from graphc.schedule.target import LINE_BYTES
-from graphc.schedule.tile_cost import TileCost, TiledProblem, Tiling
+from graphc.schedule.tile_cost import TiledProblem
 
 STREAM_BYTES = 8192             # of one row of b in a tile
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 MAX_PARTIALS = 4 << 20          # elements of partial results
-DOTS_BELOW = 2                  # rows of dot products that are added up together
 
 
 def is_dots(p: Phase[Dim], context: ContractionContext) -> bool:
-    """Few rows, both operands contiguous along a k of some vectors, and packing would cost more than it saves. Where
-    sizes come with the call, sums of several vectors are taken to be worth their addition across lanes."""
+    """Few rows, and both operands contiguous along a k worth vectors: packing would cost more than it saves. Sums of
+    several vectors are worth their addition across lanes; of shorter ones, costs tell."""
     inner = p.k[-1]
     rows_linear = len(p.k) == 1 and p.a.strides[inner] == 1 and p.b.strides[inner] == 1
     few = any(isinstance(n, int) and n <= DOT_ROWS for n in (p.extent(p.m), p.extent(p.n)))
     if not few or not rows_linear or not p.sizes[inner] >= context.lanes:
         return False
-    return _beats_packing(p, context) if is_closed(p) else p.sizes[inner] >= 2 * context.lanes
+    return p.sizes[inner] >= 2 * context.lanes or is_closed(p) and _beats_packing(p, context)
 
 
 def _beats_packing(p: Phase[int], context: ContractionContext) -> bool:
-    """Whether dot products take less time than micro-tiles of columns that are transposed for them: also of those that
-    are packed before, since a second copy of what few rows read once is not worth its memory."""
-    packed = p.extent(p.batch + p.n + p.k) * context.machine.transpose_cycles
-    return _dot_cycles(p, context) < TiledProblem(p, context).sums + packed
+    """Whether dot products take less time than micro-tiles of columns that are transposed for them."""
+    columns = 0 if context.free[1] else p.extent(p.batch + p.n + p.k)
+    return _dot_cycles(p, context) < TiledProblem(p, context).sums + columns * context.machine.transpose_cycles
 
 
 def _dot_cycles(p: Phase[int], context: ContractionContext) -> float:
-    machine, rows = context.machine, p.extent(p.m)
-    dots = p.extent(p.batch + p.n) * round_up(rows, min(rows, DOTS_BELOW))
+    machine, dots = context.machine, p.extent(p.batch + p.m + p.n)
     terms = p.extent(p.k) / context.lanes * max(1 / machine.fma_per_cycle, 1 / machine.loads_per_cycle)
     added = 2 * context.lanes.bit_length() * machine.vector_op_cycles       # a shuffle and a sum for each half
     return dots * (terms + added)
@@ -55,7 +52,7 @@ def repays_packing(p: Phase[int], context: ContractionContext, gates: int = 0) -
 
 
 def dot_schedule(p: Phase[int], context: ContractionContext) -> DotSchedule:
-    rows = min(p.extent(p.m), DOTS_BELOW)
+    rows = min(p.extent(p.m), 2)
     columns = min(p.extent(p.n), 4 if rows == 1 else 3)
     vectors = 2 if rows * columns <= 4 and p.sizes[p.k[-1]] >= 4 * context.lanes else 1
     cost = 2 * p.extent(p.k) * p.extent(p.m)
@@ -100,10 +97,12 @@ def _dot_terms(p: Phase[int], s: DotSchedule, context: ContractionContext) -> tu
             ("hand-over", machine.handover_cycles))
 
 
-def may_stream(p: Phase[int], context: ContractionContext) -> bool:
-    """Few rows times matrices that lie along n, of some vectors each."""
+def is_stream(p: Phase[int], context: ContractionContext) -> bool:
+    """Few rows times a matrix that lies along n and is wide enough to be read in long runs; of several such products
+    one of a few vectors, which others would read one vector after the other, each by steps of a whole row."""
     straight = len(p.n) == 1 and len(p.k) == 1 and p.b.strides[p.n[0]] == 1
-    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= 2 * context.lanes and p.extent(p.k) >= 16
+    vectors = 8 if p.extent(p.batch) == 1 else 2
+    return straight and p.extent(p.m) <= DOT_ROWS and p.extent(p.n) >= vectors * context.lanes and p.extent(p.k) >= 16
 
 
 def stream_schedule(p: Phase[int], context: ContractionContext) -> StreamSchedule:
@@ -121,8 +120,10 @@ def stream_schedule(p: Phase[int], context: ContractionContext) -> StreamSchedul
             MAX_PARTIALS // (p.extent(p.batch) * m * n),
         ),
     )
-    splits = -(-blocks // -(-blocks // splits))
-    cost = TileCost(TiledProblem(p, context), Tiling(m, columns, splits=splits))
-    s = StreamSchedule(Blocking(m, context.lanes, m, columns, sums), context.lanes, PackingMode.UNPACKED,
-                       PackingMode.UNPACKED, splits)
-    return replace(s, ranking=ranked([Candidate("streamed", s, cost.streamed_terms(stream_steps(m)))]))
+    return StreamSchedule(
+        Blocking(m, context.lanes, m, columns, sums),
+        context.lanes,
+        PackingMode.UNPACKED,
+        PackingMode.UNPACKED,
+        -(-blocks // -(-blocks // splits)),
+    )

@@ -52,8 +52,3 @@ def even(size: int, part: float, unit: int) -> int:
     """A multiple of `unit`, near `part`, that cuts `size` into pieces of about the same size."""
     pieces = max(1, round(size / part))
     return round_up(-(-size // pieces), unit)
-
-
-def stream_steps(rows: int) -> int:
-    """Lines of columns that are added in one pass over the sums of so many rows."""
-    return 8 if rows == 1 else 4

@@ -187,7 +187,7 @@ class TileCost:
             problem.context.free[1],
             SHORT_RUN_LOSS if narrow else 1,
         )
-        loads += self._scattered_columns() + self._short_runs() if mode is PackingMode.UNPACKED else 0.0
+        loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
         loads += self._columns_again() if self.tiling.by_lines else 0.0
         straight = (
             problem.packing is ColumnPacking.PANELS
@@ -277,29 +277,6 @@ class TileCost:
         )
         cycles = far * problem.scattered + (1 / self.machine.loads_per_cycle if step % line else 0)
         return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
-
-    def _short_runs(self) -> float:
-        """Unpacked columns of which one panel of rows reads a piece of each line after the other: what the hardware
-        fetches behind the pieces is gone before the next ones are read, unless L2 has room for it."""
-        problem, machine, nbytes = self.problem, self.machine, self.problem.context.itemsize
-        piece = min(problem.nr * nbytes, STREAM_RUN_BYTES // 2)
-        lines = problem.k * abs(problem.p.b.strides[problem.p.k[0]]) * nbytes
-        if problem.m > problem.mr or problem.n <= problem.nr or lines * STREAM_RUN_BYTES <= piece * machine.l2_bytes:
-            return 0.0
-        first = problem.stored if problem.context.free[1] else problem.remote
-        waits = (SHORT_RUN_LOSS - 1) * first * problem.batch * problem.n * problem.k * nbytes
-        return max(0.0, waits - problem.sums) / self.cores
-
-    def streamed_terms(self, steps: int) -> tuple[tuple[str, float], ...]:
-        """Those where whole lines of columns are scaled and added to sums in L1, which are loaded and stored for each
-        few steps."""
-        problem, machine = self.problem, self.machine
-        vectors = problem.batch * self.across * -(-self.columns // problem.context.lanes)
-        each = problem.m * steps / problem.context.sums_per_cycle + (steps + 2 * problem.m) / machine.loads_per_cycle
-        sums = vectors * problem.k / steps * each / self.cores
-        touched = self._touched(self.down, self.across, not self.tiling.by_rows)
-        return (*(dict(self.shared_terms()) | {"sums": sums}).items(), self.a_terms(PackingMode.UNPACKED)[0],
-                ("load b", self._loads(self.columns, touched, problem.context.free[1])))
 
     def _columns_again(self) -> float:
         """Columns that each panel of rows reads from L2, beyond what its sums hide."""
