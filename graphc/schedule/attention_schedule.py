@@ -22,8 +22,9 @@ class AttentionSchedule(Schedule):
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
     depend on how many there are beyond those that it sees. narrow: where the number of columns comes with the call, the
-    schedule of no more than fit into one of its blocks. brief: by micro-kernels of little code. by_rows: of one vector
-    of columns, whose sums are vectors of values. ranking: the register tiles among which one was chosen.
+    schedule of no more than fit into one of its blocks. brief: by micro-kernels of little code. by_rows: sums are
+    vectors of values, of so many columns and vectors at a time; None: they are vectors of columns. ranking: the
+    candidates among which this one was chosen.
     """
     columns: int
     rows: int
@@ -40,7 +41,7 @@ class AttentionSchedule(Schedule):
     any_length: bool = False
     narrow: AttentionSchedule | None = None
     brief: bool = False
-    by_rows: bool = False
+    by_rows: tuple[int, int] | None = None
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -56,10 +57,13 @@ class AttentionSchedule(Schedule):
         return self.vectors * self.lanes
 
     def __str__(self) -> str:
+        tile = f"{self.mr}×{self.nr}"
+        if self.by_rows is not None:
+            tile += f", values {self.by_rows[0]}×{self.by_rows[1] * self.lanes}"
         parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials != 0 else ""
         where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
         where += ", far" if self.far else ""
         if self.narrow is not None:
             where += f", up to {self.narrow.columns} columns: tile {self.narrow.mr}×{self.narrow.nr}"
             where += f", up to {self.narrow.narrow.columns}: by rows" if self.narrow.narrow is not None else ""
-        return f"attention(blocks {self.rows}×{self.columns}, tile {self.mr}×{self.nr}{parts}{where})"
+        return f"attention(blocks {self.rows}×{self.columns}, tile {tile}{parts}{where})"

@@ -13,6 +13,7 @@ from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.ops.blocks import BlockProduct
+from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.shape import Pad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.types import DType
@@ -29,6 +30,7 @@ from graphc.schedule.choose_winograd import gradient_schedule, weights_schedule,
 from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, TileSchedule
 from graphc.schedule.kernel_families import CONTRACTIONS, MOVES, NESTS, ROWS, SCATTERS, SORTS
 from graphc.schedule.kernel_problem import KernelProblem
+from graphc.schedule.loop_nest import nest_of_epilogue
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -60,9 +62,21 @@ def _contraction(p: KernelProblem[Op]) -> ContractionSchedule:
     fixed_a, fixed_b = p.invariant[:2] or (False, False)
     dtype = inner.outputs[0].type.dtype
     schedule = contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, dtype, p.target,
-                                    p.has_epilogue, (fixed_a, fixed_b), p.gates, (a.dtype, b.dtype))
+                                    p.has_epilogue, (fixed_a, fixed_b), p.gates, (a.dtype, b.dtype), _together(p))
     packed = dtype if schedule.prepacked is None else (a, b)[schedule.prepacked].dtype
     return schedule if packed is dtype else _packed_as(schedule, packed)
+
+
+def _together(p: KernelProblem[Op]) -> int:
+    """How many last axes of the results are one in all that the epilogue reads and writes; 0: it has no such ones."""
+    if p.gates or not isinstance(p.node.op, Fused):
+        return 0
+    body, inner = p.node.op.body, p.core
+    nest = nest_of_epilogue(body, inner.outputs, tuple([n for n in body.nodes if n is not inner]), p.ins)
+    strides = contiguous_strides(inner.outputs[0].type.shape)
+    counts = [n for n in range(2, len(strides) + 1) if all(isinstance(step, int) for step in strides[-n:])
+              and nest.runs_together(strides[-n:]) and all(v.strides[-n:] == strides[-n:] for v in p.outs)]
+    return max(counts, default=0)
 
 
 def _packed_as(schedule: ContractionSchedule, packed: DType) -> ContractionSchedule:

@@ -1,17 +1,17 @@
 """Chooses the blocks of attention."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
 from graphc.ir.dims import Dim, Poly, static_dim, typical, upper
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.schedule.attention_schedule import AttentionSchedule
+from graphc.schedule.attention_tiles import ForwardProblem, columns_made, register_tiles
 from graphc.schedule.contraction_schedule import round_up
-from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.kernel_problem import KernelProblem
-from graphc.schedule.target import ALIGNMENT, MATRIX_LANES, Target
+from graphc.schedule.target import ALIGNMENT, Target
 from graphc.schedule.view import ViewType
 
 QUERY_BLOCK = 72                # columns of a block, at most: its transposed queries and sums stay in L1 and L2
@@ -21,21 +21,13 @@ MATRIX_KEYS = 128               # of a block where matrix registers multiply: su
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
 NARROW_PANELS = 3               # vectors of few columns, at most
-LENGTHS = (1, 2, 4, 8)          # quarters of the typical number of columns, of which each may come
-BY_ROWS_SUMS = 8                # of values at once, at least: two units wait four cycles for each
-EXPOSED_LOADS = 0.25            # of a product's loads, the part that its multiply-adds do not hide
 
 
 def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
     """A pure function of operator, shapes and target."""
     q, k, v = p.ins[:3]
-    s = _forward(q, k, v, p.core.op.causal, p.target, _by_matrices(p))
-    few, reads_rows = s.narrow or s, p.core.op.factors is None and v.strides[-1] == 1
-    if reads_rows and not isinstance(q.shape[-2], Poly):
-        s = _perhaps_by_rows(s, q, k, v, p.core.op.causal, p.target)
-    elif reads_rows and few.vectors == 1:
-        s = replace(s, narrow=replace(few, narrow=replace(few, columns=few.lanes, by_rows=True)))
-    return _placed(p, s)
+    op = p.core.op
+    return _placed(p, _forward(q, k, v, op.causal, p.target, _by_matrices(p), op.factors is not None))
 
 
 def attention_grad_schedule(p: KernelProblem[AttentionGrad]) -> AttentionSchedule:
@@ -55,57 +47,37 @@ def _placed(p: KernelProblem[Attention] | KernelProblem[AttentionGrad], s: Atten
     return replace(s, serial=flops < small) if isinstance(flops, int) else replace(s, alone=small)
 
 
-def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target,
-             matrices: bool) -> AttentionSchedule:
-    """Columns are queries; values are rows of a product, too."""
-    lanes, values = target.lanes(q.dtype.itemsize), static_dim(v.shape[-1])
-    keys = typical(k.shape[-2])
-    ranking = _register_tiles(
-        target,
-        lambda mr, nr: _columns(q.shape[-2], nr, causal) * round_up(values, mr),
-        lanes,
-        typical(prod(k.shape[:-1])),
-        matrices,
-    )
-    mr, vectors = ranking.best.schedule
-    far = keys * (static_dim(k.shape[-1]) + values) * q.dtype.itemsize > target.machine.l2_bytes
+def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target, matrices: bool,
+             pairs: bool) -> AttentionSchedule:
+    """Columns are queries; values are rows of a product, too, or columns of one whose rows are queries."""
+    lanes, features, values = target.lanes(q.dtype.itemsize), static_dim(k.shape[-1]), static_dim(v.shape[-1])
+    keys, reads_rows = typical(k.shape[-2]), not pairs and v.strides[-1] == 1
+    problem = ForwardProblem(target, lanes, typical(prod(k.shape[:-2])), q.shape[-2], keys, features, values, causal,
+                             reads_rows, matrices)
+    ranking = problem.ranking
+    tiles = ranking.best.schedule
+    far = keys * (features + values) * q.dtype.itemsize > target.machine.l2_bytes
+    most_rows = MATRIX_KEYS if matrices else KEY_BLOCK
     s = AttentionSchedule(
-        *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], MATRIX_KEYS if matrices else KEY_BLOCK, mr, vectors * lanes),
-        mr,
-        vectors,
+        *_block(q.shape[-2], QUERY_BLOCK, k.shape[-2], most_rows, tiles.mr, tiles.vectors * lanes),
+        tiles.mr,
+        tiles.vectors,
         lanes,
         serial=False,
         far=far,
         itemsize=q.dtype.itemsize,
         any_length=isinstance(k.shape[-2], Poly),
+        by_rows=tiles.by_rows,
         ranking=ranking,
     )
-    return replace(s, narrow=_narrow(s, target, (values,), matrices)) if isinstance(q.shape[-2], Poly) else s
-
-
-def _perhaps_by_rows(s: AttentionSchedule, q: ViewType, k: ViewType, v: ViewType, causal: bool,
-                     target: Target) -> AttentionSchedule:
-    """The schedule, or that of blocks of one vector of queries whose sums are vectors of values, where that takes fewer
-    cycles: of wider blocks few queries fill a part, and each value is broadcast."""
-    machine, features, values = target.machine, static_dim(q.shape[-1]), static_dim(v.shape[-1])
-    mr = min(target.tile_rows(1), machine.address_rows)
-    few = replace(s, columns=s.lanes, rows=round_up(min(KEY_BLOCK, s.rows), mr), mr=mr, vectors=1, by_rows=True)
-    vectors = -(-values // s.lanes)
-    together = min(s.lanes, max(1, BY_ROWS_SUMS // vectors))
-
-    def product(name: str, elements: float, tile: tuple[int, int]) -> tuple[str, float]:
-        """elements: multiply-adds of one key; tile: rows and vectors that are added up at a time."""
-        sums = typical(prod(k.shape[:-1])) * elements / s.lanes / machine.fma_per_cycle / machine.planned_cores
-        waited = (machine.fma_latency + 1) * machine.fma_per_cycle / prod(tile) - 1
-        return name, sums * (1 + max(0.0, waited) + EXPOSED_LOADS * sum(1 / n for n in tile))
-    wide, one = (_columns(q.shape[-2], nr, causal) for nr in (s.nr, s.lanes))
-    by_rows = round_up(typical(q.shape[-2]), together) * vectors * s.lanes
-    ranking = ranked((
-        Candidate("tiles", s, (product("scores", wide * features, (s.mr, s.vectors)),
-                               product("values", wide * round_up(values, s.mr), (s.mr, s.vectors)))),
-        Candidate("sums by rows", few, (product("scores", one * features, (mr, 1)),
-                                        product("values", by_rows, (together, min(vectors, BY_ROWS_SUMS)))))))
-    return replace(few, ranking=ranking) if ranking.best.schedule is few else s
+    if not isinstance(q.shape[-2], Poly):
+        return s
+    s = replace(s, narrow=_narrow(s, target, (values,), matrices))
+    few = s.narrow or s
+    if not reads_rows or few.vectors > 1:
+        return s
+    fewest = replace(few, columns=lanes, by_rows=replace(problem, queries=lanes).value_tile(1))
+    return replace(s, narrow=replace(few, narrow=fewest))
 
 
 def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int],
@@ -132,10 +104,10 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     features, values = static_dim(q.shape[-1]), static_dim(v.shape[-1])
     heads, tiles = prod(lead), target.machine.planned_tiles
     usual_heads, usual_keys, usual_queries = typical(heads), typical(keys), typical(queries)
-    ranking = _register_tiles(
+    ranking = register_tiles(
         target,
         lambda mr, nr: (
-            _columns(keys, nr, causal)
+            columns_made(keys, nr, causal)
             * (features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr))
         ),
         lanes,
@@ -167,14 +139,6 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     return s if narrow is None else replace(s, narrow=_narrow(s, target, (features, values), matrices))
 
 
-def _columns(count: Dim, nr: int, causal: bool) -> float:
-    """Columns that are computed, in whole register tiles; of a triangle twice as many as on average, and one tile that
-    crosses its edge. Where their number comes with the call, as many for each as of shorter and longer blocks."""
-    usual = typical(count)
-    tried = [count] if isinstance(count, int) else [max(1, usual * part // 4) for part in LENGTHS]
-    return sum([(round_up(n, nr) + nr * causal) * usual / n for n in tried]) / len(tried)
-
-
 def _block(columns: Dim, most_columns: int, rows: Dim, most_rows: int, mr: int, nr: int) -> tuple[int, int]:
     """Columns and rows of a block, in whole register tiles."""
     return _at_most(columns, max(most_columns // nr, 1) * nr, nr), _at_most(rows, round_up(most_rows, mr), mr)
@@ -184,30 +148,3 @@ def _at_most(count: Dim, most: int, unit: int) -> int:
     """The length of a block of up to `most`, or less where there are never so many."""
     limit = upper(count)
     return most if limit is None else min(most, round_up(limit, unit))
-
-
-def _register_tiles(
-    target: Target, work: Callable[[int, int], float], lanes: int, steps: int, matrices: bool = False
-) -> Ranking[tuple[int, int]]:
-    """Rows and vectors with the fewest cycles, padding and loads included. As many rows as registers beside a row of
-    columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads.
-    matrices: two matrix registers each way."""
-    machine = target.machine
-
-    def candidates() -> Iterator[Candidate[tuple[int, int]]]:
-        for vectors in (2,) if matrices else (2, 3, 4):
-            mr = 2 * MATRIX_LANES if matrices else min(target.tile_rows(vectors), machine.address_rows)
-            sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
-            # with few sums, for their results
-            waited = (machine.fma_latency + 1) * machine.fma_per_cycle / (mr * vectors) - 1
-            yield Candidate(
-                f"{mr}×{vectors * lanes}",
-                (mr, vectors),
-                (
-                    ("sums", sums),
-                    ("latency", sums * max(0.0, waited)),
-                    ("loads", sums * EXPOSED_LOADS * (1 / mr + 1 / vectors)),
-                ),
-            )
-
-    return ranked(candidates(), 1.0)

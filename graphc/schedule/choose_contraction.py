@@ -47,12 +47,13 @@ def contraction_schedule(
     invariant: tuple[bool, bool] = (False, False),
     gates: int = 0,
     factors: Sequence[DType] = (),
+    together: int = 0,
 ) -> ContractionSchedule:
     """The schedule for operands that lie as given (strides in elements). fused: the sums go through an epilogue.
 
     invariant: operands that do not change in the loop around the kernel, so that packing them, once before it, costs
     nothing. gates: in how many parts the epilogue reads the columns (0: as they are), each some whole vectors wide.
-    factors: the types of the operands, where they may differ from that of the sums. """
+    factors: the types of the operands, where they may differ from that of the sums. together: as of `Form`. """
     lanes = target.lanes(dtype.itemsize)
     matrices = bool(factors) and all(f.is_packed and target.multiplies_matrices(f.element.name) for f in factors)
     pairs = bool(factors) and all(f is bf16x2 for f in factors)
@@ -68,7 +69,7 @@ def contraction_schedule(
         return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
-        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs)
+        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
                                      fused=fused, exact=dtype.is_int, pairs=pairs)
         if runs:

@@ -101,21 +101,24 @@ class Phase(Generic[Size]):
 
 @dataclass(frozen=True)
 class Form:
-    """`c` is the contraction whose roles the phases follow: the given one, or its transpose when `swap`."""
+    """`c` is the contraction whose roles the phases follow: the given one, or its transpose when `swap`. together: so
+    many last axes of the output are one in all that an epilogue reads and writes: vectors may go on along them."""
     c: Contraction
     swap: bool
     copies: tuple[PaddedCopy | None, PaddedCopy | None]
     phases: tuple[Phase[Dim], ...]
+    together: int = 0
 
 
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
                 invariant: tuple[bool, bool] = (False, False), machine: Machine = Machine(),
-                turned: bool = False, runs: bool = False) -> Form:
+                turned: bool = False, runs: bool = False, together: int = 0) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
     An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the
     copy directly, which costs one copy of the image instead of one for each kernel position.
-    fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors.
+    fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors,
+    but those of the last `together` axes (see `Form`).
     invariant: operands that cost nothing to pack. turned: the groups of a convolution come innermost in copies.
     runs: rows are copied where their sums would not lie in runs as those of the columns do.
     """
@@ -131,8 +134,9 @@ def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, f
     a_copy = _padded_copy(c, a, [(p.c.sizes, p.c.a) for p in live], channels[0], lanes)
     b_copy = _padded_copy(c, b, [(p.c.sizes, p.c.b) for p in live], channels[1], lanes)
     sources = _source(a, a_copy), _source(b, b_copy), _Source(out.strides, (0,) * len(out.shape))
-    phases = [_tidy(_linear(p, *sources), lanes, fused) for p in split]
-    return Form(c, swap, (a_copy, b_copy), tuple(phases))
+    one = frozenset(d for m in c.out[len(c.out) - together:] for d in m.dims)
+    phases = [_tidy(_linear(p, *sources), lanes if fused else 1, one) for p in split]
+    return Form(c, swap, (a_copy, b_copy), tuple(phases), together)
 
 
 # ---- division
@@ -257,15 +261,15 @@ def _linear(part: _Split, a: _Source, b: _Source, out: _Source) -> Phase[Dim]:
     return Phase(c.sizes, c.batch, c.m, c.n, c.k, operand(c.a, a), operand(c.b, b), operand(c.out, out), parts)
 
 
-def _tidy(p: Phase[Dim], lanes: int, fused: bool) -> Phase[Dim]:
+def _tidy(p: Phase[Dim], whole: int, one: frozenset[int]) -> Phase[Dim]:
+    """whole: as of `_merge`, of dims that are not all among `one`."""
     p = _drop_units(_shared_batch_to_m(_forward_sums(p)))
     p = replace(p, batch=_ordered(p, p.batch, p.out, p.a), m=_ordered(p, p.m, p.out, p.a), n=_ordered_n(p),
                 k=_ordered(p, p.k, p.a, p.b))
-    whole = lanes if fused else 1
-    p, batch = _merge(p, p.batch, (p.a, p.b, p.out), whole)
-    p, m = _merge(p, p.m, (p.a, p.out), whole if any(p.out.strides[d] == 1 for d in p.m) else 1)
-    p, n = _merge(p, p.n, (p.b, p.out), whole)
-    p, k = _merge(p, p.k, (p.a, p.b), 1)
+    p, batch = _merge(p, p.batch, (p.a, p.b, p.out), whole, one)
+    p, m = _merge(p, p.m, (p.a, p.out), whole if any(p.out.strides[d] == 1 for d in p.m) else 1, one)
+    p, n = _merge(p, p.n, (p.b, p.out), whole, one)
+    p, k = _merge(p, p.k, (p.a, p.b), 1, one)
     return replace(p, batch=batch, m=m, n=n, k=k)
 
 
@@ -325,14 +329,15 @@ def _ordered_n(p: Phase[Dim]) -> tuple[int, ...]:
 
 
 def _merge(p: Phase[Dim], group: Sequence[int], operands: Sequence[LinearMap[Dim]],
-           whole: int) -> tuple[Phase[Dim], tuple[int, ...]]:
+           whole: int, one: frozenset[int]) -> tuple[Phase[Dim], tuple[int, ...]]:
     """Adjacent dims of a group that step evenly in all operands become one (where the inner size is a multiple of
-    `whole`): the phase with their sizes, and the dims that are left."""
+    `whole`, or all original dims are among `one`): the phase with their sizes, and the dims that are left."""
     dims = list(group)
     position = len(dims) - 2
     while position >= 0:
         outer, inner = dims[position], dims[position + 1]
-        if p.sizes[inner] % whole == 0 and all(t.strides[outer] == t.strides[inner] * p.sizes[inner] for t in operands):
+        free = p.sizes[inner] % whole == 0 or one.issuperset(d for _, d, _, _ in p.parts[outer] + p.parts[inner])
+        if free and all(t.strides[outer] == t.strides[inner] * p.sizes[inner] for t in operands):
             sizes, parts = list(p.sizes), list(p.parts)
             sizes[inner], parts[inner] = p.sizes[outer] * p.sizes[inner], parts[outer] + parts[inner]
             sizes[outer], parts[outer] = 1, ()

@@ -61,6 +61,11 @@ class Nest:
         """Whether some extents come with the call."""
         return any(isinstance(n, Poly) for n in self.extents)
 
+    def runs_together(self, strides: Strides) -> bool:
+        """Whether all operands have these strides along as many last dims, or none: then these may be taken as one."""
+        return all(s[-len(strides):] in (strides, (0,) * len(strides))
+                   for s in (*self.leaves.values(), *self.counters.values()))
+
     def counter(self, dims: Iterable[int]) -> DType:
         """The type of element numbers along the dims."""
         most = upper(self.size(dims))

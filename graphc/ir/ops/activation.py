@@ -20,6 +20,7 @@ TANH_GELU_CUBIC = 0.044715
 # of f32 and narrower types, and of f64: squares from which on exp(-square / 2) is less than the smallest normal number
 # to the power of 0.8 (5e-31 in f32)
 FAR_SQUARE = tuple(-1.6 * math.log(np.finfo(dtype).tiny) for dtype in (np.float32, np.float64))
+FAR_BELOW = tuple(-square / 2 for square in FAR_SQUARE)        # the same of exp(x)
 
 
 class Activation(Composite):
@@ -41,6 +42,12 @@ class Activation(Composite):
 
     def cost(self, x: TensorType) -> Cost:
         return Cost(self.flops * x.size, 2 * x.nbytes)
+
+
+def vanishing(b: OpBuilder, x: Value, slope: Value) -> Value:
+    """A slope that falls as exp(x) does for negative x; 0 where it is next to nothing: gradients that it is part of
+    would be subnormal, and products of these take 20 times as long on CPUs of Intel."""
+    return b.where(b.lt(x, FAR_BELOW[x.type.dtype is f64]), number(b, 0, slope), slope)
 
 
 class Relu(Activation):
@@ -91,7 +98,8 @@ class Elu(Activation):
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x = ins[0]
-        slope = b.where(b.gt(x, 0), number(b, 1, x), b.mul(b.exp(b.minimum(x, 0)), self.alpha))
+        below = vanishing(b, x, b.mul(b.exp(b.minimum(x, 0)), self.alpha))
+        slope = b.where(b.gt(x, 0), number(b, 1, x), below)
         return (b.mul(gs[0], slope),)
 
 
@@ -154,7 +162,7 @@ class Silu(Activation):
         return b.mul(x, b.sigmoid(x))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        x, s = ins[0], b.sigmoid(ins[0])
+        x, s = ins[0], vanishing(b, ins[0], b.sigmoid(ins[0]))
         return (b.mul(gs[0], b.mul(s, b.add(b.mul(x, b.sub(1, s)), 1))),)
 
 
@@ -171,7 +179,7 @@ class Softplus(Activation):
         return b.add(b.maximum(x, 0), b.log1p(b.exp(b.neg(b.abs(x)))))
 
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
-        return (b.mul(gs[0], b.sigmoid(ins[0])),)
+        return (b.mul(gs[0], vanishing(b, ins[0], b.sigmoid(ins[0]))),)
 
 
 class Clip(Activation):

@@ -96,6 +96,11 @@ def blocks_of(r: KernelRequest[AttentionSchedule, AttentionOp], f: LoopFunction,
                   pairs and r.target.multiplies_matrices(bf16.name))
 
 
+def queries_left(b: Blocks, first: Ix, panel: Ix) -> Ix:
+    """Columns of a panel of the block that starts at column `first`: the last one may have fewer than fit."""
+    return b.f.min_(b.columns - first - panel * b.s.nr, b.s.nr)
+
+
 def fits_better(b: Blocks, narrow: AttentionSchedule) -> Val:
     """Whether the columns fit into one block of `narrow`, and it computes fewer than the block's own schedule: register
     tiles of one vector where those of more would be filled in part."""

@@ -13,8 +13,8 @@ from math import inf, prod
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, fits_better, in_groups, larger, matrix, store_rows, turn,
-    turn_back, whole_rows)
+    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, fits_better, in_groups, larger, matrix, queries_left,
+    store_rows, turn, turn_back, whole_rows)
 from graphc.codegen.lower.attention.forward_factors import (
     ForwardFactors, ForwardPairs, ForwardRows, ForwardScratch)
 from graphc.codegen.lower.attention.mask import Mask, lowest
@@ -57,7 +57,7 @@ def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: S
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
         head = _head(b, number, lead, ins, (out, lse))
-        kind = _BlockOfRows if s.by_rows else _ForwardBlock
+        kind = _ForwardBlock if s.by_rows is None else _BlockOfRows
         kind(b, r.op.factor(q.shape) / LN2, head, block * s.columns).run()
 
 
@@ -104,8 +104,9 @@ class _ForwardBlock:
         self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
         self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
-        factors = ForwardRows if b.s.by_rows else ForwardPairs if b.in_pairs else ForwardFactors
-        self.factors = factors(b, self.k, self.v, ForwardScratch(self.queries, self.sums, self.scores, self.scales))
+        factors = ForwardRows if b.s.by_rows is not None else ForwardPairs if b.in_pairs else ForwardFactors
+        self.factors = factors(b, self.k, self.v, ForwardScratch(
+            self.first, self.queries, self.sums, self.scores, self.scales))
 
     def _sums(self) -> View:
         """[panel][value][query]"""
@@ -113,7 +114,7 @@ class _ForwardBlock:
 
     def run(self) -> None:
         b, f = self.b, self.f
-        in_place = whole_rows(b, self.q), whole_rows(b, self.out)
+        in_place = whole_rows(b, self.q), self._stores_in_place()
         rows = None if all(in_place) else b.matrix_scratch("rows", max(self.features, self.values))
         queries = self.q, self.first
         if rows is not None and not in_place[0]:
@@ -126,7 +127,7 @@ class _ForwardBlock:
         with f.loop(0, seen, b.s.rows) as blocks:
             self.factors.of_keys(blocks.index)
             with f.loop(self._first_panel(blocks.index), panels) as loop:
-                if b.s.far:
+                if b.s.far and b.panels > 1:        # in one burst it keeps loads waiting
                     fetch_ahead(b, (self.k, self.v), blocks.index, loop.index)
                 self._panel(blocks.index, loop.index)
         results = (self.out, self.first) if rows is None or in_place[1] else (rows, Ix())
@@ -134,6 +135,10 @@ class _ForwardBlock:
             self._finish(loop.index, *results)
         if rows is not None and not in_place[1]:
             store_rows(b, rows, self.first, self.out)
+
+    def _stores_in_place(self) -> bool:
+        """Whether results go where they belong, not by way of whole register tiles."""
+        return whole_rows(self.b, self.out)
 
     def _seen(self) -> Ix:
         """Keys that a query of the block sees, at most."""
@@ -256,29 +261,24 @@ class _ForwardBlock:
 
 
 class _BlockOfRows(_ForwardBlock):
-    """Of no more queries than a vector has lanes: sums of values lie as the results do, so that nothing is turned back
-    and no lane stands for a query that is not there. They are the same sums in the same order."""
+    """Sums of values lie as the results do, so that nothing is turned back and no lane stands for a query that is not
+    there. They are the same sums in the same order."""
 
     def _sums(self) -> View:
         """[panel][query][value]"""
         s = self.b.s
         return self.f.scratch("row_sums", self.b.dtype, (self.b.panels, s.nr, round_up(self.values, s.lanes)))
 
-    def run(self) -> None:
-        b, f = self.b, self.f
-        rows = None if whole_rows(b, self.q) else b.matrix_scratch("rows", self.features)
-        if rows is not None:
-            copy_rows(b, self.q, self.first, rows)
-        turn(b, *((self.q, self.first) if rows is None else (rows, Ix())), self.features, self.queries, self.factor,
-             b.panels)
-        self._start()
-        with f.loop(0, self._seen(), b.s.rows) as blocks:
-            self._panel(blocks.index, Ix())
-        self._store_logs(Ix(), self._shares(Ix()))
-        with f.loop(0, f.min_(b.s.columns, b.columns - self.first)) as loop:
-            query, share = loop.index, f.splat(f.load(self.scales, [loop.index]), b.s.lanes)
-            vector_run(f, Ix(self.values), b.s.lanes, lambda j, n, mask: f.store(
-                self.out, [self.first + query, j], f.mul(f.load(self.sums, [0, query, j], n, mask), share), mask))
+    def _stores_in_place(self) -> bool:
+        return True
+
+    def _finish(self, panel: Ix, target: View, first: Ix) -> None:
+        f, s = self.f, self.b.s
+        self._store_logs(panel, self._shares(panel))
+        with f.loop(0, queries_left(self.b, first, panel)) as loop:
+            place, share = first + panel * s.nr + loop.index, f.splat(f.load(self.scales, [loop.index]), s.lanes)
+            vector_run(f, Ix(self.values), s.lanes, lambda j, n, mask: f.store(
+                target, [place, j], f.mul(f.load(self.sums, [panel, loop.index, j], n, mask), share), mask))
 
 
 def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) -> None:

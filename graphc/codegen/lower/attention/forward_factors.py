@@ -4,20 +4,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from graphc.codegen.loops.builder import View
+from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, sub_panel
+from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, queries_left, sub_panel
 from graphc.codegen.lower.attention.pairs import (
     halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, turned_rows)
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
-from graphc.schedule.choose_attention import BY_ROWS_SUMS
 
 
 class ForwardScratch(NamedTuple):
-    """Of one block of queries: panels of them, times the scale, and of sums of values; of one panel and a block of keys
-    the scores, or what became of them, and what the sums are rescaled by."""
+    """Of one block of queries, from number `first` on: panels of them, times the scale, and of sums of values; of one
+    panel and a block of keys the scores, or what became of them, and what the sums are rescaled by."""
+    first: Ix
     queries: View
     sums: View
     scores: View
@@ -52,35 +52,35 @@ class ForwardRows(ForwardFactors):
     """Sums of values by rows: a vector is of values, a factor one query's probability. `sums`: [panel][query][value]"""
 
     def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
-        """Several queries at once, of which the last may be none."""
-        lanes, width = self.b.s.lanes, static_dim(self.v.shape[1])
-        places = range(0, width, lanes)
-        together = 1
-        while together * len(places) < BY_ROWS_SUMS and together < lanes:
-            together *= 2
-        f, queries = self.b.f, self.b.f.min_(self.b.columns, lanes)
-        with f.loop(0, f.divmod(queries + (together - 1), together)[0]) as groups:
-            for start in range(0, len(places), BY_ROWS_SUMS):
-                self._add(key, count, [panel, groups.index * together], places[start:start + BY_ROWS_SUMS], together)
+        """Several queries at once, of which the last may be none. All of them take some columns before others: the
+        block's rows of these stay in L1."""
+        f, lanes, (rows, vectors) = self.b.f, self.b.s.lanes, self.b.s.by_rows or (1, 1)
+        places = range(0, static_dim(self.v.shape[1]), lanes)
+        groups = f.divmod(queries_left(self.b, self.scratch.first, panel) + (rows - 1), rows)[0]
+        parts = -(-len(places) // vectors)
+        for part in range(parts):
+            some = places[part * len(places) // parts:(part + 1) * len(places) // parts]
+            with f.loop(0, groups) as loop:
+                self._add(key, count, [panel, loop.index * rows], some, rows)
 
-    def _add(self, key: Ix, count: Ix, at: list[Ix], places: Sequence[int], together: int) -> None:
-        """For `together` queries from panel and row `at` on, the values at `places`."""
-        f, lanes, (panel, first) = self.b.f, self.b.s.lanes, at
+    def _add(self, key: Ix, count: Ix, at: list[Ix], places: Sequence[int], rows: int) -> None:
+        """For so many queries from panel and row `at` on, the values at `places`."""
+        f, lanes, (panel, first), fused = self.b.f, self.b.s.lanes, at, self.b.target.has_fma
         masks = [f.tail_mask(static_dim(self.v.shape[1]) - place, lanes) for place in places]
         zero = f.const(0, self.b.dtype, lanes)
-        with f.loop(0, count, carry=[zero] * (together * len(places))) as loop:
+        with f.loop(0, count, carry=[zero] * (rows * len(places))) as loop:
             values = [f.load(self.v, [key + loop.index, place], lanes, mask) for place, mask in zip(places, masks)]
-            factors = [f.splat(f.load(self.scratch.scores, [loop.index, first + i]), lanes) for i in range(together)]
-            terms = [(factor, value) for factor in factors for value in values]
-            loop.next(*(multiply_add(f, value, factor, total, self.b.target.has_fma)
-                        for (factor, value), total in zip(terms, loop.carried)))
-        for i in range(together):
+            sums, totals = list[Val](), iter(loop.carried)
+            for i in range(rows):
+                factor = f.splat(f.load(self.scratch.scores, [loop.index, first + i]), lanes)
+                sums += [multiply_add(f, value, factor, next(totals), fused) for value in values]
+            loop.next(*sums)
+        for i in range(rows):
             scale = f.splat(f.load(self.scratch.scales, [first + i]), lanes)
             for n, place in enumerate(places):
                 where: Sequence[Ix | int] = (panel, first + i, place)
-                before = f.load(self.scratch.sums, where, lanes)
-                total = loop.results[i * len(places) + n]
-                f.store(self.scratch.sums, where, multiply_add(f, before, scale, total, self.b.target.has_fma))
+                before, total = f.load(self.scratch.sums, where, lanes), loop.results[i * len(places) + n]
+                f.store(self.scratch.sums, where, multiply_add(f, before, scale, total, fused))
 
 
 class ForwardPairs(ForwardFactors):

@@ -48,7 +48,7 @@ class Epilogue:
         none, in all operands.
         """
         n, last = self.nest, len(strides)
-        if any(s[-last:] not in (strides, (0,) * last) for s in (*n.leaves.values(), *n.counters.values())):
+        if not n.runs_together(strides):
             return None
         leaves = {key: (*s[:-last], s[-1]) for key, s in n.leaves.items()}
         counters = {key: (*s[:-last], s[-1]) for key, s in n.counters.items()}

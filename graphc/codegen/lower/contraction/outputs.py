@@ -77,15 +77,22 @@ class Outputs:
         """
         wanted = {dim for d in dims for _, dim, _, _ in self.phase.parts[d]}
         first = next((x for x, m in enumerate(self.axes) if wanted & {*m.dims}), len(self.axes))
-        out, axes, shape = self.phase.out, self.axes[first:], self.views[0].shape[first:]
-        if len(axes) < 2 or out.strides[dims[-1]] != 1 or not out.steps_evenly(dims, self.phase.sizes):
+        out = self.phase.out
+        if out.strides[dims[-1]] != 1 or not out.steps_evenly(dims, self.phase.sizes):
             return None
+        return self.together(len(self.axes) - first)
+
+    def together(self, count: int) -> "Outputs | None":
+        """The same with so many last axes as one; None where they are not one in all outputs and operands of the
+        epilogue, or there is none."""
+        first = len(self.axes) - count
+        axes, shape = self.axes[first:], self.views[0].shape[first:]
         strides = contiguous_strides(shape)
-        epilogue = self.epilogue and self.epilogue.run_together(strides)
-        if epilogue is None or any(v.strides[first:] != strides for v in self.views):
-            return None
         steps = [step for step in strides if isinstance(step, int)]
-        if len(steps) < len(axes):
+        if len(axes) < 2 or len(steps) < len(axes) or any(v.strides[first:] != strides for v in self.views):
+            return None
+        epilogue = self.epilogue and self.epilogue.run_together(strides)
+        if epilogue is None:
             return None
         one = AxisMap(tuple([(c * step, d) for m, step in zip(axes, steps) for c, d in m.terms]),
                       sum(m.offset * step for m, step in zip(axes, steps)))

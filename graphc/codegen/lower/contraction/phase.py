@@ -86,7 +86,12 @@ class PhaseLowering(ABC, Generic[S]):
     @cached_property
     def outputs(self) -> Outputs:
         epilogue = None if self.contraction.gates else cast(EpilogueFunction | None, self.epilogue)
-        return Outputs(self.f, self.views.outs, epilogue, self.contraction.form.c.out, self.phase)
+        form = self.contraction.form
+        apart = Outputs(self.f, self.views.outs, epilogue, form.c.out, self.phase)
+        merged = apart.together(form.together) if form.together else apart
+        if merged is None:
+            raise InternalError("the schedule takes axes as one that the epilogue does not", "lower")
+        return merged
 
     def sweep_by(self, lanes: int) -> Sweep:
         """What stores finished sums of a tile, in vectors of `lanes`."""
