@@ -23,6 +23,7 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.budget import Budget
+from graphc.memory.plan import ProgramPlan
 from graphc.memory.usage import Memory
 from graphc.once import loaded, once_property
 from graphc.origin import Origin, explained, quantisation_of, state_of
@@ -96,8 +97,7 @@ class CompiledGraph(partial[Any], Shown, Answering):
         run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock,
                                                   partial(build.error, sizes=self.sizes), user_loc, profile=table))
         sites = [site.at(self.sizes) for site in timed.build.sites]
-        graph = timed.called
-        named = dict(zip([v.name for v in (*graph.state, *graph.inputs)], (*run.state.arrays, *arrays)))
+        named = profiling.arrays_read(timed.stage(ProgramPlan), run.state, arrays)
         measured: Profile = profiling.measure(run, table, sites, arrays, named, runs)
         return measured
 

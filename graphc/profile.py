@@ -15,17 +15,19 @@ from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 from graphc.ir.dims import static_dim
 from graphc.ir.shown import Pictured
+from graphc.memory.plan import ProgramPlan
 from graphc.peak import copy_rate, fma_peak
 from graphc.records import dataclass
 from graphc.replacing import write_file
 from graphc.roofline import Point, roofline_svg
 from graphc.runtime.executable import Executable
+from graphc.runtime.state_table import StateTable
 
 MOST_RUNS = 1_000_000
 FORMATS = ("svg", "png", "pdf")
 SHOWN = 30                          # rows of the printed table
 NAMED = 3                           # arrays with subnormal numbers
-MANY = 0.01                         # of an array's numbers
+MANY = 0.01                         # of an array's numbers beside 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Profile(Pictured):
     """The kernels of a program, the slowest first. `seconds`: of the fastest run as a whole; `peak` GFLOP/s of f32
     fused multiply-adds and `bandwidth` GB/s of a large copy, both measured on as many threads. Kernels are judged by
     their least times, which runs of their own may have had: machines are shared. `subnormal`: parameters and arguments
-    of which at least a hundredth is below the least normal number, by name, and how much that is.
+    of whose numbers beside 0 at least a hundredth is below the least normal one, by name, and how much that is.
     """
     rows: tuple[ProfileRow, ...]
     seconds: float
@@ -163,9 +165,22 @@ def measure(run: Executable, table: np.ndarray, sites: Sequence[CallSite], array
                    tuple(sorted((pair for pair in found if pair[1] >= MANY), key=lambda pair: -pair[1])))
 
 
+def arrays_read(plan: ProgramPlan, table: StateTable, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The arguments and the state by name, also where only packed forms of it are left."""
+    graph, named = plan.main.graph, dict[str, np.ndarray]()
+    names = [v.name for v in graph.state]
+    types = [v.type.dtype for v in graph.state[len(table.arrays):]]
+    packed = [(names[key.slot], key.view.dtype) for key in plan.packed.buffers]
+    made = [*zip(names[len(table.arrays):], types), *packed]
+    for (name, dtype), a in zip(made, table.derived):
+        named[name] = a.view(dtype.numpy)
+    whole = {name: a for name, a in zip(names, table.arrays) if a.size}
+    return {**named, **whole, **dict(zip([v.name for v in graph.inputs], arrays))}
+
+
 def _subnormal(a: np.ndarray) -> float:
-    """The share of numbers that are neither 0 nor normal."""
-    return float(np.count_nonzero((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)) / a.size)
+    """The share of subnormal numbers among those that are not 0, as packed arrays have zeros behind them."""
+    return float(np.count_nonzero((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)) / max(1, np.count_nonzero(a)))
 
 
 def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:

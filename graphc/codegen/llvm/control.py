@@ -270,11 +270,8 @@ def parallel(b: BodyEmitter, s: Parallel) -> None:
         b.line(f"store {ty} {text}, ptr {at}, align 8")
     tiles = b.value(count)
     after = _alone(b, s.alone, name, frame, tiles) if s.alone is not None else ""
-    if b.module.flushes:
-        b.line(f"call void {b.module.mode(PARALLEL)}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
-    else:
-        run = b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
-        b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
+    run = b.module.mode(PARALLEL) if b.module.flushes else b.emit(f"load ptr, ptr {b.field('parallel')}, align 8")
+    b.line(f"call void {run}(ptr %ctx, ptr {name}, ptr {frame}, i64 {tiles})")
     look_after(b, s)
     if after:
         b.line(f"br label %{after}")
