@@ -27,7 +27,7 @@ MOST_RUNS = 1_000_000
 FORMATS = ("svg", "png", "pdf")
 SHOWN = 30                          # rows of the printed table
 NAMED = 3                           # arrays with subnormal numbers
-MANY = 0.01                         # of an array's numbers beside 0
+MANY = 0.01                         # of an array's numbers
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Profile(Pictured):
     """The kernels of a program, the slowest first. `seconds`: of the fastest run as a whole; `peak` GFLOP/s of f32
     fused multiply-adds and `bandwidth` GB/s of a large copy, both measured on as many threads. Kernels are judged by
     their least times, which runs of their own may have had: machines are shared. `subnormal`: parameters and arguments
-    of whose numbers beside 0 at least a hundredth is below the least normal one, by name, and how much that is.
+    of which at least a hundredth is below the least normal number, by name, and how much that is.
     """
     rows: tuple[ProfileRow, ...]
     seconds: float
@@ -179,8 +179,8 @@ def arrays_read(plan: ProgramPlan, table: StateTable, arrays: Sequence[np.ndarra
 
 
 def _subnormal(a: np.ndarray) -> float:
-    """The share of subnormal numbers among those that are not 0, as packed arrays have zeros behind them."""
-    return float(np.count_nonzero((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)) / max(1, np.count_nonzero(a)))
+    """The share of numbers that are neither 0 nor normal."""
+    return float(np.count_nonzero((a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny)) / a.size)
 
 
 def _grouped(sites: Sequence[CallSite], tables: np.ndarray) -> list[ProfileRow]:

@@ -102,9 +102,9 @@ def test_code_for_other_systems(platform, mode):
 
 
 def test_a_profile_says_which_arrays_hold_them():
-    net = nn.Linear(4, bias=False)
-    weights = np.ones((4, 8), np.float32)
-    weights[:3] = TINY
+    net = nn.Linear(64, bias=False)
+    weights = np.ones((64, 8), np.float32)
+    weights[:48] = TINY
     run = gc.compile(net, x=gc.f32[2, 8], state={"weight": weights})
     profile = run.profile(np.ones((2, 8), np.float32))
     assert profile.subnormal == (("weight", 0.75),) and "75 % of weight" in str(profile) and "GRAPHC_FLUSH_SUBNORMALS" in str(profile)
