@@ -32,7 +32,7 @@ class Config:
     # processes that compile large programs beside this one; "off": none; empty: as many as cores have nothing to do
     compile_workers: int = -1
     target: str = ""                # name of a Target; empty: the CPU we run on
-    cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off": no cache
+    cache: str = ""                 # folder of compiled code; empty: ~/.cache/graphc; "off", "0", "no": no cache
     cache_mb: int = 512             # bound of that folder's size, in MB
     # training steps run by the numpy oracle instead of native code: slow, for finding out whose fault it is
     oracle: bool = False

@@ -9,7 +9,7 @@ from graphc.dsl.form import formed
 from graphc.dsl.index import scatter_add
 from graphc.dsl.pad import pad
 from graphc.dsl.resize import resize
-from graphc.dsl.shape import stack, zeros
+from graphc.dsl.shape import stack, whole, zeros
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, integers, is_sequence, items, real, shown
 
@@ -110,6 +110,7 @@ def interpolate(x: Array, size: Pixels | None = None, scale_factor: float | tupl
                          f"{LINEAR.get(mode, 2 if mode == 'bicubic' else '1 to 3')} axes, got {x.type}")
     if align_corners and mode.startswith("nearest"):
         raise GraphError(f'interpolate: align_corners belongs to linear and cubic modes, not to "{mode}"')
+    x = whole(x)
     sizes, scales = _targets(x, size, scale_factor)
     if mode == "nearest":
         return resize(x, sizes, scales=scales)

@@ -9,7 +9,7 @@ from graphc.dsl.conv import conv1d
 from graphc.dsl.form import formed
 from graphc.dsl.linalg import LETTERS, einsum
 from graphc.dsl.literal import as_dtype
-from graphc.dsl.shape import concat, expand_dims, flip, iota, stack
+from graphc.dsl.shape import concat, expand_dims, flip, iota, stack, whole
 from graphc.errors import GraphError
 from graphc.ir.convert import choice, flag, integer, is_number, is_sequence, items, real
 from graphc.ir.dim_text import as_dim
@@ -63,16 +63,16 @@ def tensordot(x: Array, y: Array, axes: int | Sequence = 2) -> Array:
 def convolve(x: Array, y: Array, mode: str = "full") -> Array:
     """The sum over j of x[j] y[i - j], of vectors x [M] and y [N]: all M + N - 1 ("full"), the middle max(M, N)
     ("same"), or those where the shorter lies inside the longer one ("valid")."""
-    x, y = _pair(x, y)
+    x, y = (whole(v) for v in _pair(x, y))
     choice(mode, "convolve: mode", ("full", "same", "valid"))
     m, n = (v.shape[0] if v.ndim == 1 else 0 for v in (x, y))
     if not isinstance(m, int) or not isinstance(n, int) or not m or not n:
         raise GraphError(f"convolve takes vectors of known size, of one number or more, got {x.type} and {y.type}")
     if n > m:
         x, y, m, n = y, x, n, m
-    whole = conv1d(x.reshape((1, 1, m)), flip(y).reshape((1, 1, n)), padding=0 if mode == "valid" else n - 1)
+    sums = conv1d(x.reshape((1, 1, m)), flip(y).reshape((1, 1, n)), padding=0 if mode == "valid" else n - 1)
     start = (n - 1) // 2
-    return whole.reshape(-1)[start:start + m] if mode == "same" else whole.reshape(-1)
+    return sums.reshape(-1)[start:start + m] if mode == "same" else sums.reshape(-1)
 
 
 @formed
@@ -222,7 +222,7 @@ def gradient(x: Array, *spacing: float | Array, axis: int | Sequence[int] | None
 def vander(x: Array, n: int | None = None, increasing: bool = False) -> Array:
     """[N, n]: the powers n - 1 … 0 of each element of x [N], side by side; `increasing`: 0 … n - 1. n None: N, a
     number."""
-    x = as_array(x)
+    x = whole(as_array(x))
     count = (x.shape[0] if x.ndim == 1 else 0) if n is None else integer(n, "vander: n", 0)
     if x.ndim != 1 or not isinstance(count, int):
         raise GraphError(f"vander takes a vector x [N], and n= where N is not known, got {x.type}")

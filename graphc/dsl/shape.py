@@ -13,6 +13,7 @@ from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_sequence, items, number, shown
 from graphc.ir.dim_text import as_dim
 from graphc.ir.dims import Dim, Poly
+from graphc.ir.op import uncut
 from graphc.ir.types import DType, bool_, f32, i64, normalize_axes, normalize_axis
 
 Shape = Dim | str | Sequence[Dim | str]
@@ -22,6 +23,13 @@ Shape = Dim | str | Sequence[Dim | str]
 def reshape(x: Array, shape: Shape) -> Array:
     """The same elements in row-major order; one size may be -1."""
     return as_array(x).reshape(shape)
+
+
+def whole(x: Array) -> Array:
+    """x where its slices miss nothing at their ends, as functions of known sizes take it: a call whose axes are shorter
+    is refused."""
+    shape = tuple(map(uncut, x.shape))
+    return x if shape == x.shape else x.reshape(shape)
 
 
 @formed

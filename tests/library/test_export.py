@@ -19,8 +19,9 @@ from graphc.codegen.llvm.jit import compile_object, load_object
 from graphc.codegen.routines.architecture import architecture_of
 from graphc.codegen.routines.text import module_text
 from graphc.doors.library.formulas_ir import formulas
-from graphc.ir.dims import evaluate, largest, named, round_up, size_name
+from graphc.ir.dims import evaluate, largest, round_up, size_name
 from graphc.ir.open import Bounds
+from graphc.memory.formula import named
 from graphc.schedule.target import SSE2
 
 import networks

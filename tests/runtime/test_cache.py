@@ -116,8 +116,9 @@ def test_a_huge_entry_does_not_stay(tmp_path):
 
 
 def test_off_and_unusable_folders(monkeypatch, tmp_path):
-    monkeypatch.setenv("GRAPHC_CACHE", "off")
-    assert cache.default() is None
+    for word in ("off", "0", "No"):
+        monkeypatch.setenv("GRAPHC_CACHE", word)
+        assert cache.default() is None
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path / "file"))
     assert cache.default() is None

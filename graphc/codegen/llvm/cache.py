@@ -25,7 +25,7 @@ from typing import BinaryIO, TypeVar, overload
 import numpy as np
 
 from graphc.codegen.llvm.lazy import llvmlite_version
-from graphc.config import config
+from graphc.config import BOOLS, config
 from graphc.records import dataclass
 from graphc.schedule.target import Target
 
@@ -131,9 +131,10 @@ class Cache:
 
 
 def default() -> Cache | None:
-    """The cache in the folder that GRAPHC_CACHE names (or "off"); None when there is none or it cannot be trusted."""
+    """The cache in the folder that GRAPHC_CACHE names (or "off", or another word for no); None when there is none or it
+    cannot be trusted."""
     knobs = config()
-    if knobs.cache == "off":
+    if BOOLS.get(knobs.cache.lower()) is False:
         return None
     folder = Path(knobs.cache, FOLDER) if knobs.cache else _users_folder()
     return _opened(folder.absolute(), knobs.cache_mb << 20) if folder else None
