@@ -27,23 +27,24 @@ MONOTONIC = 1                       # the number of the clock on Linux
 
 
 def emit_module(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
-                prepare: FunctionIR | None = None, flush: bool = False) -> str:
+                prepare: FunctionIR | None = None) -> str:
     """LLVM IR text of the functions, all that they call, `main` as `gc_main` and, if given, `prepare` as `gc_prepare`.
-    Without main, the functions are external. flush: subnormal numbers are taken for 0, where the CPU has a mode for it.
+    Without main, the functions are external.
     """
-    return emit_for_sizes(functions, main, target, prepare, flush)[0]
+    return emit_for_sizes(functions, main, target, prepare)[0]
 
 
 def emit_for_sizes(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
-                   prepare: FunctionIR | None = None, flush: bool = False) -> tuple[str, tuple[Dim, ...]]:
+                   prepare: FunctionIR | None = None) -> tuple[str, tuple[Dim, ...]]:
     """The text of `emit_module`, and what the table of sizes that the code reads must hold."""
-    module = written(functions, main, target, prepare, flush)
+    module = written(functions, main, target, prepare)
     return module.text(), module.sizes
 
 
 def written(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
             prepare: FunctionIR | None = None, flush: bool = False) -> ModuleText:
-    """The module with the texts of all functions, those of one form as one function."""
+    """The module with the texts of all functions, those of one form as one function. flush: subnormal numbers are taken
+    for 0, where the CPU has a mode for it."""
     module = ModuleText(functions, _entries(main, prepare), target, flush)
     module.write()
     return module

@@ -60,12 +60,7 @@ define internal i64 {BEGIN}() noinline nounwind {{
   %flushing = or i32 %before, {FLUSH_AND_ZERO}
   %control = zext i32 %before to i64
   %same = icmp eq i32 %before, %flushing
-  br i1 %same, label %done, label %set
-set:
-  store i32 %flushing, ptr %word
-  call void @llvm.x86.sse.ldmxcsr(ptr %word)
-  br label %done
-done:
+{_unless_same("%flushing")}
   ret i64 %control
 }}"""
     return f"""define internal void {END}(i64 %control) noinline nounwind {{
@@ -73,14 +68,19 @@ done:
   %before = trunc i64 %control to i32
   %flushed = and i32 %before, {FLUSH_AND_ZERO}
   %same = icmp eq i32 %flushed, {FLUSH_AND_ZERO}
-  br i1 %same, label %done, label %set
-set:
-  store i32 %before, ptr %word
-  call void @llvm.x86.sse.ldmxcsr(ptr %word)
-  br label %done
-done:
+{_unless_same("%before")}
   ret void
 }}"""
+
+
+def _unless_same(value: str) -> str:
+    """Loads the register with it, unless %same; the label behind."""
+    return f"""  br i1 %same, label %done, label %set
+set:
+  store i32 {value}, ptr %word
+  call void @llvm.x86.sse.ldmxcsr(ptr %word)
+  br label %done
+done:"""
 
 
 def _fpcr(symbol: str) -> str:
