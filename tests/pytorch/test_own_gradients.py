@@ -13,6 +13,7 @@ from graphc.errors import GraphError
 
 torch = pytest.importorskip("torch")
 from graphc.doors.torch.read import TYPES  # noqa: E402
+from torch_steps import trained_alike  # noqa: E402
 
 pytestmark = pytest.mark.peers
 T, F = torch.nn, torch.nn.functional
@@ -77,16 +78,7 @@ def followed(module, x, dynamic=None):
     net = gc.from_torch(module, x, dynamic=dynamic)
     y = torch.randn(copy.deepcopy(module)(x).shape)
     step = gc.train_step(net, loss=nn.mse, optimizer=optim.SGD(0.1), x=gc.f32[tuple(x.shape)], y=gc.f32[tuple(y.shape)])
-    optimizer = torch.optim.SGD(other.parameters(), 0.1)
-    for _ in range(3):
-        loss = F.mse_loss(other(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        np.testing.assert_allclose(step(x, y), loss.detach(), rtol=1e-4)
-    step.to_torch(module)
-    for name, value in other.state_dict().items():
-        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    trained_alike(step, module, other, x, y, 0.1, rtol=1e-4, atol=1e-5)
     other.eval()
     np.testing.assert_allclose(gc.compile(net)(x), module.eval()(x).detach(), rtol=1e-4, atol=1e-5)
 

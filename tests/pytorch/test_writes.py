@@ -11,6 +11,8 @@ import graphc as gc
 from graphc import nn, optim
 
 torch = pytest.importorskip("torch")
+from torch_steps import trained_alike  # noqa: E402
+
 pytestmark = pytest.mark.peers
 T, F = torch.nn, torch.nn.functional
 
@@ -144,16 +146,7 @@ def test_buffers_that_are_written(monkeypatch):
     module = Counts().train()
     other = copy.deepcopy(module)
     step = gc.train_step(gc.from_torch(module, x), loss=nn.mse, optimizer=optim.SGD(0.01), y=gc.f32[4, 3, 6])
-    optimizer = torch.optim.SGD(other.parameters(), 0.01)
-    for _ in range(3):
-        loss = F.mse_loss(other(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        np.testing.assert_allclose(step(x, y), loss.detach(), rtol=1e-4)
-    step.to_torch(module)
-    for name, value in other.state_dict().items():
-        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    trained_alike(step, module, other, x, y, 0.01, rtol=1e-3, atol=1e-4)
     assert not found
 
 
