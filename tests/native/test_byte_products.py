@@ -47,8 +47,9 @@ def products(m, k, n, dtypes):
 @pytest.mark.parametrize("target", HERE)
 @pytest.mark.parametrize("m,k,n", SIZES)
 def test_products(m, k, n, target, monkeypatch):
+    """Where the CPU is another one, signs take turns."""
     monkeypatch.setenv("GRAPHC_TARGET", target)
-    for dtypes in SIGNS:
+    for dtypes in SIGNS[(m + HERE.index(target)) % 2::2] if target else SIGNS:
         x, w = drawn(dtypes[0], m, k), drawn(dtypes[1], n, k)
         run = products(m, k, n, dtypes)
         for y in run(x, w, np.ascontiguousarray(w.T)):

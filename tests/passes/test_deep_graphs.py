@@ -85,7 +85,7 @@ def straight(chain: Callable) -> gc.GraphFunction:
 @pytest.mark.parametrize("program", (straight, branched, looped))
 @pytest.mark.parametrize("name", LINKS)
 def test_ladders(name, program):
-    f = program(links((name,), 48))
+    f = program(links((name,), 32))
     with deadline(SECONDS):
         gc.plan(gc.grad(f, wrt=("h", "u")))
 

@@ -140,21 +140,28 @@ def arrays():
     return [rng.standard_normal(SHAPE) for _ in NAMES]
 
 
-CASES = [(kind, result) for kind in KINDS for result in RESULTS]
+RUNS = {0: ((2, True), (0, False)), 1: ((3, False),), 2: ((1, True),)}        # of each order of derivative: steps, and which branch
 
 
-@pytest.mark.parametrize("kind, result", CASES)
-def test_regions(kind, result):
+def orders():
+    """The function itself, and first and second derivatives in turns; the others are slow."""
+    for i, kind in enumerate(KINDS):
+        for j, result in enumerate(RESULTS):
+            for order in RUNS:
+                yield pytest.param(kind, result, order, marks=[pytest.mark.slow] if order == 1 + (i + j) % 2 else [])
+
+
+@pytest.mark.parametrize("kind, result, order", orders())
+def test_regions(kind, result, order):
     xs = arrays()
-    for order in (0, 1, 2):
-        for steps, yes in ((2, True), (0, False)) if order == 0 else ((3, False),) if order == 1 else ((1, True),):
-            f, want = graphs(kind, result, steps, yes, order)
-            stages = Compilation(f.graph, AVX2)
-            expected = evaluate(want.graph, xs)
-            for graph in (f.graph, stages.fused):
-                for got, value in zip(evaluate(graph, [np.array(yes), *xs]), expected, strict=True):
-                    np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
-            run_all(stages.plan)
+    for steps, yes in RUNS[order]:
+        f, want = graphs(kind, result, steps, yes, order)
+        stages = Compilation(f.graph, AVX2)
+        expected = evaluate(want.graph, xs)
+        for graph in (f.graph, stages.fused):
+            for got, value in zip(evaluate(graph, [np.array(yes), *xs]), expected, strict=True):
+                np.testing.assert_allclose(got, value, rtol=1e-9, atol=1e-9)
+        run_all(stages.plan)
 
 
 @pytest.mark.parametrize("kind", KINDS)
