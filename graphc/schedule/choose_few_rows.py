@@ -3,6 +3,7 @@ that are scaled and added."""
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 from graphc.ir.dims import Dim, typical
 from graphc.schedule.blocking import Blocking, Cut, PackingMode
@@ -14,7 +15,7 @@ from graphc.schedule.open_phase import at_typical, is_closed, known
 from graphc.schedule.first_reads import first_byte_cycles, touched_elements
 from graphc.schedule.tile_cost import TileCost, TiledProblem, Tiling
 
-STREAM_BYTES = 8192             # of one row of b in a tile
+STREAM_BYTES = (8192, 4096, 2048)       # of one row of b in a tile
 STREAM_STEPS = 256              # of a sum that a tile adds up in L1
 STREAM_WORK = 64 << 10          # elements of b that a tile reads, at least
 MAX_PARTIALS = 4 << 20          # elements of partial results
@@ -101,25 +102,27 @@ def may_stream(p: Phase[Dim]) -> bool:
 
 
 def stream_schedule(p: Phase[int], context: ContractionContext) -> StreamSchedule:
-    """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b."""
-    m, n, k = p.extent(p.m), p.extent(p.n), p.extent(p.k)
-    columns = Cut(0, even(n, min(n, STREAM_BYTES // context.itemsize), context.lanes))
-    sums = Cut(0, min(k, STREAM_STEPS))
+    """Tiles of some KB of columns and of enough steps that each reads some 100 KB of b, or one for each core."""
+    candidates = [_streamed(p, context, *draft) for draft in product(STREAM_BYTES, (STREAM_WORK, 0))]
+    ranking = ranked({c.schedule: c for c in candidates}.values())
+    return replace(ranking.best.schedule, ranking=ranking)
+
+
+def _streamed(p: Phase[int], context: ContractionContext, nbytes: int, work: int) -> Candidate[StreamSchedule]:
+    """Of so many bytes of columns. work: elements of b that a tile reads at least; 0: as many as give all cores one."""
+    m, n, k, machine = p.extent(p.m), p.extent(p.n), p.extent(p.k), context.machine
+    columns = Cut(0, even(n, min(n, nbytes // context.itemsize), context.lanes))
+    across = p.extent(p.batch) * columns.count((n,))
+    wanted = 2 * machine.planned_tiles // across if work else -(-machine.planned_cores // across)
+    sums = Cut(0, min(k, STREAM_STEPS) if work else -(-k // max(wanted, -(-k // STREAM_STEPS))))
     blocks = sums.count((k,))
-    share = -(-STREAM_WORK // (columns.chunk * sums.chunk))
-    splits = max(
-        1,
-        min(
-            blocks // share,
-            2 * context.machine.planned_tiles // (p.extent(p.batch) * columns.count((n,))),
-            MAX_PARTIALS // (p.extent(p.batch) * m * n),
-        ),
-    )
+    most = blocks // -(-work // (columns.chunk * sums.chunk)) if work else blocks
+    splits = max(1, min(most, wanted, MAX_PARTIALS // (p.extent(p.batch) * m * n)))
     splits = -(-blocks // -(-blocks // splits))
     s = StreamSchedule(Blocking(m, context.lanes, m, columns, sums), context.lanes, PackingMode.UNPACKED,
                        PackingMode.UNPACKED, splits)
     cost = _StreamCost(TiledProblem(p, context), Tiling(m, columns, splits=splits))
-    return replace(s, ranking=ranked([Candidate("streamed", s, cost.terms(stream_steps(m), blocks))]))
+    return Candidate("streamed", s, cost.terms(stream_steps(m), blocks))
 
 
 def beside_few_rows(p: Phase[int], s: LaneSchedule, context: ContractionContext) -> LaneSchedule:

@@ -21,6 +21,7 @@ COPY_CYCLES = 3                 # for a vector that is copied into a panel: load
 GATHER_CYCLES = 2               # for an element that is copied by itself
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
+PIECES_LOSS = 1.15              # the same where all pieces of a line are read, but one line after the other
 FREE_SWEEPS = 3                 # panels of rows, at most, that read unpacked columns while these arrive
 
 
@@ -283,15 +284,14 @@ class TileCost:
         return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
 
     def _short_runs(self) -> float:
-        """Unpacked columns of which one panel of rows reads a piece of each line after the other: what the hardware
-        fetches behind the pieces is gone before the next ones are read, unless L2 has room for it."""
+        """Unpacked columns of which one panel of rows reads a piece of each line after the other, beyond what sums
+        hide: some of what the hardware fetches behind the pieces is gone before the next ones are read."""
         problem, machine, nbytes = self.problem, self.machine, self.problem.context.itemsize
-        piece = min(problem.nr * nbytes, STREAM_RUN_BYTES // 2)
         lines = problem.k * abs(problem.p.b.strides[problem.p.k[0]]) * nbytes
-        if problem.m > problem.mr or problem.n <= problem.nr or lines * STREAM_RUN_BYTES <= piece * machine.l2_bytes:
+        if problem.m > problem.mr or problem.n <= problem.nr or lines <= machine.l2_bytes:
             return 0.0
         first = first_byte_cycles(problem.context.old[1], machine)
-        waits = (SHORT_RUN_LOSS - 1) * first * problem.batch * problem.n * problem.k * nbytes
+        waits = (PIECES_LOSS - 1) * first * problem.batch * problem.n * problem.k * nbytes
         return max(0.0, waits - problem.sums) / self.cores
 
     def _columns_again(self) -> float:
