@@ -21,7 +21,8 @@ COPY_CYCLES = 3                 # for a vector that is copied into a panel: load
 GATHER_CYCLES = 2               # for an element that is copied by itself
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
-PIECES_LOSS = 1.15              # the same where all pieces of a line are read, but one line after the other
+PIECE_LOSS = 40                 # bytes that are fetched in vain behind each piece of a line
+PAGE_LOSS = 0.3                 # of the time of bytes of which each line's are in another page than those before
 FREE_SWEEPS = 3                 # panels of rows, at most, that read unpacked columns while these arrive
 
 
@@ -192,7 +193,8 @@ class TileCost:
             problem.context.old[1],
             SHORT_RUN_LOSS if narrow else 1,
         )
-        loads += self._scattered_columns() + self._short_runs() if mode is PackingMode.UNPACKED else 0.0
+        loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
+        loads += self._short_runs(mode) if mode is not PackingMode.ONCE else 0.0
         loads += self._columns_again() if self.tiling.by_lines else 0.0
         straight = (
             problem.packing is ColumnPacking.PANELS
@@ -283,15 +285,17 @@ class TileCost:
         cycles = far * problem.scattered + (1 / self.machine.loads_per_cycle if step % line else 0)
         return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
 
-    def _short_runs(self) -> float:
-        """Unpacked columns of which one panel of rows reads a piece of each line after the other, beyond what sums
-        hide: some of what the hardware fetches behind the pieces is gone before the next ones are read."""
+    def _short_runs(self, mode: PackingMode) -> float:
+        """Columns of which one panel of rows reads a piece of each line after the other, beyond what sums hide: each
+        is in another page, and some of what is fetched behind the pieces of a panel is gone before it is read."""
         problem, machine, nbytes = self.problem, self.machine, self.problem.context.itemsize
+        straight = problem.packing is ColumnPacking.PANELS and len(problem.p.k) == 1
         lines = problem.k * abs(problem.p.b.strides[problem.p.k[0]]) * nbytes
-        if problem.m > problem.mr or problem.n <= problem.nr or lines <= machine.l2_bytes:
+        if not straight or problem.m > problem.mr or problem.n <= problem.nr or lines <= machine.l2_bytes:
             return 0.0
         first = first_byte_cycles(problem.context.old[1], machine)
-        waits = (PIECES_LOSS - 1) * first * problem.batch * problem.n * problem.k * nbytes
+        loss = PAGE_LOSS + (PIECE_LOSS / (problem.nr * nbytes) if mode is PackingMode.UNPACKED else 0)
+        waits = loss * first * problem.batch * problem.n * problem.k * nbytes
         return max(0.0, waits - problem.sums) / self.cores
 
     def _columns_again(self) -> float:
