@@ -67,10 +67,7 @@ def contraction_schedule(
                               fused=fused and not gates, exact=dtype.is_int, pairs=pairs)
     if gates:
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
-        form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
-        context, phases = _copied_or_not(form, base, invariant, may_dot,
-                                         lambda context: [_gate_schedule(p, context, gates) for p in form.phases])
-        return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
+        return _gated(form, base, invariant, gates, dtype)
 
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
@@ -256,6 +253,14 @@ def _interleaved(p: Phase[Dim], gates: int, lanes: int) -> Phase[Dim]:
         out=linear(p.out),
         parts=p.parts + ((),) * 3,
     )
+
+
+def _gated(form: Form, base: ContractionContext, invariant: tuple[bool, bool], gates: int,
+           dtype: DType) -> ContractionSchedule:
+    form = replace(form, phases=(_interleaved(form.phases[0], gates, base.lanes),))
+    context, phases = _copied_or_not(form, base, invariant, may_dot,
+                                     lambda context: [_gate_schedule(p, context, gates) for p in form.phases])
+    return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
 
 
 def _gate_schedule(p: Phase[Dim], context: ContractionContext, gates: int) -> PhaseSchedule:

@@ -8,11 +8,10 @@ from itertools import product
 from graphc.ir.dims import Dim, typical
 from graphc.schedule.blocking import Blocking, Cut, PackingMode
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext, even, stream_steps
-from graphc.schedule.contraction_form import Phase
+from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import DotSchedule, LaneSchedule, StreamSchedule, round_up
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.open_phase import at_typical, is_closed, known
-from graphc.schedule.first_reads import first_byte_cycles, touched_elements
 from graphc.schedule.tile_cost import TileCost, TiledProblem, Tiling
 
 STREAM_BYTES = (8192, 4096, 2048)       # of one row of b in a tile
@@ -83,8 +82,8 @@ def _dot_terms(p: Phase[int], s: DotSchedule, context: ContractionContext) -> tu
     blocks = passes * p.extent(p.batch) * -(-n // s.columns)
     added = (s.lanes.bit_length() - 1) * (1 + 1 / machine.fma_per_cycle)    # a shuffle in each cycle, and a sum
     new = runs * min(p.sizes[inner], abs(p.b.strides[p.n[-1]]) or 1)
-    again = max(0, passes * columns * new - touched_elements(p, p.b))
-    first_a, first_b = (touched_elements(p, t) * context.itemsize * first_byte_cycles(old, machine)
+    again = max(0, passes * columns * new - _touched(p, p.b))
+    first_a, first_b = (_first(p, t, old, context)
                         for t, old in zip((p.a, p.b), context.old))
     return (("sums", blocks * runs * (-(-p.sizes[inner] // s.lanes) * step + machine.step_cycles) / cores),
             ("lanes", blocks * s.rows * s.columns * added / cores), ("calls", blocks * machine.call_cycles / cores),
@@ -129,7 +128,7 @@ def beside_few_rows(p: Phase[int], s: LaneSchedule, context: ContractionContext)
     """The same with what its rivals count, too: the first reads of all elements."""
     machine, tiles = context.machine, -(-p.sizes[s.dim] // s.block) * -(-p.extent(s.outer(p)) // s.tile)
     cores = min(machine.planned_cores, tiles)
-    reads = tuple([(f"load {name}", touched_elements(p, t) * context.itemsize * first_byte_cycles(old, machine) / cores)
+    reads = tuple([(f"load {name}", _first(p, t, old, context) / cores)
                    for name, t, old in zip("ab", (p.a, p.b), context.old)])
     added = (*reads, ("hand-over", machine.handover_cycles * (cores > 1)))
     candidates = s.ranking.candidates if s.ranking else ()
@@ -154,3 +153,17 @@ class _StreamCost(TileCost):
             "calls": problem.batch * self.across * blocks * machine.call_cycles / self.cores}
         return (*shared.items(), self.a_terms(PackingMode.UNPACKED)[0],
                 ("load b", self._loads(part * self.columns, touched, context.old[1])))
+
+
+# --- first reads ------------------------------------------------------------------------------------------------------
+
+def _touched(p: Phase[int], operand: LinearMap[int]) -> int:
+    """How many different elements there are."""
+    low, high = operand.span(p.sizes)
+    return min(high - low + 1, p.extent([d for d, step in enumerate(operand.strides) if step]))
+
+
+def _first(p: Phase[int], operand: LinearMap[int], old: bool, context: ContractionContext) -> float:
+    """Cycles of the first read of each."""
+    machine = context.machine
+    return _touched(p, operand) * context.itemsize * (machine.old_byte_cycles if old else machine.remote_byte_cycles)

@@ -11,7 +11,6 @@ from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode, RowShares
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
-from graphc.schedule.first_reads import first_byte_cycles, old_byte_cycles
 from graphc.schedule.open_phase import last_open
 from graphc.schedule.register_tiles import matrix_cycles, matrix_tile, register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
@@ -90,9 +89,9 @@ class TiledProblem:
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
-        self.stored = old_byte_cycles(self.machine)
+        self.stored = self.machine.old_byte_cycles
         # cycles of a byte that another core has written
-        self.remote = first_byte_cycles(False, self.machine)
+        self.remote = self.machine.remote_byte_cycles
         # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
         self.scattered = LINE_BYTES / self.machine.l3_bytes_per_cycle
 
@@ -293,7 +292,7 @@ class TileCost:
         lines = problem.k * abs(problem.p.b.strides[problem.p.k[0]]) * nbytes
         if not straight or problem.m > problem.mr or problem.n <= problem.nr or lines <= machine.l2_bytes:
             return 0.0
-        first = first_byte_cycles(problem.context.old[1], machine)
+        first = problem.stored if problem.context.old[1] else problem.remote
         loss = PAGE_LOSS + (PIECE_LOSS / (problem.nr * nbytes) if mode is PackingMode.UNPACKED else 0)
         waits = loss * first * problem.batch * problem.n * problem.k * nbytes
         return max(0.0, waits - problem.sums) / self.cores
