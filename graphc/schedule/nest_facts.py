@@ -216,7 +216,7 @@ class NestFacts:
         )
         far = self._far_rows(vector)
         registers = self.target.vector_registers
-        held = 1 << (registers // (1 + len(self.ins))).bit_length() - 1         # of each input, and of a sum
+        held = 1 << max(1, registers // (1 + len(self.ins))).bit_length() - 1       # of each input, and of a sum
         most = min(vectors * registers // 8, FAR_BYTES // (width * size), held)
         wide = width * (max(vectors, most) if far else vectors)
         while wide > 2 and wide // 2 >= self.extents[vector]:
@@ -235,7 +235,7 @@ class NestFacts:
         sizes = [size * self.size(d for d, s in enumerate(strides) if s) for strides, size in self.rows]
         far = sum(abs(strides[vector]) == 1 and abs(strides[inner[-1]]) * size >= machine.prefetch_reach_bytes
                   and nbytes > machine.l2_bytes for (strides, size), nbytes in zip(self.rows, sizes))
-        return far * max(0.0, 1 - SEEN_ROWS / self.size(inner))
+        return far * max(0.0, 1 - SEEN_ROWS / max(1, self.size(inner)))
 
     def _splits(self, vector: int, width: int, nbytes: int) -> bool:
         """Whether stores of whole lines, which mostly reach into two, cost more than to compute in vectors of half."""
