@@ -20,7 +20,7 @@ from graphc.cli_answers import answered
 from graphc.cli_sources import GivenGraph, as_type, load_program, load_source, load_thing, read_array, sizes_of
 from graphc.codegen.llvm.host import host_target
 from graphc.compiled import CompiledGraph
-from graphc.compiler import SIMPLIFY, STAGES, Compilation, fusion
+from graphc.compiler import STAGES, Compilation, fusion
 from graphc.config import thread_text, whole_text
 from graphc.doctor import report
 from graphc.drawn_inputs import drawn
@@ -37,6 +37,7 @@ from graphc.runtime.lock import StateLock
 from graphc.schedule.platforms import PLATFORMS
 from graphc.schedule.platforms import EVERY_TARGET
 from graphc.schedule.target import AVX2, Target
+from graphc.simplification import simplification
 from graphc.train import TrainStep
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
@@ -296,7 +297,7 @@ def _after(each: Pass, graph: Graph) -> Graph:
 
 
 def _passes(target: Target) -> dict[str, Pass]:
-    return {p.name: p for p in (*SIMPLIFY, *fusion(target))}
+    return {p.name: p for p in (*simplification(target), *fusion(target))}
 
 
 def _state(source: GivenGraph) -> tuple[Any, ...]:

@@ -30,69 +30,31 @@ from graphc.memory.usage import Memory, human
 from graphc.memory.verify_plan import verify_plan
 from graphc.memory.verify_shards import verify_shards
 from graphc.once import once_property
-from graphc.passes.canonicalize import Canonicalize
-from graphc.passes.compute_stored import ComputeStored
-from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
-from graphc.passes.decompose import Decompose
 from graphc.passes.eliminate_bounds_checks import EliminateBoundsChecks
-from graphc.passes.fold_batch_norm import FoldBatchNorm
-from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fold_transposes import FoldTransposes
 from graphc.passes.fuse import Fuse, explain
 from graphc.passes.fuse_gates import FuseGates
-from graphc.passes.fuse_loops import FuseLoops
-from graphc.passes.gather_one_hot import GatherOneHot
-from graphc.passes.integer_weights import ScaleProducts
 from graphc.passes.join_shards import Shards, called_with, join_shards
 from graphc.passes.layout import ArrangeImages, storage_orders
-from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.materialize_padding import MaterializePadding
 from graphc.passes.order import Order
 from graphc.passes.pack_factors import PackFactors
-from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import Pass, Pipeline, apply
 from graphc.passes.precompute import Split, split_derived
-from graphc.passes.read_stored import ReadStored
-from graphc.passes.recognize_attention import RecognizeAttention
-from graphc.passes.sparse_gradients import SparseGradients
 from graphc.passes.spell_pools import SpellPools
 from graphc.passes.spell_products import SpellProducts
-from graphc.passes.visible_keys import VisibleKeys
 from graphc.passes.winograd import Winograd
 from graphc.records import dataclass
-from graphc.schedule.attention_support import is_whole
 from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
+from graphc.simplification import simplification
 from graphc.spare_cores import spare_cores
 from graphc.stages import (
     Declared, Emitted, FusedGraphs, Lowered, PipelineStage, Simplified, entries, thread_scratch)
 
 S = TypeVar("S", bound=PipelineStage)
 T = TypeVar("T")
-
-SIMPLIFY = (
-    EliminateDeadCode(),                # first: differentiation leaves much that nobody reads
-    ComputeStored(),                    # before all that joins operators or takes them apart: each rounds its result
-    GatherOneHot(),                     # before decompose, which takes one_hot apart
-    RecognizeAttention(),               # before decompose, which takes softmax apart; after dce: no dead readers
-    VisibleKeys(),                      # before decompose, which takes attention apart
-    Decompose(is_whole),                # before the rest: composites hide equal and constant parts
-    Canonicalize(),                     # before folding and cse: one form of equal things
-    FoldConstants(),
-    EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
-    PadsToConcat(),                     # before licm and fusion: the gradient of a split is then one node
-    FuseLoops(),                        # after cse: equal operands are one value; before licm, which hides equal bodies
-    LoopInvariantCodeMotion(),          # after cse: what does not depend on the carries is then one node, moved once
-    Canonicalize(),                     # hoisting stacks and reshapes
-    EliminateCommonSubexpressions(),
-    SparseGradients(),                  # after cse, when readers can be counted
-    ScaleProducts(),                    # before dce: what products no longer read; before `read_stored`
-    EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
-    FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
-    ReadStored(),                       # after all that knows products or moves what loops need; before `split_state`
-    EliminateDeadCode(),                # conversions that no product needs any more
-)
 
 
 def fusion(target: Target, check_nan: bool = False) -> tuple[Pass, ...]:
@@ -164,7 +126,8 @@ def compile_graph(graph: Graph, tools: Tools) -> Iterator[PipelineStage]:
 def simplify(declared: Declared, tools: Tools) -> Simplified:
     check_compilable(declared.graph)
     verify(declared.graph, BOUND)
-    return Simplified(tools.passes.run(declared.graph, (*SIMPLIFY, *winograd(tools), *packing(tools)), DECOMPOSED))
+    passes = (*simplification(tools.target), *winograd(tools), *packing(tools))
+    return Simplified(tools.passes.run(declared.graph, passes, DECOMPOSED))
 
 
 def split_state(simplified: Simplified, tools: Tools) -> Split:
@@ -183,7 +146,7 @@ def fuse(split: Split, tools: Tools) -> FusedGraphs:
         return FusedGraphs(main, prepare)
     shards = tools.shards
     if update := shards.update:
-        simple = tools.passes.run(update.graph, (*SIMPLIFY, *packing(tools)), DECOMPOSED)
+        simple = tools.passes.run(update.graph, (*simplification(tools.target), *packing(tools)), DECOMPOSED)
         shards = replace(shards, update=replace(update, graph=kernels(simple)))
     joined = tools.passes.timed("join_shards", join_shards, main, prepare, shards, tools.target)
     if tools.config.verify:
@@ -363,7 +326,7 @@ class Compilation:
     def steps(self) -> Iterator[tuple[Pass, Graph, Graph]]:
         """Each pass, and the graph before and after it, run again: of what every call computes."""
         graph = self.graph
-        for each in (*SIMPLIFY, *winograd(self._tools), *packing(self._tools)):
+        for each in (*simplification(self.target), *winograd(self._tools), *packing(self._tools)):
             before, graph = graph, apply(each, graph)
             yield each, before, graph
         graph = split_derived(graph).main

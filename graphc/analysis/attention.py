@@ -12,29 +12,32 @@ from graphc.analysis.softmax_form import softmax_of
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Node, Value
+from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.elementwise import ADD, DIV, MUL, NEG, SUB, WHERE
 from graphc.ir.ops.shape import Transpose
-from graphc.ir.types import i32
+from graphc.ir.types import TensorType, i32
 from graphc.once import once_property
 from graphc.records import dataclass
-from graphc.schedule.attention_support import is_whole
+from graphc.schedule.attention_support import computes_again
 
 # a score as low as this, or lower, counts as hidden: beside one that is not, softmax gives it exactly 0
 HIDES = -1e9
 DEEPEST = 8             # operators between product and softmax, factors of an operand
 
 Labels = tuple[str, ...]
+Keep = Callable[[Op, Sequence[TensorType]], bool]
 
 
-def spelled_out(nodes: Sequence[Node], results: Iterable[Value], fixed: Iterable[Value] = ()) -> dict[Node, "Spelled"]:
+def spelled_out(nodes: Sequence[Node], results: Iterable[Value], fixed: Iterable[Value] = (),
+                keep: Keep = computes_again) -> dict[Node, "Spelled"]:
     """The attentions among `nodes` by their last product. `results`: values that are read from outside. `fixed`: values
-    that must stay on the way."""
+    that must stay on the way. keep: whether the operator is worth making of it."""
     facts, fixed, used = MaskFacts(), set(fixed), _Users(nodes, results)
     candidates = ((node, _match(node, facts)) for node in nodes if isinstance(node.op, LabelledProduct))
     return {node: match for node, match in candidates if match and used.only(match.inner, node)
-            and not fixed & match.passed and match.fits()}
+            and not fixed & match.passed and match.fits(keep)}
 
 
 class _Users:
@@ -137,7 +140,7 @@ class Spelled:
             blind = b.mul(blind, b.where(sees, one, none))
         return b.where(sees, out, blind)
 
-    def fits(self) -> bool:
+    def fits(self, keep: Keep) -> bool:
         """Whether the operator takes these operands, is taken whole, and gives the type of the last product."""
         b = Builder()
         try:
@@ -147,7 +150,7 @@ class Spelled:
         attention = next(node for node in b.nodes if node.op.opcode is Attention)
         types = [v.type for v in attention.inputs]
         return (out.type == self.last.outputs[0].type
-                and (not all(t.is_static for t in types) or is_whole(attention.op, types)))
+                and (not all(t.is_static for t in types) or keep(attention.op, types)))
 
 
 # ---- products

@@ -3,11 +3,11 @@ tiles and packed operands of a kernel for products would cost more than the prod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import ClassVar
 
 from graphc.ir.builder import Builder, Rewriter
-from graphc.ir.dims import Dim, typical
+from graphc.ir.dims import Dim, ceil_div, typical
 from graphc.ir.graph import Graph, Node, Value, regions, users
 from graphc.ir.op import Op
 from graphc.ir.ops.contract import LabelledProduct
@@ -18,9 +18,11 @@ from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
+from graphc.schedule.contraction_schedule import ContractionSchedule, StreamSchedule, TileSchedule
+from graphc.schedule.machine import Machine
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.schedule import Schedule
-from graphc.schedule.target import Target
+from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
 FOLD_CYCLES = 12                # of the lanes of one sum
@@ -73,7 +75,7 @@ class SpellProducts(Pass):
                          and v not in results)
                 x, y = (u.type for u in node.inputs)
                 if (alone and v.node and _points(node.op, x, y, node.outputs[0].type) == typical(v.type.size) > 0
-                        and self._is_cheaper(node, node.op, x, y, self._alone(v.node))):
+                        and self._is_cheaper(node, node.op, x, y, self.target, self._alone(v.node))):
                     found[node] = node.op
         return found
 
@@ -110,20 +112,42 @@ class SpellProducts(Pass):
         x, y = (v.type for v in node.inputs)
         key = op, (x, y)
         if key not in self.known:
-            self.known[key] = _is_small(op, x, y, node.outputs[0].type) and self._is_cheaper(node, op, x, y)
+            self.known[key] = (_is_small(op, x, y, node.outputs[0].type)
+                               and self._is_cheaper(node, op, x, y, _near(self.target)))
         return self.known[key]
 
-    def _is_cheaper(self, node: Node, op: LabelledProduct, x: TensorType, y: TensorType, saved: float = 0.0) -> bool:
+    @staticmethod
+    def _is_cheaper(node: Node, op: LabelledProduct, x: TensorType, y: TensorType, target: Target,
+                    saved: float = 0.0) -> bool:
         """By the cycles of both kernels for dense operands; saved: those of other kernels that are not needed then."""
         dense = [ViewType(t.dtype, t.shape, contiguous_strides(t.shape)) for t in (x, y, node.outputs[0].type)]
-        whole = schedule_node(node, dense[:2], dense[2:], self.target)
+        whole = schedule_node(node, dense[:2], dense[2:], target)
         left, right, order, kept = _axes(op, x, y)
         ins = [_expanded(view, labels, order) for view, labels in zip(dense, (left, right))]
         b = Builder("body")
         a, c = (b.input(f"x{k}", TensorType(v.dtype, v.shape)) for k, v in enumerate(ins))
         cluster = Node(Fused(b.finish([_summed(b, a, c, kept)])), (a, c), (node.outputs[0].type,), None, "")
-        nest = schedule_node(cluster, ins, dense[2:], self.target)
-        return _cycles(nest) + _folding(nest, node) < _cycles(whole) + saved
+        nest = schedule_node(cluster, ins, dense[2:], target)
+        return _cycles(nest) + _folding(nest, node) < _cycles(whole) + _calls(whole, target.machine) + saved
+
+
+def _near(target: Target) -> Target:
+    """The CPU as a loop over little work sees it: one core has made all operands, and bytes cost in all kernels what
+    they cost in loop nests."""
+    rate = target.machine.l3_bytes_per_cycle
+    near = replace(target.machine, remote_line_cycles=LINE_BYTES / rate, memory_bytes_per_cycle=rate)
+    return replace(target, machine=near)
+
+
+def _calls(s: Schedule, machine: Machine) -> float:
+    """Cycles of the calls of micro-kernels, which the model of tiles leaves out, since products have long sums as a
+    rule."""
+    if not isinstance(s, ContractionSchedule):
+        return 0.0
+    tiled = [(p, tiles) for p, tiles in zip(s.form.phases, s.phases)
+             if isinstance(tiles, TileSchedule) and not isinstance(tiles, StreamSchedule)]
+    return machine.call_cycles * sum([typical(p.extent(p.batch) * ceil_div(p.extent(p.m), tiles.blocking.mr)
+                                              * ceil_div(p.extent(p.n), tiles.blocking.nr)) for p, tiles in tiled])
 
 
 def _folding(nest: Schedule, node: Node) -> float:

@@ -130,3 +130,15 @@ class ForwardProblem:
         width = -(-self.values // self.lanes)
         parts = -(-width // vectors)
         return groups * sum([self._step(rows, len(range(part, width, parts))) for part in range(parts)])
+
+
+def gradient_ranking(target: Target, lanes: int, steps: int, keys: Dim, widths: tuple[int, int], causal: bool,
+                     matrices: bool) -> Ranking[tuple[int, int]]:
+    """The register tiles of the gradient, whose columns are keys; features are columns of one product, too. widths:
+    features and values; steps: queries of all heads."""
+    features, values = widths
+
+    def work(mr: int, nr: int) -> float:
+        rows = features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr)
+        return columns_made(keys, nr, causal) * rows
+    return register_tiles(target, work, lanes, steps, matrices)

@@ -8,7 +8,7 @@ from math import prod
 from graphc.ir.dims import Dim, Poly, static_dim, typical, upper
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.schedule.attention_schedule import AttentionSchedule
-from graphc.schedule.attention_tiles import ForwardProblem, columns_made, register_tiles
+from graphc.schedule.attention_tiles import ForwardProblem, gradient_ranking
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.target import ALIGNMENT, Target
@@ -104,16 +104,7 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     features, values = static_dim(q.shape[-1]), static_dim(v.shape[-1])
     heads, tiles = prod(lead), target.machine.planned_tiles
     usual_heads, usual_keys, usual_queries = typical(heads), typical(keys), typical(queries)
-    ranking = register_tiles(
-        target,
-        lambda mr, nr: (
-            columns_made(keys, nr, causal)
-            * (features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr))
-        ),
-        lanes,
-        usual_heads * usual_queries,
-        matrices,
-    )
+    ranking = gradient_ranking(target, lanes, usual_heads * usual_queries, keys, (features, values), causal, matrices)
     mr, vectors = ranking.best.schedule
     nr = vectors * lanes
     most = next((n for n in GRADIENT_KEYS if usual_heads * -(-usual_keys // n) >= tiles), GRADIENT_KEYS[-1])

@@ -3,7 +3,7 @@ must not depend on it). An analytical model in cycles of the register tile and b
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -16,21 +16,24 @@ from graphc.schedule.choose_groups import mixed_gradient, mixed_phase, mixed_sch
 from graphc.schedule.choose_lanes import is_short, lane_dim, lane_schedule
 from graphc.schedule.choose_narrow import fits_registers, narrow_dim, narrow_schedule, pieces_schedule
 from graphc.schedule.choose_few_rows import (
-    dot_schedule, is_dots, is_stream, repays_packing, runs_schedule, stream_schedule)
-from graphc.schedule.choose_open import open_phase_schedule
+    beside_few_rows, dot_schedule, few_rows_schedules, may_dot, reads_once, runs_schedule)
 from graphc.schedule.choose_rows import open_tile_schedule
 from graphc.schedule.choose_shifted import shifted_schedule
 from graphc.schedule.choose_tiles import tile_schedule
 from graphc.schedule.contraction_form import Form, LinearMap, Phase, normal_form
 from graphc.schedule.contraction_schedule import (
-    ContractionSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule, ShiftedSchedule,
-    TileSchedule, group_sizes, packed_row_panels, round_up)
+    ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule,
+    ShiftedSchedule, TileSchedule, group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
+from graphc.schedule.cost import SHOWN, Ranking
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, is_closed
 from graphc.schedule.operand_roles import Tensor, turned_axes
 from graphc.schedule.target import Target
 
+Costed = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | ShiftedSchedule
+
+COPY_SAVES = 1.3                # times as long, at most, few rows take that read weights as they lie, instead of a copy
 ALIGN = 16                      # elements: parts of the shared scratch start on cache lines
 
 
@@ -60,22 +63,20 @@ def contraction_schedule(
     out_shape = tuple(m.span(c.sizes)[1] + 1 for m in c.out)
     a, b = Tensor(tuple(a_shape), tuple(a_strides)), Tensor(tuple(b_shape), tuple(b_strides))
     out = Tensor(out_shape, tuple(out_strides))
+    base = ContractionContext(target, dtype.itemsize, lanes, (False, False), matrices=matrices,
+                              fused=fused and not gates, exact=dtype.is_int, pairs=pairs)
     if gates:
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
-        form = replace(form, phases=(_interleaved(form.phases[0], gates, lanes),))
-        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     exact=dtype.is_int, pairs=pairs)
-        phases = tuple(_gate_schedule(p, context, gates) for p in form.phases)
-        return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
+        return _gated(form, base, invariant, gates, dtype)
 
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
-        context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     fused=fused, exact=dtype.is_int, pairs=pairs)
         if runs:
-            dots = runs_schedule(form.phases[0], context)
+            dots = runs_schedule(form.phases[0], replace(base, free=_free(form, invariant)))
             return placed(form, () if dots is None else (dots,), dtype, None)
-        chosen = [_with_groups(p, _phase_schedule(p, dtype, context), context) for p in form.phases]
+        context, phases = _copied_or_not(form, base, invariant, reads_once,
+                                         lambda context: [_phase_schedule(p, dtype, context) for p in form.phases])
+        chosen = [_with_groups(p, s, context) for p, s in zip(form.phases, phases)]
         form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
     straight = of_form(False)
@@ -84,6 +85,26 @@ def contraction_schedule(
     if turned_axes(c, (a, b), lanes, invariant) == [None, None] or form_cycles(straight, target) is None:
         return straight
     return min((straight, of_form(True)), key=lambda s: form_cycles(s, target) or inf)
+
+
+def _copied_or_not(
+    form: Form, base: ContractionContext, invariant: tuple[bool, bool],
+    once: Callable[[Phase[Dim], ContractionContext], bool],
+    choose: Callable[[ContractionContext], list[PhaseSchedule]],
+) -> tuple[ContractionContext, tuple[PhaseSchedule, ...]]:
+    """The phases, and what of them costs nothing to pack. What few rows read `once` is packed where that saves more
+    than a second copy is worth. Integers are four to an element of a packed one, and their sums have the same bits in
+    any order: theirs is packed where it saves anything."""
+    free = _free(form, invariant)
+    copied = replace(base, free=free)
+    packed = choose(copied)
+    if not free[1] or base.exact or not once(form.phases[0], base):
+        return copied, tuple(packed)
+    kept = replace(base, free=(free[0], False), kept=True)
+    found = choose(kept)
+    costed = all(s.ranking is not None for s in (*found, *packed))
+    slower = costed and _cycles(found[0]) > COPY_SAVES * _cycles(packed[0])
+    return (copied, tuple(packed)) if slower else (kept, tuple(found))
 
 
 def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
@@ -172,31 +193,43 @@ def _prepacked(form: Form, phases: tuple[PhaseSchedule, ...], free: tuple[bool, 
 def _phase_schedule(p: Phase[Dim], dtype: DType, context: ContractionContext) -> PhaseSchedule:
     if dtype.bits < 32 or p.extent(p.k) == 0:
         return LoopSchedule(max(1, context.machine.small_product_flops // max(1, 16 * typical(p.extent(p.k)))))
-    lane = lane_dim(p, context)
-    if lane is not None and is_short(p):
+    lane, few = lane_dim(p, context), few_rows_schedules(p, context)
+    if lane is not None and is_short(p) and not few:
         return lane_schedule(p, lane, context)
     narrow = narrow_dim(p, context)
     if narrow is not None and fits_registers(p, context):
         return narrow_schedule(p, narrow, context)
-    if is_closed(p) and is_dots(p, context) and not repays_packing(p, context):
-        return dot_schedule(p, context)
-    if is_closed(p) and is_stream(p, context):
-        return stream_schedule(p, context)
-    others: list[PhaseSchedule] = [] if lane is None else [lane_schedule(p, lane, context)]
+    others: list[Costed] = [*few]
+    if lane is not None:
+        lanes = lane_schedule(p, lane, context)
+        others.append(beside_few_rows(at_typical(p), lanes, context) if few else lanes)
     others += [] if narrow is None else [pieces_schedule(p, narrow, context)]
     shifted = shifted_schedule(p, context)
     others += [] if shifted is None else [shifted]
     if p.is_open and not others:
-        return open_phase_schedule(p, context)
-    best = min([tile_schedule(at_typical(p), context), *others], key=_cycles)
-    return open_phase_schedule(p, context) if p.is_open and isinstance(best, TileSchedule) else best
+        return open_tile_schedule(p, context)
+    best = _cheapest((tile_schedule(at_typical(p), context), *others))
+    return open_tile_schedule(p, context) if p.is_open and isinstance(best, TileSchedule) else best
+
+
+def _cheapest(found: Sequence[Costed]) -> Costed:
+    """The first of those that cost least. Its ranking has the best of each other kind, too."""
+    best = min(found, key=_cycles)
+    rivals = [_ranking(s).best for s in found if s is not best]
+    chosen, *others = _ranking(best).candidates
+    others = sorted([*rivals, *others[:max(0, SHOWN - 1 - len(rivals))]], key=lambda c: c.total)
+    return replace(best, ranking=Ranking((chosen, *others)))
+
+
+def _ranking(s: PhaseSchedule) -> Ranking[object]:
+    if s.ranking is None:
+        raise InternalError("schedules are compared by their rankings", "schedule")
+    return s.ranking
 
 
 def _cycles(s: PhaseSchedule) -> float:
     """What the best of a kind of schedules costs: the same cycles for all kinds."""
-    if s.ranking is None:
-        raise InternalError("schedules are compared by their rankings", "schedule")
-    return s.ranking.best.total
+    return _ranking(s).best.total
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -222,11 +255,19 @@ def _interleaved(p: Phase[Dim], gates: int, lanes: int) -> Phase[Dim]:
     )
 
 
+def _gated(form: Form, base: ContractionContext, invariant: tuple[bool, bool], gates: int,
+           dtype: DType) -> ContractionSchedule:
+    form = replace(form, phases=(_interleaved(form.phases[0], gates, base.lanes),))
+    context, phases = _copied_or_not(form, base, invariant, may_dot,
+                                     lambda context: [_gate_schedule(p, context, gates) for p in form.phases])
+    return replace(placed(form, phases, dtype, _prepacked(form, phases, context.free)), gates=gates)
+
+
 def _gate_schedule(p: Phase[Dim], context: ContractionContext, gates: int) -> PhaseSchedule:
-    if is_closed(p):
-        dots = is_dots(p, context) and not repays_packing(p, context, gates)
-        return dot_schedule(p, context) if dots else tile_schedule(p, context, gates)
-    return open_tile_schedule(p, context, gates)
+    if not is_closed(p):
+        return open_tile_schedule(p, context, gates)
+    tiles = tile_schedule(p, context, gates)
+    return _cheapest((dot_schedule(p, context), tiles)) if may_dot(p, context) else tiles
 
 
 # --- where the shared scratch lies ------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
     columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
     fused: results go through an epilogue. pairs: of bf16, in each element. exact: sums are those of integers, which are
-    the same in any order."""
+    the same in any order. kept: b never changes, but stays as it lies: a second copy of what few rows read once is not
+    worth its memory."""
     target: Target
     itemsize: int
     lanes: int
@@ -34,10 +35,16 @@ class ContractionContext:
     fused: bool = False
     pairs: bool = False
     exact: bool = False
+    kept: bool = False
 
     @property
     def machine(self) -> Machine:
         return self.target.machine
+
+    @property
+    def old(self) -> tuple[bool, bool]:
+        """Whether an operand was written long before the call, so that it is in no other core's caches."""
+        return self.free[0], self.free[1] or self.kept
 
     @property
     def sums_per_cycle(self) -> float:
@@ -52,3 +59,8 @@ def even(size: int, part: float, unit: int) -> int:
     """A multiple of `unit`, near `part`, that cuts `size` into pieces of about the same size."""
     pieces = max(1, round(size / part))
     return round_up(-(-size // pieces), unit)
+
+
+def stream_steps(rows: int) -> int:
+    """Lines of columns that are added in one pass over the sums of so many rows."""
+    return 8 if rows == 1 else 4

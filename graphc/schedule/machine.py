@@ -11,6 +11,8 @@ from math import inf
 from graphc.records import dataclass
 
 MOST_ELEMENTS = 1 << 62             # more than any array has
+LINE = 64                           # bytes of a line of the caches
+WEIGHTS_IN_L3 = 0.75                # the part of stored weights that L3 has kept since the last call
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,16 @@ class Machine:
     def busy_sums(self) -> int:
         """Vectors of sums that keep the units of a core busy: with fewer they wait for results."""
         return self.fma_latency * self.fma_per_cycle
+
+    @property
+    def remote_byte_cycles(self) -> float:
+        """Of a byte that another core has written."""
+        return self.remote_line_cycles / LINE
+
+    @property
+    def old_byte_cycles(self) -> float:
+        """Of a byte of operands that were there before the call."""
+        return WEIGHTS_IN_L3 / self.l3_bytes_per_cycle + (1 - WEIGHTS_IN_L3) / self.memory_bytes_per_cycle
 
     @property
     def reload_ops(self) -> int:

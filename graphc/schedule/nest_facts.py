@@ -20,6 +20,9 @@ from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType
 
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
+FAR_BYTES = 256                 # of columns whose rows lie far apart, each piece of which is waited for
+FAR_PIECE_CYCLES = 130          # for such a piece, however short it is
+SEEN_ROWS = 48                  # side by side, of which the hardware sees the next pieces coming
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
 JOIN_OPS, CHECK_OPS = 6, 10     # of lanes with those before them, once; of what follows, and whether it is finite
@@ -211,13 +214,28 @@ class NestFacts:
         vectors = (
             4 if draws else 1 if turned else min([_vectors(work) for work in _stage_work(self.nest, stages)], default=4)
         )
-        wide = width * vectors
+        far = self._far_rows(vector)
+        registers = self.target.vector_registers
+        held = 1 << max(1, registers // (1 + len(self.ins))).bit_length() - 1       # of each input, and of a sum
+        most = min(vectors * registers // 8, FAR_BYTES // (width * size), held)
+        wide = width * (max(vectors, most) if far else vectors)
         while wide > 2 and wide // 2 >= self.extents[vector]:
             wide //= 2
         if self.nest.extents[vector] == 1:
             return 1
         fixed = vector in self.nest.reduced or turned or not isinstance(self.nest.extents[vector], int)
-        return wide if fixed else self._least_waste(vector, width, wide, stages)
+        return wide if fixed else self._least_waste(vector, width, wide, stages, far)
+
+    def _far_rows(self, vector: int) -> float:
+        """How many pieces of rows are waited for in a step of a nest that walks over rows for a vector of columns: of
+        arrays that are more than L2 holds, whose rows lie too far apart, and are too many, to be seen coming."""
+        inner, machine = self.loops(vector)[1], self.target.machine
+        if not inner or vector in inner or self.nest.running >= 0 or not isinstance(self.nest.extents[vector], int):
+            return 0.0
+        sizes = [size * self.size(d for d, s in enumerate(strides) if s) for strides, size in self.rows]
+        far = sum(abs(strides[vector]) == 1 and abs(strides[inner[-1]]) * size >= machine.prefetch_reach_bytes
+                  and nbytes > machine.l2_bytes for (strides, size), nbytes in zip(self.rows, sizes))
+        return far * max(0.0, 1 - SEEN_ROWS / max(1, self.size(inner)))
 
     def _splits(self, vector: int, width: int, nbytes: int) -> bool:
         """Whether stores of whole lines, which mostly reach into two, cost more than to compute in vectors of half."""
@@ -228,7 +246,7 @@ class NestFacts:
         written = [s[d] * t.dtype.itemsize for s, t in zip(map(typical_sizes, self.nest.outputs), self.outs)]
         return 0 if self.streamed(vector, lanes, True) else max(map(abs, written), default=0)
 
-    def _least_waste(self, vector: int, width: int, wide: int, stages: Stages) -> int:
+    def _least_waste(self, vector: int, width: int, wide: int, stages: Stages, far: float) -> int:
         """The widest vectors with which a row of columns takes about the fewest cycles: the last vector of a row may be
         mostly empty; many narrow ones each wait for sums along the row, and for the control of loops."""
         extent, machine = self.extents[vector], self.target.machine
@@ -238,8 +256,9 @@ class NestFacts:
         def once(lanes: int) -> float:
             """Of so many lanes, in all stages."""
             units = max(1, lanes // width)
-            return sum(max(units * (n * machine.vector_op_cycles + 1 / machine.loads_per_cycle),
-                           machine.fma_latency if sums else machine.step_cycles) for n in flops)
+            return far * FAR_PIECE_CYCLES + sum(
+                max(units * (n * machine.vector_op_cycles + 1 / machine.loads_per_cycle),
+                    machine.fma_latency if sums else machine.step_cycles) for n in flops)
 
         def row(lanes: int) -> float:
             whole, rest = divmod(extent, lanes)

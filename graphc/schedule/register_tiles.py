@@ -26,11 +26,13 @@ def register_tile(
     multiples of it, however many there are: register tiles of which these are whole ones need no code for last rows.
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of
-    equals it is one without a rest of rows or columns, with more sums, nearest to LIKELY_ROWS. """
+    equals it is one that few rows fill once, without a rest of rows or columns, with more sums, nearest to LIKELY_ROWS.
+    """
     def rank(shape: tuple[int, int]) -> tuple[float, ...]:
         mr, v = shape
         left = not padded and m % mr > 0, -n % (v * context.lanes)
-        return register_cycles(m, n, context, k, padded, shape), *left, -mr * v, abs(mr - LIKELY_ROWS)
+        panels = -(-m // mr) if m <= _easy_rows(context.target) else 0
+        return register_cycles(m, n, context, k, padded, shape), panels, *left, -mr * v, abs(mr - LIKELY_ROWS)
     shapes = [s for s in _tile_shapes(context.target, gates) if vectors in (0, s[1])]
     best = min(shapes, key=rank)
     whole = min([s for s in shapes if s[0] > 1 and multiple % s[0] == 0], key=rank, default=best)

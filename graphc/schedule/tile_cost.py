@@ -11,7 +11,6 @@ from graphc.schedule.blocking import ColumnPacking, Cut, PackingMode, RowShares
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import LinearMap, Phase
 from graphc.schedule.contraction_schedule import TileSchedule, column_packing, group_sizes, round_up
-from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import last_open
 from graphc.schedule.register_tiles import matrix_cycles, matrix_tile, register_cycles, register_tile
 from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
@@ -21,7 +20,8 @@ COPY_CYCLES = 3                 # for a vector that is copied into a panel: load
 GATHER_CYCLES = 2               # for an element that is copied by itself
 STREAM_RUN_BYTES = 512          # from which on the hardware sees a run of memory coming
 SHORT_RUN_LOSS = 2              # how many times as long as those of longer runs bytes of shorter ones take
-WEIGHTS_IN_L3 = 0.75            # the part of packed weights that L3 has kept since the last call
+PIECE_LOSS = 40                 # bytes that are fetched in vain behind each piece of a line
+PAGE_LOSS = 0.3                 # of the time of bytes of which each line's are in another page than those before
 FREE_SWEEPS = 3                 # panels of rows, at most, that read unpacked columns while these arrive
 
 
@@ -89,9 +89,9 @@ class TiledProblem:
         self.nr = self.vectors * context.lanes
         self.packing = column_packing(self.form, context.lanes)
         self.a_span, self.b_span = _span(p, p.a, p.m + p.k), _span(p, p.b, p.n + p.k)
-        self.stored = packed_byte_cycles(self.machine)
+        self.stored = self.machine.old_byte_cycles
         # cycles of a byte that another core has written
-        self.remote = self.machine.remote_line_cycles / LINE_BYTES
+        self.remote = self.machine.remote_byte_cycles
         # cycles of a line that is read again, but that no stream brings into L2: in another page than the one before
         self.scattered = LINE_BYTES / self.machine.l3_bytes_per_cycle
 
@@ -171,7 +171,7 @@ class TileCost:
         size = problem.m * problem.k
         part = 1.0 if mode is PackingMode.ONCE else min(1.0, problem.a_span / size)  # windows overlap
         loads = self._loads(
-            part * self.rows, self._touched(self.across, self.down, self.tiling.by_rows), problem.context.free[0]
+            part * self.rows, self._touched(self.across, self.down, self.tiling.by_rows), problem.context.old[0]
         )
         if mode is PackingMode.UNPACKED and abs(problem.p.a.strides[problem.p.k[-1]]) > 1:
             many = problem.k * LINE_BYTES > self.machine.l1_bytes / 2
@@ -189,10 +189,11 @@ class TileCost:
         loads = self._loads(
             part * self.columns,
             self._touched(self.down, self.across, not self.tiling.by_rows),
-            problem.context.free[1],
+            problem.context.old[1],
             SHORT_RUN_LOSS if narrow else 1,
         )
         loads += self._scattered_columns() if mode is PackingMode.UNPACKED else 0.0
+        loads += self._short_runs(mode) if mode is not PackingMode.ONCE else 0.0
         loads += self._columns_again() if self.tiling.by_lines else 0.0
         straight = (
             problem.packing is ColumnPacking.PANELS
@@ -283,6 +284,19 @@ class TileCost:
         cycles = far * problem.scattered + (1 / self.machine.loads_per_cycle if step % line else 0)
         return self.each * max(1.0, self.rows / problem.mr) * problem.k * self.columns / line * cycles
 
+    def _short_runs(self, mode: PackingMode) -> float:
+        """Columns of which one panel of rows reads a piece of each line after the other, beyond what sums hide: each
+        is in another page, and some of what is fetched behind the pieces of a panel is gone before it is read."""
+        problem, machine, nbytes = self.problem, self.machine, self.problem.context.itemsize
+        straight = problem.packing is ColumnPacking.PANELS and len(problem.p.k) == 1
+        lines = problem.k * abs(problem.p.b.strides[problem.p.k[0]]) * nbytes
+        if not straight or problem.m > problem.mr or problem.n <= problem.nr or lines <= machine.l2_bytes:
+            return 0.0
+        first = problem.stored if problem.context.old[1] else problem.remote
+        loss = PAGE_LOSS + (PIECE_LOSS / (problem.nr * nbytes) if mode is PackingMode.UNPACKED else 0)
+        waits = loss * first * problem.batch * problem.n * problem.k * nbytes
+        return max(0.0, waits - problem.sums) / self.cores
+
     def _columns_again(self) -> float:
         """Columns that each panel of rows reads from L2, beyond what its sums hide."""
         problem, machine = self.problem, self.machine
@@ -335,11 +349,6 @@ class TileCost:
             * (each + (machine.transposed_store_cycles if problem.transposed else 0))
             / self.cores
         )
-
-
-def packed_byte_cycles(machine: Machine) -> float:
-    """Of a byte of operands that were packed before the call."""
-    return WEIGHTS_IN_L3 / machine.l3_bytes_per_cycle + (1 - WEIGHTS_IN_L3) / machine.memory_bytes_per_cycle
 
 
 def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:

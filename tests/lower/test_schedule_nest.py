@@ -1,6 +1,7 @@
 """Schedules of nests: pure functions of shapes, strides and target; and what the code for foreign targets contains."""
 import re
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.fused import Fused
 from graphc.ir.ops.reduce import Sum
-from graphc.ir.types import f32
+from graphc.ir.types import TensorType, f32
 from graphc.schedule.choose import schedule_node
+from graphc.schedule.choose_nest import cluster_schedule
 from graphc.schedule.target import AVX2, AVX512, NEON, TARGETS
 from graphc.schedule.view import ViewType, contiguous_strides
 
@@ -210,3 +212,14 @@ def test_f32_sums_are_blocked():
     x = np.full(1 << 24, 0.1, np.float32)
     got, = run_op(Sum((0,)), x)
     assert abs(got - x.astype(np.float64).sum()) < 4e-6 * x.size * 0.1      # left to right it would be 1e-1
+
+
+def test_columns_of_far_rows():
+    """More of them together than of near rows or of few, no more than registers hold, and of any number of arrays."""
+    def lanes(rows: int, columns: int, arrays: int) -> int:
+        b = Builder("far")
+        xs = [b.input(f"x{i}", TensorType(f32, (16, rows, columns))) for i in range(arrays)]
+        graph = b.finish([b.max(reduce(b.add, xs), axes=(1,))])
+        views = [tuple(ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape)) for v in vs) for vs in (graph.inputs, graph.outputs)]
+        return cluster_schedule(graph, *views, AVX2).lanes
+    assert lanes(200, 600, 1) == 64 and lanes(200, 600, 2) == 32 and lanes(40, 600, 1) == 32 and 8 <= lanes(200, 600, 20) <= 32

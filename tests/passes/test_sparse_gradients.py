@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import compiler, nn, optim
+from graphc import nn, optim, simplification
 from graphc.errors import GraphError
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
@@ -99,7 +99,7 @@ def test_training_is_that_of_dense_gradients(name, monkeypatch):
     step, losses = trained(OPTIMIZERS[name], batches())
     text = step.dump("simplified")
     assert ("check_rows" in text) == (name == "SGD") and ("pick_rows" in text) == (name != "SGD")
-    monkeypatch.setattr(compiler, "SIMPLIFY", tuple(p for p in compiler.SIMPLIFY if not isinstance(p, SparseGradients)))
+    monkeypatch.setattr(simplification, "SIMPLIFY", tuple(p for p in simplification.SIMPLIFY if not isinstance(p, SparseGradients)))
     dense, expected = trained(OPTIMIZERS[name], batches())
     assert "_rows" not in dense.dump("simplified")
     np.testing.assert_allclose(losses, expected, rtol=1e-6)

@@ -11,6 +11,7 @@ from graphc.codegen.lower.contraction.micro_kernel import ANY, ProductTypes, loa
 from graphc.codegen.lower.ranges import vector_run
 from graphc.ir.types import bool_
 from graphc.records import dataclass
+from graphc.schedule.contraction_context import stream_steps
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class StreamKernelSpec:
     @property
     def steps(self) -> int:
         """Rows of b that are added in one pass over the sums."""
-        return 8 if self.mr == 1 else 4
+        return stream_steps(self.mr)
 
     @property
     def name(self) -> str:
