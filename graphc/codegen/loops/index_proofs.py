@@ -16,6 +16,7 @@ from graphc.ir.quotients import unrounded
 from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
+FAR = 2                             # times as great as another is far greater
 Bounds = dict[Sym, tuple[Bound, ...]]
 
 
@@ -242,8 +243,8 @@ def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
-    """Those that are not always at least as great as another. What is greater for all sizes that are tried is left out
-    without a proof: a bound more would not be wrong, but all that is made of it takes its time, too."""
+    """Those that are not always at least as great as another. What is far greater for all sizes that are tried is left
+    out without a proof: a bound more would not be wrong, but all that is made of it takes its time, too."""
     kept: list[tuple[Dim, tuple[int, ...]]] = []
     for size in dict.fromkeys(sizes):
         values = sampled(size)
@@ -253,9 +254,11 @@ def _least(sizes: Iterable[Dim]) -> list[Dim]:
 
 
 def _is_no_less(size: Dim, values: tuple[int, ...], other: Dim, others: tuple[int, ...]) -> bool:
-    """Whether a size is greater than another at all points, or is seen to be never less."""
-    least = min([a - b for a, b in zip(values, others)])
-    return least > 0 or least == 0 and is_nonnegative(size - other)
+    """Whether a size is far greater than another at all points, or is seen to be never less. Of two that are nearly
+    equal, one may have the form with which a proof goes on."""
+    pairs = list(zip(values, others))
+    return all([a > max(b, FAR * b) for a, b in pairs]) or (
+        all([a >= b for a, b in pairs]) and is_nonnegative(size - other))
 
 
 def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
