@@ -23,11 +23,8 @@ from graphc.once import once_property
 from graphc.records import dataclass
 
 USUAL = 64                          # what a named dimension is taken to be where nothing is known of it
-CACHED = 1 << 14                    # sums, and quotients, that are kept
-MOST_KNOWN = 1 << 16                # polynomials that are kept
+CACHED, MOST_KNOWN = 1 << 14, 1 << 16       # sums and quotients, and polynomials, that are kept
 TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
-
-
 KNOWN: dict[tuple[Term, ...], Poly] = {}
 
 
@@ -37,21 +34,20 @@ class Poly(NoNumber):
     terms: tuple[Term, ...]
 
     def __new__(cls, terms: tuple[Term, ...]) -> Poly:
-        """One object for equal polynomials, as long as few are known: proofs make the same ones again and again, and
-        ask each for its bounds."""
+        """One object for equal ones, as long as few are known: proofs make the same again and again."""
         found = KNOWN.get(terms)
         if found is None:
             if len(KNOWN) >= MOST_KNOWN:
                 KNOWN.clear()
-            found = KNOWN[terms] = super().__new__(cls)
+            found = super().__new__(cls)
             found.__dict__["terms"] = terms
+            KNOWN[terms] = found
         return found
 
-    def __init__(self, terms: tuple[Term, ...]) -> None:
-        """It has its terms."""
+    def __init__(self, terms: tuple[Term, ...]) -> None: ...        # it has them
 
     def __eq__(self, other: Any) -> bool:
-        """Without names of the module: sizes are compared while these are taken away, too."""
+        """Without names of the module, which may be gone by then."""
         return self is other or (other.__class__ is self.__class__ and bool(self.terms == other.terms))
 
     @staticmethod
@@ -392,25 +388,6 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
     common = gcd(divisor, *[c for m, c in rest.terms if m])     # (4 B + 7) // 8 = (B + 1) // 2
     rest = Poly.of([(m, c // common) for m, c in rest.terms if m]) + number // common
     return whole + Poly((((Quotient(cast(Poly, rest), divisor // common),), 1),))
-
-
-def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
-    """`dim` with the named dimensions that `values` has replaced by what they stand for."""
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        total = total + product_of((coefficient, *[_bound_atom(name, values) for name in monomial]))
-    return total
-
-
-def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
-    if isinstance(name, Quotient) and name.dividend.names & values.keys():
-        return bind(name.dividend, values) // name.divisor
-    if isinstance(name, OneOf):
-        bound = [bind(item, values) for item in name.items]
-        return largest(*bound) if isinstance(name, Largest) else smallest(*bound)
-    return values[name] if name in values else Poly((((name,), 1),))
 
 
 @lru_cache(maxsize=CACHED)
