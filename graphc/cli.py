@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -25,7 +26,7 @@ from graphc.config import thread_text, whole_text
 from graphc.doctor import report
 from graphc.drawn_inputs import drawn
 from graphc.dsl.function import GraphFunction
-from graphc.errors import GraphError, InternalError
+from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.builder import bind_graph
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
@@ -38,6 +39,7 @@ from graphc.schedule.platforms import PLATFORMS
 from graphc.schedule.platforms import EVERY_TARGET
 from graphc.schedule.target import AVX2, Target
 from graphc.simplification import simplification
+from graphc.sized import text_for_all_sizes
 from graphc.train import TrainStep
 
 DIGITS = 18                         # of a number on the command line: it fits into 64 bits
@@ -213,10 +215,13 @@ def _profile(options: argparse.Namespace) -> None:
 
 
 def _dump(options: argparse.Namespace) -> None:
-    graph = _bound(options).graph
+    graph, target = _bound(options).graph, EVERY_TARGET.get(options.target)
     if options.stage != "graph":
+        if graph.dim_names:
+            with suppress(Unsized):
+                return print(text_for_all_sizes(graph, options.stage, target))
         _check_sizes(graph)
-    print(Compilation(graph, EVERY_TARGET.get(options.target)).text(options.stage))
+    print(Compilation(graph, target).text(options.stage))
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from graphc.ir.open import Bounds, open_graph, size_conditions, tightened
 from graphc.memory.budget import Budget
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
+from graphc.schedule.target import Target
 
 
 PROOFS = ("loop verifier", "plan verifier")     # stages that prove what holds for all sizes
@@ -33,6 +34,18 @@ def for_all_sizes(make: Callable[[], T]) -> T:
         if error.stage not in PROOFS or config().verify > 1:
             raise
         raise Unsized(f"the {error.stage} does not find that it is right for all sizes: {error.text}") from error
+
+
+def text_for_all_sizes(graph: Graph, stage: str, target: Target | None) -> str:
+    """The text of a stage of the program for all sizes, or for those for which it can be made. Unsized where it cannot.
+    """
+    bounds: Mapping[str, Bounds] = {}
+    while True:
+        opened, bounds = open_graph(graph, bounds)
+        try:
+            return for_all_sizes(partial(Compilation(opened, target).text, stage))
+        except Unsized as reason:
+            bounds = tightened(bounds, reason)
 
 
 class SizedGraph:

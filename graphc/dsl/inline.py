@@ -12,7 +12,8 @@ from graphc.dsl.outputs import LayerCall
 from graphc.dsl.trace import RANDOM_KEY, Trace
 from graphc.errors import GraphError
 from graphc.ir.builder import Rewriter, bind_graph
-from graphc.ir.dims import Dim, Poly, bind, exact_quotient
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim, Poly, exact_quotient
 from graphc.ir.graph import Graph, regions
 from graphc.ir.op import Op
 from graphc.ir.ops.random import OPS as RANDOM

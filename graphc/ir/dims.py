@@ -8,9 +8,9 @@ that holds for some sizes within the bounds and not for others is `Unsized`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import gcd, prod
-from typing import TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -19,17 +19,36 @@ from graphc.ir.no_number import NoNumber, unknown
 from graphc.ir.size_atoms import (
     NO_BOUND, Atom, OneOf, Largest, Monomial, Quotient, SizeName, Smallest, Term, lowest, term_text)
 from graphc.ir.size_proofs import is_nonnegative
+from graphc.once import once_property
 from graphc.records import dataclass
 
 USUAL = 64                          # what a named dimension is taken to be where nothing is known of it
-CACHED = 1 << 14                    # sums, and quotients, that are kept
+CACHED, MOST_KNOWN = 1 << 14, 1 << 16       # sums and quotients, and polynomials, that are kept
 TERMS = 128                         # of a dimension: products of shapes multiply the numbers of terms
+KNOWN: dict[tuple[Term, ...], Poly] = {}
 
 
 @dataclass(frozen=True)
 class Poly(NoNumber):
     """A polynomial with integer coefficients over dimension names; never constant (that is an int)."""
     terms: tuple[Term, ...]
+
+    def __new__(cls, terms: tuple[Term, ...]) -> Poly:
+        """One object for equal ones, as long as few are known: proofs make the same again and again."""
+        found = KNOWN.get(terms)
+        if found is None:
+            if len(KNOWN) >= MOST_KNOWN:
+                KNOWN.clear()
+            found = super().__new__(cls)
+            found.__dict__["terms"] = terms
+            KNOWN[terms] = found
+        return found
+
+    def __init__(self, terms: tuple[Term, ...]) -> None: ...        # it has them
+
+    def __eq__(self, other: Any) -> bool:
+        """Without names of the module, which may be gone by then."""
+        return self is other or (other.__class__ is self.__class__ and bool(self.terms == other.terms))
 
     @staticmethod
     def of(terms: Iterable[Term]) -> Dim:
@@ -121,23 +140,23 @@ class Poly(NoNumber):
     def __bool__(self) -> bool:
         return not self.is_open or _decided(self - 1, f"{self} > 0")
 
-    @cached_property
+    @once_property
     def is_open(self) -> bool:
         """Whether bounds are known of all its names."""
         return all(isinstance(name, Atom) and name.is_open for monomial, _ in self.terms for name in monomial)
 
-    @cached_property
+    @once_property
     def low(self) -> int:
         """A bound below all values; names are at least 0, or their own bound."""
         return lowest(self.terms)
 
-    @cached_property
+    @once_property
     def high(self) -> int | None:
         """A bound above all values, None if none is known."""
         least = lower(-self)
         return None if least <= -NO_BOUND else -least
 
-    @cached_property
+    @once_property
     def typical(self) -> int:
         """The value where all names have their typical ones; a plain name has the usual one."""
         return sum([c * prod([name.typical if isinstance(name, Atom) else USUAL for name in m]) for m, c in self.terms])
@@ -369,25 +388,6 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
     common = gcd(divisor, *[c for m, c in rest.terms if m])     # (4 B + 7) // 8 = (B + 1) // 2
     rest = Poly.of([(m, c // common) for m, c in rest.terms if m]) + number // common
     return whole + Poly((((Quotient(cast(Poly, rest), divisor // common),), 1),))
-
-
-def bind(dim: Dim, values: Mapping[str, Dim]) -> Dim:
-    """`dim` with the named dimensions that `values` has replaced by what they stand for."""
-    if isinstance(dim, int):
-        return dim
-    total: Dim = 0
-    for monomial, coefficient in dim.terms:
-        total = total + product_of((coefficient, *[_bound_atom(name, values) for name in monomial]))
-    return total
-
-
-def _bound_atom(name: str, values: Mapping[str, Dim]) -> Dim:
-    if isinstance(name, Quotient) and name.dividend.names & values.keys():
-        return bind(name.dividend, values) // name.divisor
-    if isinstance(name, OneOf):
-        bound = [bind(item, values) for item in name.items]
-        return largest(*bound) if isinstance(name, Largest) else smallest(*bound)
-    return values[name] if name in values else Poly((((name,), 1),))
 
 
 @lru_cache(maxsize=CACHED)

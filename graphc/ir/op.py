@@ -8,7 +8,8 @@ import numpy as np
 
 from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.bits import number_key
-from graphc.ir.dims import Dim, Poly, bind, product_of
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim, Poly, product_of
 from graphc.ir.graph import Graph, Value, regions
 from graphc.ir.image import ImageRoles
 from graphc.ir.size_atoms import Quotient, Smallest

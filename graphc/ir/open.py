@@ -7,7 +7,8 @@ from math import isqrt
 
 from graphc.errors import GraphError, Unsized
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import USUAL, Dim, Poly, bind, evaluate, size_name, typical
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import USUAL, Dim, Poly, evaluate, size_name, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.ir.graph import Graph, regions
 from graphc.records import dataclass

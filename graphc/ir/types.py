@@ -10,7 +10,8 @@ import numpy as np
 from graphc.errors import GraphError
 from graphc.ir.convert import integer, is_sequence, items, shown
 from graphc.ir.dim_text import as_dim
-from graphc.ir.dims import Dim, Poly, bind
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim, Poly
 from graphc.ir.element_type import BFLOAT16, ElementType
 from graphc.records import dataclass
 

@@ -8,7 +8,7 @@ nobody, and no worker can touch the tile counter of a later job.
 
 Waking a sleeping thread costs the waker 2 us on bare metal and 60 us in some virtual machines. So nobody is woken
 before a first tile has shown that the work left is worth it, each participant wakes one other at a time, and workers
-spin as long as a few wakes cost.
+spin as long as a few wakes cost. Where even that takes longer than it saves, the caller does all (`short_jobs_ir`).
 
 The tiles are cut into *ranges*, about one for each participant, who begins with the same range in every job: what a
 kernel left in the caches of a core is mostly what the next one reads there. Who has finished a range helps with the
@@ -21,8 +21,9 @@ from __future__ import annotations
 from graphc.codegen.abi import Context
 from graphc.codegen.routines.routine import RoutineBody, routine
 from graphc.codegen.routines.values import ACQ_REL, ACQUIRE, I32, I64, RELAXED, RELEASE, SEQ_CST, Cell, Ptr
-from graphc.runtime.pool_memory import MASK_WORDS, MAX_RANGES, PoolMemory, TileFunction
+from graphc.runtime.pool_memory import MASK_WORDS, MAX_RANGES, JobTimes, PoolMemory, TileFunction
 from graphc.runtime.share_ir import follow, free_placement, hold_placement, take_share, wear
+from graphc.runtime.short_jobs_ir import is_for_caller, note, times_of
 from graphc.runtime.system import (
     I64s,
     futex_wait,
@@ -73,10 +74,17 @@ def gc_parallel(f: RoutineBody, ctx: Context, fn: TileFunction, frame: Ptr, tile
     with f.if_(others > 0):
         pool = PoolMemory.of(ctx.pool.value)
         with f.if_(pool.lock.compare_exchange(0, 1, ACQUIRE) == 0):
-            run_job(f, pool, ctx, fn, frame, tiles, others.at_most(MAX_WORKERS))
+            times = JobTimes.of(times_of(f, pool, fn, tiles, others))
+            start = now(f)
+            with f.if_(is_for_caller(f, pool, times)):
+                run_alone(f, ctx, fn, frame, tiles)
+                note(f, I64s.of(times.alone.pointer), now(f) - start)
+            with f.else_():
+                run_job(f, pool, ctx, fn, frame, tiles, others.at_most(MAX_WORKERS))
+                note(f, I64s.of(times.shared.pointer), now(f) - start)
             pool.lock.store(0, RELEASE)
             f.return_()
-    run_alone(f, ctx, fn, frame, tiles)         # of too few tiles, or where another caller has the pool
+    run_alone(f, ctx, fn, frame, tiles)         # a single tile, or another caller has the pool
 
 
 @routine

@@ -9,6 +9,7 @@ MAX_PLACES = 256                # participants that have a placement of their ow
 MASK_WORDS = 128                # CPUs / 64 that an affinity mask has room for
 MASK_BYTES = 8 * MASK_WORDS
 STALL_SLOTS = 64                # a power of two
+KNOWN_JOBS = 128                # of which it is known how long they take
 
 TileFunction = FunctionPointer[None, Context, Ptr, I64, Ptr]        # (ctx, frame, tile, scratch)
 
@@ -24,6 +25,13 @@ class Placement(Struct, line=True):
     lock = Field(I64)           # 1: its affinity is narrowed, or about to be, so nobody else may touch it
 
 
+class JobTimes(Struct):
+    """How long a job takes, in nanoseconds; 0: not known."""
+    job = Field(I64)            # which
+    shared = Field(I64)         # among threads
+    alone = Field(I64)          # on its caller
+
+
 class PoolMemory(Struct, line=True):
     """The pool. Its first word is 1 while a caller has it."""
     lock = Field(I32)
@@ -32,6 +40,7 @@ class PoolMemory(Struct, line=True):
     wake_ns = Field(I64)        # an estimate of what waking a thread costs
     born = Field(I64)           # workers that have begun to run
     looked_at = Field(I64)      # when a caller looked at its affinity last
+    short = Field(I64)          # how many short jobs there were
 
     ticket = Field(I64, line=True)
     sleepers = Field(I32)
@@ -51,6 +60,7 @@ class PoolMemory(Struct, line=True):
     next = Field(TileRange, MAX_RANGES)
     placements = Field(Placement, MAX_PLACES + 1)
     mask = Field(I64, MASK_WORDS)       # the CPUs where the caller, and so all participants, may run
+    times = Field(JobTimes, KNOWN_JOBS, line=True)      # for callers that have the pool
 
     def sequence_word(self) -> Cell[I32]:
         """The upper half of the ticket, which is what sleeping workers watch."""

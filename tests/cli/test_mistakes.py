@@ -66,7 +66,7 @@ WRONG = {
     "dump latin.py:f": "latin.py does not run: SyntaxError", "dump missing.py:f": "No module named 'nowhere_to_be_found'",
     "dump raises.py:f": "raises.py does not run: ZeroDivisionError", "dump exits.py:f": "exits.py ends itself (exit status 3)",
     "dump wrong.py:double": "wrong.py:5", "dump recursion.py:f": "does not run: RecursionError",
-    "dump scaled.txt": "give the sizes of B: --bind B=64", "dump scaled.txt --bind B=2 --bind B=3": "--bind: B is given twice, as 2 and as 3",
+    "run scaled.txt": "give the sizes of B: --bind B=64", "dump scaled.txt --bind B=2 --bind B=3": "--bind: B is given twice, as 2 and as 3",
     "run scaled.txt --bind B": "is not of the form --bind NAME=SIZE",
     "run scaled.txt --bind B=²": "--bind takes a whole number, got '²'", "run scaled.txt --bind B=-1": "takes a whole number",
     "run scaled.txt --bind B=1_0": "takes a whole number", "run scaled.txt --bind B=": "takes a whole number",

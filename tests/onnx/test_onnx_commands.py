@@ -23,8 +23,9 @@ def test_run_takes_sizes_from_the_arrays(path, tmp_path, capsys):
 
 
 def test_dump_and_profile(path, capsys):
-    assert main(["dump", str(path), "--stage", "fused", "--bind", "N=4"]) == 0
-    assert "graph net(x: f32[4, 3]) state(w: f32[3, 2])" in capsys.readouterr().out
+    for more, size in (("--bind", "N=4"), "4"), ((), "N"):
+        assert main(["dump", str(path), "--stage", "fused", *more]) == 0
+        assert f"graph net(x: f32[{size}, 3]) state(w: f32[3, 2])" in capsys.readouterr().out
     assert main(["profile", str(path), "--bind", "N=4", "--runs", "1"]) == 0
 
 

@@ -2,12 +2,12 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import graphc as gc
 from graphc import nn, optim
 
-from small_onnx import model, node, save
+from small_onnx import info, model, node, save
 
 RNG = np.random.default_rng(0)
 W, B = RNG.standard_normal((3, 4)).astype("f"), RNG.standard_normal(4).astype("f")
@@ -64,6 +64,30 @@ def test_parameters_have_their_names_and_numbers():
     x, y = numbers(8, 3), RNG.integers(0, 2, 8).astype("i4")
     losses = [float(step(x, y)) for _ in range(50)]
     assert losses[-1] < losses[0] and not np.array_equal(step.state["0.w"], W)
+
+
+def constant(name, numbers):
+    return node("Constant", "", name, value=numpy_helper.from_array(numbers))
+
+
+def arm(*nodes):
+    """A branch that gives the last node's output."""
+    return helper.make_graph(nodes, "arm", [], [info(nodes[-1].output[0], ["N", 4])])
+
+
+def test_constants_of_several_axes_are_weights_as_initializers_are():
+    """Also those of bodies, with names of their own; those of one axis stay constants."""
+    made = model([constant("w", W), constant("b", B), node("Gemm", "x w b", "h"),
+                  node("If", "c", "y", then_branch=arm(constant("v", -W), node("MatMul", "x v", "t")),
+                       else_branch=arm(node("Identity", "h", "e")))],
+                 [("x", ["N", 3]), ("c", [], "bool")], [("y", ["N", 4])])
+    run, x = gc.compile(gc.from_onnx(made)), numbers(5, 3)
+    np.testing.assert_allclose(run(x, np.array(True)), -x @ W, rtol=1e-5)
+    np.testing.assert_allclose(run(x, np.array(False)), x @ W + B, rtol=1e-5)
+    step = gc.train_step(gc.from_onnx(made) >> nn.Linear(2), loss=nn.mse, optimizer=optim.SGD(0.1), y=gc.f32["N", 2])
+    step(x, np.array(False), numbers(5, 2))
+    assert {"0.w", "0.v"} <= set(step.state) and "0.b" not in step.state
+    assert not np.array_equal(step.state["0.w"], W) and np.array_equal(step.state["0.v"], -W)
 
 
 @pytest.mark.parametrize("freeze, moved", [(None, {"w", "b"}), (True, set()), ("w", {"b"}), (["b*"], {"w"})])

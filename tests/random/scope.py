@@ -9,7 +9,7 @@ import numpy as np
 import graphc as gc
 from graphc.dsl.array import Array
 from graphc.dsl.context import current_trace
-from graphc.ir.dims import bind
+from graphc.ir.dim_binding import bind
 from graphc.ir.types import DType
 
 # elements of an array; larger results are left unused. Of most programs, and of the few that threads share

@@ -393,6 +393,16 @@ def test_workers_are_for_cores_with_nothing_to_do(monkeypatch, tmp_path, ours, r
     assert spare_cores.spare_cores() == wanted
 
 
+def test_workers_begin_when_a_core_becomes_idle(monkeypatch):
+    """Once, and not for the last part."""
+    idle, started = iter([0, 0, 1]), list[int]()
+    monkeypatch.setattr(WORKERS, "start", started.append)
+    texts = [f"define i32 @gc_main() {{\n  ret i32 {n}\n}}" for n in range(4)]
+    compile_parts(texts, SSE2, lambda: next(idle))
+    assert started == [1]
+    compile_parts(texts[:2], SSE2, iter([0, 0]).__next__)
+
+
 def test_who_is_awake_for_a_moment_takes_no_core(monkeypatch):
     monkeypatch.setenv("GRAPHC_COMPILE_WORKERS", "")
     running = iter([4, 2, 1, 1])

@@ -7,6 +7,8 @@ from pool_model import (
     CONTEXTS,
     MOVES,
     PLAIN,
+    POOL,
+    RESULTS,
     busy_machine,
     cancel_at,
     canceller,
@@ -19,12 +21,13 @@ from pool_model import (
 )
 from routine_machine import Machine, Op
 
-from graphc.codegen.abi import COMMITTED
+from graphc.codegen.abi import COMMITTED, Context
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I32, SEQ_CST
+from graphc.codegen.routines.values import I32, I64, SEQ_CST
 from graphc.runtime.pool_ir import await_workers
-from graphc.runtime.pool_memory import PoolMemory
-from graphc.runtime.system import futex_wait
+from graphc.runtime.pool_memory import JobTimes, PoolMemory
+from graphc.runtime.short_jobs_ir import PERIOD, SHORT_NS, TRIAL, is_for_caller, note
+from graphc.runtime.system import I64s, futex_wait
 
 # ---- all orders
 @pytest.mark.parametrize("caller, tiles", [(one_job, 2), (one_job, 3), (two_jobs, 2)])
@@ -137,3 +140,35 @@ def test_a_missing_step_is_found(name, kind, nth, found):
     change(machine, name, kind, nth)
     with pytest.raises(AssertionError, match=found):
         explore(machine, [0])
+
+
+# ---- short jobs
+TIMES = 0x20000000
+
+
+@routine
+def asked(f: RoutineBody, ctx: Context, tiles: I64):
+    """Notes a time of a job without others, and asks whether the next is for the caller alone."""
+    times = JobTimes.of(ctx.profile.value)
+    note(f, I64s.of(times.alone.pointer), tiles)
+    I64s.of(ctx.outputs.value)[0].value = is_for_caller(f, PoolMemory.of(ctx.pool.value), times).zext(I64)
+
+
+@pytest.mark.parametrize("shared, alone, new, count, is_alone", [
+    (0, 100, 100, PERIOD - 1, False),                   # not known how long with others
+    (SHORT_NS + 1, 100, 100, PERIOD - 1, False),        # no short job
+    (100, 90, 90, PERIOD - 1, True),
+    (100, 0, 110, PERIOD - 1, False),
+    (100, 110, 90, PERIOD - 1, True),                   # the least counts
+    (100, 90, 500, PERIOD - 1, False),                  # and grows slowly
+    (100, 80, 500, PERIOD - 1, True),
+    (100, 90, 90, PERIOD, False),                       # tried again with others
+    (100, 110, 110, PERIOD + TRIAL, True)])             # and without
+def test_short_jobs_go_the_shorter_way(shared, alone, new, count, is_alone):
+    machine = pool_machine(asked, 0, 2, new)
+    machine.store(CONTEXTS + Context.profile.offset, TIMES)
+    for field, value in ((JobTimes.shared, shared), (JobTimes.alone, alone)):
+        machine.store(TIMES + field.offset, value)
+    machine.store(POOL + PoolMemory.short.offset, count)
+    machine.start(asked.name, CONTEXTS, new)
+    assert machine.load(RESULTS) == is_alone

@@ -13,7 +13,8 @@ from graphc.codegen.loops.verify import verify
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.request import KernelRequest
 from graphc.ir.builder import Builder, bind_graph
-from graphc.ir.dims import Dim, Dims, bind, evaluate, size_name
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim, Dims, evaluate, size_name
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.open import MOST
 from graphc.ir.ops.fused import Fused

@@ -4,7 +4,8 @@ import pytest
 
 import graphc as gc
 from graphc.ir.dim_text import as_dim
-from graphc.ir.dims import bind, largest
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import largest
 
 
 @pytest.fixture(scope="module")

@@ -51,21 +51,33 @@ def parts_begun(texts: Sequence[str], target: Target,
         return
     ordered = sorted(texts, key=len, reverse=True)
     jobs = {text: CompileJob(text, jit.machine_of(target)) for text in ordered}
-    WORKERS.programs.add(id(jobs))
-    try:
-        if count := min(wanted(), len(texts) - 1):
+    asked: list[int] = []
+
+    def ask() -> None:
+        """Workers begin as soon as there are cores for them, once for each program."""
+        if not asked and (count := min(wanted(), len(texts) - 1)) > 0:
+            asked.append(count)
             WORKERS.start(count)
             for job in reversed(jobs.values()):
                 WORKERS.jobs.put(job)
-        yield lambda: _finished(texts, jobs, target)
+    WORKERS.programs.add(id(jobs))
+    try:
+        ask()
+        yield lambda: _finished(texts, jobs, target, ask)
     finally:                                        # also after Ctrl-C no worker begins another of them
         for job in jobs.values():
             job.take()
         WORKERS.programs.discard(id(jobs))
 
 
-def _finished(texts: Sequence[str], jobs: Mapping[str, CompileJob], target: Target) -> tuple[bytes, ...]:
-    made = {text: jit.compile_object(text, target) for text, job in jobs.items() if job.take()}
+def _finished(texts: Sequence[str], jobs: Mapping[str, CompileJob], target: Target,
+              ask: Callable[[], None]) -> tuple[bytes, ...]:
+    made, last = dict[str, bytes](), min(jobs, key=len)
+    for text, job in jobs.items():
+        if text is not last:
+            ask()
+        if job.take():
+            made[text] = jit.compile_object(text, target)
     for text, job in jobs.items():
         if text not in made:
             made[text] = job.wait() or jit.compile_object(text, target)

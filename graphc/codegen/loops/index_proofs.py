@@ -16,6 +16,7 @@ from graphc.ir.quotients import unrounded
 from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
+FAR = 2                             # times as great as another is far greater
 Bounds = dict[Sym, tuple[Bound, ...]]
 
 
@@ -242,12 +243,22 @@ def uppers(ix: Ix, facts: IndexFacts = NO_FACTS) -> list[Dim]:
 
 
 def _least(sizes: Iterable[Dim]) -> list[Dim]:
-    """Those that are not always at least as great as another."""
-    kept: list[Dim] = []
+    """Those that are not always at least as great as another. What is far greater for all sizes that are tried is left
+    out without a proof: a bound more would not be wrong, but all that is made of it takes its time, too."""
+    kept: list[tuple[Dim, tuple[int, ...]]] = []
     for size in dict.fromkeys(sizes):
-        if not any(is_nonnegative(size - other) for other in kept):
-            kept = [other for other in kept if not is_nonnegative(other - size)] + [size]
-    return kept
+        values = sampled(size)
+        if not any(_is_no_less(size, values, *other) for other in kept):
+            kept = [other for other in kept if not _is_no_less(*other, size, values)] + [(size, values)]
+    return [size for size, _ in kept]
+
+
+def _is_no_less(size: Dim, values: tuple[int, ...], other: Dim, others: tuple[int, ...]) -> bool:
+    """Whether a size is far greater than another at all points, or is seen to be never less. Of two that are nearly
+    equal, one may have the form with which a proof goes on."""
+    pairs = list(zip(values, others))
+    return all([a > max(b, FAR * b) for a, b in pairs]) or (
+        all([a >= b for a, b in pairs]) and is_nonnegative(size - other))
 
 
 def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
@@ -266,7 +277,10 @@ def quotient_above(dim: Dim, divisor: Dim) -> Dim | None:
 def _number_above(dim: Poly) -> int:
     """Few numbers are tried where no bound is known of the names: most such sizes are compared with 0 or 1."""
     known = dims.upper(dim)
-    return known if known is not None else next((n for n in (-1, 0) if is_nonnegative(n - dim)), UNBOUNDED)
+    if known is not None:
+        return known
+    most = max(sampled(dim))
+    return next((n for n in (-1, 0) if n >= most and is_nonnegative(n - dim)), UNBOUNDED)
 
 
 def _is_positive(dim: Dim) -> bool:

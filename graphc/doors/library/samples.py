@@ -7,7 +7,8 @@ from math import prod
 from graphc.doors.library.c_names import CParameter, parameters, size_names
 from graphc.doors.library.library import Built, Library
 from graphc.doors.library.programs import LibraryFunction
-from graphc.ir.dims import bind, static_dim
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import static_dim
 from graphc.records import dataclass
 
 USUAL = 4                       # a size to show, where its bounds leave it open

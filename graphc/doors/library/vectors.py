@@ -14,7 +14,8 @@ from graphc.doors.library.programs import LibraryProgram, library_program
 from graphc.doors.library.samples import SampleCall, sizes_to_show
 from graphc.errors import GraphError
 from graphc.ir.builder import bind_graph
-from graphc.ir.dims import bind, static_dim
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import static_dim
 from graphc.runtime.executable import Executable, Program
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import aligned_copy

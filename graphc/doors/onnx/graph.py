@@ -137,7 +137,7 @@ class GraphReader:
         if twice := repeated([text(t.name) for t in proto.initializer]) or repeated([v.name for v in proto.input]):
             raise GraphError(f"{self.model.name}: two inputs or initializers are called {twice!r}")
         initializers = {text(t.name): StoredTensor(self.model, t, self._fresh(t.name)) for t in proto.initializer}
-        nodes = self.nodes(proto.node)
+        nodes = tuple(map(self._with_weight, self.nodes(proto.node)))
         self._depth -= 1
         return ModelGraph(text(proto.name), _names(v.name for v in proto.input), _names(v.name for v in proto.output),
                           nodes, initializers, proto)
@@ -145,6 +145,15 @@ class GraphReader:
     def nodes(self, protos: Iterable[NodeProto]) -> tuple[ModelNode, ...]:
         return tuple(ModelNode(text(n.op_type), domain_of(n.domain), text(n.name), _names(n.input), _names(n.output),
                           self._attributes(n), n, number) for number, n in enumerate(protos, 1))
+
+    def _with_weight(self, node: ModelNode) -> ModelNode:
+        """A Constant of several axes is what an initializer is: some exporters write weights so, and bodies have them
+        so. Shape arithmetic has one axis at most."""
+        value = node.attributes.get("value")
+        if node.key != "Constant" or not isinstance(value, Known) or value.numbers.ndim < 2 or value.numbers.size < 2:
+            return node
+        named = replace(value, name=self._fresh(node.outputs[0]))
+        return replace(node, attributes={**node.attributes, "value": named})
 
     def _attributes(self, node: NodeProto) -> dict[str, Any]:
         found = {text(a.name): self._attribute(a) for a in node.attribute}

@@ -19,7 +19,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from graphc.doors.torch.interpret import Problem
 from graphc.doors.torch.partition import NotCompiled
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim, bind
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim
 from graphc.records import dataclass
 
 Sizes = Mapping[str, int]

@@ -16,7 +16,8 @@ from graphc.doors.onnx.size_fractions import exact, quotient, rounded
 from graphc.dsl.array import Array
 from graphc.errors import GraphError, Unsized
 from graphc.ir.convert import choice
-from graphc.ir.dims import Dim, Poly, bind, ceil_div, smallest
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim, Poly, ceil_div, smallest
 from graphc.ir.quotients import flattened
 from graphc.ir.size_atoms import Quotient
 from graphc.ir.types import bool_, f32, i64, normalize_axes, normalize_axis
