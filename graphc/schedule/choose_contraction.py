@@ -71,7 +71,8 @@ def contraction_schedule(
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     fused=fused, exact=dtype.is_int, pairs=pairs)
+                                     fused=fused, exact=dtype.is_int, pairs=pairs, widened=tuple([
+                                         bool(factors) and factors[i ^ form.swap].bits < dtype.bits for i in range(2)]))
         if runs:
             dots = runs_schedule(form.phases[0], context)
             return placed(form, () if dots is None else (dots,), dtype, None)

@@ -24,7 +24,7 @@ class ContractionContext:
     """The target, the elements, and whether packing a, b costs nothing, because it happens before all calls. codes: how
     columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
     fused: results go through an epilogue. pairs: of bf16, in each element. exact: sums are those of integers, which are
-    the same in any order."""
+    the same in any order. widened: whether a, b have fewer bits than the sums."""
     target: Target
     itemsize: int
     lanes: int
@@ -34,6 +34,7 @@ class ContractionContext:
     fused: bool = False
     pairs: bool = False
     exact: bool = False
+    widened: tuple[bool, ...] = (False, False)
 
     @property
     def machine(self) -> Machine:
