@@ -64,8 +64,7 @@ class Bf16Products(ProductRewriter):
         if isinstance(node.op, AttentionOp):
             return w.apply(node.op.replace(factors=bf16), [w[v] for v in node.inputs])
         if node in self.rounded_images:
-            image, weights = node.inputs
-            return w.apply(node.op, [_round(w, w[image], True), w[weights]])
+            return with_rounded_image(w, node)
         return w.apply(node.op, [_round(w, w[v], self._is_read_narrow(node, i)) for i, v in enumerate(node.inputs)])
 
     def _is_read_narrow(self, node: Node, operand: int) -> bool:
@@ -95,7 +94,7 @@ class Bf16Products(ProductRewriter):
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
         if config().winograd:
             self.by_tiles |= faster_by_tiles(graph, self.target)
-        self.rounded_images |= _rounded_images(graph)
+        self.rounded_images |= rounded_images(graph)
         return super().rewritten(graph, known, inner)
 
     def with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:
@@ -150,7 +149,13 @@ def _is_transposed(v: Value) -> bool:
     return False
 
 
-def _rounded_images(graph: Graph) -> set[Node]:
+def with_rounded_image(w: Rewriter, node: Node) -> Sequence[Value]:
+    """The convolution of an image that is kept as bf16."""
+    image, weights = node.inputs
+    return w.apply(node.op, [_round(w, w[image], True), w[weights]])
+
+
+def rounded_images(graph: Graph) -> set[Node]:
     """Convolutions of each channel by itself whose image is computed element by element, for them alone: what computes
     it writes half as many bytes, and no array is made."""
     readers, results = users(graph), {*graph.results}
