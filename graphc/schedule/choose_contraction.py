@@ -71,8 +71,7 @@ def contraction_schedule(
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
         context = ContractionContext(target, dtype.itemsize, lanes, _free(form, invariant), matrices=matrices,
-                                     fused=fused, exact=dtype.is_int, pairs=pairs,
-                                     widened=_narrow(form, factors, dtype))
+                                     fused=fused, exact=dtype.is_int, pairs=pairs, widened=_short(form, factors, dtype))
         if runs:
             dots = runs_schedule(form.phases[0], context)
             return placed(form, () if dots is None else (dots,), dtype, None)
@@ -92,7 +91,7 @@ def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
     return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
 
 
-def _narrow(form: Form, factors: Sequence[DType], dtype: DType) -> tuple[bool, ...]:
+def _short(form: Form, factors: Sequence[DType], dtype: DType) -> tuple[bool, ...]:
     """Which operands, after the swap, have fewer bits than the sums."""
     return tuple([bool(factors) and factors[i ^ form.swap].bits < dtype.bits for i in range(2)])
 
