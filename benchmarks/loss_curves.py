@@ -1,16 +1,25 @@
 """python -m benchmarks loss-curves: how far the loss of training in bf16 strays from that in f32, over 200 steps of the
-networks of the benchmark, from the same weights and batches; and, beside it, how far f32 strays from itself when the
-examples of each batch stand in the opposite order, which changes nothing but the order of sums.
+networks of the benchmark, from the same weights and batches.
 
-Tokens are the source text of Python's `argparse`, which any machine has: each character is to be told from
-those before. Images are noise around one picture of each of ten classes; half of them are called by any class, so that
-the loss stays above zero. AdamW with a rate of 3e-4.
+Training is chaotic: rounding alone leads two runs in f32 apart. So f32 trains several times, each time with the
+examples of every batch in another order, which changes nothing but the order of sums. What these runs cover, from the
+least to the largest mean of each ten steps, is f32's curve; judged is how far bf16 lies outside of it, the furthest ten
+steps of all. The same of each run in f32 beside the others says what that figure is where only rounding differs: where
+it is no less than what is wanted, 200 steps tell nothing. The mean of all steps, which rounding moves least, shows
+whether bf16 learns less.
+
+Tokens are the source text of Python's `argparse`, which any machine has: each character is to be told from those
+before. Images are noise around one picture of each of ten classes; half of them are called by any class, so that the
+loss stays above zero. AdamW with a rate of 3e-4. `--out` keeps the losses of each run; `--resume` goes on with them.
 """
 from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -22,23 +31,42 @@ from graphc import nn, optim
 
 NAMES = ("gpt 6x384", "resnet18", "lstm 2x512")
 STEPS, WINDOW, RATE = 200, 10, 3e-4
+ORDERS = 4                          # of the examples, in f32
+WANTED = 0.01
 CLASSES, NOISE, SURE = 10, 1.0, 0.5      # of the images; the share that has its own label
 SMALL_VOCABULARY = 128              # of characters
+HEAD = (f"training, {STEPS} steps", "first loss", f"last {WINDOW}: f32", "bf16", "mean of all: f32", "bf16",
+        "f32 from its mean, at most", f"bf16 outside of f32, furthest {WINDOW} steps", "f32 outside of the others",
+        f"within {WANTED:.0%}")
+RUNS = (("bf16", 0), *((None, order) for order in range(ORDERS)))
 
 
 def main(options: argparse.Namespace) -> None:
-    wanted = options.workload or NAMES
-    print(f"| training, {STEPS} steps | first loss | last {WINDOW}, f32 | bf16 | f32 turned | furthest {WINDOW} steps, "
-          "bf16 | f32 turned | furthest step, bf16 | f32 turned |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for w in WORKLOADS:
-        if w.mode == TRAIN and any(text in w.name for text in wanted):
-            exact, *others = (curve(w, compute, options.threads[0], is_turned)
-                              for compute, is_turned in ((None, False), ("bf16", False), (None, True)))
-            last, *ends = (_windows(c)[-1] for c in (exact, *others))
-            cells = [f"{loss:.4f}" for loss in (exact[0], last, *ends)]
-            cells += [f"{_furthest(exact, c, of):.2%}" for of in (_windows, np.asarray) for c in others]
-            print(f"| {w.name} | {' | '.join(cells)} |", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path, wanted = options.out / "loss_curves.jsonl", options.workload or NAMES
+    kept = _kept(path) if options.resume else {}
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    with path.open("a" if options.resume else "w") as file:
+        for w in WORKLOADS:
+            if w.mode == TRAIN and any(text in w.name for text in wanted):
+                low, *exact = (_curve_once(w, *run, options.threads[0], kept, file) for run in RUNS)
+                print(f"| {w.name} | {' | '.join(cells(low, exact))} |", flush=True)
+
+
+def cells(low: np.ndarray, exact: Sequence[np.ndarray]) -> list[str]:
+    """Of a row: losses of all steps in bf16, and of each run in f32."""
+    usual = np.mean(exact, axis=0)
+    drift = max(abs(c.mean() / usual.mean() - 1) for c in exact)
+    ours, theirs = outside(low, exact), max(outside(c, [e for e in exact if e is not c]) for c in exact)
+    verdict = "yes" if ours <= WANTED else f"no{', nor is f32' * (theirs > WANTED)}"
+    losses = (usual[0], *(c[-WINDOW:].mean() for c in (usual, low)), usual.mean(), low.mean())
+    return [*(f"{loss:.4f}" for loss in losses), *(f"{share:.2%}" for share in (drift, ours, theirs)), verdict]
+
+
+def outside(curve: np.ndarray, others: Sequence[np.ndarray]) -> float:
+    """How far the means of ten steps lie below or above those of all others, relative to these, at most."""
+    means, own = np.array([_windows(c) for c in others]), _windows(curve)
+    return float(np.maximum(own / means.max(0) - 1, 1 - own / means.min(0)).max(initial=0.0))
 
 
 def _windows(losses: np.ndarray) -> np.ndarray:
@@ -46,20 +74,32 @@ def _windows(losses: np.ndarray) -> np.ndarray:
     return losses.reshape(-1, WINDOW).mean(1)
 
 
-def _furthest(exact: np.ndarray, other: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> float:
-    return float(np.abs(of(other) / of(exact) - 1).max())
+def _kept(path: Path) -> dict[str, list[float]]:
+    """The losses of earlier runs by their names."""
+    if not path.exists():
+        return {}
+    return {run["run"]: run["losses"] for run in map(json.loads, path.read_text().splitlines())}
 
 
-def curve(w: Workload, compute: str | None, threads: int, is_turned: bool = False) -> np.ndarray:
-    """Losses of the steps; is_turned: the last example of each batch stands first."""
+def _curve_once(w: Workload, compute: str | None, order: int, threads: int, kept: dict[str, list[float]],
+                file: TextIO) -> np.ndarray:
+    name = f"{w.name}, {compute or 'f32'}, order {order}"
+    if name not in kept:
+        kept[name] = curve(w, compute, threads, order).tolist()
+        print(json.dumps({"run": name, "losses": kept[name]}), file=file, flush=True)
+    return np.array(kept[name])
+
+
+def curve(w: Workload, compute: str | None, threads: int, order: int = 0) -> np.ndarray:
+    """Losses of the steps. order: of the examples of each batch, 0 as they come, others as drawn with that seed."""
     batches = (texts if w.network == "gpt" or "vocabulary" in w.options else pictures)(w)
     batch = next(batches)
     types = {name: type_of(a) for name, a in zip("xy", batch)}
     step = gc.train_step(NETWORKS[w.network](**w.options), loss=nn.cross_entropy, optimizer=optim.AdamW(RATE),
                          threads=threads, compute=compute, seed=0, **types)
     axis = batch[0].shape.index(w.batch)
-    return np.array([float(step(*(np.flip(a, axis).copy() if is_turned else a for a in next(batches))))
-                     for _ in range(STEPS)])
+    places = np.random.default_rng(order).permutation(w.batch) if order else np.arange(w.batch)
+    return np.array([float(step(*(a.take(places, axis) for a in next(batches)))) for _ in range(STEPS)])
 
 
 def texts(w: Workload) -> Iterator[tuple[np.ndarray, ...]]:

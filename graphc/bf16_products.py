@@ -13,12 +13,12 @@ from graphc.config import config
 from graphc.errors import InternalError
 from graphc.ir.builder import Builder, Rewriter
 from graphc.ir.dims import typical
-from graphc.ir.graph import Graph, Node, NodeOf, Value, regions
+from graphc.ir.graph import Graph, Node, NodeOf, Value, regions, users
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.ops.contract import LabelledProduct
 from graphc.ir.ops.control import Scan
-from graphc.ir.ops.conv import ConvOp, ConvTranspose
+from graphc.ir.ops.conv import Conv, ConvOp, ConvTranspose
 from graphc.ir.ops.custom import CustomVjp
 from graphc.ir.ops.elementwise import COPY
 from graphc.ir.ops.remat import Remat
@@ -38,8 +38,10 @@ SLOW_PAIRS = "this CPU's instruction for products of bf16 takes longer than f32'
 @dataclass
 class Bf16Products(ProductRewriter):
     """Products (matmul, einsum) everywhere, attention, convolutions and the gradients of both where that is faster.
-    `by_tiles`: convolutions that Winograd's form in f32 makes faster still."""
+    `by_tiles`: convolutions that Winograd's form in f32 makes faster still. `rounded_images`: those in groups of which
+    the image alone is rounded, by the kernel that makes it: half as many bytes are written and read."""
     by_tiles: set[Node] = field(default_factory=set)
+    rounded_images: set[Node] = field(default_factory=set)
 
     def is_product(self, node: Node) -> bool:
         return isinstance(node.op, LabelledProduct | ConvOp | ConvTranspose | AttentionOp) and all(
@@ -52,7 +54,7 @@ class Bf16Products(ProductRewriter):
         if conv is None:
             return ""
         if conv.op.groups != 1:
-            return "a convolution in groups"
+            return "" if node in self.rounded_images else "a convolution in groups"
         if not conv_terms_pair(conv, conv.op):
             return "there is one term along the axis that pairs are made along, or it is not known how many"
         return "Winograd's form in f32 is faster" if node in self.by_tiles else ""
@@ -61,6 +63,8 @@ class Bf16Products(ProductRewriter):
         node = product.node
         if isinstance(node.op, AttentionOp):
             return w.apply(node.op.replace(factors=bf16), [w[v] for v in node.inputs])
+        if node in self.rounded_images:
+            return with_rounded_image(w, node)
         return w.apply(node.op, [_round(w, w[v], self._is_read_narrow(node, i)) for i, v in enumerate(node.inputs)])
 
     def _is_read_narrow(self, node: Node, operand: int) -> bool:
@@ -68,7 +72,7 @@ class Bf16Products(ProductRewriter):
         return self.target.multiplies_pairs or is_read_faster_narrow(_uses(node, operand), self.target)
 
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
-        if p.place is None:
+        if p.place is None or p.node in self.rounded_images:
             return ProductError(p.name, p.text, bf16.bits, bf16.name, of="")
         weights = self.numbers(p.weights, state)
         rounded = weights.astype(bf16.np).astype(np.float32)
@@ -90,6 +94,7 @@ class Bf16Products(ProductRewriter):
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
         if config().winograd:
             self.by_tiles |= faster_by_tiles(graph, self.target)
+        self.rounded_images |= rounded_images(graph)
         return super().rewritten(graph, known, inner)
 
     def with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:
@@ -142,3 +147,18 @@ def _is_transposed(v: Value) -> bool:
             return True
         v, = v.node.inputs
     return False
+
+
+def with_rounded_image(w: Rewriter, node: Node) -> Sequence[Value]:
+    """The convolution of an image that is kept as bf16."""
+    image, weights = node.inputs
+    return w.apply(node.op, [_round(w, w[image], True), w[weights]])
+
+
+def rounded_images(graph: Graph) -> set[Node]:
+    """Convolutions of each channel by itself whose image is computed element by element, for them alone: what computes
+    it writes half as many bytes, and no array is made."""
+    readers, results = users(graph), {*graph.results}
+    return {node for node in graph.nodes if isinstance(node.op, Conv) and node.op.groups > 1
+            and (x := node.inputs[0]).node is not None and x.node.op.is_elementwise
+            and readers[x] == [node] and x not in results}

@@ -92,6 +92,10 @@ class ProductRewriter:
         """The results of the product of smaller numbers."""
         raise InternalError(f"{type(self).__name__} does not say what becomes of products", "compute")
 
+    def left_as_f32(self, w: Rewriter, node: Node) -> Sequence[Value] | None:
+        """The results of a product that stays in f32; None: it stays as it is."""
+        return None
+
     def error(self, p: WeightProduct, state: Mapping[Value, np.ndarray]) -> ProductError:
         """What a product that does not stay in f32 lost, with these arrays of the state."""
         raise InternalError(f"{type(self).__name__} does not tell errors", "compute")
@@ -122,8 +126,9 @@ class ProductRewriter:
                 if self.is_product(node):
                     product = self._product(node, names, inner)
                     self.found.append(product)
-                    if not product.why_not:
-                        w.replace(node, self.replaced(w, product))
+                    new = self.left_as_f32(w, node) if product.why_not else self.replaced(w, product)
+                    if new is not None:
+                        w.replace(node, new)
                         continue
                 w.keep(node, self.with_bodies(node, lasting, inner))
         return w.done()

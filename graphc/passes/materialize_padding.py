@@ -9,7 +9,7 @@ from graphc.ir.dims import Dim, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, spatial_axes
 from graphc.ir.ops.conv import ConvInputGrad, ConvOp
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.elementwise import Cast, Elementwise
 from graphc.ir.ops.sliding import Pads
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
@@ -86,7 +86,7 @@ def _padding_left(node: Node, frame: Pads) -> Pads:
 
 def _may_be_framed(x: Value, results: set[Value]) -> bool:
     """Whether the image is computed element by element, and its memory is not decided elsewhere."""
-    return x.node is not None and isinstance(x.node.op, Elementwise) and x not in results and bool(x.type.size)
+    return x.node is not None and isinstance(x.node.op, Elementwise | Cast) and x not in results and bool(x.type.size)
 
 
 def _ends(frame: Pads, end: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from graphc.ir.ops.control import Cond, Scan, WhileLoop
 from graphc.ir.ops.conv import Conv
 from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.index import Take, TakeAlongAxis
-from graphc.ir.types import includes
+from graphc.ir.types import bf16, includes
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 
@@ -56,9 +56,15 @@ def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
 
 
 def _conv(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
-    """Of integers alone: images of others are computed in the type of the sums where they are, unless `pack_factors`
-    takes them."""
-    return _product(w, node) if node.outputs[0].type.dtype.is_int else None
+    """Of integers, and the images of convolutions in groups, which are read as often as they are computed with: others
+    are computed in the type of the sums where they are, unless `pack_factors` takes them."""
+    if node.outputs[0].type.dtype.is_int:
+        return _product(w, node)
+    image, weights = node.inputs
+    found = converted(image)
+    in_groups = isinstance(node.op, Conv) and node.op.groups > 1
+    read = stored(w, image) if in_groups and found is not None and found[0].type.dtype is bf16 else None
+    return None if read is None else w.apply(node.op.replace(dtype=node.outputs[0].type.dtype), (read, w[weights]))
 
 
 def _lookup(w: Rewriter, node: Node) -> tuple[Value, ...] | None:

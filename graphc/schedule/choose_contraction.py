@@ -71,10 +71,11 @@ def contraction_schedule(
 
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
+        own = replace(base, widened=_short(form, factors, dtype))
         if runs:
-            dots = runs_schedule(form.phases[0], replace(base, free=_free(form, invariant)))
+            dots = runs_schedule(form.phases[0], replace(own, free=_free(form, invariant)))
             return placed(form, () if dots is None else (dots,), dtype, None)
-        context, phases = _copied_or_not(form, base, invariant, reads_once,
+        context, phases = _copied_or_not(form, own, invariant, reads_once,
                                          lambda context: [_phase_schedule(p, dtype, context) for p in form.phases])
         chosen = [_with_groups(p, s, context) for p, s in zip(form.phases, phases)]
         form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
@@ -110,6 +111,11 @@ def _copied_or_not(
 def _free(form: Form, invariant: tuple[bool, bool]) -> tuple[bool, ...]:
     """The operands, after the swap, that cost nothing to pack."""
     return tuple(invariant[i ^ form.swap] and len(form.phases) == 1 and form.copies[i] is None for i in range(2))
+
+
+def _short(form: Form, factors: Sequence[DType], dtype: DType) -> tuple[bool, ...]:
+    """Which operands, after the swap, have fewer bits than the sums."""
+    return tuple([bool(factors) and factors[i ^ form.swap].bits < dtype.bits for i in range(2)])
 
 
 def _has_few_rows(s: ContractionSchedule) -> bool:

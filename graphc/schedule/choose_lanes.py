@@ -15,10 +15,12 @@ from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.open_sizes import is_many
 from graphc.schedule.spaced_loads import spaced_cycles
+from graphc.schedule.widening_cost import WIDEN_OPS
 
 LANE_BLOCK = 16                 # vectors of a tile: with a line of them, a run that the hardware sees coming
 # positions at a time, at most: their sums, a vector of each operand and what they share stay in registers
 LANE_COLUMNS = 4
+LANE_LINES = 2                  # of such positions that share what is widened for them, at most
 LANE_TILES = 8                  # tiles worth the work of a small product
 LANE_UNROLLED = 32              # terms of a sum that are not worth loops over them
 LANE_RUN = 4096                 # terms that one register adds up, at most: more would lose digits
@@ -72,20 +74,30 @@ def lane_frame(p: Phase[Dim], lane: int, context: ContractionContext) -> LaneSch
 def lane_schedule(p: Phase[Dim], lane: int, context: ContractionContext) -> LaneSchedule:
     """The cheapest number of positions and of terms at a time."""
     one, loops = lane_frame(p, lane, context), _may_loop(p, lane)
+    lines = _lines(p, one, context)
     p = at_typical(p)
     if p.extent(p.k) <= LANE_UNROLLED or not loops:
-        ranking = ranked(_lane_candidates(p, context, one), 1.0)
+        ranking = ranked(_lane_candidates(p, context, one, lines), 1.0)
     else:
-        unrolled = _lane_candidates(p, context, one) if is_short(p) else ()
+        unrolled = _lane_candidates(p, context, one, lines) if is_short(p) else ()
         ranking = ranked((*_looped_candidates(p, context, one), *unrolled))
     return replace(ranking.best.schedule, ranking=ranking)
 
 
-def _lane_candidates(p: Phase[int], context: ContractionContext,
-                     one: LaneSchedule) -> Iterator[Candidate[LaneSchedule]]:
-    """By the positions of the inner dim that are summed at a time, all terms unrolled."""
-    for columns in range(1, min(LANE_COLUMNS, p.sizes[one.inner]) + 1):
-        yield _lane_candidate(p, context, replace(one, columns=columns))
+def _lane_candidates(p: Phase[int], context: ContractionContext, one: LaneSchedule,
+                     lines: Sequence[int]) -> Iterator[Candidate[LaneSchedule]]:
+    """By the lines, and the positions of the inner dim in each, that are summed at a time, all terms unrolled."""
+    for many, columns in product(lines, range(1, min(LANE_COLUMNS, p.sizes[one.inner]) + 1)):
+        tile = max(1, one.tile // many)
+        yield _lane_candidate(p, context, replace(one, columns=columns, lines=many, tile=tile))
+
+
+def _lines(p: Phase[Dim], one: LaneSchedule, context: ContractionContext) -> list[int]:
+    """How many positions of the dim around the inner one may be summed at a time: whole parts of it, whose sums and
+    vectors stay in registers. Of factors that need not be widened one: they are loaded beside the sums."""
+    around = [p.sizes[d] for d in one.outer(p)[-1:] if any(context.widened)]
+    most = min(LANE_LINES, context.target.vector_registers // (4 * LANE_COLUMNS))
+    return [1, *(n for size in around if isinstance(size, int) for n in range(2, most + 1) if size % n == 0)]
 
 
 def _looped_candidates(p: Phase[int], context: ContractionContext,
@@ -103,11 +115,11 @@ def _lane_candidate(p: Phase[int], context: ContractionContext, s: LaneSchedule)
     """Loads (each vector once where terms are unrolled), what sums take beyond them, what is waited for their results,
     and the control of loops."""
     around = p.extent(s.outer(p))
-    runs = around * -(-p.sizes[s.dim] // s.lanes)
-    cores = min(context.machine.planned_cores, -(-around // s.tile) * -(-p.sizes[s.dim] // s.block))
+    runs = around // s.lines * -(-p.sizes[s.dim] // s.lanes)
+    cores = min(context.machine.planned_cores, -(-around // (s.lines * s.tile)) * -(-p.sizes[s.dim] // s.block))
     count, rest = divmod(p.sizes[s.inner], s.columns)
     each, last = _run_costs(p, context, s, s.columns), _run_costs(p, context, s, rest) if rest else (0.0,) * 4
-    name = f"{s.columns} at a time" + (f", {s.terms} terms" if s.terms else "")
+    name = f"{s.columns} at a time" + f" in {s.lines} lines" * (s.lines > 1) + (f", {s.terms} terms" if s.terms else "")
     return Candidate(name, s, tuple([
         (cause, runs / cores * (count * a + b))
         for cause, a, b in zip(("loads", "sums", "latency", "control"), each, last)]))
@@ -138,10 +150,11 @@ def _unrolled_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule,
                     columns: int) -> tuple[float, float, float, float]:
     """The same of terms that are unrolled, `sizes` of each dim of the sum."""
     machine, steps = context.machine, list(product(*map(range, sizes)))
-    loaded = sum(
-        _load_cycles(p, t, s, machine) * len({sum(i * t.strides[d] for d, i in zip((*p.k, s.inner), (*k, j)))
-                               for k in steps for j in range(columns)})
-        for t in (p.a, p.b)
-    )
-    summed, waited = len(steps) * columns / machine.fma_per_cycle, len(steps) * machine.fma_latency
+    dims = (*p.k, s.inner, *s.outer(p)[-1:])
+    vectors = [len({sum(i * t.strides[d] for d, i in zip(dims, (*k, j, i)))
+                    for k in steps for j in range(columns) for i in range(s.lines)}) for t in (p.a, p.b)]
+    loaded = sum(_load_cycles(p, t, s, machine) * count for t, count in zip((p.a, p.b), vectors))
+    widened = sum(WIDEN_OPS * count for count, narrow in zip(vectors, context.widened) if narrow)
+    summed = (len(steps) * columns * s.lines + widened) / machine.fma_per_cycle
+    waited = len(steps) * machine.fma_latency
     return loaded, max(0.0, summed - loaded), max(0.0, waited - max(loaded, summed)), machine.step_cycles

@@ -171,7 +171,7 @@ def _column_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
 
 def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[TileDraft]]:
     """Those with whole sums first: parts are worth their sums only if that gains something."""
-    blocks = {(a, b): kc for a in family.a for b in family.b for kc in _blocks(problem, a, b)}
+    blocks = {(a, b): kc for a in family.a for b in family.b for kc in _blocks(problem, family, a, b)}
     for by_rows in _orders(problem, family.mc):
         whole = _tiling(problem, family, by_rows)
         down = whole.down.count(problem.m_sizes) if whole.down else -(-problem.m // family.mc)
@@ -186,11 +186,12 @@ def _members(problem: TiledProblem, family: TileFamily) -> Iterator[Candidate[Ti
                 )
 
 
-def _blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> list[Cut]:
+def _blocks(problem: TiledProblem, family: TileFamily, a: PackingMode, b: PackingMode) -> list[Cut]:
     """The blocks of the sum; none where those that are agreed on do not suit the modes."""
     agreed = problem.agreed.kc if problem.agreed else None
     if agreed is None:
-        return [sum_blocks(problem, a, b)]
+        packed = (a is PER_TILE) * family.mc + (b is PER_TILE) * family.nc.length(problem.n_sizes)
+        return [sum_blocks(problem, a, b, packed)]
     whole = agreed.count(problem.k_sizes) == 1
     return [agreed] if agreed.split >= first_split(problem, a, b) and (whole or a is not TAPS) else []
 

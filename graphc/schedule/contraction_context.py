@@ -25,7 +25,7 @@ class ContractionContext:
     columns lie that are no numbers yet. matrices: whether matrices of such factors are multiplied by instructions.
     fused: results go through an epilogue. pairs: of bf16, in each element. exact: sums are those of integers, which are
     the same in any order. kept: b never changes, but stays as it lies: a second copy of what few rows read once is not
-    worth its memory."""
+    worth its memory. widened: whether a, b have fewer bits than the sums."""
     target: Target
     itemsize: int
     lanes: int
@@ -36,6 +36,7 @@ class ContractionContext:
     pairs: bool = False
     exact: bool = False
     kept: bool = False
+    widened: tuple[bool, ...] = (False, False)
 
     @property
     def machine(self) -> Machine:

@@ -30,9 +30,8 @@ class PhaseSchedule:
 class TileSchedule(PhaseSchedule):
     """One phase of a contraction by micro-tiles, whose rows are broadcast and whose columns are vectors of `lanes`.
 
-    a, b: how the operands reach the micro-kernel.
-    splits: > 1: the blocks of the sum are divided among this number of tiles, whose partial results are added in order
-        (split-K).
+    a, b: how the operands reach the micro-kernel. splits: > 1: the blocks of the sum are divided among this number of
+        tiles, whose partial results are added in order (split-K).
     transposed_store: if the output is contiguous along m: how m is cut into tiles (of MC rows at most); their sums are
         transposed before they are stored.
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
@@ -140,8 +139,8 @@ class MixedChannels(NamedTuple):
 @dataclass(frozen=True)
 class LaneSchedule(PhaseSchedule):
     """One phase without reuse that a micro-tile could use (depthwise convolutions): vectors along `dim`, for `columns`
-    positions of `inner`, which share what they read. Tiles take `block` elements of `dim` and `tile` positions of the
-    other dims. ranking: the candidates among which this one was chosen.
+    positions of `inner` in each of `lines` of the dim around it, which share what they read. Tiles take `block`
+    elements of `dim` and `tile` times so many lines. ranking: the candidates among which this one was chosen.
 
     terms: of the innermost dim of the sum that are unrolled, in loops over the others and over the rest of it; 0: all
     terms of the sum are unrolled. mixed: a vector of `a` has the channels of several groups, of which a term needs one.
@@ -154,6 +153,7 @@ class LaneSchedule(PhaseSchedule):
     tile: int
     terms: int = 0
     mixed: MixedChannels | None = None
+    lines: int = 1
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     def outer(self, phase: Phase[Dim]) -> tuple[int, ...]:
@@ -172,10 +172,10 @@ class LaneSchedule(PhaseSchedule):
         return spread(round_up(phase.sizes[self.dim], self.lanes), self.lanes)
 
     def __str__(self) -> str:
-        tile = f"tile {self.block}@d{self.dim} × {self.tile}"
-        loops = f" {self.terms} terms at a time" if self.terms else ""
+        loops, lines = f" {self.terms} terms at a time" * (self.terms > 0), f" in {self.lines} lines" * (self.lines > 1)
         mixed = f" of groups of {self.mixed.width}" if self.mixed else ""
-        return f"lanes of {self.lanes} along d{self.dim}{mixed}, {self.columns} of d{self.inner}, {tile}{loops}"
+        return (f"lanes of {self.lanes} along d{self.dim}{mixed}, {self.columns} of d{self.inner}{lines}, tile "
+                f"{self.block}@d{self.dim} × {self.tile}{loops}")
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,13 @@ def linear_from(t: LinearMap[Dim], p: Phase[Dim], dims: tuple[int, ...]) -> int:
     return position
 
 
-def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> Cut:
+def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode, packed: int = 0) -> Cut:
     """KC: the columns of a micro-tile stream from L2 (where each tile packs them, they stay in L1; where it packs both
     operands, L2 also has room for what it packs next), rows that were packed for all stay in L1 beside that stream, and
     operands that are read unpacked step evenly through the block. With few rows, columns are used few times: blocks are
     then short, as the first micro-tile of each waits for memory, and those after it prefetch the next block. Matrix
-    registers take whole blocks of steps, and long ones, whose sums are loaded and stored the fewer times. """
+    registers take whole blocks of steps, and long ones, whose sums are loaded and stored the fewer times, as long as
+    half of L2 holds the rows and columns that a tile packs for itself, `packed` in number."""
     p, sizes, context, machine = problem.p, problem.k_sizes, problem.context, problem.machine
     if a is PackingMode.TAPS:
         return Cut(0, sizes[0])
@@ -51,7 +52,7 @@ def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode) -> Cut:
     stream = machine.l2_bytes // (16 if b is PackingMode.ONCE and problem.m <= FEW_ROWS else 4)
     limit = context.elements((stream, machine.l1_bytes * 2 // 3, machine.l1_bytes // 2)[own]) // problem.nr
     if problem.matrices:
-        limit = MATRIX_STEPS
+        limit = min(MATRIX_STEPS, context.elements(machine.l2_bytes // 2) // max(1, packed))
     elif a is PackingMode.ONCE or a is PackingMode.PER_TILE and not own:
         limit = min(limit, context.elements(machine.l1_bytes // 4) // problem.mr)
     for split in range(first_split(problem, a, b), len(sizes)):

@@ -19,6 +19,9 @@ class ScaledResidual:
     def __init__(self, joined=1):
         self.joined = joined
 
+    def exact(self, *arguments):
+        return self(*arguments)
+
     def run_together(self, strides):
         return ScaledResidual(len(strides))
 

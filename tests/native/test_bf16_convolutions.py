@@ -114,6 +114,30 @@ def test_a_sample_has_the_same_bits_in_any_batch():
 
 
 @pairs
+@pytest.mark.parametrize("channels,size,stride,groups", [(32, 12, 1, 32), (20, 9, 2, 20), (24, 7, 1, 24), (16, 8, 1, 4)])
+def test_images_of_convolutions_in_groups_are_rounded_where_they_are_made(channels, size, stride, groups):
+    """They lie as bf16, with the zeros around them; kernels stay f32. What is made of the sums is rounded as by itself, also where
+    it is less than the least normal number."""
+    op = Conv.at(2)(stride=(stride, stride), padding=((1, 1), (1, 1)), groups=groups)
+    x, w = drawn(2, channels, size, size), drawn(channels, channels // groups, 3, 3, seed=1)
+    x[:, ::3] *= 1e-39
+
+    def graph(last) -> gc.GraphFunction:
+        b = Builder("groups")
+        image, kernels = b.input("x", gc.f32[x.shape]), b.input("w", gc.f32[w.shape])
+        return b.finish([last(b, b.maximum(b.apply(op, [b.maximum(image, 0.0), kernels])[0], -0.5))])
+    run, again, low = (gc.compile(graph(last), compute="bf16", threads=n) for n, last in (
+        (1, lambda b, y: y), (2, lambda b, y: y), (1, lambda b, y: b.cast(y, dtype=gc.bf16))))
+    y, image = run(x, w), rounded(np.maximum(x, 0))
+    exact = np.maximum(op.reference(image, w.astype(np.float64)), -0.5)
+    assert (np.abs(y - exact) <= 1e-5 * op.reference(image, np.abs(w.astype(np.float64))) + 1e-44).all()
+    assert again(x, w).tobytes() == y.tobytes() and low(x, w).tobytes() == y.astype(ml_dtypes.bfloat16).tobytes()
+    text, plain = run.dump("planned"), gc.compile(graph(lambda b, y: y)).dump("planned")
+    assert f"bf16[2, {channels}, {size}, {size}]" in text and text.count("padded copy") <= plain.count("padded copy")
+    assert run.quantisation().products[0].bits == 16
+
+
+@pairs
 def test_what_stays_in_f32_is_said(monkeypatch):
     """Where Winograd's form is faster, in groups, of one channel: these keep the bits of f32. Matrix registers are faster than that form."""
     monkeypatch.setenv("GRAPHC_TARGET", AVX512_BF16.name)

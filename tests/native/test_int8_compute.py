@@ -8,6 +8,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn, optim
+from graphc.codegen.llvm.host import host_target
 from graphc.nn.network import trace_network
 from graphc.quantized_products import products_of
 
@@ -264,3 +265,18 @@ def test_what_is_wrong_is_said():
         gc.calibrate(nn.Linear(32), [np.full((8, 40), np.inf, np.float32)], seed=0, **types)
     with pytest.raises(gc.GraphError, match="no product by weights that would be one of 8-bit integers"):
         gc.calibrate(nn.Linear(3), [drawn(8, 40)], seed=0, **types)
+
+
+@pytest.mark.skipif(not host_target().rounds_to_bf16(host_target().lanes(4)), reason="this CPU rounds to bf16 by arithmetic")
+def test_images_of_convolutions_in_groups_are_kept_as_bf16():
+    """Of those that an activation computes for it alone; its kernels stay f32."""
+    net = (nn.Conv2d(32, 1) >> nn.relu >> nn.Conv2d(32, 3, padding=1, groups=32) >> nn.relu >> nn.Conv2d(24, 1)
+           >> nn.GlobalAvgPool2d() >> nn.Linear(16))
+    x = np.random.default_rng(0).standard_normal((2, 16, 12, 12)).astype(np.float32)
+    plain = gc.compile(net, x=gc.f32[x.shape], seed=0)
+    for compute in ("int8", gc.calibrate(net, [(x,)], x=gc.f32[x.shape], seed=0)):
+        run, other = (gc.compile(net, x=gc.f32[x.shape], seed=0, compute=compute, threads=n) for n in (1, 2))
+        _, second, *_ = run.quantisation().products
+        assert (second.bits, second.why_not) == (32, "a convolution in groups, whose image is kept as bf16")
+        assert "bf16[2, 32, 12, 12]" in run.dump("planned") and run(x).tobytes() == other(x).tobytes()
+        assert np.linalg.norm(run(x) - plain(x)) < 0.03 * np.linalg.norm(plain(x))

@@ -8,7 +8,7 @@ from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add, store_as
+from graphc.codegen.lower.contraction.micro_kernel import multiply_add, store_as
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, load_spaced, offset, unflatten, vector_run
@@ -23,19 +23,20 @@ from graphc.schedule.contraction_schedule import LaneSchedule, MixedChannels
 
 @dataclass(frozen=True)
 class TermRun:
-    """The operands of one vector of sums, and which of its lanes exist."""
+    """The operands of some vectors of sums, which of their lanes exist, and where each is, from the first on."""
     operands: Sequence[StridedOperand]
     lanes: int
     mask: Val | None
+    places: Sequence[dict[int, int]]
 
-    def zeros(self, f: LoopFunction, dtype: DType, columns: int) -> list[Val]:
+    def zeros(self, f: LoopFunction, dtype: DType) -> list[Val]:
         """Sums of nothing."""
-        return [f.const(0, dtype, self.lanes)] * columns
+        return [f.const(0, dtype, self.lanes)] * len(self.places)
 
-    def terms(self, f: LoopFunction, operand: StridedOperand, index: Index, dim: int) -> Terms:
+    def terms(self, f: LoopFunction, dtype: DType, operand: StridedOperand, index: Index, dim: int) -> Terms:
         """The factors from `index` on, vectors along `dim`."""
         linear = operand.linear
-        return Terms(f, operand, offset(linear, index), linear.strides[dim], self.lanes, self.mask)
+        return Terms(f, dtype, operand, offset(linear, index), linear.strides[dim], self.lanes, self.mask)
 
 
 class DirectContraction(PhaseLowering[LaneSchedule]):
@@ -44,15 +45,19 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         along the block.
         """
         f, s, p = self.f, self.schedule, self.phase
-        outer = s.outer(p)
-        count, size = p.extent(outer), p.sizes[s.dim]
+        outer, sizes = s.outer(p), list(p.sizes)
+        if s.lines > 1:
+            sizes[outer[-1]] = sizes[outer[-1]] // s.lines
+        count, size = product_of(sizes[d] for d in outer), p.sizes[s.dim]
         per_tile, blocks = at_most(s.tile, count), ceil_div(size, s.block)
         operands = [self._operand(role) for role in "ab"]
         with f.parallel(ceil_div(count, per_tile) * blocks, "lanes") as t:
             part, block = f.divmod(t, blocks)
             width = s.block if size % s.block == 0 else f.min_(s.block, size - block * s.block)
             with f.loop(0, per_tile if count % per_tile == 0 else f.min_(per_tile, count - part * per_tile)) as loop:
-                index = unflatten(f, part * per_tile + loop.index, outer, p.sizes)
+                index = unflatten(f, part * per_tile + loop.index, outer, sizes)
+                if s.lines > 1:
+                    index[outer[-1]] = index[outer[-1]] * s.lines
                 whole = p.sizes[s.inner] // s.columns * s.columns
                 with f.loop(0, whole, s.columns) as along:
                     self._positions(operands, index | {s.inner: along.index}, s.columns, block * s.block, width)
@@ -161,17 +166,18 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
 
     def _sums(self, operands: list[StridedOperand], index: Index, columns: int, lanes: int, mask: Val | None) -> None:
         f, s, p = self.f, self.schedule, self.phase
-        run = TermRun(operands, lanes, mask)
-        zeros = run.zeros(f, self.dtype, columns)
+        places = [dict(zip((s.inner, *s.outer(p)[-1:]), (j, i))) for i in range(s.lines) for j in range(columns)]
+        run = TermRun(operands, lanes, mask, places)
+        zeros = run.zeros(f, self.dtype)
         if s.terms:
             totals = self._looped(run, index, p.k, zeros)
         else:
             sources, totals = self._unrolled(run, index, [static_dim(p.sizes[d]) for d in p.k], zeros)
             for dim in s.outer(p)[-1:]:
                 for source in sources:
-                    source.prefetch_next(dim)
-        for j, total in enumerate(totals):
-            self.outputs.store(index | {s.inner: index[s.inner] + j}, s.dim, total, lanes, mask)
+                    source.prefetch_next(dim, s.lines)
+        self.outputs.store_several([index | {d: index[d] + i for d, i in place.items()} for place in places], s.dim,
+                                   totals, mask)
 
     def _looped(self, run: TermRun, index: Index, dims: tuple[int, ...], totals: Sequence[Val]) -> Sequence[Val]:
         """`totals` and the terms of the sum over `dims`, the innermost by the few. Each line is added up for itself:
@@ -181,7 +187,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         dim, *inner = dims
         if inner:
             with f.loop(0, p.sizes[dim], carry=totals) as loop:
-                line = self._looped(run, index | {dim: loop.index}, tuple(inner), run.zeros(f, self.dtype, len(totals)))
+                line = self._looped(run, index | {dim: loop.index}, tuple(inner), run.zeros(f, self.dtype))
                 loop.next(*map(f.add, loop.carried, line))
             return loop.results
         ones, (whole, rest) = [1] * len(p.k[:-1]), divmod(static_dim(p.sizes[dim]), terms)
@@ -196,11 +202,10 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         """`totals` and so many terms along each dim of the sum, from `index` on, for as many positions as there are
         totals; and the vectors that they were made of."""
         f, s, p = self.f, self.schedule, self.phase
-        sums, terms = list(totals), [run.terms(f, o, index, s.dim) for o in run.operands]
+        sums, terms = list(totals), [run.terms(f, self.dtype, o, index, s.dim) for o in run.operands]
         sources: list[Factors] = [MixedTerms(terms[0], s.mixed) if s.mixed else terms[0], terms[1]]
         for k in product(*map(range, sizes)):
-            for j in range(len(sums)):
-                index_of_term = dict(zip((*p.k, s.inner), (*k, j)))
-                a, b = (as_factor(f, source.term(index_of_term), self.dtype) for source in sources)
+            for j, place in enumerate(run.places):
+                a, b = (source.term(dict(zip(p.k, k)) | place) for source in sources)
                 sums[j] = multiply_add(f, a, b, sums[j], self.fused)
         return sources, sums

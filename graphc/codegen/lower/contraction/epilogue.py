@@ -11,9 +11,11 @@ from graphc.codegen.lower.body import Env, NestBody, Point
 from graphc.codegen.lower.request import KernelRequest
 from graphc.errors import InternalError
 from graphc.ir.dims import Dims, product_of, static_dim
-from graphc.ir.graph import Graph, Node, leading_to
+from graphc.ir.graph import Graph, Node, Value, leading_to
 from graphc.ir.op import Op
+from graphc.ir.ops.elementwise import Cast
 from graphc.ir.ops.fused import Fused, core_of, slices_in
+from graphc.ir.types import f32
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, nest_of_epilogue
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.schedule import Schedule
@@ -59,9 +61,23 @@ class Epilogue:
 
     def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
                  axis: int) -> list[Val]:
+        return self._values(self.body.outputs, f, sums, index, lanes, mask, axis)
+
+    def exact(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
+              axis: int) -> list[Val]:
+        return self._values([_before_rounding(v) for v in self.body.outputs], f, sums, index, lanes, mask, axis)
+
+    def _values(self, wanted: Sequence[Value], f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int,
+                mask: Val | None, axis: int) -> list[Val]:
         env = _environment(f, self.nest, index, lanes, mask, axis)
         env.values[self.inner.outputs[0]] = sums
-        return [f.splat(env.value(v), lanes) for v in self.body.outputs]
+        return [f.splat(env.value(v), lanes) for v in wanted]
+
+
+def _before_rounding(v: Value) -> Value:
+    """What the last step rounds to a type in which numbers are only stored; v itself where that is another step."""
+    is_last = v.node is not None and isinstance(v.node.op, Cast) and v.type.dtype.is_storage
+    return v.node.inputs[0] if v.node is not None and is_last and v.node.inputs[0].type.dtype is f32 else v
 
 
 def _environment(f: LoopFunction, nest: Nest, index: Sequence[Ix], lanes: int, mask: Val | None, axis: int) -> Env:

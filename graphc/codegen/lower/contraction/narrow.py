@@ -8,7 +8,7 @@ from itertools import product
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
-from graphc.codegen.lower.contraction.micro_kernel import as_factor, multiply_add
+from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.terms import Factors, MixedTerms, StridedOperand, Terms
 from graphc.codegen.lower.ranges import Index, offset, unflatten
@@ -165,7 +165,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         """
         f, s, p = self.f, self.schedule, self.phase
         last, lane = p.k[-1], p.k[-1] if s.along_k else s.dim
-        left, right = (Terms(f, StridedOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask)
+        left, right = (Terms(f, self.dtype, StridedOperand(memory, t), offset(t, index), t.strides[lane], s.lanes, mask)
                        for memory, t in ((self.a, p.a), (self.b, p.b)))
         operands: list[Factors] = [left, MixedTerms(right, s.mixed) if s.mixed else right]
         dims = p.m + p.n
@@ -179,7 +179,7 @@ class NarrowContraction(PhaseLowering[NarrowSchedule]):
         def place(item: tuple[int, dict[int, int]]) -> Dim:
             return sum(moving.strides[d] * item[1].get(d, 0) for d in (*dims[-1:], last))
         for number, step in sorted(enumerate(steps), key=place):
-            a, b = (as_factor(f, o.term(step), self.dtype) for o in operands)
+            a, b = (o.term(step) for o in operands)
             totals[number % len(totals)] = multiply_add(f, a, b, totals[number % len(totals)], self.fused)
         if not s.along_k:
             for operand in operands:

@@ -10,6 +10,7 @@ from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.ranges import Index, offset, unflatten
 from graphc.ir.contraction import AxisMap, Maps
 from graphc.ir.dims import Dim, Dims, product_of
+from graphc.ir.types import DType
 from graphc.records import dataclass
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.view import contiguous_strides
@@ -21,6 +22,10 @@ class EpilogueFunction(Protocol):
     def __call__(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
                  axis: int) -> list[Val]:
         ...
+
+    def exact(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
+              axis: int) -> list[Val]:
+        """The same before results are rounded to fewer bits, where that is the last step."""
 
     def run_together(self, strides: Dims) -> "EpilogueFunction | None":
         """The same with as many last axes as there are strides taken as one; None unless they have these strides, or
@@ -62,10 +67,28 @@ class Outputs:
             out, step = self.flat, self.phase.out.strides[last] if lanes > 1 else 1
             line = View(out.root, (lanes,), (step,), out.start + offset(self.phase.out, index))
             return self.f.store(line, [0], sums, mask)
-        found = self.vector_axis(last)
-        axis = max(0, len(self.views[0].shape) - 1) if found is None else found
+        axis = self._axis(last)
         at = self.index_of(index)
-        values = self.epilogue(self.f, sums, at, lanes, mask, axis)
+        self._store_at(at, axis, self.epilogue(self.f, sums, at, lanes, mask, axis), mask)
+
+    def store_several(self, indices: Sequence[Index], last: int, sums: Sequence[Val], mask: Val | None) -> None:
+        """The same of several vectors, in order. Their results are rounded to fewer bits together: where an instruction
+        rounds some numbers otherwise, code looks for these once, and no branch stands between vectors of sums."""
+        if self.epilogue is None or len(sums) == 1:
+            for index, each in zip(indices, sums, strict=True):
+                self.store(index, last, each, each.lanes, mask)
+            return
+        axis, places = self._axis(last), [self.index_of(index) for index in indices]
+        exact = [self.epilogue.exact(self.f, each, at, each.lanes, mask, axis) for at, each in zip(places, sums)]
+        stored = [cast_together(self.f, values, out.dtype) for out, values in zip(self.views, zip(*exact))]
+        for at, values in zip(places, zip(*stored, strict=True), strict=True):
+            self._store_at(at, axis, values, mask)
+
+    def _axis(self, last: int) -> int:
+        found = self.vector_axis(last)
+        return max(0, len(self.views[0].shape) - 1) if found is None else found
+
+    def _store_at(self, at: list[Ix], axis: int, values: Sequence[Val], mask: Val | None) -> None:
         for out, value in zip(self.views, values, strict=True):
             view, place = along(out, at, axis)
             self.f.store(view, place, value, mask)
@@ -126,6 +149,25 @@ class Outputs:
             for i, (_, dim, step, start) in enumerate(parts):
                 original[dim] = positions[i] * step + start
         return [sum((original.get(dim, Ix()) * c for c, dim in m.terms), Ix(m.offset)) for m in self.axes]
+
+
+def cast_together(f: LoopFunction, values: Sequence[Val], dtype: DType) -> list[Val]:
+    """Vectors of equal length in another type; to one in which numbers are only stored as one long vector."""
+    lanes = values[0].lanes
+    if len(values) == 1 or values[0].dtype is dtype or not dtype.is_storage or lanes & (lanes - 1):
+        return [f.cast(v, dtype) for v in values]
+    half = 1 << (len(values) - 1).bit_length() - 1
+    if half == len(values) or len(values) & (len(values) - 1):
+        return [*cast_together(f, values[:half], dtype), *cast_together(f, values[half:], dtype)]
+    whole = f.cast(_joined(f, values), dtype)
+    return [f.shuffle(whole, None, range(i * lanes, (i + 1) * lanes)) for i in range(len(values))]
+
+
+def _joined(f: LoopFunction, values: Sequence[Val]) -> Val:
+    """A power of two of vectors, one after the other."""
+    while len(values) > 1:
+        values = [f.shuffle(a, b, range(2 * a.lanes)) for a, b in zip(values[::2], values[1::2])]
+    return values[0]
 
 
 def flat(f: LoopFunction, view: View) -> View:

@@ -6,8 +6,10 @@ from typing import Protocol
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix
+from graphc.codegen.lower.contraction.micro_kernel import as_factor
 from graphc.codegen.lower.ranges import load_spaced
 from graphc.ir.dims import Dim, typical
+from graphc.ir.types import DType
 from graphc.records import dataclass
 from graphc.schedule.contraction_form import LinearMap
 from graphc.schedule.contraction_schedule import MixedChannels
@@ -25,14 +27,15 @@ class Factors(Protocol):
     def term(self, index: dict[int, int]) -> Val:
         """The vector at an index relative to the first."""
 
-    def prefetch_next(self, dim: int) -> None:
-        """Prefetches what will be needed at the next position of a dim."""
+    def prefetch_next(self, dim: int, steps: int = 1) -> None:
+        """Prefetches what will be needed so many positions of a dim later."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Vectors of an operand, each loaded once."""
+    """Vectors of an operand, each loaded once, and converted to the type of the sums."""
     f: LoopFunction
+    dtype: DType
     operand: StridedOperand
     start: Ix
     step: Dim
@@ -47,14 +50,15 @@ class Terms:
     def at(self, distance: Dim) -> Val:
         if distance not in self.loaded:
             memory, start = self.operand.memory, self.start + distance
-            self.loaded[distance] = load_spaced(self.f, memory, start, self.step, self.lanes, self.mask)
+            value = load_spaced(self.f, memory, start, self.step, self.lanes, self.mask)
+            self.loaded[distance] = as_factor(self.f, value, self.dtype)
         return self.loaded[distance]
 
-    def prefetch_next(self, dim: int) -> None:
-        """Prefetches what was not loaded here but will be at the next position of a dim, a line of memory further on,
+    def prefetch_next(self, dim: int, steps: int = 1) -> None:
+        """Prefetches what was not loaded here but will be so many positions of a dim later, lines of memory further on,
         say: vectors of many positions are read side by side, which the CPU does not take for streams.
         """
-        ahead = {distance + self.operand.linear.strides[dim] for distance in self.loaded}
+        ahead = {distance + steps * self.operand.linear.strides[dim] for distance in self.loaded}
         for distance in sorted(ahead - self.loaded.keys() if self.step == 1 else (), key=self._place):
             self.f.prefetch(self.operand.memory, [self.start + distance])
 
@@ -79,5 +83,5 @@ class MixedTerms:
             self.shuffled[distance, channel] = vectors.f.shuffle(vectors.at(distance), None, lanes)
         return self.shuffled[distance, channel]
 
-    def prefetch_next(self, dim: int) -> None:
-        self.vectors.prefetch_next(dim)
+    def prefetch_next(self, dim: int, steps: int = 1) -> None:
+        self.vectors.prefetch_next(dim, steps)
