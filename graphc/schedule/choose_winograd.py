@@ -25,8 +25,9 @@ PREFETCH_LINES = 8              # of weights every STEPS channels, at most: a bl
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_TILES = 48              # tiles that it transforms at a time
-COUNTS = 8                      # of tiles, about, of which every other one is counted with
-WORTH = 1.05                    # how much faster few tiles must be that are divided otherwise
+FURTHER = 4                     # times as many tiles have, perhaps, a division of their own
+COUNTS = 8                      # numbers of tiles, about, that are counted with, from none to the most of a division
+WORTH = 1.1                     # how much faster few tiles must be that are divided otherwise
 OPEN_SHARE = 8                  # blocks of tiles that a task takes of those whose number comes with the call
 
 
@@ -99,14 +100,15 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
 
 
 def _few_tiles(s: WinogradSchedule, pieces: int, target: Target) -> tuple[FewTiles, ...]:
-    """For one register tile of tiles, two, four … as many as the schedule divides among all tasks: how they are divided
-    best, as far as that gains something. More than half as many tiles are counted with as are meant at most."""
+    """For one block of tiles, four, sixteen … as long as that gives too few for all planned tasks: how they are divided
+    best, as far as that is worth loops of their own. More than a quarter as many are counted with as are meant at
+    most."""
     whole = FewTiles(0, s.rows, s.panels)
     panels = dict.fromkeys(-(-pieces // groups) for groups in range(1, pieces + 1))
     found: list[FewTiles] = []
-    most = s.mr << max(0, (s.rows * target.machine.planned_tiles // s.mr).bit_length() - 1)
-    while most >= s.mr:
-        counts = range(most // 2 + 1, most + 1, -(-most // COUNTS))
+    levels = target.machine.planned_tiles.bit_length() // FURTHER.bit_length() + 1
+    for most in [s.rows * FURTHER**i for i in reversed(range(levels))]:
+        counts = range(most // FURTHER + 1, most + 1, -(-most // COUNTS))
 
         def cycles(draft: FewTiles, shared: bool = False) -> float:
             return sum([_few_cycles(s, draft, n, pieces, target, shared) for n in counts])
@@ -114,7 +116,6 @@ def _few_tiles(s: WinogradSchedule, pieces: int, target: Target) -> tuple[FewTil
         others = cycles(found[0]) if found else cycles(whole, s.shared)
         if WORTH * cycles(best) < others:
             found.insert(0, best)
-        most //= 2
     return tuple(found)
 
 
