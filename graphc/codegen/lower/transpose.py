@@ -46,13 +46,18 @@ def turn(f: LoopFunction, source: View, target: View, rows: Ix, columns: Ix, lan
 
 
 @cache
-def turned_square(dtype: DType, lanes: int) -> LoopFunction:
-    """Views: a square of lanes × lanes, and where its transpose is stored; integers: the distances of their rows."""
-    f = LoopFunction(f"turn_{dtype}_{lanes}", noalias=True)
+def turned_square(dtype: DType, lanes: int, factor: float = 1, scaled: bool = False) -> LoopFunction:
+    """Views: a square of lanes × lanes, and where its transpose, times the factor, is stored; if `scaled`, a factor for
+    each of its rows. Integers: the distances of their rows."""
+    name = f"turn_{dtype}_{lanes}" + (f"_by_{factor.hex()}" if factor != 1 else "") + "_scaled" * scaled
+    f = LoopFunction(name, noalias=True)
     source, target = (f.view(name, dtype, (ELEMENTS << 8,), (1,)) for name in ("square", "turned"))
+    factors = f.view("factors", dtype, (lanes,), (1,)) if scaled else None
     rows, columns = f.param("row", 0, ELEMENTS), f.param("column", 0, ELEMENTS)
     for i, vector in enumerate(transposed_runs(f, source, [rows * i for i in range(lanes)])):
-        f.store(target, [columns * i], vector)
+        if factors is not None:
+            vector = f.mul(vector, f.splat(f.load(factors, [i]), lanes))
+        f.store(target, [columns * i], f.mul(vector, factor) if factor != 1 else vector)
     return f
 
 
