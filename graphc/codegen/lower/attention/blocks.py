@@ -164,7 +164,7 @@ def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, f
 def _turn_square(b: Blocks, source: View, row: Dim, target: View, column: Dim, factor: float | View) -> None:
     """By a function: a transpose is much code, and there are regimes."""
     factors = [] if isinstance(factor, float) else [factor]
-    square = turned_square(b.dtype, b.s.lanes, factor if isinstance(factor, float) else 1, scaled=bool(factors))
+    square = turned_square(b.dtype, b.s.lanes, factor if isinstance(factor, float) else None)
     b.f.call(square, [source, target, *factors, as_ix(row), as_ix(column)])
 
 
