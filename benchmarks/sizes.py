@@ -1,6 +1,7 @@
 """python -m benchmarks sizes: one program for all sizes beside programs compiled for each.
 
-For every network some sizes are drawn (`--seed`); both run in alternating turns in one process. Printed are the ratio
+For every network some sizes are drawn (`--seed`); both run in alternating turns in one process, training steps from
+the same state. Printed are the ratio
 of the medians (above 1: the program for all sizes is slower) and of the bests, whether the results agree, what the
 first call of new sizes costs against the second, and the time to compile (and to call once), after another program of
 the same network was compiled and nothing from the disk cache; then a table, and BERT-base as a server runs
@@ -251,9 +252,15 @@ def compared(case: Case, sizes: Sizes, together: Callable, rng: np.random.Genera
     if not isinstance(alone, TrainStep):
         difference = distance(together(*arrays), alone(*arrays))
     calls = max(1, round(SECONDS / max(again, 1e-7)))
-    for run in (together, alone):
-        timed(run, arrays, calls)
-    turns = [(timed(together, arrays, calls), timed(alone, arrays, calls)) for _ in range(count)]
+    begin = {name: np.array(array) for name, array in together.state.items()} if difference is None else {}
+
+    def turn(run: Callable) -> float:
+        """From the same state: the more steps a network was trained with one batch, the more of it is subnormal."""
+        for name, array in begin.items():
+            run.state[name] = array
+        timed(run, arrays, 1)
+        return timed(run, arrays, calls)
+    turns = [(turn(together), turn(alone)) for _ in range(1 + count)][1:]
     return Row(case, sizes, *zip(*turns), difference, first)
 
 

@@ -5,6 +5,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import NoReturn
 
 import numpy as np
@@ -13,7 +14,8 @@ from graphc.codegen.abi import MAIN, PREPARE, RETURN_CANCELLED, RETURN_OK, read_
 from graphc.codegen.llvm.host import lacking
 from graphc.codegen.llvm.jit import load_object
 from graphc.errors import GraphError, InternalError, Loc
-from graphc.ir.dims import Dim, Dims, evaluate_all, static_dim
+from graphc.ir.dims import Dim, Dims, static_dim
+from graphc.ir.size_formulas import Formulas, formulas
 from graphc.records import dataclass
 from graphc.runtime.arguments import bind_arguments, bind_outputs
 from graphc.runtime.entry import Descriptor, make_entry
@@ -70,9 +72,13 @@ class Program:
         """All object code."""
         return self.object_code, *self.kernels
 
+    @cached_property
+    def _formulas(self) -> Formulas:
+        return formulas((self.arena_bytes, self.scratch_bytes, *self.sizes))
+
     def at(self, sizes: Mapping[str, int]) -> Program:
         """The program where the named dimensions have these sizes."""
-        arena, scratch, *needed = evaluate_all((self.arena_bytes, self.scratch_bytes, *self.sizes), sizes)
+        arena, scratch, *needed = self._formulas(sizes)
         return replace(self, signature=self.signature.at(sizes), arena_bytes=arena, scratch_bytes=scratch,
                        sizes=tuple(needed))
 

@@ -72,7 +72,7 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
     )
     if not isinstance(q.shape[-2], Poly):
         return s
-    s = replace(s, narrow=_narrow(s, target, (values,), matrices))
+    s = replace(s, narrow=_narrow(s, target, (values,), matrices), brief=True)
     few = s.narrow or s
     if not reads_rows or few.vectors > 1:
         return s

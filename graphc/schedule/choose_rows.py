@@ -10,7 +10,8 @@ from graphc.schedule.blocking import PackingMode
 from graphc.schedule.choose_tiles import tile_ranking
 from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
-from graphc.schedule.contraction_schedule import MatrixSchedule, PhaseSchedule, RowsSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import (
+    MatrixSchedule, PhaseSchedule, RowsSchedule, TileSchedule, round_up)
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.tile_cost import Agreement, TiledProblem, schedule_cycles
 
@@ -53,7 +54,7 @@ class _OpenProduct:
             agreed = replace(agreed, matrices=None)
         few = self._few_rows(agreed if free[1] else replace(agreed, packed=False))      # few rows repay no packing
         regimes: list[Regime] = [(few.blocking.mr, few, (1, FEW_ROWS))]
-        regimes += [(most, self.tiles(rows, agreed), (rows,)) for most, rows in REGIMES]
+        regimes += [(most, _undivided(self.tiles(rows, agreed), rows, most), (rows,)) for most, rows in REGIMES]
         if free[0] and any(s.a is PackingMode.ONCE for _, s, _ in regimes):
             return usual            # panels of rows are as high as micro-tiles, which the regimes have of their own
         return self._worth(regimes)
@@ -107,3 +108,11 @@ class _OpenProduct:
 
     def _sized(self, count: int) -> Phase[int]:
         return at_typical(self.p, count, self.counted)
+
+
+def _undivided(s: TileSchedule, rows: int, most: int) -> TileSchedule:
+    """Where it does not divide so many rows, it divides no more of them up to `most`: columns are read once."""
+    mr = s.blocking.mr
+    if s.blocking.mc < rows or s.transposed_store or isinstance(s, MatrixSchedule):
+        return s
+    return replace(s, blocking=replace(s.blocking, mc=max(s.blocking.mc, round_up(most, mr))))

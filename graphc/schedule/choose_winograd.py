@@ -18,13 +18,16 @@ from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import LINE_BYTES, Target
-from graphc.schedule.winograd_schedule import WeightsSchedule, WinogradGradSchedule, WinogradSchedule
+from graphc.schedule.winograd_schedule import FewTiles, WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 
 ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
 PREFETCH_LINES = 8              # of weights every STEPS channels, at most: a block of few tiles would do little else
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_TILES = 48              # tiles that it transforms at a time
+FURTHER = 4                     # times as many tiles have, perhaps, a division of their own
+COUNTS = 8                      # numbers of tiles, about, that are counted with, from none to the most of a division
+WORTH = 1.1                     # how much faster few tiles must be that are divided otherwise
 OPEN_SHARE = 8                  # blocks of tiles that a task takes of those whose number comes with the call
 
 
@@ -90,19 +93,49 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
     panels = even(pieces, max(1, pieces / groups), 1)
     sums = -(-channels // -(-channels // SUMS))
     kept = _bytes(x.dtype, points, features, channels) <= target.machine.l2_bytes // 2
-    return WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
-                            points, channels, panels < pieces, x.dtype,
-                            0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)),
-                            () if isinstance(count, int) or panels < pieces else _blocks_of_few(mr, block, most))
+    s = WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
+                         points, channels, panels < pieces, x.dtype,
+                         0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)))
+    return s if isinstance(count, int) else replace(s, few=_few_tiles(s, pieces, target))
 
 
-def _blocks_of_few(mr: int, block: int, tasks: int) -> tuple[tuple[int, int], ...]:
-    """Blocks of one register tile, two, four … below `block`, each as long as that gives no more than `tasks`."""
-    found = []
-    while mr < block:
-        found.append((mr * tasks, mr))
-        mr *= 2
+def _few_tiles(s: WinogradSchedule, pieces: int, target: Target) -> tuple[FewTiles, ...]:
+    """For one block of tiles, four, sixteen … as long as that gives too few for all planned tasks: how they are divided
+    best, as far as that is worth loops of their own. More than a quarter as many are counted with as are meant at
+    most."""
+    whole = FewTiles(0, s.rows, s.panels)
+    panels = dict.fromkeys(-(-pieces // groups) for groups in range(1, pieces + 1))
+    found: list[FewTiles] = []
+    levels = target.machine.planned_tiles.bit_length() // FURTHER.bit_length() + 1
+    for most in [s.rows * FURTHER**i for i in reversed(range(levels))]:
+        counts = range(most // FURTHER + 1, most + 1, -(-most // COUNTS))
+
+        def cycles(draft: FewTiles, shared: bool = False) -> float:
+            return sum([_few_cycles(s, draft, n, pieces, target, shared) for n in counts])
+        best = min([FewTiles(most, rows, n) for rows in range(s.mr, s.rows + 1, s.mr) for n in panels], key=cycles)
+        others = cycles(found[0]) if found else cycles(whole, s.shared)
+        if WORTH * cycles(best) < others:
+            found.insert(0, best)
     return tuple(found)
+
+
+def _few_cycles(s: WinogradSchedule, few: FewTiles, tiles: int, pieces: int, target: Target,
+                shared: bool = False) -> float:
+    """What so many tiles cost that are divided so: rounds of tasks on the planned cores. Weights are read for each
+    task, from L3, or for a core's next tasks from L2, if it keeps them. shared: tiles are transformed before all tasks.
+    """
+    machine, rows, width = target.machine, min(few.rows, tiles), few.panels * s.nr
+    tasks = -(-tiles // few.rows) * -(-pieces // few.panels)
+    transform = machine.transform_point_cycles * s.points / s.lanes
+    products = rows * s.points * s.channels * width / s.lanes / machine.fma_per_cycle / machine.micro_kernel_peak
+    calls = machine.call_cycles * s.points * -(-rows // s.mr) * few.panels
+    own = calls + transform * rows * (width + (0 if shared else s.channels))
+    weights = s.points * s.channels * width * s.dtype.itemsize
+    kept = weights <= machine.l2_bytes // 2
+    first, again = (products + weights / rate + own for rate in (
+        machine.l3_bytes_per_cycle, machine.l2_bytes_per_cycle if kept else machine.l3_bytes_per_cycle))
+    before = transform * tiles * s.channels / machine.planned_cores + machine.handover_cycles if shared else 0
+    return before + first + again * (-(-tasks // machine.planned_cores) - 1)
 
 
 def _prefetch_lines(row_bytes: int, register_tiles: int) -> int:

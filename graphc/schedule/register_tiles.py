@@ -4,7 +4,7 @@ from __future__ import annotations
 from functools import cache
 
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
-from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.contraction_schedule import STEPS, round_up
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.target import MATRIX_LANES, Target
 
@@ -18,24 +18,27 @@ RARE_LOSS = 1.06
 
 def register_tile(
     m: int, n: int, context: ContractionContext, k: int = 0, padded: bool = False, gates: int = 0, vectors: int = 0,
-    multiple: int = 1
+    multiple: int = 0
 ) -> tuple[int, int]:
     """Rows and vectors of the register tile that needs the fewest cycles for one step of k over the whole output.
     Columns of more steps than L1 holds come from L2. padded: the last rows take a whole register tile. gates: as wide
     as those of the same units, or a part of that. vectors: if they are settled, how many. multiple: rows come in
-    multiples of it, however many there are: register tiles of which these are whole ones need no code for last rows.
+    multiples of it, however many there are: register tiles of which these are whole ones need no code for last rows,
+    and what is left of the usual number says nothing of others (0: the number is known).
 
     Large products keep to the tiles with the most accumulators unless another saves a lot: their kernels are shared. Of
     equals it is one that few rows fill once, without a rest of rows or columns, with more sums, nearest to LIKELY_ROWS.
     """
     def rank(shape: tuple[int, int]) -> tuple[float, ...]:
         mr, v = shape
-        left = not padded and m % mr > 0, -n % (v * context.lanes)
-        panels = -(-m // mr) if m <= _easy_rows(context.target) else 0
-        return register_cycles(m, n, context, k, padded, shape), panels, *left, -mr * v, abs(mr - LIKELY_ROWS)
+        left = not padded and not multiple and m % mr > 0, -n % (v * context.lanes)
+        panels = -(-m // mr) if not multiple and m <= _easy_rows(context.target) else 0
+        rows = round_up(m, mr) if multiple else m
+        cycles = register_cycles(rows, n, context, k, padded, shape) * m / rows
+        return cycles, panels, *left, -mr * v, abs(mr - LIKELY_ROWS)
     shapes = [s for s in _tile_shapes(context.target, gates) if vectors in (0, s[1])]
     best = min(shapes, key=rank)
-    whole = min([s for s in shapes if s[0] > 1 and multiple % s[0] == 0], key=rank, default=best)
+    whole = min([s for s in shapes if multiple and s[0] > 1 and multiple % s[0] == 0], key=rank, default=best)
     return whole if rank(whole)[0] <= TOLERANCE * rank(best)[0] else best
 
 

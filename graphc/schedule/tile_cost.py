@@ -97,9 +97,9 @@ class TiledProblem:
 
     @property
     def _multiple(self) -> int:
-        """Of which the number of rows is one, where it is not known."""
+        """Of which the number of rows is one, where it is not known; else 0."""
         rows = self.form.extent(self.form.m)
-        return 1 if isinstance(rows, int) else content(rows)
+        return 0 if isinstance(rows, int) else content(rows)
 
     @cached_property
     def sums(self) -> float:

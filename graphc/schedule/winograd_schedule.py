@@ -1,7 +1,7 @@
 """The schedules of a convolution in Winograd's form and of its weights."""
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 
 from graphc.ir.dims import Dim, ceil_div
 from graphc.ir.types import DType
@@ -19,6 +19,14 @@ def line_elements(dtype: DType) -> int:
 
 
 @dataclass(frozen=True)
+class FewTiles:
+    """How up to `most` tiles are divided: into blocks of `rows`, and features into groups of `panels` panels."""
+    most: int
+    rows: int
+    panels: int
+
+
+@dataclass(frozen=True)
 class WinogradSchedule(ProductSchedule):
     """Tiles of the image are taken `rows` at a time, features `panels` panels at a time: one task is a block of tiles
     × a group of panels.
@@ -26,8 +34,8 @@ class WinogradSchedule(ProductSchedule):
     It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums`
     channels at a time, and transforms the products back. shared: transformed tiles lie in shared scratch, made before
     all tasks, because several groups read them. prefetch_lines: cache lines of the next panel of weights that a
-    register tile prefetches every STEPS channels. few: where the number of tiles comes with the call, blocks of fewer
-    of them for images that would have too few blocks: (for so many tiles at most, tiles of a block), ascending.
+    register tile prefetches every STEPS channels. few: where the number of tiles comes with the call, how few of them
+    are divided, ascending; tasks then transform their tiles themselves.
     """
     mr: int
     vectors: int
@@ -42,7 +50,13 @@ class WinogradSchedule(ProductSchedule):
     shared: bool
     dtype: DType
     prefetch_lines: int = 0
-    few: tuple[tuple[int, int], ...] = ()
+    few: tuple[FewTiles, ...] = ()
+
+    def of_few(self, tiles: FewTiles, features: int, count: Dim) -> WinogradSchedule:
+        """That of so few tiles, `count` of them."""
+        pieces = -(-features // self.nr)
+        return replace(self, rows=tiles.rows, panels=tiles.panels, blocks=ceil_div(count, tiles.rows),
+                       groups=-(-pieces // tiles.panels), shared=False, few=())
 
     @property
     def nr(self) -> int:
@@ -80,9 +94,9 @@ class WinogradSchedule(ProductSchedule):
     def __str__(self) -> str:
         shared = f"; shared scratch {self.shared_bytes} B" if self.shared else ""
         prefetch = f", prefetch {self.prefetch_lines}" if self.prefetch_lines else ""
-        few = "".join(f" (of {rows} up to {most} tiles)" for most, rows in self.few)
+        few = "".join(f", {tiles.rows} × {tiles.panels * self.nr} up to {tiles.most} tiles" for tiles in self.few)
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
-                f"{self.blocks} blocks of {self.rows} tiles{few} × {self.groups} groups of {self.width} features, "
+                f"{self.blocks} blocks of {self.rows} tiles × {self.groups} groups of {self.width} features{few}, "
                 f"sums of {self.sums}{prefetch}{shared}")
 
 

@@ -19,7 +19,8 @@ from graphc.codegen.llvm.jit import compile_object, load_object
 from graphc.codegen.routines.architecture import architecture_of
 from graphc.codegen.routines.text import module_text
 from graphc.doors.library.formulas_ir import formulas
-from graphc.ir.dims import evaluate, largest, round_up, size_name
+from graphc.ir import size_formulas
+from graphc.ir.dims import evaluate, largest, round_up, size_name, smallest
 from graphc.ir.open import Bounds
 from graphc.memory.formula import named
 from graphc.schedule.target import SSE2
@@ -160,10 +161,12 @@ def _words(sizes):
 
 
 def test_formulas():
-    """The routine of some formulas against Python's: rounded quotients below 0, maxima, products; sizes outside of bounds,
-    and products that do not fit."""
+    """The routine of some formulas, and the Python function, against one by one: rounded quotients below 0, maxima, minima,
+    products; sizes outside of bounds, and products that do not fit."""
     b, t = size_name("B", 1, 1 << 31), size_name("T", 2, 1 << 31)
-    table = ((b * 3 - 700) // 4, largest(b * 2, t + 5), named("x", b * t + b * b), round_up(t, 16) - b * 9)
+    table = ((b * 3 - 700) // 4, largest(b * 2, t + 5), named("x", b * t + b * b), round_up(t, 16) - b * 9,
+             smallest(b, t, 100))
+    together = size_formulas.formulas(table)
     program = SimpleNamespace(
         symbol="f", function=SimpleNamespace(name="f", sizes=("B", "T")), arena=b * t * 4 + 64, scratch=t * 8, conditions=(t - b,),
         bounds={"B": Bounds(1, 1 << 31), "T": Bounds(2, 1 << 31)}, emitted=SimpleNamespace(sizes=table))
@@ -173,9 +176,10 @@ def test_formulas():
     rng = np.random.default_rng(0)
     for low, high in ((1, 9), (1, 500), (1, 1 << 20), (1 << 24, 1 << 31), (-3, 3)):
         for _ in range(50):
-            given, out = rng.integers(low, high, 2), np.zeros(6, np.int64)
+            given, out = rng.integers(low, high, 2), np.zeros(2 + len(table), np.int64)
             serves = call(given.ctypes.data, out.ctypes.data)
             sizes = {"B": int(given[0]), "T": int(given[1])}
+            assert together(sizes) == [evaluate(d, sizes) for d in table]
             is_right = 1 <= sizes["B"] <= sizes["T"] and sizes["T"] >= 2
             assert serves == (is_right and sizes["B"] * sizes["T"] < 1 << 46), sizes
             if serves:

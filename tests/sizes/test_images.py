@@ -33,7 +33,7 @@ def halved():
 
 
 def winograd():
-    return nn.Conv2d(16, 3, padding=1) >> nn.relu >> nn.Conv2d(32, 3) >> nn.relu
+    return nn.Conv2d(16, 3, padding=1) >> nn.relu >> nn.Conv2d(128, 3) >> nn.relu
 
 
 def wide():
@@ -76,10 +76,11 @@ def test_one_program_serves_all_sizes(name):
 
 
 def test_an_image_has_the_same_bits_in_every_batch():
-    """Also where few images are divided into smaller blocks than many."""
+    """Also where few images are divided into smaller blocks than many, and their features into groups."""
     run = gc.compile(winograd(), x=gc.f32["B", 16, 14, 14], seed=0)
     assert run.sized, run.why_not
-    assert re.search(r"blocks of \d+ tiles \(of \d+ up to \d+ tiles\)", run.dump("planned"))
+    few = re.findall(r"(\d+) × (\d+) up to \d+ tiles", run.dump("planned"))
+    assert any(int(rows) < 24 for rows, _ in few) and any(int(features) < 128 for _, features in few)
     x = np.random.default_rng(0).standard_normal((50, 16, 14, 14)).astype(np.float32)
     together = run(x)
     for first, count in ((0, 1), (3, 1), (49, 1), (5, 7), (2, 16), (20, 25)):

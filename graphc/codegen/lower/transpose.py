@@ -45,14 +45,23 @@ def turn(f: LoopFunction, source: View, target: View, rows: Ix, columns: Ix, lan
         f.call(square, [*[view.view_at([i, j], (1,), (1,)) for view, i, j in at], *map(as_ix, steps)])
 
 
+def turned_square(dtype: DType, lanes: int, factor: float | None = 1.0) -> LoopFunction:
+    """Views: a square of lanes × lanes, and where its transpose, times the factor, is stored; None: a factor for each
+    of its rows, in a third view. Integers: the distances of their rows."""
+    return _turned_square(dtype, lanes, factor)
+
+
 @cache
-def turned_square(dtype: DType, lanes: int) -> LoopFunction:
-    """Views: a square of lanes × lanes, and where its transpose is stored; integers: the distances of their rows."""
-    f = LoopFunction(f"turn_{dtype}_{lanes}", noalias=True)
+def _turned_square(dtype: DType, lanes: int, factor: float | None) -> LoopFunction:
+    name = f"turn_{dtype}_{lanes}" + ("_scaled" if factor is None else f"_by_{factor.hex()}" if factor != 1 else "")
+    f = LoopFunction(name, noalias=True)
     source, target = (f.view(name, dtype, (ELEMENTS << 8,), (1,)) for name in ("square", "turned"))
+    factors = f.view("factors", dtype, (lanes,), (1,)) if factor is None else None
     rows, columns = f.param("row", 0, ELEMENTS), f.param("column", 0, ELEMENTS)
     for i, vector in enumerate(transposed_runs(f, source, [rows * i for i in range(lanes)])):
-        f.store(target, [columns * i], vector)
+        if factors is not None:
+            vector = f.mul(vector, f.splat(f.load(factors, [i]), lanes))
+        f.store(target, [columns * i], vector if factor in (None, 1) else f.mul(vector, factor))
     return f
 
 

@@ -15,7 +15,7 @@ from graphc.codegen.lower.contraction.micro_kernel import (
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import at_most, unflattened
-from graphc.codegen.lower.transpose import transposed
+from graphc.codegen.lower.transpose import turned_square
 from graphc.ir.ops.attention import AttentionOp
 from graphc.ir.dims import Dim, Dims, ceil_div, static_dim
 from graphc.ir.types import DType, bf16
@@ -146,17 +146,26 @@ def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor
     with (f.loop(0, count) as panel, f.loop(0, round_up(features, lanes), lanes) as across,
           f.loop(0, b.s.nr, lanes) as u):
         row = first + panel.index * b.s.nr + u.index
-        for i, column in enumerate(transposed(f, source, row, across.index, lanes)):
-            f.store(panels, [panel.index, across.index + i, u.index], f.mul(column, factor))
+        _turn_square(b, source.view_at([row, across.index], (1,), (1,)), source.strides[0],
+                     panels.view_at([panel.index, across.index, u.index], (1,), (1,)), panels.strides[1], factor)
 
 
 def turn_back(b: Blocks, panels: View, panel: Ix, features: int, target: View, first: Ix,
-              factor: Callable[[Ix], Val]) -> None:
-    """One panel, times one factor for each of its columns, as rows from `first` on, of whole vectors."""
+              factor: float | View) -> None:
+    """One panel, times a factor, or one for each of its columns, as rows from `first` on, of whole vectors."""
     f, lanes = b.f, b.s.lanes
     with f.loop(0, round_up(features, lanes), lanes) as across, f.loop(0, b.s.nr, lanes) as u:
-        for i, row in enumerate(transposed(f, sub_panel(panels, panel), across.index, u.index, lanes)):
-            f.store(target, [first + panel * b.s.nr + u.index + i, across.index], f.mul(row, factor(u.index + i)))
+        row = first + panel * b.s.nr + u.index
+        _turn_square(b, panels.view_at([panel, across.index, u.index], (1,), (1,)), panels.strides[1],
+                     target.view_at([row, across.index], (1,), (1,)), target.strides[0],
+                     factor if isinstance(factor, float) else factor.view_at([u.index], (lanes,), (1,)))
+
+
+def _turn_square(b: Blocks, source: View, row: Dim, target: View, column: Dim, factor: float | View) -> None:
+    """By a function: a transpose is much code, and there are regimes."""
+    factors = [] if isinstance(factor, float) else [factor]
+    square = turned_square(b.dtype, b.s.lanes, factor if isinstance(factor, float) else None)
+    b.f.call(square, [source, target, *factors, as_ix(row), as_ix(column)])
 
 
 def fetch_ahead(b: Blocks, views: Sequence[View], row: Ix, panel: Ix) -> None:

@@ -232,10 +232,8 @@ class _ForwardBlock:
 
     def _finish(self, panel: Ix, target: View, first: Ix) -> None:
         """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored."""
-        f, lanes = self.f, self.b.s.lanes
         logs = self._shares(panel)
-        turn_back(self.b, self.sums, panel, self.values, target, first,
-                  lambda i: f.splat(f.load(self.scales, [i]), lanes))
+        turn_back(self.b, self.sums, panel, self.values, target, first, self.scales)
         self._store_logs(panel, logs)
 
     def _shares(self, panel: Ix) -> Sequence[Val]:

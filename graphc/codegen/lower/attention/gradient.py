@@ -177,8 +177,7 @@ class _GradientBlock:
         for panels, factor, width, target in ((self.dk, self.factor, self.features, of.dk),
                                               (self.dv, 1.0, self.width, of.dv)):
             with f.loop(0, b.panels_made(self.first)) as loop:
-                turn_back(b, panels, loop.index, width, self.rows, Ix(),
-                          lambda _: f.const(factor, b.dtype, b.s.lanes))
+                turn_back(b, panels, loop.index, width, self.rows, Ix(), factor)
             store_rows(b, self.rows, self.first, target)
 
     def _clear(self, panels: View) -> None:

@@ -33,6 +33,10 @@ class ColumnSource(ABC):
     def panel(self, block: SumBlock, column: Ix) -> ColumnPanel:
         """NR columns of a tile, from `column` on."""
 
+    def share(self) -> Ix:
+        """Elements of the next panel that each micro-tile prefetches."""
+        return Ix()
+
     def cases(self, panel: ColumnPanel, block: SumBlock, at: MicroTile, whole: bool) -> Iterator[ColumnPanel]:
         """Opens the branches in which the micro-kernel reads columns differently: what it is called with in each.
         whole: the tile is known to have all of the columns.
@@ -129,6 +133,14 @@ class ColumnsPackedOnce(PackedColumns):
         start = number * (c.schedule.width(c.phase) * c.k) + k.flat * width
         return ColumnPanels(memory, start, width, width * c.k, private=False)
 
+    def share(self) -> Ix:
+        """All micro-tiles together one panel, however few rows a tile has."""
+        c, s = self.c, self.c.schedule
+        panel = s.blocking.nr * s.blocking.kc.length(c.k_sizes)
+        if isinstance(c.m, int):
+            return Ix(-(-panel // -(-c.grid.rows // s.blocking.mr)))
+        return c.f.divmod(panel, c.grid.whole_panels)[0] if s.prefetch_lines else Ix()
+
     def cases(self, panel: ColumnPanel, block: SumBlock, at: MicroTile, whole: bool) -> Iterator[ColumnPanel]:
         """Prefetches of the next panel of the tile; of a single panel the next block of the sum, or of all the first of
         the next tile.
@@ -138,9 +150,8 @@ class ColumnsPackedOnce(PackedColumns):
             yield panel
             return
         mr, nr = s.blocking.mr, s.blocking.nr
-        share = -(-nr * s.blocking.kc.length(c.k_sizes) // -(-self.c.grid.rows // mr))
         distance = (block.k.length if s.width(c.phase) == nr else c.k) * nr
-        yield replace(panel, next=c.f.divmod(at.row, mr)[0] * share + distance)
+        yield replace(panel, next=c.f.product(c.f.divmod(at.row, mr)[0], block.share) + distance)
 
 
 class ColumnsPackedPerTile(PackedColumns):

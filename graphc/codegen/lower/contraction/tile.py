@@ -8,7 +8,7 @@ from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.phase import PhaseLowering
 from graphc.codegen.lower.contraction.sweep import OutputTile, Sweep
 from graphc.codegen.lower.ranges import Range, open_range, unflatten
-from graphc.ir.dims import Dim, ceil_div, static_dim
+from graphc.ir.dims import Dim, ceil_div, largest, smallest, static_dim
 from graphc.records import dataclass
 from graphc.schedule.blocking import at_most
 from graphc.schedule.contraction_form import Phase
@@ -28,7 +28,7 @@ class SumBlock:
     """A KC block of the sum of a tile. a, b: the memory from which the micro-kernel reads its operands.
 
     accumulate: whether it is added to the blocks before it (0 or 1); is_last: whether it is the last one, None if it is
-    the only one.
+    the only one. share: of a panel of columns, the elements that a micro-tile prefetches.
     """
     tile: ContractionTile
     k: Range
@@ -36,6 +36,7 @@ class SumBlock:
     b: View
     accumulate: Ix
     is_last: Val | None
+    share: Ix
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ class TileGrid:
     def padded_rows(self) -> int:
         """The same in whole micro-tiles."""
         return round_up(self.rows, self.schedule.blocking.mr)
+
+    @property
+    def whole_panels(self) -> Dim:
+        """Micro-tiles of the tallest tile, without one of fewer rows, but one at least."""
+        mr = self.schedule.blocking.mr
+        return largest(1, smallest(self._m // mr, self.padded_rows // mr))
 
     @property
     def has_row_tail(self) -> bool:

@@ -63,7 +63,7 @@ class TiledContraction(TiledPhase):
             a, b = self.rows.pack(tile, k), self.columns.pack(tile, k)
             accumulate = f.min_(loop.index - first, 1) if share != 1 else Ix()
             is_last = f.eq(f.value(loop.index + 1), f.value(end)) if share != 1 else None
-            block = SumBlock(tile, k, a, b, accumulate, is_last)
+            block = SumBlock(tile, k, a, b, accumulate, is_last, self.columns.share())
             (self.lines if self.schedule.by_lines else self.column_panels)(block, sums)
 
     def column_panels(self, block: SumBlock, sums: Accumulators) -> None:

@@ -22,7 +22,7 @@ from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
-from graphc.ir.dims import ceil_div, static_shape
+from graphc.ir.dims import static_shape
 from graphc.ir.ops.winograd import WinogradConv2d, grid
 from graphc.records import dataclass
 from graphc.schedule.winograd_schedule import WinogradSchedule
@@ -36,12 +36,15 @@ def lower_convolution(r: KernelRequest[WinogradSchedule, WinogradConv2d]) -> Loo
     x, u, *_ = [f.view(f"in{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.ins)]
     outputs = tuple(f.view(f"out{i}", v.dtype, v.shape, v.strides) for i, v in enumerate(r.outs))
     shared = f.view("shared", s.dtype, (s.blocks * s.block,)) if s.shared else None
-    _Winograd(f, r.op, s, x, u, outputs, shared, plain_epilogue_of(r), r.target.has_fma).run()
+    divides = s.groups > 1 or any(s.of_few(few, r.op.features, s.blocks).groups > 1 for few in s.few)
+    _Winograd(f, r.op, s, x, u, outputs, shared, plain_epilogue_of(r), r.target.has_fma, divides).run()
     return f
 
 
 @dataclass(frozen=True)
 class _Winograd:
+    """divides: features are, for few tiles at least: then the loops for more have the same form, and are the same code.
+    """
     f: LoopFunction
     op: WinogradConv2d
     s: WinogradSchedule
@@ -51,6 +54,7 @@ class _Winograd:
     shared: View | None
     epilogue: Epilogue | None
     fused: bool
+    divides: bool
 
     @property
     def image(self) -> Tiles:
@@ -68,21 +72,21 @@ class _Winograd:
         self.tasks()
 
     def tasks(self) -> None:
-        """Of few tiles by blocks of fewer, where it is known only when the kernel runs how many there are."""
+        """Of few tiles as suits them, where it is known only when the kernel runs how many there are."""
         f, s, count = self.f, self.s, self.image.count
         if not s.few:
             return self.groups_and_blocks()
-        (most, rows), *others = s.few
-        with f.if_(f.le(f.value(count), most)):
-            replace(self, s=replace(s, rows=rows, blocks=ceil_div(count, rows), few=())).tasks()
+        few, *others = s.few
+        with f.if_(f.le(f.value(count), few.most)):
+            replace(self, s=s.of_few(few, self.op.features, count)).tasks()
         with f.else_():
             replace(self, s=replace(s, few=tuple(others))).tasks()
 
     def groups_and_blocks(self) -> None:
         f, s = self.f, self.s
         with f.parallel(s.groups * s.blocks, "tiles") as t:
-            group, block = f.divmod(t, s.blocks) if s.groups > 1 or isinstance(s.blocks, int) else (Ix(), t)
-            if self.shared is None:
+            group, block = f.divmod(t, s.blocks) if self.divides or isinstance(s.blocks, int) else (Ix(), t)
+            if self.shared is None or not s.shared:
                 image = f.scratch("image", s.dtype, (s.block,))
                 self.transform_block(block, image)
             else:
