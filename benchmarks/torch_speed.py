@@ -154,8 +154,9 @@ def _onnxruntime(module: tnn.Module, inputs: Sequence[torch.Tensor], threads: in
 def _openvino(module: tnn.Module, inputs: Sequence[torch.Tensor], threads: int) -> Call:
     import openvino
     model = openvino.convert_model(module, example_input=tuple(inputs))
-    request = openvino.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads,
-                                                           "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    request = openvino.Core().compile_model(model, "CPU", {
+        "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()      # not bf16, its choice where the CPU has AMX
     arrays = [t.numpy() for t in inputs]
     return lambda: request.infer(arrays)
 

@@ -51,6 +51,12 @@ def test_inference(net):
     close(gc.compile(gc.from_torch(net.eval(), IDS))(IDS), net(IDS))
 
 
+@pytest.mark.parametrize("given", [lambda ids: ids, torch.clone, lambda ids: ids.numpy()], ids=["ordinary", "made in it", "numpy"])
+def test_inference_mode(net, given):
+    with torch.inference_mode():
+        close(gc.compile(gc.from_torch(net.eval(), given(IDS)))(IDS), net(IDS))
+
+
 def test_named_sizes(net):
     run = gc.compile(gc.from_torch(net.eval(), IDS, dynamic={"ids": {0: "B", 1: "T"}}))
     for shape in ((5, 7), (2, 4), (1, 9)):

@@ -16,6 +16,7 @@ from graphc.nn.module import Module
 
 try:
     import torch
+    from torch.utils._pytree import tree_map
 except ImportError as absent:
     raise missing("This", "PyTorch 2.6 or later", "torch", absent) from None
 
@@ -78,13 +79,14 @@ class ModuleReader:
 
     def __init__(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Dynamic):
         self.module, self.dynamic = module, dynamic
-        self.args = tuple(map(_tensors, args))
-        self.kwargs = {name: _tensors(value) for name, value in kwargs.items()}
+        with torch.inference_mode(False):
+            self.args, self.kwargs = tree_map(_tensor, (tuple(args), dict(kwargs)))
         self.known: dict[bool, TorchProgram] = {}
 
     def __call__(self, training: bool) -> TorchProgram:
         if training not in self.known:
-            with in_mode(self.module, training), warnings.catch_warnings():
+            # torch.export reads no ordinary tensors in torch.inference_mode
+            with torch.inference_mode(False), in_mode(self.module, training), warnings.catch_warnings():
                 warnings.simplefilter("ignore")             # of PyTorch about itself
                 with own_gradients(self.module) as refused, watched(self.module) as changed:
                     exported, read = self._read()
@@ -154,5 +156,9 @@ def _unnamed(value: Any) -> Any:
     return {name: _unnamed(v) for name, v in value.items()} if isinstance(value, dict) else None
 
 
-def _tensors(value: Any) -> Any:
-    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+def _tensor(value: Any) -> Any:
+    """Numpy's arrays, and tensors that were made in torch.inference_mode, which torch.export does not read, as ordinary
+    tensors."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(value))
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
