@@ -54,7 +54,10 @@ def test_inference(net):
 @pytest.mark.parametrize("given", [lambda ids: ids, torch.clone, lambda ids: ids.numpy()], ids=["ordinary", "made in it", "numpy"])
 def test_inference_mode(net, given):
     with torch.inference_mode():
-        close(gc.compile(gc.from_torch(net.eval(), given(IDS)))(IDS), net(IDS))
+        for module in (net.eval(), copy.deepcopy(net)):         # made outside, and in it
+            read = gc.from_torch(module, given(IDS))
+            close(gc.compile(read)(IDS), net(IDS))
+    assert any(one.trained for one in read.program(True).own)
 
 
 def test_named_sizes(net):

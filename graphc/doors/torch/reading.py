@@ -38,8 +38,8 @@ def exchanged(owner: Any, name: str, made: Callable[[Any], Any]) -> Iterator[Non
 
 @contextmanager
 def watched(module: torch.nn.Module) -> Iterator[Changed]:
-    """Gives the attributes of modules that are changed inside, without parameters and buffers. The caller's own
-    inference mode does not count: what is read is the module, and tensors made in that mode are tensors as others."""
+    """Gives the attributes of modules that are changed inside, without parameters and buffers. Those that were made in
+    inference mode are tensors as others."""
     changed: Changed = []
     names = {id(part): name for name, part in module.named_modules()}
 
@@ -58,7 +58,7 @@ def watched(module: torch.nn.Module) -> Iterator[Changed]:
 
     def back(own: Any) -> Any:
         return lambda mode, *_: torch.set_grad_enabled(mode.before) and None
-    with LOCK, torch.inference_mode(False), _AS_OTHERS(), ExitStack() as stack:
+    with LOCK, _AS_OTHERS(), ExitStack() as stack:
         for owner, name, made in ((torch.nn.Module, "__setattr__", remembered),
                                   (torch.inference_mode, "__enter__", off), (torch.inference_mode, "__exit__", back),
                                   (torch.autograd, "_engine_run_backward", lambda _: _no_backward)):
