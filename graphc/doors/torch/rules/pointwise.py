@@ -283,7 +283,7 @@ RULES: dict[str, Rule] = {
     "celu.default": lambda x, alpha=1.0: gc.celu(x, alpha),
     "selu.default": gc.selu, "softplus.default": _softplus, "threshold.default": _threshold,
     "prelu.default": _prelu, "_prelu_kernel.default": lambda x, w: gc.where(x > 0, x, x * w),
-    "hardshrink.default": lambda x, lambd=0.5: gc.hardshrink(x, lambd),
+    "hardshrink.default": lambda x, lambd=0.5: gc.hardshrink(x, lambd) if lambd >= 0 else x,
     "softshrink.default": lambda x, lambd=0.5: gc.softshrink(x, lambd),
     "glu.default": lambda x, dim=-1: gc.glu(x, dim), "logit.default": _logit, "special_logit.default": _logit,
     "log_sigmoid_forward.default": lambda x: (gc.logsigmoid(x), gc.exp(-gc.abs(x))),
