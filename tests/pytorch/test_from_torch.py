@@ -11,6 +11,8 @@ import pytest
 import graphc as gc
 from graphc import nn, optim
 from graphc.errors import GraphError
+from graphc.ir.interp import evaluate
+from graphc.nn.network import trace_network
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.peers
@@ -126,6 +128,50 @@ def test_first_and_second_gradients_follow_pytorch(net):
     close(gc.compile(gc.hvp(total), state=state)(x.detach(), v), second, rtol=1e-7)
 
 
+class Of(T.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arrays):
+        return self.function(*arrays)
+
+
+def wide(*shape):
+    return torch.tensor(np.random.default_rng(sum(shape)).standard_normal(shape), requires_grad=True)
+
+
+LETTERS = torch.tensor([[1, 2, 1], [3, 3, 2]])
+FUNCTIONS = {
+    "ctc": (lambda x: F.ctc_loss(x, LETTERS, (5, 6), (2, 3)), wide(6, 2, 4)),
+    "ctc of one": (lambda x: F.ctc_loss(x, LETTERS[0], torch.tensor(5), torch.tensor(3), reduction="none"), wide(6, 4)),
+    "ctc of none": (lambda x: F.ctc_loss(x, LETTERS, (2, 6), (2, 0), reduction="sum", zero_infinity=True), wide(6, 2, 4)),
+    "pinv": (lambda a, b: torch.linalg.pinv(a @ b.mT), wide(2, 4, 2), wide(2, 3, 2)),
+    "pinv of symmetric": (lambda a: torch.linalg.pinv(a @ a.mT, hermitian=True), wide(4, 2)),
+    "norm": (lambda x: torch.linalg.vector_norm(x.relu(), 0), wide(3, 4)), "cdist": (lambda x, y: torch.cdist(x, y, 0.0), wide(3, 2), wide(4, 2)),
+    **{mode: (lambda x, mode=mode: F.interpolate(x, (3, 9), mode=mode, antialias=True), wide(1, 2, 7, 5)) for mode in ("bilinear", "bicubic")},
+    "corners": (lambda x: F.interpolate(x, scale_factor=(0.6, 1.4), mode="bilinear", align_corners=True, antialias=True), wide(1, 2, 7, 5))}
+if hasattr(F, "linear_cross_entropy"):
+    CHUNKS = T.LinearCrossEntropyOptions(batch_chunk_size=2)
+    FUNCTIONS |= {f"linear_cross_entropy {how}": (lambda x, w, how=how: F.linear_cross_entropy(
+        x, w, LETTERS[0], options=CHUNKS, reduction=how, ignore_index=2), wide(3, 5), wide(4, 5)) for how in ("mean", "none")}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_and_their_gradients(name):
+    function, *arrays = FUNCTIONS[name]
+    net = gc.from_torch(Of(function), *arrays)
+    wanted = function(*arrays)
+    close(gc.compile(net, threads=1)(*(a.detach() for a in arrays)), wanted, rtol=1e-9)
+    graph = gc.vjp(trace_network(net, False, **net.declared_inputs()), tuple(net.declared_inputs()))
+    seed = torch.ones(wanted.shape, dtype=torch.float64).cumsum(0) if wanted.ndim else torch.tensor(2.0).double()
+    towards = torch.autograd.grad(wanted, arrays, seed, allow_unused=True, materialize_grads=True)
+    for found, right in zip(evaluate(graph.graph, [a.detach().numpy() for a in arrays] + [seed.numpy()]), towards):
+        close(found, right, rtol=1e-7, atol=1e-9)
+
+
 def test_an_optimizer_of_other_parameters_is_refused(net):
     optimizer = torch.optim.AdamW(net.out.parameters())
     with pytest.raises(GraphError, match="does not have .*weight, which the step would train"):
@@ -236,6 +282,7 @@ def test_the_table_of_core_operators_is_current():
 def test_rules_have_names_of_operators():
     import torch._inductor.inductor_prims                    # declares one that PyTorch's decompositions call
     from graphc.doors.torch import recurrent                 # declares graphc's own
+    torch.nn.functional.linear_cross_entropy                 # and its module one of its own
     from graphc.doors.torch.rules.table import RULES
     assert recurrent.OPERATORS
     for name in RULES:

@@ -214,6 +214,8 @@ def _linear_cross_entropy(x: Array, weight: Array, target: Array, bias: Array | 
 
 RULES: dict[str, Rule] = {
     "torch_nn._linear_cross_entropy_batch_chunked.default": _linear_cross_entropy,
+    "torch_nn._linear_cross_entropy_batch_chunked_no_reduction.default": lambda x, w, target, bias, classes, ignore, *_:
+    losses.RULES["cross_entropy_loss.default"](products.linear(x, w, bias), target, classes, 0, ignore),
     **{f"graphc.{name}_backward.default": _recurrent(name) for name in products.LAYERS},
     "convolution_backward.default": _convolution, "native_layer_norm_backward.default": in_widest_type(_layer_norm),
     "native_group_norm_backward.default": in_widest_type(_group_norm),
