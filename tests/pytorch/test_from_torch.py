@@ -150,6 +150,7 @@ FUNCTIONS = {
     "ctc of none": (lambda x: F.ctc_loss(x, LETTERS, (2, 6), (2, 0), reduction="sum", zero_infinity=True), wide(6, 2, 4)),
     "pinv": (lambda a, b: torch.linalg.pinv(a @ b.mT), wide(2, 4, 2), wide(2, 3, 2)),
     "pinv of symmetric": (lambda a: torch.linalg.pinv(a @ a.mT, hermitian=True), wide(4, 2)),
+    "nextafter": (lambda x, y: torch.nextafter(x.round(), y), wide(3, 4), wide(4)),
     "norm": (lambda x: torch.linalg.vector_norm(x.relu(), 0), wide(3, 4)), "cdist": (lambda x, y: torch.cdist(x, y, 0.0), wide(3, 2), wide(4, 2)),
     **{mode: (lambda x, mode=mode: F.interpolate(x, (3, 9), mode=mode, antialias=True), wide(1, 2, 7, 5)) for mode in ("bilinear", "bicubic")},
     "corners": (lambda x: F.interpolate(x, scale_factor=(0.6, 1.4), mode="bilinear", align_corners=True, antialias=True), wide(1, 2, 7, 5))}

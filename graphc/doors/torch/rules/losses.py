@@ -124,6 +124,7 @@ RULES: dict[str, Rule] = {
     "kl_div.default": _kl, "graphc.ctc_loss.default": _ctc, "poisson_nll_loss.default": _poisson,
     "soft_margin_loss.default": _of_pairs(lambda x, t: gc.softplus(-t * x)),
     "multilabel_margin_loss.default": lambda x, t, reduction=1: nn.multilabel_margin_loss(
-        x, t, reduction=HOW[reduction]),
+        x, t, reduction=HOW[reduction]) if x.ndim else nn.multilabel_margin_loss(
+        x.reshape(1), t.reshape(1), reduction=HOW[reduction]).reshape(()),
     "multi_margin_loss.default": _multi_margin,
 }
