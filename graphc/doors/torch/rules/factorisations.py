@@ -3,6 +3,7 @@ count matrices."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import graphc as gc
@@ -288,10 +289,10 @@ def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
     bounds = [as_type(spacing if rtol is None else rtol, x.dtype), as_type(0.0 if atol is None else atol, x.dtype)]
     if hermitian:                               # its lower triangle says what it is, the gradient goes to all of it
         x = x + gc.stop_gradient(symmetric(x) - x)
-    return gc.custom_vjp(lambda *given: _inverted(*given, hermitian), _towards_inverted)(x, *bounds)
+    return gc.custom_vjp(partial(_inverted, hermitian), _towards_inverted)(x, *bounds)
 
 
-def _inverted(x: Array, relative: Array, absolute: Array, hermitian: bool) -> Array:
+def _inverted(hermitian: bool, x: Array, relative: Array, absolute: Array) -> Array:
     m, n = x.shape[-2:]
     values, vectors = gc.eigh(x if hermitian else _both_ways(x))
     size = gc.abs(values)

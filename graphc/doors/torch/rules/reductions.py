@@ -278,11 +278,14 @@ def _segment_reduce(x: Array, reduce: str, *, lengths: Array | None = None, indi
                     offsets: Array | None = None, axis: int = 0, unsafe: bool = False,
                     initial: float | None = None) -> Array:
     """Of stretches of an axis that lie one after the other, by their lengths or by where they start and end."""
-    if lengths is None and offsets is None:
-        raise GraphError("segment_reduce takes lengths or offsets")
     axis = axis_of(axis, x.ndim)
-    ends = cut(offsets, axis, 1, None) if offsets is not None else gc.cumsum(lengths, axis)
-    starts = cut(offsets, axis, 0, -1) if offsets is not None else ends - lengths
+    if offsets is not None:
+        starts, ends = cut(offsets, axis, 0, -1), cut(offsets, axis, 1, None)
+    elif lengths is not None:
+        ends = gc.cumsum(lengths, axis)
+        starts = ends - lengths
+    else:
+        raise GraphError("segment_reduce takes lengths or offsets")
     places = gc.iota((x.shape[axis],)).astype(ends.dtype)
     inside = (gc.expand_dims(starts, axis + 1) <= places) & (places < gc.expand_dims(ends, axis + 1))
     function, nothing = SEGMENTS[reduce]
