@@ -1,5 +1,5 @@
 """Where PyTorch keeps what DLPack does not tell of a tensor, so that a call need not ask PyTorch: each question takes
-as long as two products of small arrays.
+about as long as learning where its numbers lie.
 
 The object of a tensor refers to its TensorImpl, which has a set of bits, one of them for numbers with the other sign,
 and refers to what records its gradient, if anything does. Extensions of PyTorch have these places compiled in
