@@ -118,7 +118,8 @@ def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
     graph = gc.vjp(function, tuple(names))
     arguments = [*inputs, *seeds]
     if kind == "second":
-        direction = [rng.standard_normal(tuple(g.shape)) for g in first]
+        direction = [rng.standard_normal(tuple(g.shape)).astype(np.float32 if g.dtype is torch.float32 else np.float64)
+                     for g in first]
         live = [(g, torch.from_numpy(d)) for g, d in zip(first, direction) if g.requires_grad]
         towards = [t for _, t in wrt]
         first = (derivatives(sum((g * d).sum() for g, d in live), towards, False) if live

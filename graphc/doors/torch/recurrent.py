@@ -1,6 +1,6 @@
 """Recurrent layers as one operator each while a module is read, and in graphs of torch.compile. PyTorch's own are
 unrolled when torch.export or AOTAutograd call them with symbolic tensors: slow for long sequences, and the length could
-not be a name. The loss of connectionist temporal classification likewise, which torch.export does not read at all."""
+not be a name."""
 from __future__ import annotations
 
 import operator
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 from torch.overrides import TorchFunctionMode
+
+from graphc.doors.torch.spelled import SPELLED
 
 ARGUMENTS = ("Tensor[] params, bool has_biases, int layers, float dropout, bool train, bool bidirectional, "
              "bool batch_first")
@@ -28,11 +30,6 @@ def _declared() -> dict[str, Any]:
         torch.library.register_fake(f"graphc::{name}", _shapes_of(name), lib=library)
         torch.library.register_fake(f"graphc::{name}_backward", _gradient_shapes, lib=library)
         torch.library.register_autograd(f"graphc::{name}", _gradient_of(name), setup_context=_kept, lib=library)
-    library.define("ctc_loss(Tensor x, Tensor targets, Tensor steps, Tensor lengths, int blank, int reduction, bool "
-                   "zero_infinity) -> Tensor")
-    library.impl("ctc_loss", torch.ctc_loss, "CPU")
-    torch.library.register_fake("graphc::ctc_loss", lambda x, targets, *rest: x.new_empty(
-        () if x.ndim == 2 or rest[3] else x.shape[1:2]), lib=library)
     return {"library": library, **{name: getattr(torch.ops.graphc, name).default for name in NAMES}}
 
 
@@ -74,8 +71,8 @@ def _shapes_of(name: str) -> Callable[..., Any]:
 
 
 class WholeLayers(TorchFunctionMode):
-    """`with WholeLayers():` recurrent layers that are called are single operators, and `.data` is what it means. Layers
-    of packed sequences, whose sizes depend on values, stay PyTorch's."""
+    """`with WholeLayers():` recurrent layers that are called are single operators, `.data` is what it means, and so is
+    what torch.export does not read. Layers of packed sequences, whose sizes depend on values, stay PyTorch's."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -84,17 +81,7 @@ class WholeLayers(TorchFunctionMode):
             return args[0].detach()                 # the same numbers without a gradient, which a program can say
         if name in NAMES and function is getattr(torch._C._VariableFunctions, name) and _is_padded(name, args):
             return OPERATORS[name](*args, **(kwargs or {}))
-        if function in (torch.ctc_loss, torch.nn.functional.ctc_loss):
-            return _ctc_loss(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
-
-
-def _ctc_loss(log_probs: torch.Tensor, targets: torch.Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
-              reduction: int | str = "mean", zero_infinity: bool = False) -> torch.Tensor:
-    how = ("none", "mean", "sum").index(reduction) if isinstance(reduction, str) else reduction
-    lengths = [n if isinstance(n, torch.Tensor) else torch.tensor(n) for n in (input_lengths, target_lengths)]
-    found: torch.Tensor = torch.ops.graphc.ctc_loss(log_probs, targets, *lengths, blank, how, zero_infinity)
-    return found
+        return SPELLED.get(function, function)(*args, **(kwargs or {}))
 
 
 def _is_padded(name: str, args: tuple[Any, ...]) -> bool:
