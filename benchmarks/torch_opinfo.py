@@ -109,16 +109,17 @@ def compare(kind: str, module: Called, tensors: list[torch.Tensor]) -> None:
     if not outputs or not wrt:
         raise Unanswered("nothing to differentiate")
     rng = np.random.default_rng(0)
-    seeds = [np.asarray(rng.standard_normal(tuple(y.shape)) * y.requires_grad) for y in module(*tensors)
-             if y.is_floating_point()]
-    weights = [torch.from_numpy(s) for s in seeds]
+    weights = [torch.as_tensor(rng.standard_normal(tuple(y.shape)) * y.requires_grad).to(y.dtype)
+               for y in module(*tensors) if y.is_floating_point()]
+    seeds = [w.numpy() if w.dtype is torch.float32 else w.double().numpy() for w in weights]
     loss = sum((y * w).sum() for y, w in zip([y for y in module(*tensors) if y.is_floating_point()], weights))
     names = [name for name, _ in wrt]
     first = derivatives(loss, [t for _, t in wrt], kind == "second")
     graph = gc.vjp(function, tuple(names))
     arguments = [*inputs, *seeds]
     if kind == "second":
-        direction = [rng.standard_normal(tuple(g.shape)) for g in first]
+        direction = [rng.standard_normal(tuple(g.shape)).astype(np.float32 if g.dtype is torch.float32 else np.float64)
+                     for g in first]
         live = [(g, torch.from_numpy(d)) for g, d in zip(first, direction) if g.requires_grad]
         towards = [t for _, t in wrt]
         first = (derivatives(sum((g * d).sum() for g, d in live), towards, False) if live
@@ -143,10 +144,10 @@ def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[
     """How a sample ends, and why. What PyTorch cannot run on tensors of their own memory, gives no tensor for, or
     draws at random, is no sample."""
     try:
-        first, again = module(*tensors), module(*tensors)
+        first, *others = (module(*tensors) for _ in range(4))
         if not first:
             return "no sample", "its result is no tensor"
-        if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, again)):
+        if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for again in others for a, b in zip(first, again)):
             return "no sample", "it is drawn at random"
     except Exception as error:
         return "no sample", str(error)

@@ -105,7 +105,8 @@ class Choices:
             followed = self._followed(found[0], rule) if found else None
             if found and followed:
                 return followed, found[1]
-        choice = self._of_parts(g, lambda c: c.shaped(self.b, ()), scalar=True)
+        # what was to be one bool is none where it came to be one with others on its way
+        choice = self._of_parts(g, lambda c: c.shaped(self.b, ()) if c.scalar else None, scalar=True)
         if choice is None and rule:
             choice = self._of_parts(g, lambda c: rule(self.b, c))
         return (choice, g) if choice else None

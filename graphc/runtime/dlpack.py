@@ -10,6 +10,7 @@ import numpy as np
 
 from graphc.ir.types import DType, bf16
 from graphc.runtime.entry_layout import MOST_TYPES, ForeignType, ForeignTypes
+from graphc.runtime.tensor_words import tensor_words
 
 CAPSULE, EXCHANGE = b"dltensor", b"dlpack_exchange_api"
 CODE, BITS = 20, 21                 # bytes of a DLTensor behind data, device and number of axes: what an element is
@@ -117,11 +118,12 @@ class _Foreign:
             return
         number = int(self.words[0])
         at = (ForeignTypes.rows.offset + number * ForeignType.size) // 8
-        recording, negated = _recording(type), getattr(type, NEGATED, None)
+        recording, negated, words = _recording(type), getattr(type, NEGATED, None), tensor_words(type)
         self._kept += recording, negated
         self.words[at:at + ForeignType.size // 8] = (
             id(type), export, 0 if getattr(type, GRADIENT, None) is None else id(GRADIENT),
-            0 if recording is None else id(recording), 0 if negated is None else id(negated))
+            0 if recording is None else id(recording), 0 if negated is None else id(negated),
+            *((0, 0, 0, 0) if words is None else (words.inner, words.bits, words.negated, words.recorded)))
         self.words[0] = number + 1
 
 

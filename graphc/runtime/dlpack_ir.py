@@ -3,7 +3,7 @@ lets their type offer. What it says is checked at each call, and counts for this
 from __future__ import annotations
 
 from graphc.codegen.routines.routine import RoutineBody, routine
-from graphc.codegen.routines.values import I1, I64, Ptr
+from graphc.codegen.routines.values import I1, I64, Cell, Ptr
 from graphc.runtime.entry_layout import (
     ArrayObject, DLTensor, ForeignType, ForeignTypes, Recording, SpecRecord)
 from graphc.runtime.python_api import (
@@ -69,6 +69,8 @@ def wants_gradient(f: RoutineBody, array: ArrayObject, known: ForeignType, recor
     """Whether a gradient is wanted, which would be lost here. Export functions do not say; `__dlpack__` would refuse
     it. Where its library records none at present, none of its arrays is asked."""
     f.return_if(known.gradient.value.is_null(), False)
+    with f.if_(known.inner.value != 0):
+        f.return_if(inner_word(f, array, known, known.inner_recorded.value) == 0, False)
     with f.if_(~known.recording.value.is_null()):
         with f.if_(~known.recording.value.same_as(recording.question.value)):
             recording.question.value, recording.answer.value = known.recording.value, 1
@@ -82,9 +84,18 @@ def wants_gradient(f: RoutineBody, array: ArrayObject, known: ForeignType, recor
 def is_plain(f: RoutineBody, array: ArrayObject, known: ForeignType) -> I1:
     """Whether its numbers have in memory the sign that they have, which export functions do not say."""
     f.return_if(known.negated.value.is_null(), True)
+    with f.if_(known.inner.value != 0):
+        f.return_(inner_word(f, array, known, known.inner_bits.value) & known.inner_negated.value == 0)
     arguments = f.array(Ptr, 1)
     arguments[0].value = array
     return is_false(f, PyObject_Vectorcall(f, known.negated.value, arguments, 1, None))
+
+
+@routine
+def inner_word(f: RoutineBody, array: ArrayObject, known: ForeignType, at: I64) -> I64:
+    """A word of what the array's object refers to."""
+    inner = Cell(array.plus(known.inner.value), Ptr).value
+    return Cell(inner.plus(at), I64).value
 
 
 @routine

@@ -81,6 +81,10 @@ class ForeignType(Struct):
     gradient = Field(Ptr)       # name of the attribute that says whether a gradient is wanted, or null
     recording = Field(Ptr)      # takes nothing and says whether gradients are recorded at present, or null
     negated = Field(Ptr)        # takes one and says whether its numbers have the other sign in memory, or null
+    inner = Field(I64)          # `TensorWords`, whose words say so much without asking; 0: it has none
+    inner_bits = Field(I64)
+    inner_negated = Field(I64)
+    inner_recorded = Field(I64)
 
 
 class Recording(Struct):

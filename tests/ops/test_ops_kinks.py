@@ -16,6 +16,7 @@ from graphc.ir.ops.norm import LogSoftmax, Softmax
 from graphc.ir.ops.reduce import LogSumExp, Max, Min, Prod
 from graphc.ir.ops.scan_ops import CumProd
 from graphc.ir.ops.sort import Sort, TopK
+from graphc.ir.ops.special import LogAddExp
 from graphc.ir.types import TensorType, f64, i64
 from graphc.passes.dce import EliminateDeadCode
 
@@ -89,6 +90,12 @@ def test_derivatives_of_whole_powers_at_zero(exponent, orders):
     for order, expect in enumerate(orders, 1):
         np.testing.assert_allclose(gradients(Elementwise("pow"), np.array([0.0, 1.0]), np.full(2, exponent),
                                              order=order)[0], expect)
+
+
+def test_second_derivatives_of_equals():
+    equals = [1, 1000, INF, -INF]
+    np.testing.assert_allclose(gradients(LogAddExp(), equals, equals), 0.5 * np.ones((2, 4)))
+    np.testing.assert_allclose(gradients(LogAddExp(), equals, equals, order=2), [[0.25, 0.25, 0, 0], [-0.25, -0.25, 0, 0]])
 
 
 def test_where_lets_nothing_through_to_the_other_side():

@@ -11,6 +11,8 @@ import pytest
 import graphc as gc
 from graphc import nn, optim
 from graphc.errors import GraphError
+from graphc.ir.interp import evaluate
+from graphc.nn.network import trace_network
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.peers
@@ -54,7 +56,10 @@ def test_inference(net):
 @pytest.mark.parametrize("given", [lambda ids: ids, torch.clone, lambda ids: ids.numpy()], ids=["ordinary", "made in it", "numpy"])
 def test_inference_mode(net, given):
     with torch.inference_mode():
-        close(gc.compile(gc.from_torch(net.eval(), given(IDS)))(IDS), net(IDS))
+        for module in (net.eval(), copy.deepcopy(net)):         # made outside, and in it
+            read = gc.from_torch(module, given(IDS))
+            close(gc.compile(read)(IDS), net(IDS))
+    assert any(one.trained for one in read.program(True).own)
 
 
 def test_named_sizes(net):
@@ -121,6 +126,54 @@ def test_first_and_second_gradients_follow_pytorch(net):
     state = {f"network.{k}": p for k, p in state.items()} | state
     close(gc.compile(gc.grad(total), state=state)(x.detach()), first, rtol=1e-8)
     close(gc.compile(gc.hvp(total), state=state)(x.detach(), v), second, rtol=1e-7)
+
+
+class Of(T.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arrays):
+        return self.function(*arrays)
+
+
+def wide(*shape):
+    return torch.tensor(np.random.default_rng(sum(shape)).standard_normal(shape), requires_grad=True)
+
+
+LETTERS = torch.tensor([[1, 2, 1], [3, 3, 2]])
+FUNCTIONS = {
+    "ctc": (lambda x: F.ctc_loss(x, LETTERS, (5, 6), (2, 3)), wide(6, 2, 4)),
+    "ctc of one": (lambda x: F.ctc_loss(x, LETTERS[0], torch.tensor(5), torch.tensor(3), reduction="none"), wide(6, 4)),
+    "ctc of none": (lambda x: F.ctc_loss(x, LETTERS, (2, 6), (2, 0), reduction="sum", zero_infinity=True), wide(6, 2, 4)),
+    "pinv": (lambda a, b: torch.linalg.pinv(a @ b.mT), wide(2, 4, 2), wide(2, 3, 2)),
+    "pinv of symmetric": (lambda a: torch.linalg.pinv(a @ a.mT, hermitian=True), wide(4, 2)),
+    "cov": (lambda x: torch.cov(x, correction=2, fweights=LETTERS[0].repeat(2), aweights=torch.arange(1., 7).double()), wide(3, 6)),
+    "gaussian_nll": (lambda x, v: F.gaussian_nll_loss(x, x.detach() + 1, v.abs(), True, 0.5, "none"), wide(3, 4), wide(3)),
+    "corrcoef": (lambda x: x.corrcoef(), wide(3, 5)),
+    "nextafter": (lambda x, y: torch.nextafter(x.round(), y), wide(3, 4), wide(4)),
+    "norm": (lambda x: torch.linalg.vector_norm(x.relu(), 0), wide(3, 4)), "cdist": (lambda x, y: torch.cdist(x, y, 0.0), wide(3, 2), wide(4, 2)),
+    **{mode: (lambda x, mode=mode: F.interpolate(x, (3, 9), mode=mode, antialias=True), wide(1, 2, 7, 5)) for mode in ("bilinear", "bicubic")},
+    "corners": (lambda x: F.interpolate(x, scale_factor=(0.6, 1.4), mode="bilinear", align_corners=True, antialias=True), wide(1, 2, 7, 5))}
+if hasattr(F, "linear_cross_entropy"):
+    CHUNKS = T.LinearCrossEntropyOptions(batch_chunk_size=2)
+    FUNCTIONS |= {f"linear_cross_entropy {how}": (lambda x, w, how=how: F.linear_cross_entropy(
+        x, w, LETTERS[0], options=CHUNKS, reduction=how, ignore_index=2), wide(3, 5), wide(4, 5)) for how in ("mean", "none")}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_and_their_gradients(name):
+    function, *arrays = FUNCTIONS[name]
+    net = gc.from_torch(Of(function), *arrays)
+    wanted = function(*arrays)
+    close(gc.compile(net, threads=1)(*(a.detach() for a in arrays)), wanted, rtol=1e-9)
+    graph = gc.vjp(trace_network(net, False, **net.declared_inputs()), tuple(net.declared_inputs()))
+    seed = torch.ones(wanted.shape, dtype=torch.float64).cumsum(0) if wanted.ndim else torch.tensor(2.0).double()
+    towards = torch.autograd.grad(wanted, arrays, seed, allow_unused=True, materialize_grads=True)
+    for found, right in zip(evaluate(graph.graph, [a.detach().numpy() for a in arrays] + [seed.numpy()]), towards):
+        close(found, right, rtol=1e-7, atol=1e-9)
 
 
 def test_an_optimizer_of_other_parameters_is_refused(net):
@@ -233,6 +286,7 @@ def test_the_table_of_core_operators_is_current():
 def test_rules_have_names_of_operators():
     import torch._inductor.inductor_prims                    # declares one that PyTorch's decompositions call
     from graphc.doors.torch import recurrent                 # declares graphc's own
+    torch.nn.functional.linear_cross_entropy                 # and its module one of its own
     from graphc.doors.torch.rules.table import RULES
     assert recurrent.OPERATORS
     for name in RULES:

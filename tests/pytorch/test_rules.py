@@ -134,6 +134,13 @@ ROWS = [
     ("heaviside.default", (ENDS, np.ones_like(ENDS)), {}, (ENDS > 0).astype(np.float32)),
     ("special_entr.default", (ENDS,), {}, np.array([np.nan, -np.inf, -np.inf, -np.inf, -2 * np.log(2)], np.float32)),
     ("scaled_dot_product_attention.default", (X[None], Y[None], Y[None], np.zeros((3, 3), bool)), {}, np.zeros((1, 3, 4), np.float32)),
+    ("replication_pad1d.default", (X, (-1, 2)), {}, X[:, [1, 2, 3, 3, 3]]), ("replication_pad1d.default", (X, (-5, 6)), {}, X[:, [3] * 5]),
+    ("reflection_pad1d.default", (X, (3, -2)), {}, X[:, [3, 2, 1, 0, 1]]), ("hardshrink.default", (X, -0.5), {}, X),
+    ("segment_reduce.default", (X, "max"), {"lengths": np.array([2, 0, 1])}, np.stack([X[:2].max(0), np.full(4, -np.inf, np.float32), X[2]])),
+    ("segment_reduce.default", (X, "mean"), {"offsets": np.array([0, 1, 3])}, np.stack([X[0], X[1:].mean(0)])),
+    ("segment_reduce.default", (I.astype(float), "prod"), {"lengths": np.array([[1, 3], [4, 0], [2, 2]]), "axis": 1, "initial": 2},
+     np.array([[8., -84], [-120, 2], [18, -16]])),
+    ("multi_margin_loss.default", (X[0], np.array([2]), 1, 1, None, 0), {}, (np.maximum(0, 1 - X[0, 2] + X[0, [0, 1, 3]]).sum() / 4)[None]),
     ("mse_loss.default", (X, Y, 2), {}, np.float32(((X - Y) ** 2).sum())), ("scalar_tensor.default", (3,), {}, np.array(3)),
 ]
 

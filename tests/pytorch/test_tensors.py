@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", minversion="2.6")
 import graphc as gc  # noqa: E402
 from graphc.doors.torch.read import TYPES  # noqa: E402
 from graphc.errors import GraphError  # noqa: E402
-from graphc.runtime.dlpack import FOREIGN  # noqa: E402
+from graphc.runtime import dlpack  # noqa: E402
+from graphc.runtime.tensor_words import tensor_words  # noqa: E402
 
 
 def doubled(dtype=gc.f32, shape=(3,)):
@@ -25,11 +26,21 @@ def warmed(run, x):
     return run
 
 
+@pytest.fixture(params=[True, False], ids=["known", "asked"], autouse=True)
+def known(request, monkeypatch):
+    """Whether the places in a tensor that say what DLPack does not are known; where not, PyTorch is asked."""
+    if not request.param:
+        monkeypatch.setattr(dlpack, "tensor_words", lambda type: None)
+    monkeypatch.setattr(dlpack, "FOREIGN", dlpack._Foreign())
+    monkeypatch.setattr("graphc.runtime.entry.FOREIGN", dlpack.FOREIGN)
+
+
 @pytest.mark.skipif("__dlpack_c_exchange_api__" not in vars(torch.Tensor), reason="this PyTorch has no such functions")
 def test_the_native_entry_reads_tensors(monkeypatch):
+    assert tensor_words(torch.Tensor) and tensor_words(torch.nn.Parameter) is None
     x = torch.randn(3)
     run = warmed(doubled(), x)
-    assert FOREIGN.words[0] >= 1
+    assert dlpack.FOREIGN.words[0] >= 1
     monkeypatch.setattr(torch.Tensor, "__dlpack__", lambda *_, **__: pytest.fail("the long way"))
     assert np.array_equal(run(x), 2 * x.numpy())
 
@@ -54,8 +65,9 @@ def test_the_bit_for_the_other_sign_counts():
 
 
 def test_a_tensor_that_wants_a_gradient_is_an_error():
-    run, x = warmed(doubled(), torch.randn(3)), torch.randn(3, requires_grad=True)
-    for wrong in (x, x * 2):
+    run, x, kept = warmed(doubled(), torch.randn(3)), torch.randn(3, requires_grad=True), torch.randn(3)
+    run(kept)
+    for wrong in (x, x * 2, kept.requires_grad_(), x[:3]):
         with pytest.raises(GraphError, match="require"):
             run(wrong)
     assert np.array_equal(run(x.detach()), 2 * x.detach().numpy())

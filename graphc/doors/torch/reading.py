@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from threading import RLock, get_ident
 from typing import Any
 
 import torch
+from torch._subclasses import meta_utils
 from torch.utils import _pytree as pytree
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
 
 LOCK = RLock()              # what is exchanged belongs to the process
+# tensors that were made in inference mode stand for themselves without that mode (newer than PyTorch 2.6)
+_AS_OTHERS: Callable[[], Any] = getattr(meta_utils, "disable_inference_mode_for_fake_prop", nullcontext)
 Changed = list[tuple[str, Loc | None]]
 
 
@@ -35,7 +38,8 @@ def exchanged(owner: Any, name: str, made: Callable[[Any], Any]) -> Iterator[Non
 
 @contextmanager
 def watched(module: torch.nn.Module) -> Iterator[Changed]:
-    """Gives the attributes of modules that are changed inside, without parameters and buffers."""
+    """Gives the attributes of modules that are changed inside, without parameters and buffers. Those that were made in
+    inference mode are tensors as others."""
     changed: Changed = []
     names = {id(part): name for name, part in module.named_modules()}
 
@@ -54,7 +58,7 @@ def watched(module: torch.nn.Module) -> Iterator[Changed]:
 
     def back(own: Any) -> Any:
         return lambda mode, *_: torch.set_grad_enabled(mode.before) and None
-    with LOCK, ExitStack() as stack:
+    with LOCK, _AS_OTHERS(), ExitStack() as stack:
         for owner, name, made in ((torch.nn.Module, "__setattr__", remembered),
                                   (torch.inference_mode, "__enter__", off), (torch.inference_mode, "__exit__", back),
                                   (torch.autograd, "_engine_run_backward", lambda _: _no_backward)):

@@ -11,6 +11,8 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
+from graphc.doors.torch.spelled import SPELLED
+
 ARGUMENTS = ("Tensor[] params, bool has_biases, int layers, float dropout, bool train, bool bidirectional, "
              "bool batch_first")
 NAMES = {"lstm": "Tensor[] hx", "gru": "Tensor hx", "rnn_tanh": "Tensor hx", "rnn_relu": "Tensor hx"}
@@ -69,8 +71,8 @@ def _shapes_of(name: str) -> Callable[..., Any]:
 
 
 class WholeLayers(TorchFunctionMode):
-    """`with WholeLayers():` recurrent layers that are called are single operators, and `.data` is what it means. Layers
-    of packed sequences, whose sizes depend on values, stay PyTorch's."""
+    """`with WholeLayers():` recurrent layers that are called are single operators, `.data` is what it means, and so is
+    what torch.export does not read. Layers of packed sequences, whose sizes depend on values, stay PyTorch's."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -79,7 +81,7 @@ class WholeLayers(TorchFunctionMode):
             return args[0].detach()                 # the same numbers without a gradient, which a program can say
         if name in NAMES and function is getattr(torch._C._VariableFunctions, name) and _is_padded(name, args):
             return OPERATORS[name](*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
+        return SPELLED.get(function, function)(*args, **(kwargs or {}))
 
 
 def _is_padded(name: str, args: tuple[Any, ...]) -> bool:

@@ -127,9 +127,10 @@ class LogAddExp(_Pair):
     def vjp(self, b: OpBuilder, gs: Gradients, ins: Values, outs: Values) -> Gradients:
         x, y = ins
         g = only_gradient(gs)
-        share = b.sigmoid(b.where(b.eq(x, y), number(b, 0, x), b.sub(x, y)))
-        other = b.sigmoid(b.where(b.eq(x, y), number(b, 0, x), b.sub(y, x)))
-        return b.mul(g, share), b.mul(g, other)
+        # the same infinity is as far from itself as equals are; of numbers the difference says that, with its gradients
+        both = b.bitand(b.eq(x, y), b.eq(b.abs(x), math.inf))
+        apart = b.where(both, number(b, 0, x), b.sub(x, y))
+        return b.mul(g, b.sigmoid(apart)), b.mul(g, b.sigmoid(b.neg(apart)))
 
 
 class XLogY(_Pair):

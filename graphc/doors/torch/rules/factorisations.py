@@ -3,6 +3,7 @@ count matrices."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import graphc as gc
@@ -284,18 +285,31 @@ def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
     m, n = _sizes("pinv", x)
     if min(m, n) == 0:
         return gc.zeros((*x.shape[:-2], n, m), x.dtype)
-    values, vectors = gc.eigh(symmetric(x) if hermitian else _both_ways(x))
-    size = gc.abs(values)
     spacing = 2.0 ** -x.dtype.mantissa * max(m, n) if atol is None else 0.0
-    relative = as_type(spacing if rtol is None else rtol, x.dtype)
-    least = gc.max(size, -1, True) * (gc.expand_dims(relative, relative.ndim) if relative.ndim else relative)
-    if atol is not None:
-        absolute = as_type(atol, x.dtype)
-        least = gc.maximum(least, gc.expand_dims(absolute, absolute.ndim) if absolute.ndim else absolute)
-    counts = size > gc.stop_gradient(least)
+    bounds = [as_type(spacing if rtol is None else rtol, x.dtype), as_type(0.0 if atol is None else atol, x.dtype)]
+    if hermitian:                               # its lower triangle says what it is, the gradient goes to all of it
+        x = x + gc.stop_gradient(symmetric(x) - x)
+    return gc.custom_vjp(partial(_inverted, hermitian), _towards_inverted)(x, *bounds)
+
+
+def _inverted(hermitian: bool, x: Array, relative: Array, absolute: Array) -> Array:
+    m, n = x.shape[-2:]
+    values, vectors = gc.eigh(x if hermitian else _both_ways(x))
+    size = gc.abs(values)
+    relative, absolute = (gc.expand_dims(bound, bound.ndim) if bound.ndim else bound for bound in (relative, absolute))
+    counts = size > gc.maximum(gc.max(size, -1, True) * relative, absolute)
     inverse = gc.where(counts, 1 / gc.where(counts, values, as_type(1, x.dtype)), as_type(0, x.dtype))
     found = (vectors * gc.expand_dims(inverse, inverse.ndim - 1)) @ vectors.mT
     return found if hermitian else cut(cut(found, x.ndim - 2, m, m + n), x.ndim - 1, 0, m)
+
+
+def _towards_inverted(inputs: tuple[Array, ...], p: Array, g: Array) -> tuple[Array | None, ...]:
+    """Of matrices near x of the same rank (Golub, Pereyra 1973), which the eigenvectors of the value 0, any basis of
+    their space, do not say."""
+    x, (m, n) = inputs[0], inputs[0].shape[-2:]
+    around = [_ones(k, k, x.dtype) - inner for k, inner in ((m, x @ p), (n, p @ x))]
+    towards = around[0] @ g.mT @ p @ p.mT + p.mT @ p @ g.mT @ around[1] - p.mT @ g @ p.mT
+    return towards, None, None
 
 
 RULES: dict[str, Rule] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.autodiff.backward import backward
-from graphc.doors.torch.rules import layers, products, shapes
+from graphc.doors.torch.rules import layers, losses, products, shapes
 from graphc.doors.torch.rules.promotion import as_type, in_widest_type
 from graphc.dsl.array import emit
 from graphc.dsl.context import current_trace
@@ -197,7 +197,25 @@ def _cumulative_extreme(g: Array, x: Array, at: Array, dim: int) -> Array:
     return gc.scatter_add_along_axis(gc.zeros(x.shape, g.dtype), at, g, shapes.axis_of(dim, x.ndim))
 
 
+def _linear_cross_entropy(x: Array, weight: Array, target: Array, bias: Array | None, classes: Array | None,
+                          reduction: str, ignore_index: int, smoothing: float, *options: Any) -> tuple[Array, ...]:
+    """The loss of a linear layer, which PyTorch computes in pieces, and its gradients towards x, weight and bias, of
+    which the last options say whether they are wanted."""
+    given = (x, weight) if bias is None else (x, weight, bias)
+
+    def loss(x: Array, *rest: Array) -> Array:
+        return losses.RULES["cross_entropy_loss.default"](
+            products.linear(x, *rest), target, classes, losses.HOW.index(reduction), ignore_index, smoothing)
+    towards = pulled(loss, as_type(1, x.dtype), *given)
+    nothing = [gc.zeros(shape, x.dtype) for shape in ((0, 0), (0, 0), (0,))]
+    found = (*towards, nothing[2])
+    return loss(*given), *(g if wanted else none for g, wanted, none in zip(found, options[-3:], nothing))
+
+
 RULES: dict[str, Rule] = {
+    "torch_nn._linear_cross_entropy_batch_chunked.default": _linear_cross_entropy,
+    "torch_nn._linear_cross_entropy_batch_chunked_no_reduction.default": lambda x, w, target, bias, classes, ignore, *_:
+    losses.RULES["cross_entropy_loss.default"](products.linear(x, w, bias), target, classes, 0, ignore),
     **{f"graphc.{name}_backward.default": _recurrent(name) for name in products.LAYERS},
     "convolution_backward.default": _convolution, "native_layer_norm_backward.default": in_widest_type(_layer_norm),
     "native_group_norm_backward.default": in_widest_type(_group_norm),
@@ -216,6 +234,8 @@ RULES: dict[str, Rule] = {
     **{f"upsample_{name}_backward.default": _upsample(f"upsample_{name}", corners) for name, corners in (
         ("nearest1d", False), ("nearest2d", False), ("nearest3d", False), ("linear1d", True), ("bilinear2d", True),
         ("trilinear3d", True), ("bicubic2d", True))},
+    **{f"_upsample_{mode}2d_aa_backward.default": _upsample(f"_upsample_{mode}2d_aa", True)
+       for mode in ("bilinear", "bicubic")},
     **{f"{kind}_pad{n}d_backward.default": _pad(f"{kind}_pad{n}d.default") for n in (1, 2, 3)
        for kind in ("reflection", "replication")},
     "grid_sampler_2d_backward.default": _grid, "_cdist_backward.default": _cdist,

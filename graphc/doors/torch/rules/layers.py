@@ -9,6 +9,7 @@ import graphc as gc
 from graphc.doors.torch.rules.products import _per_axis
 from graphc.doors.torch.rules.promotion import as_type, floating, in_widest_type, size_array
 from graphc.doors.torch.rules.shapes import axis_of
+from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_, f32, f64, i64
 
 Array = gc.Array
@@ -251,6 +252,21 @@ def _upsample(mode: str, corners: bool) -> Rule:
     return rule
 
 
+def _antialiased(mode: str) -> Rule:
+    """Of the forms `vec` and default, as `_upsample`."""
+    def rule(x: Array, size: Any, align_corners: bool, *scales: Any, scale_factors: Any = None) -> Array:
+        given = scales[0] if scales and isinstance(scales[0], Sequence) else scale_factors or scales
+        factors = list(given) if given and all(s is not None for s in given) else None
+        if size is None:
+            size = tuple(int(n * f) for n, f in zip(x.shape[2:], factors or ()))
+        if align_corners:                       # says how far apart new pixels are, not where they begin
+            if any(n < 2 for n in (*size, *x.shape[2:])):
+                raise GraphError("align_corners with antialias takes axes of two pixels or more, before and after")
+            factors = [(new - 1) / (old - 1) for new, old in zip(size, x.shape[2:])]
+        return gc.resize(x, tuple(size), mode, antialias=True, scales=factors)
+    return rule
+
+
 def _im2col(x: Array, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Array:
     return _batched(gc.unfold, 2, x, tuple(kernel), tuple(dilation), tuple(padding), tuple(stride))
 
@@ -344,6 +360,8 @@ RULES: dict[str, Rule] = {
         ("linear1d", "linear", True), ("bilinear2d", "bilinear", True),
         ("trilinear3d", "trilinear", True), ("bicubic2d", "bicubic", True))},
     **{f"_upsample_nearest_exact{n}d.{form}": _upsample("nearest-exact", False) for n in (1, 2, 3)
+       for form in ("vec", "default")},
+    **{f"_upsample_{mode}2d_aa.{form}": _antialiased(mode) for mode in ("bilinear", "bicubic")
        for form in ("vec", "default")},
     "im2col.default": _im2col, "col2im.default": _col2im, "dropout.default": _dropout,
     "native_dropout.default": _native_dropout, "feature_dropout.default": _feature_dropout,

@@ -6,9 +6,8 @@ from typing import Any
 
 import graphc as gc
 from graphc import nn
-from graphc.doors.torch.rules.promotion import promoted, size_array
+from graphc.doors.torch.rules.promotion import as_type, promoted, size_array
 from graphc.errors import GraphError
-from graphc.ir.types import i64
 
 Array = gc.Array
 Rule = Callable[..., Any]
@@ -84,15 +83,31 @@ def _kl(x: Array, target: Array, reduction: int = 1, *, log_target: bool = False
     return nn.kl_div(x, target, log_target=log_target, reduction=HOW[reduction])
 
 
-def _ctc(log_probs: Array, targets: Array, input_lengths: Any, target_lengths: Any, blank: int = 0,
-         reduction: int = 1, zero_infinity: bool = False) -> Array:
+def _multi_margin(x: Array, target: Array, p: Any = 1, margin: Any = 1, weight: Array | None = None,
+                  reduction: int = 1) -> Array:
+    if x.ndim < 2:                              # one sample
+        loss = _multi_margin(x.reshape(1, -1), target.reshape(1), p, margin, weight, reduction)
+        return loss if target.ndim else loss.reshape(())
+    return nn.multi_margin_loss(x, target, p=p, margin=margin, weight=weight, reduction=HOW[reduction])
+
+
+def _ctc(x: Array, targets: Array, steps: Array, lengths: Array, blank: int, reduction: int,
+         zero_infinity: bool) -> Array:
+    if x.ndim == 2:                             # one sequence
+        steps, lengths = (n.reshape(1) for n in (steps, lengths))
+        loss = _ctc(gc.expand_dims(x, 1), targets.reshape(1, -1), steps, lengths, blank, reduction, zero_infinity)
+        return loss.reshape(())
     if targets.ndim != 2:
         raise GraphError("ctc_loss takes targets [batch, length]; those of all sequences one after another have places "
                          "that depend on values")
-    lengths = [a if isinstance(a, Array) else gc.stack([gc.full((), n, i64) for n in a])
-               for a in (input_lengths, target_lengths)]
-    return nn.ctc_loss(log_probs, targets, *lengths, blank=blank, reduction=HOW[reduction],
-                       zero_infinity=zero_infinity)
+    loss = nn.ctc_loss(x, targets, steps, lengths, blank=blank, reduction="none", zero_infinity=zero_infinity)
+    # PyTorch's gradient is that towards what log_softmax was given, whether there is one or not: larger by exp(x)
+    real = gc.iota(x.shape, 0).astype(steps.dtype) < steps.reshape(1, -1, 1)
+    real = real & gc.isfinite(x) & gc.isfinite(loss).reshape(1, -1, 1)
+    x = gc.where(real, x, as_type(0, x.dtype))
+    more = gc.exp(gc.stop_gradient(x)) * (x - gc.stop_gradient(x))
+    loss = loss + gc.sum(gc.where(real, more, as_type(0, x.dtype)), (0, 2))
+    return _reduced(loss / gc.maximum(lengths, 1).astype(loss.dtype) if reduction == 1 else loss, reduction)
 
 
 def _poisson(x: Array, target: Array, log_input: bool, full: bool, eps: float, reduction: int) -> Array:
@@ -106,10 +121,10 @@ RULES: dict[str, Rule] = {
     "binary_cross_entropy.default": _bce, "binary_cross_entropy_with_logits.default": _bce_logits,
     "mse_loss.default": _of_pairs(lambda x, t: (x - t) * (x - t)), "l1_loss.default": _of_pairs(
         lambda x, t: gc.abs(x - t)), "huber_loss.default": _huber, "smooth_l1_loss.default": _smooth_l1,
-    "kl_div.default": _kl, "ctc_loss.IntList": _ctc, "ctc_loss.Tensor": _ctc, "poisson_nll_loss.default": _poisson,
+    "kl_div.default": _kl, "graphc.ctc_loss.default": _ctc, "poisson_nll_loss.default": _poisson,
     "soft_margin_loss.default": _of_pairs(lambda x, t: gc.softplus(-t * x)),
     "multilabel_margin_loss.default": lambda x, t, reduction=1: nn.multilabel_margin_loss(
-        x, t, reduction=HOW[reduction]),
-    "multi_margin_loss.default": lambda x, t, p=1, margin=1, weight=None, reduction=1: nn.multi_margin_loss(
-        x, t, p=p, margin=margin, weight=weight, reduction=HOW[reduction]),
+        x, t, reduction=HOW[reduction]) if x.ndim else nn.multilabel_margin_loss(
+        x.reshape(1), t.reshape(1), reduction=HOW[reduction]).reshape(()),
+    "multi_margin_loss.default": _multi_margin,
 }

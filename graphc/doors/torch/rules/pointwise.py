@@ -125,8 +125,15 @@ _WORDS = {16: i16, 32: i32, 64: i64}
 
 
 def _nextafter(x: Any, y: Any) -> Array:
-    """The number beside x on the side of y: the bits of floats of one sign are in the order of their sizes."""
+    """The number beside x on the side of y, with the gradient of x where it is another number."""
     x, y = promoted(x, y)
+    shape = (x + y).shape
+    return gc.custom_vjp(_beside, lambda given, found, g: (gc.where(gc.equal(*given), as_type(0, g.dtype), g), None))(
+        gc.broadcast_to(x, shape), gc.broadcast_to(y, shape))
+
+
+def _beside(x: Array, y: Array) -> Array:
+    """The bits of floats of one sign are in the order of their sizes."""
     word = _WORDS[x.dtype.bits]
     bits, one = gc.bitcast(x, word), as_type(1, word)
     outwards = gc.equal(y > x, x > 0)
@@ -283,7 +290,7 @@ RULES: dict[str, Rule] = {
     "celu.default": lambda x, alpha=1.0: gc.celu(x, alpha),
     "selu.default": gc.selu, "softplus.default": _softplus, "threshold.default": _threshold,
     "prelu.default": _prelu, "_prelu_kernel.default": lambda x, w: gc.where(x > 0, x, x * w),
-    "hardshrink.default": lambda x, lambd=0.5: gc.hardshrink(x, lambd),
+    "hardshrink.default": lambda x, lambd=0.5: gc.hardshrink(x, lambd) if lambd >= 0 else x,
     "softshrink.default": lambda x, lambd=0.5: gc.softshrink(x, lambd),
     "glu.default": lambda x, dim=-1: gc.glu(x, dim), "logit.default": _logit, "special_logit.default": _logit,
     "log_sigmoid_forward.default": lambda x: (gc.logsigmoid(x), gc.exp(-gc.abs(x))),

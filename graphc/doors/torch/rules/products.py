@@ -9,6 +9,7 @@ import graphc as gc
 from graphc import nn
 from graphc.doors.torch.rules.factorisations import information, symmetric
 from graphc.doors.torch.rules.promotion import as_type, promoted
+from graphc.doors.torch.rules.reductions import nonzero_as_one
 from graphc.doors.torch.rules.shapes import axis_of
 from graphc.errors import GraphError
 from graphc.ir.types import bool_, i32
@@ -303,7 +304,7 @@ def _cross(x: Array, y: Array, *, dim: int = -1) -> Array:
 
 def _cdist(x: Array, y: Array, p: float = 2.0, compute_mode: int | None = None) -> Array:
     if p == 0:                          # how many differ
-        return gc.sum(gc.not_equal(gc.expand_dims(x, x.ndim - 1), gc.expand_dims(y, y.ndim - 2)).astype(x.dtype), -1)
+        return gc.sum(nonzero_as_one(gc.expand_dims(x, x.ndim - 1) - gc.expand_dims(y, y.ndim - 2)), -1)
     return gc.cdist(x, y, p)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import graphc as gc
 from graphc.doors.torch.rules.promotion import as_type, floating
-from graphc.doors.torch.rules.shapes import axes_of, axis_of
+from graphc.doors.torch.rules.shapes import axes_of, axis_of, cut
 from graphc.errors import GraphError
 from graphc.ir.types import DType, bool_, f32, i64
 
@@ -234,19 +234,25 @@ def _log_sum_exp(x: Array, dim: Any, keepdim: bool = False) -> Array:
     return gc.logsumexp(x, axes_of(dim, x.ndim), keepdim) if x.ndim else x
 
 
+def nonzero_as_one(x: Array) -> Array:
+    """1 where x is not 0; its gradient is 0, as PyTorch's is, where that of a comparison would be none."""
+    ones = gc.custom_vjp(lambda x: gc.not_equal(x, 0).astype(x.dtype), lambda inputs, output, g: gc.zeros_like(g))
+    return ones(x)
+
+
 def vector_norm(x: Array, ord: float = 2, dim: Any = None, keepdim: bool = False, *,
                 dtype: DType | None = None) -> Array:
     """(sum |x|^ord)^(1/ord), with PyTorch's meanings of 0 and the infinities."""
     x = _floats(x, dtype)
     axes = axes_of(dim, x.ndim)
     if not x.ndim:
-        return gc.not_equal(x, 0).astype(x.dtype) if ord == 0 else gc.abs(x)
+        return nonzero_as_one(x) if ord == 0 else gc.abs(x)
     if ord == 2:
         return _root(gc.sum(x * x, axes, keepdim))
     if ord in (inf, -inf):
         return (gc.max if ord > 0 else gc.min)(gc.abs(x), axes, keepdim)
     if ord == 0:
-        return gc.sum(gc.not_equal(x, 0).astype(x.dtype), axes, keepdim)
+        return gc.sum(nonzero_as_one(x), axes, keepdim)
     if ord == 1:
         return gc.sum(gc.abs(x), axes, keepdim)
     powers = _root(gc.abs(x), lambda a: a ** float(ord)) if 0 < ord < 1 else gc.abs(x) ** float(ord)
@@ -262,6 +268,35 @@ def _norm(x: Array, p: float | None = 2, dim: Any = None, keepdim: bool = False,
 def _distance(x: Array, y: Array, p: float = 2) -> Array:
     x, y = floating(x, y)
     return vector_norm(x - y, p)
+
+
+SEGMENTS: dict[str, tuple[Callable[..., Array], float]] = {
+    "sum": (gc.sum, 0.0), "mean": (gc.sum, 0.0), "max": (gc.max, -inf), "min": (gc.min, inf), "prod": (gc.prod, 1.0)}
+
+
+def _segment_reduce(x: Array, reduce: str, *, lengths: Array | None = None, indices: Array | None = None,
+                    offsets: Array | None = None, axis: int = 0, unsafe: bool = False,
+                    initial: float | None = None) -> Array:
+    """Of stretches of an axis that lie one after the other, by their lengths or by where they start and end."""
+    axis = axis_of(axis, x.ndim)
+    if offsets is not None:
+        starts, ends = cut(offsets, axis, 0, -1), cut(offsets, axis, 1, None)
+    elif lengths is not None:
+        ends = gc.cumsum(lengths, axis)
+        starts = ends - lengths
+    else:
+        raise GraphError("segment_reduce takes lengths or offsets")
+    places = gc.iota((x.shape[axis],)).astype(ends.dtype)
+    inside = (gc.expand_dims(starts, axis + 1) <= places) & (places < gc.expand_dims(ends, axis + 1))
+    function, nothing = SEGMENTS[reduce]
+    seen = inside.reshape((*inside.shape, *(1,) * (x.ndim - axis - 1)))
+    found = function(gc.where(seen, gc.expand_dims(x, axis), as_type(nothing, x.dtype)), axis + 1)
+    if initial is not None:
+        found = {"max": gc.maximum, "min": gc.minimum, "prod": gc.mul}.get(reduce, gc.add)(found, initial)
+    if reduce != "mean":
+        return found
+    count = (ends - starts).astype(x.dtype).reshape((*ends.shape, *(1,) * (x.ndim - axis - 1)))
+    return found / count if initial is None else gc.where(count > 0, found / gc.maximum(count, 1), found)
 
 
 def _nan_sum(x: Array, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None) -> Array:
@@ -336,7 +371,7 @@ RULES: dict[str, Rule] = {
     "topk.default": _topk, "kthvalue.default": _kth, "median.dim": _median(False),
     "median.default": _median_of_all(False), "logsumexp.default": _log_sum_exp,
     "linalg_vector_norm.default": vector_norm, "norm.ScalarOpt_dim": _norm, "norm.Scalar": _norm,
-    "norm.ScalarOpt_dim_dtype": _norm, "dist.default": _distance,
+    "segment_reduce.default": _segment_reduce, "norm.ScalarOpt_dim_dtype": _norm, "dist.default": _distance,
     "count_nonzero.default": _count_nonzero,
     "count_nonzero.dim_IntList": _count_nonzero,
     "bincount.default": _bincount, "bucketize.Tensor": _bucketize, "bucketize.Scalar": _bucketize,

@@ -180,13 +180,22 @@ def _pad(x: Array, widths: Sequence[Any], value: Any = 0) -> Array:
     return gc.pad(x, around, value) if any(n != 0 for pair in around for n in pair) else x
 
 
+# which element of n is at a place before or behind them
+BEYOND: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "edge": lambda at, n: np.clip(at, 0, n - 1),
+    "reflect": lambda at, n: np.where(at < 0, -at, np.where(at < n, at, 2 * (n - 1) - at))}
+
+
 def _mirror(mode: str) -> Rule:
     def rule(x: Array, widths: Sequence[int]) -> Array:
         pairs = [(widths[i], widths[i + 1]) for i in range(0, len(widths), 2)]
-        for k, (before, after) in enumerate(pairs):         # what is negative cuts off
-            x = cut(x, x.ndim - 1 - k, max(-before, 0), x.shape[x.ndim - 1 - k] - max(-after, 0))
-        around = [(0, 0)] * (x.ndim - len(pairs)) + [(max(a, 0), max(b, 0)) for a, b in reversed(pairs)]
-        return gc.pad(x, around, mode=mode)
+        around = [(0, 0)] * (x.ndim - len(pairs)) + [(0, 0) if min(pair) < 0 else pair for pair in reversed(pairs)]
+        for k, (before, after) in enumerate(pairs):
+            axis = x.ndim - 1 - k
+            size: Any = x.shape[axis]
+            if min(before, after) < 0:              # what is cut off on one side is still repeated on the other
+                x = gc.take(x, as_array(BEYOND[mode](np.arange(-before, size + after), size)), axis)
+        return gc.pad(x, around, mode=mode) if any(pair != (0, 0) for pair in around) else x
     return rule
 
 
