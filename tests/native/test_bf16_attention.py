@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import nn
+from graphc import nn, simplification
 from graphc.bf16_products import Bf16Products
 from graphc.codegen.llvm.host import can_run, host_target
 from graphc.compiler import Compilation
@@ -15,12 +15,19 @@ from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.printer import print_graph
 from graphc.ir.types import TensorType, bf16, dtype_of
 from graphc.runtime.executable import Executable
+from graphc.schedule.attention_support import is_whole
 from graphc.schedule.target import AVX2, AVX512_AMX, AVX512_BF16, NEON, SAPPHIRERAPIDS, SSE2
 
 pairs = pytest.mark.skipif(not host_target().multiplies_pairs, reason="this CPU multiplies f32 as fast")
 # odd numbers of queries, keys, features and values; one of each; blocks with tails
 SHAPES = (((2,), 131, 70, 33, 65), ((2,), 70, 131, 40, 17), ((), 12, 200, 8, 8), ((2, 2), 13, 6, 3, 1), ((1, 2), 200, 200, 64, 64), ((), 40, 1100, 64, 64))
 HALF = 2.0 ** -8                        # the largest relative error of a rounded factor
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch):
+    """Attention is one kernel, whatever it costs."""
+    monkeypatch.setattr(simplification, "is_kept", lambda op, types, target: is_whole(op, types))
 
 
 def drawn(lead, tq, tk, d, e) -> list[np.ndarray]:
@@ -175,8 +182,9 @@ def test_lengths_that_come_with_the_call():
     assert run_(x[1:2]).tobytes() == y[1:2].tobytes()
 
 
-def test_what_is_decomposed_rounds_the_same():
-    """Few queries: products in parts."""
+def test_what_is_decomposed_rounds_the_same(monkeypatch):
+    """Products in parts."""
+    monkeypatch.setattr(simplification, "is_kept", lambda op, types, target: False)
     q, k, v = drawn((2,), 3, 20, 8, 8)
     made = compiled(Attention(factors=bf16), (q, k, v))
     assert "attention" not in [n.op.name for n in made.fused.nodes]

@@ -209,8 +209,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / w.n
     assert a == b and cold < 2.5 and cached < 2, (cold, cached)
 
 
-# annotations of the user's function; the module that a command names; methods of a dataclass, made of its fields' names
-EVALUATES = {"dsl/signature.py: eval", "cli_sources.py: exec_module", "records.py: exec",
+# annotations of the user's function; the module that a command names; methods of a dataclass, made of its fields' names;
+# formulas of sizes, made of integers and of names as literals
+EVALUATES = {"dsl/signature.py: eval", "cli_sources.py: exec_module", "records.py: exec", "ir/size_formulas.py: exec",
              "doors/mpi/communicator.py: pickle"}          # what ranks of one job send each other
 
 
@@ -221,7 +222,7 @@ def test_the_stamp_is_of_all_sources():
 
 
 def test_nothing_else_runs_what_a_file_holds():
-    """No module of graphc unpickles, and only these evaluate, what is the user's own code."""
+    """No module of graphc unpickles, and only these evaluate: what is the user's own code, or made here."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         name, tree = path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
