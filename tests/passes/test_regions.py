@@ -151,7 +151,7 @@ def orders():
                 yield pytest.param(kind, result, order, marks=[pytest.mark.slow] if order == 1 + (i + j) % 2 else [])
 
 
-@pytest.mark.parametrize("kind, result, order", orders())
+@pytest.mark.parametrize("kind, result, order", list(orders()))
 def test_regions(kind, result, order):
     xs = arrays()
     for steps, yes in RUNS[order]:
