@@ -285,10 +285,10 @@ def test_the_table_of_core_operators_is_current():
 
 def test_rules_have_names_of_operators():
     import torch._inductor.inductor_prims                    # declares one that PyTorch's decompositions call
-    from graphc.doors.torch import recurrent                 # declares graphc's own
-    torch.nn.functional.linear_cross_entropy                 # and its module one of its own
+    from graphc.doors.torch import own_gradients, recurrent  # declare graphc's own
+    import torch.nn.modules.linear_cross_entropy             # declares its own, which the function loads when it is called
     from graphc.doors.torch.rules.table import RULES
-    assert recurrent.OPERATORS
+    assert recurrent.OPERATORS and own_gradients.LIBRARY
     for name in RULES:
         space, packet, overload = name.split(".") if name.count(".") == 2 else ("aten", *name.split("."))
         assert hasattr(getattr(getattr(torch.ops, space), packet), overload), name

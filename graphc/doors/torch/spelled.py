@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphc.doors.torch.rules.losses import HOW
+
 
 def _declared() -> torch.library.Library:
     """The loss of connectionist temporal classification as one operator."""
@@ -22,12 +24,11 @@ def _declared() -> torch.library.Library:
 
 
 LIBRARY = _declared()
-REDUCTIONS = ("none", "mean", "sum")
 
 
 def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
               reduction: int | str = "mean", zero_infinity: bool = False) -> Tensor:
-    how = REDUCTIONS.index(reduction) if isinstance(reduction, str) else reduction
+    how = HOW.index(reduction) if isinstance(reduction, str) else reduction
     lengths = [n if isinstance(n, Tensor) else torch.tensor(n) for n in (input_lengths, target_lengths)]
     found: Tensor = torch.ops.graphc.ctc_loss(log_probs, targets, *lengths, blank, how, zero_infinity)
     return found
@@ -65,7 +66,7 @@ def _gaussian_nll(x: Tensor, target: Tensor, var: Tensor | float, full: bool = F
         raise ValueError("var is of incorrect size")
     spread = spread + (spread.clamp(min=eps) - spread).detach()
     loss = 0.5 * (spread.log() + (x - target) ** 2 / spread) + (0.5 * math.log(2 * math.pi) if full else 0.0)
-    return (loss, loss.mean(), loss.sum())[REDUCTIONS.index(reduction)]
+    return (loss, loss.mean(), loss.sum())[HOW.index(reduction)]
 
 
 SPELLED: dict[Any, Callable[..., Any]] = {
