@@ -18,7 +18,7 @@ from graphc.ir.interp import evaluate
 from graphc.ir.op import Op
 from graphc.ir.ops.elementwise import COPY
 from graphc.ir.stored import retyped_op
-from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f16, f32, i8, i32, u8, u32
+from graphc.ir.types import DTYPES, DType, TensorType, bf16, dtype_of, f16, f32, i8, i32, u8, u16, u32, u64
 from graphc.passes.widen import retyped_graph
 from graphc.runtime.executable import Executable
 
@@ -83,8 +83,11 @@ def applied(dtype: DType):
     return b.finish(outputs, ("",) * len(outputs)), operands, owners
 
 
+SHARE = (i8, u16, u64, bf16)        # each width of integers, with and without signs, and a type that is stored
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("dtype", OTHERS, ids=str)
+@pytest.mark.parametrize("dtype", [d if d in SHARE else pytest.param(d, marks=pytest.mark.slow) for d in OTHERS], ids=str)
 def test_native_code_is_the_reference(dtype):
     graph, operands, owners = applied(dtype)
     expected = evaluate(graph, operands)
