@@ -233,7 +233,7 @@ def test_a_state_is_old_or_new(name, trained, tmp_path):
         for run in runs:
             run._descriptor.switch(enabled=not long, release=long)
     sweep(operations(trained, tmp_path)[name], prepare, trained.is_whole,
-          30 if name in ("profile", "compile", "evaluate") else POINTS)
+          {"profile": 10, "compile": 30, "evaluate": 30}.get(name, POINTS))
 
 
 def test_writing_one_array(trained):
