@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[
     """How a sample ends, and why. What PyTorch cannot run on tensors of their own memory, gives no tensor for, or
     draws at random, is no sample."""
     try:
-        first, *others = (module(*tensors) for _ in range(4))
+        first, *others = (_seeded(seed, module, tensors) for seed in range(4))
         if not first:
             return "no sample", "its result is no tensor"
         if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for again in others for a, b in zip(first, again)):
@@ -166,6 +167,13 @@ def outcome_of(kind: str, module: Called, tensors: list[torch.Tensor]) -> tuple[
         return "too long", f"more than {SECONDS} s"
     except Exception as error:
         return "crashes", f"{type(error).__name__}: {error}"
+
+
+def _seeded(seed: int, module: Called, tensors: list[torch.Tensor]) -> Any:
+    """A call with this seed, also of what sets one itself (PyTorch's samples of what draws)."""
+    torch.manual_seed(seed)
+    with mock.patch("torch.manual_seed"):
+        return module(*tensors)
 
 
 def try_op(op: Any, kind: str, most: int, started: Callable[[int], None] = lambda at: None) -> Counts:

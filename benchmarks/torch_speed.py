@@ -1,26 +1,30 @@
 """Models of PyTorch through graphc against PyTorch eager, Inductor, ONNX Runtime and OpenVINO, as far as these are
-there, in alternating turns: inference of one sample and of eight, and the training step, with the times of the first
-calls. What cannot be built is said once."""
+there, in alternating turns: inference of one sample and of eight, and the training step. What cannot be built is said
+once. First calls are those of new code: neither graphc nor Inductor finds any that an earlier run has left."""
 from __future__ import annotations
 
 import argparse
 import copy
 import importlib.util
 import math
+import os
 import statistics
 import sys
+import tempfile
 import time
 import timeit
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 import torch._inductor.config
 from torch import nn as tnn
+from torch._inductor.utils import fresh_inductor_cache
 
 import graphc as gc
 from benchmarks.deadline import deadline
@@ -64,7 +68,7 @@ def models() -> Iterator[Model]:
 
 @dataclass
 class Line:
-    """Of one model in one mode: milliseconds of a call, seconds of the first one."""
+    """Of one model in one mode: milliseconds of a call, processor seconds until the first one is done."""
     model: str
     mode: str
     times: dict[str, float]
@@ -76,9 +80,11 @@ class Line:
         return self.times[OURS[0]] / min(t for name, t in self.times.items() if name in PEERS)
 
     def __str__(self) -> str:
-        return (f"{self.model}, {self.mode}: " + ", ".join(f"{k} {v:.3f}" for k, v in self.times.items())
-                + f" ms; {self.ratio:.2f} of the best peer; first call: "
-                + ", ".join(f"{k} {v:.1f} s" for k, v in self.first.items()))
+        text = f"{self.model}, {self.mode}: "
+        if self.times:
+            text += (", ".join(f"{k} {v:.3f}" for k, v in self.times.items())
+                     + f" ms; {self.ratio:.2f} of the best peer; ")
+        return text + "first call: " + (", ".join(f"{k} {v:.1f} s" for k, v in self.first.items()) or "not told")
 
 
 def alternated(calls: dict[str, Call]) -> dict[str, float]:
@@ -95,15 +101,29 @@ def alternated(calls: dict[str, Call]) -> dict[str, float]:
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
 
-def built(makers: dict[str, Callable[[], Call]], patience: float,
-          said: set[str]) -> tuple[dict[str, Call], dict[str, float]]:
-    """The calls that could be made and made once, and the seconds of that: of what others need, `patience` at most."""
+@contextmanager
+def cold() -> Iterator[None]:
+    """No compiled code of before, and no processes that compile beside this one."""
+    with tempfile.TemporaryDirectory() as folder, fresh_inductor_cache(), mock.patch.dict(os.environ, {
+            "GRAPHC_CACHE": folder, "GRAPHC_COMPILE_WORKERS": "off"}):
+        yield
+
+
+def worked() -> float:
+    """Processor seconds of this process, and of those that it has waited for (compilers)."""
+    return sum(os.times()[:4])
+
+
+def built(makers: dict[str, Callable[[], Call]], patience: float, said: set[str],
+          place: Callable[[], AbstractContextManager[None]] = cold) -> tuple[dict[str, Call], dict[str, float]]:
+    """The calls that could be made and made once, and the processor seconds of that. `patience`: seconds on the clock
+    that another framework may take. `place`: where each is made."""
     calls: dict[str, Call] = {}
     took: dict[str, float] = {}
     for name, make in makers.items():
-        start = time.perf_counter()
+        start = worked()
         try:
-            with warnings.catch_warnings(), deadline(0 if name in OURS else patience, by_clock=True):
+            with warnings.catch_warnings(), place(), deadline(0 if name in OURS else patience, by_clock=True):
                 warnings.simplefilter("ignore")
                 call = make()
                 call()
@@ -115,7 +135,7 @@ def built(makers: dict[str, Callable[[], Call]], patience: float,
                 print(reason, flush=True)
             said.add(reason)
             continue
-        took[name] = time.perf_counter() - start
+        took[name] = worked() - start
         print(f"  {name}: first call {took[name]:.1f} s", file=sys.stderr, flush=True)
         calls[name] = call
     return calls, took
@@ -209,8 +229,8 @@ def lines(model: Model, options: argparse.Namespace, end: float, said: set[str])
         with torch.inference_mode() if ways is inference else nullcontext():
             makers = ways(module, sized(inputs, batch), options.threads)
             calls, took = built({k: v for k, v in makers.items() if k not in options.without},
-                                min(options.patience, left), said)
-            yield Line(model.name, mode, alternated(calls), took)
+                                min(options.patience, left), said, nullcontext if options.warm else cold)
+            yield Line(model.name, mode, {} if options.first else alternated(calls), {} if options.warm else took)
 
 
 def call() -> str:
@@ -233,13 +253,16 @@ def summary(found: Sequence[Line]) -> Iterator[str]:
     """The means, and what is slower than it should be."""
     for text, of in (("inference", [x for x in found if "training" not in x.mode]),
                      ("training step", [x for x in found if "training" in x.mode])):
-        if of:
+        if of := [x for x in of if x.times]:
             mean = math.exp(float(np.mean([math.log(x.ratio) for x in of])))
             yield f"{text}: geometric mean {mean:.2f} of the best peer's time, {len(of)} lines"
-    yield from (f"slower: {x.model}, {x.mode}: {x.ratio:.2f}" for x in found if x.ratio > SLOWER)
-    firsts = [x.first[OURS[0]] / x.first["inductor"] for x in found if "inductor" in x.first]
-    if firsts:
-        yield f"first call: geometric mean {math.exp(float(np.mean(np.log(firsts)))):.2f} of Inductor's"
+    yield from (f"slower: {x.model}, {x.mode}: {x.ratio:.2f}" for x in found
+                if x.times and x.ratio > SLOWER)
+    for ours in OURS:
+        firsts = [x.first[ours] / x.first["inductor"] for x in found if {ours, "inductor"} <= x.first.keys()]
+        if firsts:
+            mean = math.exp(float(np.mean(np.log(firsts))))
+            yield f"first call of {ours}: geometric mean {mean:.2f} of Inductor's, at most {max(firsts):.2f}"
 
 
 def main(arguments: list[str]) -> None:
@@ -248,10 +271,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", action="append", help="models whose name contains it")
     parser.add_argument("--without", action="append", default=[], choices=[*PEERS[1:], OURS[1]])
+    parser.add_argument("--first", action="store_true", help="first calls alone, of graphc and Inductor")
+    parser.add_argument("--warm", action="store_true", help="code of earlier runs is taken, first calls are not told")
     parser.add_argument("--minutes", type=float, default=12, help="no new mode of a model after so long")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts of the models")
     parser.add_argument("--patience", type=float, default=120, help="seconds for the first call of another framework")
     options = parser.parse_args(arguments)
+    options.without += ("eager", "onnxruntime", "openvino") if options.first else ()
     torch.set_num_threads(options.threads)
     torch._inductor.config.compile_threads = 1          # no workers, which would outlive what they are measured beside
     end, found, said = time.perf_counter() + 60 * options.minutes, list[Line](), set[str]()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 
 import numpy as np
@@ -57,6 +58,12 @@ def test_training(name):
         torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
     for a, b in zip(model.state_dict().values(), other.state_dict().values()):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_string_is_enough(monkeypatch):
+    monkeypatch.delitem(sys.modules, "graphc.doors.torch.backend", raising=False)       # PyTorch loads it
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(torch.compile(lambda x: x + 1, backend="graphc")(x), x + 1)
 
 
 def test_symbolic_sizes_compile_once():

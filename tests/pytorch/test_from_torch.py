@@ -150,6 +150,7 @@ FUNCTIONS = {
     "ctc of none": (lambda x: F.ctc_loss(x, LETTERS, (2, 6), (2, 0), reduction="sum", zero_infinity=True), wide(6, 2, 4)),
     "pinv": (lambda a, b: torch.linalg.pinv(a @ b.mT), wide(2, 4, 2), wide(2, 3, 2)),
     "pinv of symmetric": (lambda a: torch.linalg.pinv(a @ a.mT, hermitian=True), wide(4, 2)),
+    "pinv of a triangle": (lambda a: torch.linalg.pinv(a, hermitian=True), wide(4, 4)),
     "cov": (lambda x: torch.cov(x, correction=2, fweights=LETTERS[0].repeat(2), aweights=torch.arange(1., 7).double()), wide(3, 6)),
     "gaussian_nll": (lambda x, v: F.gaussian_nll_loss(x, x.detach() + 1, v.abs(), True, 0.5, "none"), wide(3, 4), wide(3)),
     "corrcoef": (lambda x: x.corrcoef(), wide(3, 5)),

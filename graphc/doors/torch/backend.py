@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions
 from torch._dynamo.backends.common import aot_autograd
-from torch._dynamo.backends.registry import register_backend
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._functorch.partitioners import default_partition
 from torch.fx import GraphModule
@@ -95,7 +94,7 @@ def _compiled(module: GraphModule, weights: Weights, leftovers: Leftovers) -> Co
         return parted(module, reason.problems, leftovers, lambda inner: CompiledPart(inner, Weights()))
 
 
-register_backend(graphc, "graphc")
+# PyTorch registers the function itself when it loads the entry point, and takes no name twice.
 # TorchDynamo leaves functions with recurrent layers out, silently and before it asks a backend, unless this says that
 # they can be taken. It has no such setting for one backend: the context of a backend (`backend_ctx_ctor`) is not asked
 # for by torch.compile, and by the time that a backend is called the layer has been left out.

@@ -287,14 +287,12 @@ def _pinv(x: Array, *, atol: Any = None, rtol: Any = None, hermitian: bool = Fal
         return gc.zeros((*x.shape[:-2], n, m), x.dtype)
     spacing = 2.0 ** -x.dtype.mantissa * max(m, n) if atol is None else 0.0
     bounds = [as_type(spacing if rtol is None else rtol, x.dtype), as_type(0.0 if atol is None else atol, x.dtype)]
-    if hermitian:                               # its lower triangle says what it is, the gradient goes to all of it
-        x = x + gc.stop_gradient(symmetric(x) - x)
     return gc.custom_vjp(partial(_inverted, hermitian), _towards_inverted)(x, *bounds)
 
 
 def _inverted(hermitian: bool, x: Array, relative: Array, absolute: Array) -> Array:
     m, n = x.shape[-2:]
-    values, vectors = gc.eigh(x if hermitian else _both_ways(x))
+    values, vectors = gc.eigh(symmetric(x) if hermitian else _both_ways(x))     # the lower triangle says what it is
     size = gc.abs(values)
     relative, absolute = (gc.expand_dims(bound, bound.ndim) if bound.ndim else bound for bound in (relative, absolute))
     counts = size > gc.maximum(gc.max(size, -1, True) * relative, absolute)
@@ -305,7 +303,7 @@ def _inverted(hermitian: bool, x: Array, relative: Array, absolute: Array) -> Ar
 
 def _towards_inverted(inputs: tuple[Array, ...], p: Array, g: Array) -> tuple[Array | None, ...]:
     """Of matrices near x of the same rank (Golub, Pereyra 1973), which the eigenvectors of the value 0, any basis of
-    their space, do not say."""
+    their space, do not say. Of x as it stands, as PyTorch does it, if only a triangle was read."""
     x, (m, n) = inputs[0], inputs[0].shape[-2:]
     around = [_ones(k, k, x.dtype) - inner for k, inner in ((m, x @ p), (n, p @ x))]
     towards = around[0] @ g.mT @ p @ p.mT + p.mT @ p @ g.mT @ around[1] - p.mT @ g @ p.mT
