@@ -138,7 +138,7 @@ def _collect(graph: Graph, orders: dict[Value, Order], target: Target, images: S
     for tied in doubtful:
         # what is dear by rows as long as the images that it is computed from lie by channels
         sources = [u for u in _sources(tied, groups) if u in orders]
-        if sources:
+        if sources and tied[0] in orders:       # else turned back as the source of others
             _is_turned_back([*tied, *sources], graph, orders, target)
     for node in graph.nodes:
         if not isinstance(node.op, Fused):
@@ -234,9 +234,8 @@ def _is_cheaper_by_rows(tied: Sequence[Value], graph: Graph, orders: Mapping[Val
     if not all(isinstance(core_of(n).op, (*CONTRACTIONS, Fused, Pad)) for n in nodes):
         return False
     by_rows = {v: o for v, o in orders.items() if v not in group}
-    machine = target.machine
-    turned = sum(typical(v.type.size) * machine.transpose_cycles / machine.planned_cores + machine.handover_cycles
-                 for v in graph.results if v in group)
+    turned = sum([copy_cycles(typical(v.type.size), v.type.dtype, target.machine, True)
+                  for v in graph.results if v in group])
     by_channels = sum(_cycles(n, orders, target) for n in nodes) + turned
     return TOLERANCE * sum(_cycles(n, by_rows, target) for n in nodes) < by_channels
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 from math import prod
 
 from graphc.ir import contraction
@@ -10,7 +11,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import typical
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op
-from graphc.ir.ops.attention import AttentionGrad, AttentionOp
+from graphc.ir.ops.attention import Attention, AttentionGrad, AttentionOp
 from graphc.ir.types import DType, TensorType, bool_, f32
 from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
@@ -55,12 +56,28 @@ class Sizes:
         return TensorType(self.dtype, (self.heads, self.queries, self.keys))
 
 
-def is_kept(op: Op, types: Sequence[TensorType], target: Target) -> bool:
+def is_kept(op: Op, types: Sequence[TensorType], beside: Op | None = None, *, target: Target) -> bool:
     """Whether the operator on operands of these types is one kernel; if not, it is decomposed. Of any number of queries
-    it is: nobody knows how many scores there would be."""
+    it is: nobody knows how many scores there would be. beside: its gradient, or what it is the gradient of."""
     if not is_whole(op, types) or not isinstance(op, AttentionOp) or not isinstance(types[0].shape[-2], int):
         return is_whole(op, types)
+    if isinstance(beside, AttentionOp):
+        return _together(op, types, target).best.schedule[isinstance(op, AttentionGrad)] is WHOLE
     return attention_forms(op, types, target).best.schedule is WHOLE
+
+
+def _together(op: AttentionOp, types: Sequence[TensorType], target: Target) -> Ranking[tuple[str, str]]:
+    """The forms of attention and of its gradient on the same operands: those in parts read the same scores."""
+    operands = types[:-3] if isinstance(op, AttentionGrad) else types
+    attention = Attention(op.scale, op.causal, op.factors)
+    out, lse = attention.infer(*operands)
+    gradient, given = AttentionGrad(op.scale, op.causal, op.factors), (*operands, out, lse, out)
+    forward, backward = attention_forms(attention, operands, target), attention_forms(gradient, given, target)
+    candidates = [Candidate(f"{a.name}, gradient {b.name}", (a.schedule, b.schedule), (*a.terms, *[
+        term for term in b.terms if not (term[0] == "scores" and a.schedule == b.schedule == PARTS)]))
+        for a, b in product(forward.candidates, backward.candidates)
+        if b.schedule == PARTS or is_whole(gradient, given)]
+    return ranked(candidates)
 
 
 def attention_forms(op: AttentionOp, types: Sequence[TensorType], target: Target) -> Ranking[str]:

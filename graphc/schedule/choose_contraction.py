@@ -25,10 +25,10 @@ from graphc.schedule.contraction_schedule import (
     ContractionSchedule, DotSchedule, LaneSchedule, LoopSchedule, NarrowSchedule, PhaseSchedule, RowsSchedule,
     ShiftedSchedule, TileSchedule, group_sizes, packed_row_panels, round_up)
 from graphc.schedule.contraction_context import DOT_ROWS, ContractionContext
-from graphc.schedule.cost import SHOWN, Ranking
+from graphc.schedule.cost import SHOWN, TOLERANCE, Ranking
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_phase import at_typical, is_closed
-from graphc.schedule.operand_roles import Tensor, turned_axes
+from graphc.schedule.operand_roles import Copies, Tensor, turned_axes
 from graphc.schedule.target import Target
 
 Costed = TileSchedule | DotSchedule | LaneSchedule | NarrowSchedule | ShiftedSchedule
@@ -69,10 +69,10 @@ def contraction_schedule(
         form = normal_form(c, a, b, out, lanes, fused, (True, True), target.machine)
         return _gated(form, replace(base, widened=_short(form, factors, dtype)), invariant, gates, dtype)
 
-    def of_form(turned: bool, runs: bool = False) -> ContractionSchedule:
-        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, turned, runs, together)
+    def of_form(copies: Copies) -> ContractionSchedule:
+        form = normal_form(c, a, b, out, lanes, fused, invariant, target.machine, copies, together)
         own = replace(base, widened=_short(form, factors, dtype))
-        if runs:
+        if copies is Copies.RUNS:
             dots = runs_schedule(form.phases[0], replace(own, free=_free(form, invariant)))
             return placed(form, () if dots is None else (dots,), dtype, None)
         context, phases = _copied_or_not(form, own, invariant, reads_once,
@@ -80,12 +80,32 @@ def contraction_schedule(
         chosen = [_with_groups(p, s, context) for p, s in zip(form.phases, phases)]
         form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
-    straight = of_form(False)
-    if _has_few_rows(straight) and all(f is dtype for f in factors) and (dots := of_form(False, runs=True)).phases:
+    straight = of_form(Copies.CHANNELS)
+    few = _has_few_rows(straight) and all(f is dtype for f in factors)
+    if few and (dots := of_form(Copies.RUNS)).phases:
         straight = min((straight, dots), key=lambda s: _usual_cycles(s, target))
-    if turned_axes(c, (a, b), lanes, invariant) == [None, None] or form_cycles(straight, target) is None:
+    turned = turned_axes(c, (a, b), lanes, invariant) != [None, None]
+    return _with_other_copies(straight, of_form, turned, target)
+
+
+def _with_other_copies(straight: ContractionSchedule, of_form: Callable[[Copies], ContractionSchedule], turned: bool,
+                       target: Target) -> ContractionSchedule:
+    """The form, or one with images that are copied otherwise, if that is cheaper. turned: groups may be innermost."""
+    cycles = form_cycles(straight, target)
+    if cycles is None:
         return straight
-    return min((straight, of_form(True)), key=lambda s: form_cycles(s, target) or inf)
+    if turned:
+        return min((straight, of_form(Copies.GROUPS)), key=lambda s: form_cycles(s, target) or inf)
+    # only micro-tiles, whose terms are counted alike, say which of two copies of an image is better
+    if any(copy is not None and copy.channels is not None for copy in straight.form.copies) and _is_tiled(straight):
+        same = of_form(Copies.SAME)
+        return same if _is_tiled(same) and TOLERANCE * (form_cycles(same, target) or inf) < cycles else straight
+    return straight
+
+
+def _is_tiled(s: ContractionSchedule) -> bool:
+    """Whether all phases run by micro-tiles."""
+    return all(isinstance(phase, TileSchedule) for phase in s.phases)
 
 
 def _copied_or_not(

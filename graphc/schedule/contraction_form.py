@@ -20,7 +20,7 @@ from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.machine import Machine
 from graphc.schedule.open_sizes import is_many
-from graphc.schedule.operand_roles import Tensor, operand_roles, run_axis
+from graphc.schedule.operand_roles import Copies, Tensor, operand_roles, run_axis
 
 
 @dataclass(frozen=True)
@@ -112,20 +112,20 @@ class Form:
 
 def normal_form(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, fused: bool,
                 invariant: tuple[bool, bool] = (False, False), machine: Machine = Machine(),
-                turned: bool = False, runs: bool = False, together: int = 0) -> Form:
+                copies: Copies = Copies.CHANNELS, together: int = 0) -> Form:
     """The normal form in which the output's contiguous dim is among n, so that vectors run along it.
 
-    An image whose channels are not contiguous (NCHW) is copied with contiguous channels: windows are then read from the
-    copy directly, which costs one copy of the image instead of one for each kernel position.
+    An image whose channels are not contiguous (NCHW) may be copied with contiguous channels: windows are then read from
+    the copy directly, which costs one copy of the image instead of one for each kernel position.
     fused: an epilogue needs the output's own index, so dims along which vectors may run merge only in whole vectors,
     but those of the last `together` axes (see `Form`).
-    invariant: operands that cost nothing to pack. turned: the groups of a convolution come innermost in copies.
-    runs: rows are copied where their sums would not lie in runs as those of the columns do.
+    invariant: operands that cost nothing to pack. copies: RUNS: rows are copied where their sums would not lie in runs
+    as those of the columns do.
     """
-    swap, channels = operand_roles(c, a, b, out, lanes, invariant, machine, turned)
+    swap, channels = operand_roles(c, a, b, out, lanes, invariant, machine, copies)
     if swap:
         c, a, b, channels = c.swapped, b, a, channels[::-1]
-    if runs:
+    if copies is Copies.RUNS:
         channels = [run_axis(c, a, b), channels[1]]
     if 0 in (c.sizes[d] for d in c.batch + c.m + c.n):
         return Form(c, swap, (None, None), ())

@@ -3,6 +3,7 @@ its copy."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import NamedTuple
 
 from graphc.ir.contraction import Contraction, Maps
@@ -19,6 +20,15 @@ class Tensor:
     strides: Dims
 
 
+class Copies(Enum):
+    """What comes innermost in copies of images: channels, the groups of a convolution, what sums run along, or what is
+    innermost in the image."""
+    CHANNELS = auto()
+    GROUPS = auto()
+    RUNS = auto()
+    SAME = auto()
+
+
 class OperandRoles(NamedTuple):
     """swap: whether a gives the columns. innermost: of a and b (before the swap) the axis that has to be contiguous,
     for which the operand is copied; None where it may be read as it lies."""
@@ -27,16 +37,17 @@ class OperandRoles(NamedTuple):
 
 
 def operand_roles(c: Contraction, a: Tensor, b: Tensor, out: Tensor, lanes: int, invariant: tuple[bool, bool],
-                  machine: Machine, turned: bool = False) -> OperandRoles:
+                  machine: Machine, copies: Copies = Copies.CHANNELS) -> OperandRoles:
     """The roles with which the output's contiguous dim is among n, or with which less is copied or packed. invariant:
-    operands that cost nothing to pack. turned: the axes of the batch come innermost in copies (`turned_axes`)."""
-    channels = [_channel_axis(c, maps, t, lanes) for maps, t in ((c.a, a), (c.b, b))]
+    operands that cost nothing to pack."""
+    channels = [None if copies is Copies.SAME else _channel_axis(c, maps, t, lanes)
+                for maps, t in ((c.a, a), (c.b, b))]
     apart = [_entry_axis(c, maps, t, out, lanes) for maps, t in ((c.a, a), (c.b, b))]
     swap = _wants_swap(c, out) if channels == [None, None] else _wants_swap_of_image(c, channels)
     if channels == [None, None] and not invariant[0 if swap else 1]:
         straight = (c.swapped, b, a) if swap else (c, a, b)
         swap ^= _packs_less_swapped(*straight, lanes, machine)
-    if turned:
+    if copies is Copies.GROUPS:
         return OperandRoles(swap, turned_axes(c, (a, b), lanes, invariant))
     return OperandRoles(swap, [own if own is not None else entries for own, entries in zip(channels, apart)])
 

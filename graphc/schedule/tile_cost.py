@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 from operator import sub
 
 from graphc.ir.dims import Dim, content, static_dim, typical
@@ -148,12 +149,15 @@ class TileCost:
         self.each = self.tiles / tiling.splits / self.cores
         self.mc = mc
         self.rows, self.columns = min(mc, problem.m), tiling.nc.length(problem.n_sizes)
+        # cycles of all micro-kernels: each range begins with a panel of its own
+        self.sums = problem.sums * _made(tiling.nc, problem.n_sizes, problem.nr)
+        self.sums *= _made(tiling.down, problem.m_sizes, problem.mr) if tiling.down else 1.0
         self.handover = self.machine.handover_cycles if self.cores > 1 else 0.0     # of one parallel loop
 
     def shared_terms(self) -> tuple[tuple[str, float], ...]:
         """Those that do not depend on how operands reach the micro-kernel. Threads start late: on average half a tile
         is waited for."""
-        sums = self.problem.sums
+        sums = self.sums
         return (("sums", sums / self.cores), ("imbalance", sums * (self._share() - 1 / self.cores)),
                 ("last tile", sums / self.tiles * (1 - 1 / self.cores) / 2), ("store", self._store()),
                 *[("far lines", self.far_lines)] * (self.far_lines > 0),
@@ -362,6 +366,14 @@ def schedule_cycles(problem: TiledProblem, s: TileSchedule) -> float:
 def rows_lie_across(p: Phase[Dim]) -> bool:
     """Whether the rows of each step of the sum are a run of memory."""
     return p.a.strides[p.m[-1]] == 1 and p.a.steps_evenly(p.m, p.sizes)
+
+
+def _made(cut: Cut, sizes: tuple[int, ...], unit: int) -> float:
+    """How many times as much as in units of the whole is computed in units of each range."""
+    whole, rest = divmod(sizes[cut.split], cut.chunk)
+    inner = cut.inner(sizes)
+    ranges = whole * round_up(cut.chunk * inner, unit) + round_up(rest * inner, unit)
+    return prod(sizes[:cut.split]) * ranges / round_up(prod(sizes), unit)
 
 
 def _span(p: Phase[int], operand: LinearMap[int], dims: Sequence[int]) -> int:

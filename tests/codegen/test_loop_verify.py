@@ -70,6 +70,20 @@ def test_vectors_stay_in_a_row_of_whole_vectors(step, fits):
         verify(f)
 
 
+@pytest.mark.parametrize("step, fits", [(24, True), (9, False)])
+def test_lines_that_are_left_fit_behind_whole_ones(step, fits):
+    f = LoopFunction("lines")
+    x = f.view("x", f32, (36,))
+    with f.loop(0, 36, step=step) as L:
+        line, _ = f.divmod(L.index, 6)
+        with f.loop(0, f.min_(6 - line, 4) * 6) as left:
+            f.load(x, [L.index + left.index])
+    if fits:
+        return verify(f)
+    with pytest.raises(InternalError, match="cannot prove"):
+        verify(f)
+
+
 def test_tail_after_whole_vectors():
     f = LoopFunction("tail")
     x, n = f.view("x", f32, (100,)), f.param("n", 0, 100)

@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 
 from graphc.ir import contraction as C
+from graphc.ir.types import f32
 from graphc.schedule.blocking import PackingMode
+from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.contraction_schedule import LaneSchedule, NarrowSchedule
+from graphc.schedule.target import AVX512
+from graphc.schedule.view import contiguous_strides
 from tests.contract.harness import check
 
 CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dilation, groups
@@ -29,6 +33,7 @@ CASES = [  # batch, channels, features, height, width, kernel, stride, pad, dila
     (2, 24, 24, 17, 19, 9, 1, 4, 1, 24),
     (1, 18, 18, 17, 9, 13, 1, 6, 1, 18),
     (1, 18, 18, 21, 30, 8, 2, 3, 2, 18),
+    (1, 32, 64, 6, 6, 6, 1, 3, 1, 1),
 ]
 
 
@@ -120,6 +125,17 @@ def test_groups_of_few_channels_share_vectors_of_their_weights_gradient(channels
     assert [type(s) for s in kernel.schedule.phases] == [NarrowSchedule]
     assert kernel.schedule.phases[0].mixed.width == width
     assert {copy.channels for copy in kernel.schedule.form.copies if copy} == {None if last else 1}
+
+
+@pytest.mark.parametrize("size, kernel, channels", ((6, 6, None), (28, 3, 1)))
+def test_the_order_of_a_copied_image_is_what_costs_less(size, kernel, channels):
+    """Where weights are many beside pixels, they are read along their kernel positions, and channels stay apart."""
+    windows = [C.Window(size, kernel, 1, 1, (kernel // 2,) * 2)] * 2
+    gradient = C.conv_input_gradient(1, 32, 64, windows, 1)
+    y, w, x = (1, 64, *[v.out for v in windows]), (64, 32, kernel, kernel), (1, 32, size, size)
+    strides = [contiguous_strides(shape) for shape in (y, w, x)]
+    s = contraction_schedule(gradient, y, strides[0], w, strides[1], strides[2], f32, AVX512)
+    assert [copy.channels for copy in s.form.copies if copy] == [channels]
 
 
 @pytest.mark.parametrize("stride, turned", ((1, False), (2, True)))

@@ -115,10 +115,10 @@ def test_images_of_few_channels_that_pooling_reads_lie_as_pooling_wants_them():
     assert storage_orders(b.finish([b.avg_pool2d(y, **POOL)]), AVX512)[y] == (0, 2, 3, 1)
 
 
-def fused_orders(b, *outputs):
+def fused_orders(b, *outputs, target=AVX512):
     """The graph that kernels are made of, and the storage orders of its values."""
-    graph = Compilation(b.finish(outputs, ("",) * len(outputs)), AVX512).stage(FusedGraphs).main
-    return graph, storage_orders(graph, AVX512)
+    graph = Compilation(b.finish(outputs, ("",) * len(outputs)), target).stage(FusedGraphs).main
+    return graph, storage_orders(graph, target)
 
 
 def test_images_are_turned_together_or_not_at_all():
@@ -129,6 +129,19 @@ def test_images_are_turned_together_or_not_at_all():
     y = b.conv2d(b.maximum(x, 0), w, groups=442, stride=(3, 3), padding=((1, 1), (1, 1)), dilation=(2, 2))
     _, found = fused_orders(b, y)
     assert not found
+
+
+@pytest.mark.parametrize("target", (AVX2, AVX512), ids=lambda t: t.name)
+def test_what_was_turned_as_the_source_of_others_is_not_turned_again(target):
+    b = Builder()
+    x, w, dy = b.input("x", f32[9, 92, 57]), b.input("w", f32[92, 1, 2]), b.input("dy", f32[9, 92, 19])
+    h, how = b.maximum(x, 0), {"groups": 92, "stride": (3,)}
+    zero = b.constant(0.0, f32)
+    dw = b.conv1d_weight_grad(h, dy, w_shape=w.type.shape, **how)
+    dx = b.where(b.le(h, zero), zero, b.conv1d_input_grad(w, dy, x_shape=x.type.shape, **how))
+    outputs = b.conv1d(h, w, **how), dx, dw
+    graph, orders = fused_orders(b, *outputs, target=target)
+    assert len({orders.get(v) for node in graph.nodes for v in node.outputs if v.type == x.type}) == 1
 
 
 def computed(features: int, groups: int = 1):

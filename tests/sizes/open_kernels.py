@@ -65,7 +65,7 @@ class Case:
 
     def open(self) -> Graph:
         graph = self.graph({n: size_name(n, self.least.get(n, 1), self.greatest, self.usual) for n in self.names})
-        for each in (Decompose(is_whole), EliminateCommonSubexpressions(), EliminateDeadCode()):
+        for each in (Decompose(lambda op, types, beside: is_whole(op, types)), EliminateCommonSubexpressions(), EliminateDeadCode()):
             graph = apply(each, graph)
         return graph
 

@@ -98,7 +98,7 @@ class Indices:
     def _quotient(self, ix: Ix, divisor: Dim) -> Ix:
         symbol = self.symbol("q", [], [], [ix])
         symbol.sized = symbol.sized or ix.is_sized or isinstance(divisor, Poly)
-        below, least = ix - (divisor - 1), lower(ix)
+        below, least = ix - (divisor - gcd(ix.divisor(), content(divisor))), lower(ix)
         least = 0 if least < 0 and at_least(ix, 0) else least
         symbol.uppers = ((ix, divisor), *[(Ix(q), 1) for q in _quotients_above(ix, divisor)])
         symbol.lowers = ((below, divisor), *[(Ix(q), 1) for q in _quotients_below(least, divisor)])
