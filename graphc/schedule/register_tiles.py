@@ -34,7 +34,8 @@ def register_tile(
         left = not padded and not multiple and m % mr > 0, -n % (v * context.lanes)
         panels = -(-m // mr) if not multiple and m <= _easy_rows(context.target) else 0
         rows = round_up(m, mr) if multiple else m
-        cycles = register_cycles(rows, n, context, k, padded, shape) * m / rows * (_own_kernels(shape) if multiple else 1)
+        cycles = register_cycles(rows, n, context, k, padded, shape) * m / rows
+        cycles *= _own_kernels(shape) if multiple else 1
         return cycles, panels, *left, -mr * v, abs(mr - LIKELY_ROWS)
     shapes = [s for s in _tile_shapes(context.target, gates) if vectors in (0, s[1])]
     best = min(shapes, key=rank)
