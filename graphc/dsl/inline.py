@@ -65,7 +65,7 @@ def solve_dims(types: Sequence[tuple[str, TensorType, TensorType]]) -> dict[str,
                 f"; convert it: {name}.astype({declared.dtype.written}), or declare gc.{given.dtype}")
             raise GraphError(f"argument {name!r} is {declared}, got {given}{right}")
         for dim, size in zip(declared.shape, given.shape):
-            if isinstance(dim, Poly) and len(dim.names) == 1 and str(dim) in dim.names:
+            if isinstance(dim, Poly) and dim.terms in [(((name,), 1),) for name in dim.names]:
                 values.setdefault(str(dim), size)
     for _, declared, given in types:
         for dim, size in zip(declared.shape, given.shape):

@@ -3,6 +3,7 @@ one for many."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from graphc.ir.dims import Dim, lower, typical
 from graphc.records import dataclass
@@ -22,6 +23,7 @@ WORTH = 1.05                    # how much faster a regime must be
 Regime = tuple[int, TileSchedule, tuple[int, ...]]      # the most it takes (0: any), and for which numbers it is tried
 
 
+@lru_cache(maxsize=1024)
 def open_tile_schedule(p: Phase[Dim], context: ContractionContext, gates: int = 0,
                        settled: Agreement = Agreement()) -> PhaseSchedule:
     """By micro-tiles. settled: what other products have in common with all of them. The blocks of sums are those of the

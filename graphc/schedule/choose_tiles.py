@@ -252,8 +252,9 @@ def _tiling(problem: TiledProblem, family: TileFamily, by_rows: bool) -> Tiling:
 def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
     """Columns that are packed for all tiles are prefetched where they come from beyond L2: many, or weights, since
     which those of other layers have passed. Others may be in the L2 of cores which have just computed them: line by
-    line these take long to pack, but long runs are seen coming. Micro-kernels of taps are long, as these are written
-    out: where rows are many, last ones of any number are padded instead of having some of their own."""
+    line these take long to pack, but long runs are seen coming. Where rows are many, last ones of any number are padded
+    instead of having micro-kernels of their own, unless they are read where they lie: those of taps are long, as these
+    are written out, and packed ones would have micro-kernels that nobody else calls."""
     tiling, context = draft.tiling, problem.context
     far = (
         draft.b is ONCE
@@ -281,7 +282,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         edge_mr=0 if tiling.down or ragged else _edge_rows(problem),
         packed_in_runs=(draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS
                         and isinstance(p.extent(p.n), int)),
-        any_edge=ragged and tiling.down is None and (draft.a is not TAPS or problem.m <= problem.mr),
+        any_edge=ragged and tiling.down is None and (draft.a is UNPACKED or problem.m <= problem.mr),
         part_blocks=part,
         by_lines=tiling.by_lines,
         busy=problem.machine.busy_sums,

@@ -35,6 +35,7 @@ def register_tile(
         panels = -(-m // mr) if not multiple and m <= _easy_rows(context.target) else 0
         rows = round_up(m, mr) if multiple else m
         cycles = register_cycles(rows, n, context, k, padded, shape) * m / rows
+        cycles *= _own_kernels(shape) if multiple else 1
         return cycles, panels, *left, -mr * v, abs(mr - LIKELY_ROWS)
     shapes = [s for s in _tile_shapes(context.target, gates) if vectors in (0, s[1])]
     best = min(shapes, key=rank)
@@ -52,6 +53,12 @@ def gates_cost(m: int, n: int, k: int, gates: int, target: Target, itemsize: int
         for parts in (gates, 0)
     )
     return suited / best
+
+
+def _own_kernels(shape: tuple[int, int]) -> float:
+    """How much faster other register tiles than the likely ones must be: where the number of rows comes with the call
+    they have a micro-kernel for each number of last rows, too."""
+    return 1 if shape[0] == LIKELY_ROWS else RARE_LOSS
 
 
 @cache

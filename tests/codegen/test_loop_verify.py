@@ -140,6 +140,20 @@ def test_calls_with_fewer_rows_than_declared():
         verify(build(11))
 
 
+@pytest.mark.parametrize("last", [7, 8])
+def test_what_is_called_is_proved_within_what_it_declares(last):
+    """Its callers look at the size alone."""
+    inner, outer = LoopFunction(f"inner{last}"), LoopFunction("outer")
+    row = inner.view("row", f32, (8,))
+    inner.store(row, [last], inner.const(0.0, f32))
+    outer.call(inner, [outer.view("x", f32, (8,))])
+    if last < 8:
+        verify(outer)
+    else:
+        with pytest.raises(InternalError, match="inner8"):
+            verify(outer)
+
+
 def test_integer_arguments_are_in_range():
     kernel = LoopFunction("kernel")
     kernel.param("n", 0, 4)

@@ -105,24 +105,24 @@ def test_offsets_in_innermost_loops_stay_numbers():
         np.testing.assert_array_equal(y, sum(xs[0][row * distance:row * distance + 8] for row in range(3)))
 
 
-def summed(name: str, distance: int, sums: int) -> LoopFunction:
-    """y = x[0] + x[1] + … of rows that lie `distance` apart, in so many vectors of sums."""
+def summed(name: str, distance: int, sums: int, together: int | None) -> LoopFunction:
+    """y = x[0] + x[1] + … of rows that lie `distance` apart, in so many vectors of sums, `together` rows at a time."""
     f = LoopFunction(name)
     x, y = f.view("x", f32, (10, 8 * sums), (distance, 1)), f.view("y", f32, (8 * sums,))
-    with f.loop(0, 10, carry=[f.const(0.0, f32, 8)] * sums) as L:
+    with f.loop(0, 10, carry=[f.const(0.0, f32, 8)] * sums, unroll=together) as L:
         L.next(*[v + f.load(x, [L.index, 8 * i], lanes=8) for i, v in enumerate(L.carried)])
     for i, v in enumerate(L.results):
         f.store(y, [8 * i], v)
     return f
 
 
-@pytest.mark.parametrize(("sums", "count"), [(2, 2), (8, 1)])
-def test_distances_in_loops_with_many_sums_become_arguments(sums, count):
+@pytest.mark.parametrize(("sums", "together", "count"), [(2, None, 2), (8, None, 1), (2, 2, 2), (8, 2, 1)])
+def test_distances_in_loops_with_many_sums_become_arguments(sums, together, count):
     """As in micro-kernels: the step of one is hidden behind so many additions."""
     distances = 64, 80
     xs = [np.arange(9 * d + 8 * sums, dtype=np.float32) for d in distances]
     ys = [np.zeros(8 * sums, np.float32) for _ in distances]
-    text = run([summed(f"by{d}", d, sums) for d in distances], xs, ys)
+    text = run([summed(f"by{d}", d, sums, together) for d in distances], xs, ys)
     assert len(definitions(text)) == count
     for x, y, d in zip(xs, ys, distances):
         np.testing.assert_array_equal(y, sum(x[row * d:][:8 * sums] for row in range(10)))

@@ -230,16 +230,21 @@ class BodyEmitter:
 
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
         """The pointer to the element at `index`; `element` is its type in memory."""
-        offset = self.resolve(view.at(index))
+        place = view.at(index)
+        offset = self.resolve(place)
         pointer, depth = self.root(view.root), 0
         size, number = _parts(offset.const)
-        innermost = 0 if size == 0 else max([self.sym(symbol)[1] for symbol, _ in offset.terms], default=0)
+        copied = number > 0 and offset is not place             # of an unrolled loop's body
+        innermost = max([self.sym(symbol)[1] for symbol, _ in offset.terms], default=0) if copied or size != 0 else 0
         for symbol, coefficient in offset.terms:
             text, at = self.sym(symbol)
             if size != 0 and at == innermost:           # before what changes most often
                 pointer, size = self._moved(depth, pointer, size, element), 0
             depth = max(depth, at)
             pointer = self._stepped(depth, pointer, text, at, coefficient, element)
+            if copied and at == innermost and isinstance(coefficient, int) and 1 < coefficient <= number:
+                rows, number = divmod(number, coefficient)
+                pointer = self._stepped(depth, pointer, str(rows), at, coefficient, element)
         if size != 0:
             pointer = self._moved(depth, pointer, size, element)
         return self.emit(f"getelementptr {element}, ptr {pointer}, {self.ix} {number}") if number else pointer

@@ -25,7 +25,6 @@ WORTH_CHARACTERS = 400_000      # of a program that is cut
 PART_CHARACTERS = 200_000       # about, of a part
 DEFINE = re.compile(r'^define (internal )?(\w+ (@"[^"]+"|@[-\w$.]+)\(.*\) #\d+) \{$', re.MULTILINE)
 NAME = re.compile(r'@(?:"[^"]+"|[-\w$.]+)')
-REGISTER = re.compile(r"%[-\w$.]+")
 CALL = re.compile(r'^  call void (@"[^"]+")\((.*)\)$', re.MULTILINE)
 
 
@@ -149,4 +148,5 @@ def _with_constants(text: str, head: str, calls: Sequence[Sequence[str]]) -> str
     if not known:
         return text
     start = text.index(" {\n", text.index(head))
-    return text[:start] + REGISTER.sub(lambda name: known.get(name[0], name[0]), text[start:])
+    register = re.compile(f"%(?:{'|'.join([re.escape(name[1:]) for name in known])})(?![-\\w$.])")
+    return text[:start] + register.sub(lambda name: known[name[0]], text[start:])

@@ -218,7 +218,7 @@ def _patterns(index: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
         rf"= (?:add|sub|mul)(?: nsw)? {index} {value}, (?P<factor>{number}$",
         rf"= u(?:div|rem) {index} {value}, (?P<divisor>{number}(?:{SMALL})?$",
         rf"= getelementptr \w+, ptr %(?!ctx,|frame,)[\w.]+, {index} (?P<offset>{number}$",
-        rf"= getelementptr \[(?P<row>{number} x \w+\], ptr {value}, {index} {value}$",
+        rf"= getelementptr \[(?P<row>{number} x \w+\], ptr {value}, {index} (?:{value}|\d+)$",
         rf"= icmp \w+ {index} {value}, (?P<bound>{number}$",
         rf"= call {index} @llvm\.s(?:min|max)\.{index}\({index} {value}, {index} (?P<extremum>{number}\)$",
         rf"= phi {index} \[ (?P<start>{number}, %",
@@ -257,7 +257,7 @@ def _magic(divisor: str) -> str:
     return str(magic - (1 << 64) if magic >> 63 else magic)
 
 
-NAMED_ROW = re.compile(r"^  (%[\w.]+) = getelementptr \[(%given\d+) x (\w+)\], ptr (%[\w.]+), (i\d+) (%[\w.]+)$",
+NAMED_ROW = re.compile(r"^  (%[\w.]+) = getelementptr \[(%given\d+) x (\w+)\], ptr (%[\w.]+), (i\d+) (%[\w.]+|\d+)$",
                        re.MULTILINE)
 NAMED_DIVISION = re.compile(rf"^  (%[\w.]+) = (udiv|urem) i64 (%[\w.]+), (%given\d+){SMALL}$", re.MULTILINE)
 

@@ -78,9 +78,9 @@ def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
         return _is_never_positive(excess, facts)
     facts = IndexFacts() if facts is NO_FACTS else facts
     if excess not in facts.proofs:
-        # of what does not hold nearly all is refuted, which takes less than one way of proving it
-        facts.proofs[excess] = not is_refuted(excess, facts) and (
-            _is_straight(excess, facts) or _is_at_most(excess, facts, set()))
+        # most holds, and most of that is straight; of what does not hold nearly all is refuted
+        facts.proofs[excess] = _is_straight(excess, facts) or (
+            not is_refuted(excess, facts) and _is_at_most(excess, facts, set()))
     return facts.proofs[excess]
 
 

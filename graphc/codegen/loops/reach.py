@@ -5,9 +5,10 @@ say, there are: each end says what the integers are at least where it is reached
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSet, Sequence
 from dataclasses import field
 from typing import NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 from graphc.codegen.loops.access import accesses_of
 from graphc.codegen.loops.conditions import facts_of
@@ -35,20 +36,25 @@ class Reach(NamedTuple):
     highs: tuple[End, ...]
 
 
+FOUND: MutableMapping[FunctionIR, dict[Root, Reach]] = WeakKeyDictionary()
+PROVED: MutableSet[FunctionIR] = WeakSet()
+
+
 @dataclass
 class Reaches:
-    """What is known of functions that are finished."""
-    found: dict[tuple[FunctionIR, Root], Reach] = field(default_factory=dict)
+    """What is known of functions that are finished: micro-kernels are those of other programs, too."""
+    found: MutableMapping[FunctionIR, dict[Root, Reach]] = field(default_factory=lambda: FOUND)
     parallel: dict[FunctionIR, bool] = field(default_factory=dict)      # which have parallel loops, or call such
+    proved: MutableSet[FunctionIR] = field(default_factory=lambda: PROVED)     # that were called, and looked at once
 
     def of(self, f: FunctionIR, root: Root) -> Reach:
         """In terms of the integers that `f` is called with."""
-        known = self.found.get((f, root))
-        if known is None:
+        known = self.found.setdefault(f, {})
+        if root not in known:
             walk = _EndFinder(f, root, self)
             walk.body(f.body, {}, NO_FACTS)
-            known = self.found[f, root] = Reach(_negated(_furthest(walk.lows)), _furthest(walk.highs))
-        return known
+            known[root] = Reach(_negated(_furthest(walk.lows)), _furthest(walk.highs))
+        return known[root]
 
 
 class _EndFinder:

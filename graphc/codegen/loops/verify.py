@@ -22,7 +22,7 @@ from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.loops.reach import End, Reaches, joined, substituted
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, Poly
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.schedule.target import MATRIX_LANES
 
@@ -36,6 +36,7 @@ def verify(f: FunctionIR, reaches: Reaches | None = None) -> None:
         same_everywhere([(), checker.matrices.shapes])
     except InternalError as error:
         raise InternalError(f"{f.name}: {error.text}", "loop verifier", print_function(f)) from None
+    checker.reaches.proved.add(f)
 
 
 class Checker:
@@ -236,10 +237,17 @@ def _call(c: Checker, s: Call) -> None:
     if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee, c.reaches.parallel):
         raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop "
                             f"{c.tiles[-1].label!r}")
+    if s.callee not in c.reaches.proved and _declares_sizes(s.callee):
+        verify(s.callee, c.reaches)
     for symbol, ix in zip(s.callee.params, s.ints):
         _argument(c, s, symbol, ix)
     for given, wanted in zip(s.views, s.callee.views):
         _view_argument(c, s, given, wanted)
+
+
+def _declares_sizes(f: FunctionIR) -> bool:
+    """Whether callers look only at the sizes of some view, not at what is touched of it."""
+    return any(isinstance(view.root.size, Poly) or view.root.size < ELEMENTS for view in f.views)
 
 
 def _argument(c: Checker, s: Call, symbol: Sym, ix: Ix) -> None:

@@ -42,7 +42,8 @@ def larger(f: LoopFunction, a: Val, b: Val) -> Val:
 @dataclass(frozen=True)
 class Blocks:
     """The function, its schedule, and how many columns and rows the scores have. in_pairs: factors of products are
-    pairs of bf16; matrices: which matrix registers multiply."""
+    pairs of bf16; matrices: which matrix registers multiply; score_row: elements from one row of scores to the next,
+    the same in all regimes."""
     f: LoopFunction
     s: AttentionSchedule
     target: Target
@@ -53,6 +54,7 @@ class Blocks:
     serial: bool | Val = False      # all on the caller
     in_pairs: bool = False
     matrices: bool = False
+    score_row: int = 0
 
     @property
     def panels(self) -> int:
@@ -93,7 +95,7 @@ def blocks_of(r: KernelRequest[AttentionSchedule, AttentionOp], f: LoopFunction,
     serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
     pairs = op.factors is not None
     return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, pairs,
-                  pairs and r.target.multiplies_matrices(bf16.name))
+                  pairs and r.target.multiplies_matrices(bf16.name), s.nr)
 
 
 def queries_left(b: Blocks, first: Ix, panel: Ix) -> Ix:

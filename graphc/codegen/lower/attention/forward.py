@@ -6,8 +6,9 @@
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from math import inf, prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -19,15 +20,17 @@ from graphc.codegen.lower.attention.forward_factors import (
     ForwardFactors, ForwardPairs, ForwardRows, ForwardScratch)
 from graphc.codegen.lower.attention.mask import Mask, lowest
 from graphc.codegen.lower.attention.powers import LN2, exp2
+from graphc.codegen.lower.contraction.micro_kernel import ANY
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
 from graphc.ir.ops.attention import MASKED, Attention
 from graphc.ir.dims import Dim, Dims, static_dim
-from graphc.ir.types import i32
+from graphc.ir.types import DType, i32
 from graphc.records import dataclass
 from graphc.schedule.attention_schedule import AttentionSchedule
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.target import Target
 
 def lower_attention(r: KernelRequest[AttentionSchedule, Attention]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
@@ -101,7 +104,7 @@ class _ForwardBlock:
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
         self.features, self.values = static_dim(self.q.shape[1]), static_dim(self.v.shape[1])
         self.queries, self.sums = b.panel_scratch("queries", self.features), self._sums()
-        self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
+        self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.score_row))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
         self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
         factors = ForwardRows if b.s.by_rows is not None else ForwardPairs if b.in_pairs else ForwardFactors
@@ -189,15 +192,14 @@ class _ForwardBlock:
         places = range(0, s.nr, s.lanes)
         before = [f.load(self.top, [panel, u], s.lanes) for u in places]
         top = self._maxima(before, count)
-        scales = exp2(self.b, [f.sub(x, t) for x, t in zip(before, top)])
+        scales = exp2(f, self.b.target, [f.sub(x, t) for x, t in zip(before, top)])
         for u, t, scale in zip(places, top, scales):
             f.store(self.top, [panel, u], t)
             f.store(self.scales, [u], scale)
         with f.loop(0, s.nr, s.lanes) as across:
             at = across.index
             total, scale = f.load(self.total, [panel, at], s.lanes), f.load(self.scales, [at], s.lanes)
-            added = self._powers(at, f.load(self.top, [panel, at], s.lanes), count)
-            f.store(self.total, [panel, at], f.add(f.mul(total, scale), added))
+            f.store(self.total, [panel, at], f.add(f.mul(total, scale), self._powers(panel, at, count)))
 
     def _maxima(self, before: Sequence[Val], count: Ix) -> Sequence[Val]:
         """Of the scores and those before. Two for each vector of queries, as a comparison waits for the one before
@@ -213,22 +215,17 @@ class _ForwardBlock:
             tops = loop.results
         return [larger(f, x, y) for x, y in zip(tops, tops[len(before):])]
 
-    def _powers(self, u: Ix, top: Val, count: Ix) -> Val:
-        """Those of the queries from `u` on; their sum."""
-        f, lanes = self.f, self.b.s.lanes
-        # two, as an addition waits for the one before it
-        totals: Sequence[Val] = [f.const(0, self.b.dtype, lanes)] * 2
-        for start, stop, step in in_groups(f, Ix(), count, TOGETHER):
-            with f.loop(start, stop, step, carry=totals) as loop:
-                keys = [loop.index + i for i in range(step)]
-                powers = exp2(self.b, [f.sub(f.load(self.scores, [key, u], lanes), top) for key in keys])
-                sums = list(loop.carried)
-                for i, (key, power) in enumerate(zip(keys, powers)):
-                    f.store(self.scores, [key, u], power)
-                    sums[i % 2] = f.add(sums[i % 2], power)
-                loop.next(*sums)
-            totals = loop.results
-        return f.add(*totals)
+    def _powers(self, panel: Ix, u: Ix, count: Ix) -> Val:
+        """Those of the queries from `u` of the panel on; their sum. By a function where there are regimes: it is much
+        code."""
+        b, f, lanes = self.b, self.f, self.b.s.lanes
+        if not b.s.any_length:
+            top = f.load(self.top, [panel, u], lanes)
+            return _powers(f, b.target, self.scores, lambda key: [key, u], top, count)
+        added, (groups, _) = f.scratch("added", b.dtype, (lanes,)), f.divmod(count, TOGETHER)
+        f.call(_powers_of_groups(b.dtype, lanes, b.score_row, b.target), [
+            self.scores.view_at([0, u], (1,), (1,)), self.top.view_at([panel, u], (1,), (1,)), added, groups])
+        return f.load(added, [0], lanes)
 
     def _finish(self, panel: Ix, target: View, first: Ix) -> None:
         """Sums are divided by the total and go to the rows of `target` from `first` on; the logsumexp is stored."""
@@ -277,6 +274,36 @@ class _BlockOfRows(_ForwardBlock):
             place, share = first + panel * s.nr + loop.index, f.splat(f.load(self.scales, [loop.index]), s.lanes)
             vector_run(f, Ix(self.values), s.lanes, lambda j, n, mask: f.store(
                 target, [place, j], f.mul(f.load(self.sums, [panel, loop.index, j], n, mask), share), mask))
+
+
+def _powers(f: LoopFunction, target: Target, scores: View, place: Callable[[Ix], list[Ix]], top: Val,
+            count: Ix) -> Val:
+    """The scores of so many keys, each in its place, become 2^(score - top); the sum of these."""
+    # two, as an addition waits for the one before it
+    totals: Sequence[Val] = [f.const(0, top.dtype, top.lanes)] * 2
+    for start, stop, together in in_groups(f, Ix(), count, TOGETHER):
+        with f.loop(start, stop, together, carry=totals) as loop:
+            places = [place(loop.index + i) for i in range(together)]
+            powers = exp2(f, target, [f.sub(f.load(scores, at, top.lanes), top) for at in places])
+            sums = list(loop.carried)
+            for i, (at, power) in enumerate(zip(places, powers)):
+                f.store(scores, at, power)
+                sums[i % 2] = f.add(sums[i % 2], power)
+            loop.next(*sums)
+        totals = loop.results
+    return f.add(*totals)
+
+
+@cache
+def _powers_of_groups(dtype: DType, lanes: int, step: int, target: Target) -> LoopFunction:
+    """Views: scores of a vector of queries, their maxima, and where the sums of the powers go. Integer: groups of
+    TOGETHER keys."""
+    f = LoopFunction(f"powers_{dtype}_{lanes}_by_{step}", noalias=True)
+    scores, top, added = (f.view(name, dtype, (ANY,), (1,)) for name in ("scores", "top", "added"))
+    groups = f.param("groups", 0, 1 << 24)
+    f.store(added, [0], _powers(f, target, scores, lambda key: [key * step], f.load(top, [0], lanes),
+                                groups * TOGETHER))
+    return f
 
 
 def hide(b: Blocks, scores: View, query: Ix, key: Ix, count: Ix, hidden: float) -> None:

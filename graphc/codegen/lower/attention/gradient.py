@@ -224,7 +224,7 @@ class _GradientBlock:
         def rows(numbers: Sequence[Ix], hidden: bool) -> None:
             tops = [f.mul(f.load(self.of.lse, [query + i]), 1 / LN2) for i in numbers]
             cells = [(i, u, top) for i, top in zip(numbers, tops) for u in range(0, s.nr, s.lanes)]
-            powers = exp2(b, [f.sub(f.load(p, [i, u], s.lanes), top) for i, u, top in cells])
+            powers = exp2(f, b.target, [f.sub(f.load(p, [i, u], s.lanes), top) for i, u, top in cells])
             for (i, u, _), power in zip(cells, powers):
                 power = self._seen(power, query + i, key + u)
                 if hidden:

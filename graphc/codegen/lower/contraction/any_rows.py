@@ -18,6 +18,8 @@ from graphc.codegen.lower.contraction.micro_kernel import (
     ANY, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of,
     call_micro_kernel, micro_kernel, spec_of)
 
+SHARING_ROWS = 4                # of each part of more: vectors of columns come from L2 while so many rows use them
+
 
 def call_for_rows(f: LoopFunction, shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
                   steps: Ix | int) -> None:
@@ -31,9 +33,8 @@ def call_for_rows(f: LoopFunction, shape: MicroTileShape, left: Ix, a: RowPanel,
     call_last = partial(f.call, any_rows_kernel(spec), [*arguments, left])
     if upper(left) < shape.mr:
         return call_last()
-    few = upper(left) == shape.mr and not b.layout.prefetch_lines       # what they wait for is memory
     with f.if_(f.ge(f.value(left), shape.mr)):
-        call_micro_kernel(f, shape, a, b, c, steps, brief=few)
+        call_micro_kernel(f, shape, a, b, c, steps)
     with f.else_():
         call_last()
 
@@ -65,8 +66,8 @@ def _repeats(shape: MicroTileShape) -> bool:
 def own_rows(shape: MicroTileShape) -> list[int]:
     """Numbers of rows, fewer than a micro-tile has, that have a micro-kernel of their own; of those below them the
     least, and of those above several."""
-    together = min(max(1, shape.busy // shape.vectors), shape.mr - 1)
-    return list(range(together, min(shape.mr, 2 * shape.busy)))
+    together = max(1, shape.busy // shape.vectors)
+    return list(range(min(together, shape.mr - 1), min(shape.mr, 2 * max(together, SHARING_ROWS))))
 
 
 def _parts(rows: int, most: int) -> list[int]:

@@ -21,6 +21,7 @@ from graphc.schedule.register_tiles import APART_SUMS
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
+BUSY_STEPS = 2                  # at a time where a step keeps the units busy: more are more code, and no faster
 Taps = Sequence[tuple[int, Dim]]
 
 
@@ -181,9 +182,29 @@ def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
     they end), the columns (if masked), where the last row of c is (if it ends), what is prefetched, from b on (if
     anything is).
     """
+    if spec.a.even:
+        return _of_even_rows(spec)
     kernel = _MicroKernel(spec)
     kernel.write()
     return kernel.f
+
+
+def _of_even_rows(spec: MicroKernelSpec) -> LoopFunction:
+    """By the kernel that is told where each row is, which is the same code for rows of any kind."""
+    f, types, shape = LoopFunction(spec.name, noalias=True), spec.types, spec.shape
+    named = [*types.named, *[("factors", types.c)] * spec.scaled, *[("kept", types.a)] * (spec.a.packs > 0)]
+    views = [f.view(name, dtype, (ANY,), (1,)) for name, dtype in named]
+    counts = [("k", 1 << 32), ("row_step", ELEMENTS), *[("add", 1)] * (not spec.scaled)]
+    before = [f.param(name, 0, most) for name, most in counts]
+    first, distance = f.param("first", 0, ELEMENTS), f.param("distance", 0, ELEMENTS)
+    last = f.param("last", 0, ELEMENTS) if spec.a.ends else None
+    rows = [first, *[_up_to(f, first + distance * i, last) for i in range(1, shape.mr)]]
+    counts = [*[("columns", shape.vectors * shape.lanes)] * spec.b.masked, *[("last_of_c", ELEMENTS)] * spec.ends,
+              *[("ahead", ELEMENTS)] * (spec.b.prefetch_lines > 0)]
+    behind = [f.param(name, 0, most) for name, most in counts]
+    scattered = replace(spec, a=replace(spec.a, even=False, ends=False))
+    f.call(micro_kernel(scattered), [*views, *before, *rows, *behind])
+    return f
 
 
 class _MicroKernel:
@@ -204,15 +225,10 @@ class _MicroKernel:
 
     def _row_offsets(self) -> list[Ix]:
         f, a, rows = self.f, self.spec.a, range(self.shape.mr)
-        if a.even:
-            first, step = f.param("first", 0, ELEMENTS), f.param("distance", 0, ELEMENTS)
-            places = [first + step * i for i in rows]
-        elif a.scattered:
+        if a.scattered:
             return [f.param(f"row{i}", 0, ELEMENTS) for i in rows]
-        else:
-            places = [Ix(i) for i in rows]
         last = f.param("last", 0, ELEMENTS) if a.ends else None
-        return [places[0], *[_up_to(f, place, last) for place in places[1:]]]
+        return [Ix(), *[_up_to(f, Ix(i), last) for i in rows[1:]]]
 
     def _column_masks(self) -> list[Val | None]:
         f, lanes, vectors = self.f, self.shape.lanes, self.shape.vectors
@@ -250,7 +266,8 @@ class _MicroKernel:
             return self._steps_apart(ahead, sums)
         if ahead is not None:
             return self._prefetching_steps(ahead, sums)
-        return self._steps(Ix(), self.steps, sums, None if self.spec.brief else STEPS)
+        many = STEPS if len(sums) < self.shape.busy else BUSY_STEPS
+        return self._steps(Ix(), self.steps, sums, None if self.spec.brief else many)
 
     def _steps_apart(self, ahead: Ix | None, sums: Sequence[Val]) -> Sequence[Val]:
         """Of integers, in any order: STEPS beside each other have sums of their own, which do not wait for each other.

@@ -20,7 +20,7 @@ from graphc.codegen.lower.contraction.micro_kernel import (
 from graphc.codegen.lower.contraction.outputs import along
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
+from graphc.codegen.lower.winograd.tiles import CHANNEL, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.dims import static_shape
 from graphc.ir.ops.winograd import WinogradConv2d, grid
@@ -105,8 +105,8 @@ class _Winograd:
         f, s = self.f, self.s
         if self.any_rows:
             with f.loop(0, self.rows(block)) as loop:
-                self.image.transform(block * s.rows + loop.index, Channels(Ix(), Ix(s.channels), s.channels),
-                                     image.view_at([loop.index * s.row], (1,)), s.plane)
+                self.image.transform_all(block * s.rows + loop.index, s.channels,
+                                         image.view_at([loop.index * s.row], (1,)), s.plane)
             return
         with f.loop(0, self.rows(block), s.mr) as loop:
             self.transform(block * s.rows, loop.index, image)
@@ -121,8 +121,7 @@ class _Winograd:
         f, s = self.f, self.s
         with f.loop(0, s.mr) as loop:
             tile = f.min_(first + row + loop.index, self.image.count - 1)
-            self.image.transform(tile, Channels(Ix(), Ix(s.channels), s.channels),
-                                 target.view_at([(row + loop.index) * s.row], (1,)), s.plane)
+            self.image.transform_all(tile, s.channels, target.view_at([(row + loop.index) * s.row], (1,)), s.plane)
 
     # ---- products at each point
 

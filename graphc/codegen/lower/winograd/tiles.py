@@ -4,15 +4,18 @@ zeros at its border.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix, as_ix
+from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
+from graphc.codegen.lower.contraction.micro_kernel import ANY
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.dims import Dim, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.view import ViewType
 
 CHANNEL = 1                         # axis of an image
 
@@ -56,7 +59,7 @@ class Tiles:
         n, i = self.f.divmod(rest, self.grid[0])
         return n, i, j
 
-    def transform(self, tile: Ix, channels: Channels, target: View, plane: int) -> None:
+    def transform(self, tile: Ix, channels: Channels, target: View, plane: Ix | int) -> None:
         """Whole vectors of channels to `target`, points `plane` apart."""
         f, m = self.f, self.spec.m
         n, i, j = self.position(tile)
@@ -72,6 +75,13 @@ class Tiles:
         with f.else_():
             self._transform_copy(n, corner, channels, target, plane)
 
+    def transform_all(self, tile: Ix, channels: int, target: View, plane: int) -> None:
+        """The same of all channels, by a function: loops for few tiles and for many share it, and all convolutions of
+        such images."""
+        x = ViewType(self.image.dtype, self.image.shape, self.image.strides)
+        self.f.call(_all_channels(x, self.grid, self.before, self.spec, channels),
+                    [self.image, target, tile, as_ix(plane)])
+
     def _inside(self, corner: list[Ix]) -> Val | None:
         """Whether a tile can be read in place; None: none can, of images of typical sizes."""
         f, m, sizes = self.f, self.spec.m, self.image.shape[2:]
@@ -83,13 +93,13 @@ class Tiles:
         high = [f.le(f.value(at), f.value(size - self.side)) for at, size in zip(corner, sizes)]
         return f.and_(f.and_(*low), f.and_(*high))
 
-    def _call(self, source: View, steps: tuple[Dim, Dim], channels: Channels, target: View, plane: int,
+    def _call(self, source: View, steps: tuple[Dim, Dim], channels: Channels, target: View, plane: Ix | int,
               masked: bool = False) -> None:
         whole = whole_vectors(self.f, channels.count, self.spec.lanes)
         self.f.call(transform_kernel(replace(self.spec, masked=masked)),
-                    [source, target, whole, *steps, plane, *[channels.count] * masked])
+                    [source, target, whole, *map(as_ix, steps), as_ix(plane), *[channels.count] * masked])
 
-    def _transform_copy(self, n: Ix, corner: list[Ix], channels: Channels, target: View, plane: int) -> None:
+    def _transform_copy(self, n: Ix, corner: list[Ix], channels: Channels, target: View, plane: Ix | int) -> None:
         # with room for a masked vector behind the last whole one
         f, row = self.f, round_up(channels.most + 1, self.spec.lanes)
         copy = f.scratch("border", self.spec.dtype, (self.side, self.side, row))
@@ -109,3 +119,16 @@ class Tiles:
                        lambda c, lanes, mask: f.store(target, [c], f.load(pixel, [c], lanes, mask)))
         with f.else_(), f.loop(0, target.shape[0], lanes) as loop:
             f.store(target, [loop.index], f.const(0, self.spec.dtype, lanes))
+
+
+@cache
+def _all_channels(image: ViewType, grid: tuple[Dim, Dim], before: tuple[int, int], spec: TransformSpec,
+                  channels: int) -> LoopFunction:
+    """Views: image, target. Integers: number of the tile, elements between points of the target."""
+    f = LoopFunction(f"{spec.name}_of_{channels}_{image}_{before}_{grid}")
+    x = f.view("x", image.dtype, image.shape, image.strides)
+    target = f.view("target", spec.dtype, (ANY,), (1,))
+    tiles = Tiles(f, x, grid, before, spec)
+    tile, plane = f.param("tile", 0, tiles.count - 1), f.param("plane", 0, ELEMENTS)
+    tiles.transform(tile, Channels(Ix(), Ix(channels), channels), target, plane)
+    return f
