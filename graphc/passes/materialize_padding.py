@@ -14,6 +14,7 @@ from graphc.ir.ops.elementwise import Cast, Elementwise
 from graphc.ir.ops.packed import Pack, PackPair
 from graphc.ir.ops.shape import Transpose
 from graphc.ir.ops.sliding import Pads
+from graphc.ir.types import bf16, bf16x2
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 
@@ -110,8 +111,8 @@ class Seen:
 
 
 def _made(v: Value) -> Seen:
-    """Of an image whose numbers are read several at a time, of which they lie as they do without; of others nothing is
-    looked through."""
+    """Of an image whose numbers are read two at a time, which lie as they do without; of others nothing is looked
+    through. `PackFactors` has framed images of bytes itself, where nothing else is made of what computes them."""
     views, x = list[Op](), v
     axes = alone = tuple(range(v.type.rank))
     while x.node is not None and isinstance(x.node.op, Transpose | Pack):
@@ -119,8 +120,8 @@ def _made(v: Value) -> Seen:
             axes = tuple([x.node.op.perm[axis] for axis in axes])
         views.append(x.node.op)
         x, = x.node.inputs
-    is_packed = any(isinstance(op, Pack) for op in views)
-    return Seen(x, tuple(reversed(views)), axes) if is_packed else Seen(v, (), alone)
+    is_paired = x.type.dtype is bf16 and v.type.dtype is bf16x2
+    return Seen(x, tuple(reversed(views)), axes) if is_paired else Seen(v, (), alone)
 
 
 def _may_be_framed(x: Value, results: set[Value]) -> bool:
