@@ -59,8 +59,8 @@ def _product(w: Rewriter, node: Node, target: Target) -> tuple[Value, ...] | Non
 
 
 def _conv(w: Rewriter, node: Node, target: Target) -> tuple[Value, ...] | None:
-    """Of integers, and the images of convolutions in groups where that is faster: others are computed in the type of the
-    sums, unless `pack_factors` takes them."""
+    """Of integers, and the images of convolutions in groups where that is faster: others are computed in the type of
+    the sums, unless `pack_factors` takes them."""
     if node.outputs[0].type.dtype.is_int:
         return _product(w, node, target)
     op, (image, weights) = node.op, node.inputs

@@ -4,7 +4,7 @@ of as many rows, so that the loops around it need no branches of their own.
 Few sums take as long as the units need to give one back, however many they are. So up to that number there is one
 micro-kernel, which computes the last row again and again, and beyond it one for each number of rows. Twice as many rows
 or more are computed by two of these, or three: each does so much work with the columns that it loads them at no cost.
-Integers add up in any order: so few that steps have sums of their own, which wait for nothing, have a micro-kernel, too.
+Integers add up in any order: so few rows that steps have sums of their own, which wait for nothing, have one, too.
 """
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from graphc.records import dataclass
 from graphc.schedule.target import MATRIX_LANES as LANES
 
 SUMS = 4                        # the registers 0 … 3: of the upper rows, then of the lower ones
-# Of a and b: one of each for whole steps and for the last ones of a sum; where there are no last ones two of each, which
-# need not wait until the products of what they held have begun
+# Of a and b: one of each for whole steps and for the last ones of a sum; where there are no last ones two of each,
+# which need not wait until the products of what they held have begun
 WHOLE, TAIL, TWICE = ((4,), (5,)), ((6,), (7,)), ((4, 6), (5, 7))
 Registers = tuple[tuple[int, ...], tuple[int, ...]]
 
