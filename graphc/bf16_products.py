@@ -28,6 +28,8 @@ from graphc.passes.pack_factors import conv_terms_pair
 from graphc.passes.winograd import faster_by_tiles
 from graphc.product_rewriter import WEIGHTS, ProductError, ProductRewriter, WeightProduct, difference
 from graphc.records import dataclass
+from graphc.schedule.group_images import is_read_narrow
+from graphc.schedule.target import Target
 from graphc.schedule.widening_cost import is_read_faster_narrow
 
 NO_PAIRS = "this CPU has no instruction for products of bf16"
@@ -94,7 +96,7 @@ class Bf16Products(ProductRewriter):
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
         if config().winograd:
             self.by_tiles |= faster_by_tiles(graph, self.target)
-        self.rounded_images |= rounded_images(graph)
+        self.rounded_images |= rounded_images(graph, self.target)
         return super().rewritten(graph, known, inner)
 
     def with_bodies(self, node: Node, lasting: Mapping[Value, str], inner: bool) -> Op | None:
@@ -155,10 +157,11 @@ def with_rounded_image(w: Rewriter, node: Node) -> Sequence[Value]:
     return w.apply(node.op, [_round(w, w[image], True), w[weights]])
 
 
-def rounded_images(graph: Graph) -> set[Node]:
-    """Convolutions of each channel by itself whose image is computed element by element, for them alone: what computes
-    it writes half as many bytes, and no array is made."""
+def rounded_images(graph: Graph, target: Target) -> set[Node]:
+    """Convolutions in groups whose image is computed element by element, for them alone, and read faster as bf16: what
+    computes it writes half as many bytes, and no array is made."""
     readers, results = users(graph), {*graph.results}
     return {node for node in graph.nodes if isinstance(node.op, Conv) and node.op.groups > 1
             and (x := node.inputs[0]).node is not None and x.node.op.is_elementwise
-            and readers[x] == [node] and x not in results}
+            and readers[x] == [node] and x not in results
+            and is_read_narrow(node.op, x.type, node.inputs[1].type, target, True)}

@@ -173,7 +173,7 @@ def arrays_read(plan: ProgramPlan, table: StateTable, arrays: Sequence[np.ndarra
     packed = [(names[key.slot], key.view.dtype) for key in plan.packed.buffers]
     made = [*zip(names[len(table.arrays):], types), *packed]
     for (name, dtype), a in zip(made, table.derived):
-        named[name] = a.view(dtype.numpy)
+        named[name] = a.view(dtype.np)
     whole = {name: a for name, a in zip(names, table.arrays) if a.size}
     return {**named, **whole, **dict(zip([v.name for v in graph.inputs], arrays))}
 

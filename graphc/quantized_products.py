@@ -87,7 +87,7 @@ class ProductQuantizer(ProductRewriter):
 
     def rewritten(self, graph: Graph, known: Mapping[Value, str], inner: bool) -> Graph:
         if self.target.rounds_to_bf16(self.target.lanes(f32.itemsize)) and not self.straight_through:
-            self.rounded_images |= rounded_images(graph)
+            self.rounded_images |= rounded_images(graph, self.target)
         return super().rewritten(graph, known, inner)
 
     @property

@@ -36,8 +36,6 @@ SIMPLIFY = (
     ScaleProducts(),                    # before dce: what products no longer read; before `read_stored`
     EliminateDeadCode(),                # before fusion: a dead reader would keep a value in memory
     FoldBatchNorm(),                    # after all that makes chains of factors simpler; before `split_state`
-    ReadStored(),                       # after all that knows products or moves what loops need; before `split_state`
-    EliminateDeadCode(),                # conversions that no product needs any more
 )
 
 
@@ -52,4 +50,6 @@ def simplification(target: Target) -> tuple[Pass, ...]:
         VisibleKeys(),                  # before decompose, which takes attention apart
         Decompose(keep),                # before the rest: composites hide equal and constant parts
         *SIMPLIFY,
+        ReadStored(target),             # after all that knows products or moves what loops need; before `split_state`
+        EliminateDeadCode(),            # conversions that no product needs any more
     )

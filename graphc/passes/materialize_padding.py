@@ -8,11 +8,18 @@ from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim, largest
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.image import FIRST_SPATIAL_AXIS, spatial_axes
+from graphc.ir.op import Op
 from graphc.ir.ops.conv import ConvInputGrad, ConvOp
 from graphc.ir.ops.elementwise import Cast, Elementwise
+from graphc.ir.ops.packed import Pack, PackPair
+from graphc.ir.ops.shape import Transpose
 from graphc.ir.ops.sliding import Pads
+from graphc.ir.types import bf16, bf16x2
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
+
+
+Ends = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,21 +37,24 @@ class MaterializePadding(Pass):
     def run(self, graph: Graph) -> Graph:
         results = set(graph.results)
         w = Rewriter(graph)
-        framed: dict[Value, tuple[Pads, Value]] = {}
+        framed: dict[Value, tuple[tuple[Ends, ...], Value]] = {}
         for node in graph.nodes:
             wanted = _frame(node)
-            if not wanted or not _may_be_framed(node.inputs[wanted[0]], results):
+            if not wanted or not _may_be_framed((seen := _made(node.inputs[wanted[0]])).source, results):
                 w.keep(node)
                 continue
             operand, frame = wanted
-            x = node.inputs[operand]
+            ends = tuple([seen.ends(frame, end) for end in (0, 1)])
             with w.at(node.loc, node.scope):
-                if x not in framed:
-                    framed[x] = frame, w.pad(w[x], low=_ends(frame, 0), high=_ends(frame, 1))
-                if framed[x][0] != frame:
+                if seen.source not in framed:
+                    framed[seen.source] = ends, w.pad(w[seen.source], low=ends[0], high=ends[1])
+                if framed[seen.source][0] != ends:
                     w.keep(node)
                     continue
-                operands = [framed[x][1] if i == operand else w[v] for i, v in enumerate(node.inputs)]
+                image = framed[seen.source][1]
+                for op in seen.views:
+                    image, = w.apply(op, (image,))
+                operands = [image if i == operand else w[v] for i, v in enumerate(node.inputs)]
                 w.replace(node, w.apply(node.op.replace(padding=_padding_left(node, frame)), operands))
         return w.done() if framed else graph
 
@@ -84,10 +94,37 @@ def _padding_left(node: Node, frame: Pads) -> Pads:
     return tuple((low + s * f[0], high + s * f[1]) for (low, high), s, f in zip(node.op.padding, node.op.stride, frame))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What an image is made of: an array, the views through which it is seen, and which of the array's axes each of its
+    own is."""
+    source: Value
+    views: tuple[Op, ...]
+    axes: tuple[int, ...]
+
+    def ends(self, frame: Pads, end: int) -> Ends:
+        """How much comes before (0) or after (1) each axis of the array."""
+        found = [0] * len(self.axes)
+        for axis, pair in enumerate(frame, FIRST_SPATIAL_AXIS):
+            found[self.axes[axis]] = pair[end]
+        return tuple(found)
+
+
+def _made(v: Value) -> Seen:
+    """Of an image whose numbers are read two at a time, which lie as they do without; of others nothing is looked
+    through. `PackFactors` has framed images of bytes itself, where nothing else is made of what computes them."""
+    views, x = list[Op](), v
+    axes = alone = tuple(range(v.type.rank))
+    while x.node is not None and isinstance(x.node.op, Transpose | Pack):
+        if isinstance(x.node.op, Transpose):
+            axes = tuple([x.node.op.perm[axis] for axis in axes])
+        views.append(x.node.op)
+        x, = x.node.inputs
+    is_paired = x.type.dtype is bf16 and v.type.dtype is bf16x2
+    return Seen(x, tuple(reversed(views)), axes) if is_paired else Seen(v, (), alone)
+
+
 def _may_be_framed(x: Value, results: set[Value]) -> bool:
     """Whether the image is computed element by element, and its memory is not decided elsewhere."""
-    return x.node is not None and isinstance(x.node.op, Elementwise | Cast) and x not in results and bool(x.type.size)
-
-
-def _ends(frame: Pads, end: int) -> tuple[int, ...]:
-    return (0,) * FIRST_SPATIAL_AXIS + tuple(pair[end] for pair in frame)
+    return (x.node is not None and isinstance(x.node.op, Elementwise | Cast | PackPair) and x not in results
+            and bool(x.type.size))

@@ -15,6 +15,8 @@ from graphc.ir.ops.index import Take, TakeAlongAxis
 from graphc.ir.types import bf16, includes
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
+from graphc.schedule.group_images import is_read_narrow
+from graphc.schedule.target import Target
 
 # operators with bodies -> the first operand that stays the same throughout, and which bodies read from there on
 CAPTURED: dict[type[Op], Callable[[Any], int]] = {
@@ -31,6 +33,7 @@ class ReadStored(Pass):
     before `split_derived`, for which a converted weight would be one to keep.
     """
     name: ClassVar[str] = "read_stored"
+    target: Target
 
     def run(self, graph: Graph) -> Graph:
         w = Rewriter(graph)
@@ -38,7 +41,7 @@ class ReadStored(Pass):
         for node in graph.nodes:
             rule = RULES.get(type(node.op))
             with w.at(node.loc, node.scope):
-                new = rule(w, node) if rule else None
+                new = rule(w, node, self.target) if rule else None
             if new is None:
                 w.keep(node)
             else:
@@ -47,7 +50,7 @@ class ReadStored(Pass):
         return w.done() if changed else graph
 
 
-def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+def _product(w: Rewriter, node: Node, target: Target) -> tuple[Value, ...] | None:
     ins = [stored(w, v) for v in node.inputs]
     if all(v is None for v in ins):
         return None
@@ -55,19 +58,21 @@ def _product(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
     return w.apply(op, [w[old] if new is None else new for old, new in zip(node.inputs, ins)])
 
 
-def _conv(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
-    """Of integers, and the images of convolutions in groups, which are read as often as they are computed with: others
-    are computed in the type of the sums where they are, unless `pack_factors` takes them."""
+def _conv(w: Rewriter, node: Node, target: Target) -> tuple[Value, ...] | None:
+    """Of integers, and the images of convolutions in groups where that is faster: others are computed in the type of
+    the sums, unless `pack_factors` takes them."""
     if node.outputs[0].type.dtype.is_int:
-        return _product(w, node)
-    image, weights = node.inputs
+        return _product(w, node, target)
+    op, (image, weights) = node.op, node.inputs
     found = converted(image)
-    in_groups = isinstance(node.op, Conv) and node.op.groups > 1
-    read = stored(w, image) if in_groups and found is not None and found[0].type.dtype is bf16 else None
-    return None if read is None else w.apply(node.op.replace(dtype=node.outputs[0].type.dtype), (read, w[weights]))
+    if not isinstance(op, Conv) or op.groups == 1 or found is None or found[0].type.dtype is not bf16 or (
+            not is_read_narrow(op, image.type, weights.type, target, False)):
+        return None
+    read = stored(w, image)
+    return None if read is None else w.apply(op.replace(dtype=node.outputs[0].type.dtype), (read, w[weights]))
 
 
-def _lookup(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+def _lookup(w: Rewriter, node: Node, target: Target) -> tuple[Value, ...] | None:
     """Only what is looked up is converted."""
     table, positions = node.inputs
     rows = stored(w, table)
@@ -103,7 +108,7 @@ def stored(w: Rewriter, v: Value) -> Value | None:
     return result
 
 
-def _region(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
+def _region(w: Rewriter, node: Node, target: Target) -> tuple[Value, ...] | None:
     """The conversion of a captured operand, done inside."""
     first = CAPTURED[type(node.op)](node.op)
     found = {i: new for i, v in enumerate(node.inputs) if i >= first and (new := stored(w, v)) is not None}
@@ -111,7 +116,7 @@ def _region(w: Rewriter, node: Node) -> tuple[Value, ...] | None:
         return None
     start = int(isinstance(node.op, Cond))              # the predicate is no argument of a body
     changes = {i - start: v for i, v in found.items()}
-    bodies = {name: ReadStored().run(_converting(getattr(node.op, name), changes)) for name in node.op.REGIONS}
+    bodies = {name: ReadStored(target).run(_converting(getattr(node.op, name), changes)) for name in node.op.REGIONS}
     return w.apply(node.op.replace(**bodies), [found.get(i, w[v]) for i, v in enumerate(node.inputs)])
 
 
@@ -125,7 +130,7 @@ def _converting(body: Graph, stored: dict[int, Value]) -> Graph:
     return b.finish(b.inline(body, [mapping[v] for v in body.inputs]), body.output_names)
 
 
-Rule = Callable[[Rewriter, Node], tuple[Value, ...] | None]
+Rule = Callable[[Rewriter, Node, Target], tuple[Value, ...] | None]
 RULES: dict[type[Op], Rule] = {
     **dict.fromkeys((Matmul, Einsum), _product), **dict.fromkeys(Conv.every(), _conv),
     **dict.fromkeys((Take, TakeAlongAxis), _lookup),

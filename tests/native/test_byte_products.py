@@ -192,3 +192,16 @@ def test_what_is_not_packed():
         run = gc.compile(lambda x, y: gc.matmul(x, y, dtype=sums), x=dtype[5, 8], y=dtype[8, 7])
         a, b = drawn("i8", 5, 8).astype(dtype.np), drawn("i8", 8, 7).astype(dtype.np)
         assert np.array_equal(run(a, b), a.astype(sums.np) @ b.astype(sums.np)) and "8x4" not in run.dump("planned")
+
+
+@pytest.mark.skipif(not can_run(AVX2), reason="this CPU has no AVX2")
+def test_one_row_of_any_number_does_not_wait(monkeypatch):
+    """Rows that come with the call: of one, steps have sums of their own; of some more one kernel computes the last again and again."""
+    monkeypatch.setenv("GRAPHC_TARGET", "avx2")
+    run = gc.compile(lambda x, w: gc.matmul(x, w, dtype=gc.i32), x=gc.i8["B", 72], w=gc.i8[72, 96])
+    w = drawn("i8", 72, 96)
+    for rows in range(1, 9):
+        x = drawn("i8", rows, 72)
+        assert np.array_equal(run(x, w), exact(x, w)), rows
+    text = run.dump("loops")
+    assert "i32_1x16_" in text and "i32_4x16_" in text and "i32_2x16_" not in text

@@ -4,17 +4,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphc.bf16_products import Bf16Products
 from graphc.compiled import CompiledGraph
 from graphc.ir.builder import Builder
 from graphc.ir.interp import evaluate
+from graphc.ir.ops.conv import Conv, ConvWeightGrad
+from graphc.ir.ops.elementwise import Cast
+from graphc.ir.ops.packed import PackPair
 from graphc.ir.ops.shape import Pad
 from graphc.ir.printer import print_graph
 from graphc.ir.types import f32
 from graphc.memory.planner import plan_memory
 from graphc.passes.cse import EliminateCommonSubexpressions
+from graphc.passes.dce import EliminateDeadCode
 from graphc.passes.layout import storage_orders
 from graphc.passes.materialize_padding import MaterializePadding
-from graphc.schedule.target import AVX2
+from graphc.passes.pack_factors import PackFactors
+from graphc.schedule.target import AVX2, AVX512_BF16
 
 SAME = {"padding": ((1, 1), (1, 1))}
 
@@ -66,6 +72,16 @@ REFUSED = {
 def test_images_that_lie_elsewhere_are_left_alone(case):
     graph = image_and(REFUSED[case])
     assert MaterializePadding().run(graph) is graph
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_images_of_pairs_are_padded_where_they_are_rounded(stride):
+    """Before their numbers are read two at a time, along channels or along the batch; the gradient towards the image reads its own."""
+    rounded = Bf16Products(AVX512_BF16).whole(step(4, 8, 8, 9, 9, (3, 3), stride=(stride, stride), **SAME))
+    after = MaterializePadding().run(EliminateDeadCode().run(PackFactors(AVX512_BF16).run(rounded)))
+    assert sorted(str(n.inputs[0].type.dtype) for n in pads(after)) == ["bf16"] * (2 if stride == 1 else 1) + ["bf16x2"]
+    assert [n.op.padding for n in after.nodes if type(n.op) in (Conv.at(2), ConvWeightGrad.at(2))] == [((0, 0), (0, 0))] * 2
+    assert all(isinstance(n.inputs[0].node.op, Cast | PackPair) for n in pads(after))
 
 
 def test_an_image_has_one_frame():

@@ -133,3 +133,10 @@ def test_no_share_is_above_the_roofline_unexplained():
     text = str(Profile((row,), 1e-3, 1e-3, 1, peak=200.0, bandwidth=50.0))
     assert " 100%*" in text and text.endswith("* beyond the roofline of the memory: the data stayed in caches")
     assert "*" not in str(Profile((row,), 1e-3, 1e-3, 1, peak=2000.0, bandwidth=50.0))
+
+
+@pytest.mark.parametrize("options", [{"compute": "bf16"}, {"compute": "int8"}, {"store": "bf16"}, {"store": "int4"}], ids=str)
+def test_networks_of_fewer_bits(options):
+    """Weights of which only packed forms are left have numbers of any kind."""
+    run = gc.compile(nn.Linear(64) >> nn.relu >> nn.Linear(32), x=gc.f32[32, 64], seed=0, **options)
+    assert run.profile(np.ones((32, 64), np.float32), runs=1).rows

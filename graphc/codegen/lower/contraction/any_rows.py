@@ -4,6 +4,7 @@ of as many rows, so that the loops around it need no branches of their own.
 Few sums take as long as the units need to give one back, however many they are. So up to that number there is one
 micro-kernel, which computes the last row again and again, and beyond it one for each number of rows. Twice as many rows
 or more are computed by two of these, or three: each does so much work with the columns that it loads them at no cost.
+Integers add up in any order: so few rows that steps have sums of their own, which wait for nothing, have one, too.
 """
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from graphc.codegen.loops.index_proofs import upper
 from graphc.codegen.lower.contraction.micro_kernel import (
     ANY, ColumnPanel, MicroKernelSpec, MicroTileShape, MicroTileSums, RowPanel, arguments_of,
     call_micro_kernel, micro_kernel, spec_of)
+from graphc.schedule.register_tiles import APART_SUMS
 
 SHARING_ROWS = 4                # of each part of more: vectors of columns come from L2 while so many rows use them
 
@@ -82,7 +84,8 @@ def any_rows_kernel(spec: MicroKernelSpec) -> LoopFunction:
     most = spec.shape.mr - 1
     f = LoopFunction(f"any_{most}_of_{spec.name}", noalias=True)
     operands, own = _Operands(f, spec, most), own_rows(spec.shape)
-    for number in _by_number(f, f.value(operands.count), list(range(own[0], spec.shape.mr))):
+    apart = [n for n in range(1, own[0]) if spec.types.c.is_int and n * spec.shape.vectors <= APART_SUMS]
+    for number in _by_number(f, f.value(operands.count), [*apart, *range(own[0], spec.shape.mr)]):
         first = 0
         for rows in _parts(number, own[-1]):
             operands.multiply(first, rows, repeats=rows == own[0] > 1, ends=number > rows)

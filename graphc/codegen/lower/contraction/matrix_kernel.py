@@ -19,7 +19,10 @@ from graphc.records import dataclass
 from graphc.schedule.target import MATRIX_LANES as LANES
 
 SUMS = 4                        # the registers 0 … 3: of the upper rows, then of the lower ones
-WHOLE, TAIL = (4, 5), (6, 7)    # of a and b: whole ones, and those of the last steps of a sum
+# Of a and b: one of each for whole steps and for the last ones of a sum; where there are no last ones two of each,
+# which need not wait until the products of what they held have begun
+WHOLE, TAIL, TWICE = ((4,), (5,)), ((6,), (7,)), ((4, 6), (5, 7))
+Registers = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ class _MatrixKernel:
     def _shapes(self, rows: Ix) -> None:
         """For so many rows in each register of a and c."""
         sums, whole = (rows, Ix(LANES)), [(rows, Ix(LANES)), (Ix(LANES), Ix(LANES))]
-        tail = [(rows, self.rest), (self.rest, Ix(LANES))] if self.spec.has_tail else []
-        self.f.matrix_shapes(*[sums] * SUMS, *whole, *tail)
+        others = [(rows, self.rest), (self.rest, Ix(LANES))] if self.spec.has_tail else whole
+        self.f.matrix_shapes(*[sums] * SUMS, *whole, *others)
 
     def _block(self, row: Ix, down: int) -> None:
         """The rows of so many registers below each other, from `row` on."""
@@ -132,7 +135,7 @@ class _MatrixKernel:
         with f.loop(0, self.steps, LANES) as loop:
             for line in range(spec.ahead if down > 1 else 0):
                 f.prefetch(self.b, [self.ahead + share + (loop.index * spec.ahead + line * LANES)], level=2)
-            self._products(row, down, loop.index, WHOLE)
+            self._products(row, down, loop.index, WHOLE if spec.has_tail else TWICE)
         if spec.has_tail:
             self._products(row, down, self.steps, TAIL)
         for number, place in places:
@@ -144,15 +147,17 @@ class _MatrixKernel:
             raise InternalError(f"{self.spec.across} registers of sums beside each other", "loops")
         return range(2 * i, 2 * i + self.spec.across)
 
-    def _products(self, row: Ix, down: int, k: Ix, registers: tuple[int, int]) -> None:
-        """Steps from k on. Rows are loaded once; each second row of products goes through the columns backwards, so
-        that one of these need not be loaded again."""
-        f, (a, b), held = self.f, registers, -1
+    def _products(self, row: Ix, down: int, k: Ix, registers: Registers) -> None:
+        """Steps from k on. Rows are loaded once. So are columns where each has a register; else each second row of
+        products goes through them backwards, so that one of these need not be loaded again."""
+        f, (rows, columns), held = self.f, registers, dict[int, int]()
         for i in range(down):
+            a = rows[i % len(rows)]
             f.matrix_load(a, self.a, self.first + row * self.spec.a_step + (k + i * LANES * self.spec.a_step),
                           self.spec.a_step)
-            for j in range(self.spec.across)[::1 - 2 * i]:
-                if j != held:
+            for j in range(self.spec.across)[::1 if len(columns) > 1 else 1 - 2 * i]:
+                b = columns[j % len(columns)]
+                if held.get(b) != j:
                     f.matrix_load(b, self.b, k * self.spec.b_step + j * LANES, self.spec.b_step)
                 f.matrix_dot(self._sums(i)[j], a, b, self.types)
-                held = j
+                held[b] = j
