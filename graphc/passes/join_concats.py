@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Rewriter
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Graph, Node, NodeOf, Value, users
+from graphc.ir.graph import Graph, Node, Value, users
 from graphc.ir.ops.shape import Concat, Slice
 from graphc.ir.types import normalize_axis
 from graphc.passes.pipeline import Pass
@@ -31,7 +31,7 @@ class JoinConcats(Pass):
         w, changed = Rewriter(graph), False
         for node in graph.nodes:
             with w.at(node.loc, node.scope):
-                parts = _parts(w, node, readers, kept) if isinstance(node.op, Concat) else []
+                parts = _parts(w, node, node.op, readers, kept) if isinstance(node.op, Concat) else []
                 if not parts or len(parts) > 1 and parts == [w[v] for v in node.inputs]:
                     w.keep(node)
                     continue
@@ -40,10 +40,10 @@ class JoinConcats(Pass):
         return w.done() if changed else graph
 
 
-def _parts(w: Rewriter, node: NodeOf[Concat], readers: Mapping[Value, list[Node]],
+def _parts(w: Rewriter, node: Node, op: Concat, readers: Mapping[Value, list[Node]],
            kept: Collection[Value]) -> list[Value]:
     """What the concatenation is of, as few as possible, in the new graph."""
-    axis = _axis(node, node.op)
+    axis = _axis(node, op)
     found: list[Value] = []
     for v in _flat(node, axis, readers, kept):
         joined = _joined(w, found[-1], w[v], axis) if found else None
