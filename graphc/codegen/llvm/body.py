@@ -232,9 +232,11 @@ class BodyEmitter:
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
         """The pointer to the element at `index`; `element` is its type in memory."""
         offset = self.resolve(view.at(index))
-        pointer, depth = self.root(view.root), 0
+        depth = 0
         if offset.terms and view.start.is_const and view.start.const != 0:
             offset, pointer = offset - view.start, self._started(view.root, view.start.const, element)
+        else:
+            pointer = self.root(view.root)
         size, number = _parts(offset.const)
         innermost = 0 if size == 0 else max([self.sym(symbol)[1] for symbol, _ in offset.terms], default=0)
         for symbol, coefficient in offset.terms:
