@@ -170,7 +170,8 @@ def arrays_read(plan: ProgramPlan, table: StateTable, arrays: Sequence[np.ndarra
     graph, named = plan.main.graph, dict[str, np.ndarray]()
     names = [v.name for v in graph.state]
     types = [v.type.dtype for v in graph.state[len(table.arrays):]]
-    packed = [(names[key.slot], key.view.dtype) for key in plan.packed.buffers]
+    packed = [(names[key.slot] if key.space == "state" else f"constant {key.begin}", key.view.dtype)
+              for key in plan.packed.buffers]
     made = [*zip(names[len(table.arrays):], types), *packed]
     for (name, dtype), a in zip(made, table.derived):
         named[name] = a.view(dtype.np)

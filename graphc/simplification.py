@@ -13,6 +13,7 @@ from graphc.passes.fold_constants import FoldConstants
 from graphc.passes.fuse_loops import FuseLoops
 from graphc.passes.gather_one_hot import GatherOneHot
 from graphc.passes.integer_weights import ScaleProducts
+from graphc.passes.join_concats import JoinConcats
 from graphc.passes.licm import LoopInvariantCodeMotion
 from graphc.passes.pads_to_concat import PadsToConcat
 from graphc.passes.pipeline import Pass
@@ -28,6 +29,7 @@ SIMPLIFY = (
     FoldConstants(),
     EliminateCommonSubexpressions(),    # after canonicalize: forward and backward meet in the same form
     PadsToConcat(),                     # before licm and fusion: the gradient of a split is then one node
+    JoinConcats(),                      # after that, which makes some; after cse: slices of one array are of one value
     FuseLoops(),                        # after cse: equal operands are one value; before licm, which hides equal bodies
     LoopInvariantCodeMotion(),          # after cse: what does not depend on the carries is then one node, moved once
     Canonicalize(),                     # hoisting stacks and reshapes

@@ -61,12 +61,12 @@ def _prepare(calls: KernelCalls, plan: Plan | None, buffers: dict[PackedOperand,
         for node in plan.graph.nodes:
             call_node(calls, node, memory)
             made = {slots[v] for v in node.outputs if v in slots}
-            _pack_state(calls, {key: buffers.pop(key) for key in list(buffers) if key.slot in made})
-    _pack_state(calls, buffers)
+            _pack(calls, {key: buffers.pop(key) for key in list(buffers) if key.space == "state" and key.slot in made})
+    _pack(calls, buffers)
 
 
-def _pack_state(calls: KernelCalls, buffers: Mapping[PackedOperand, Buffer]) -> None:
-    """Packs arrays of the state's table; `buffers` as in `Packed`."""
-    for (slot, offset, view, schedule), buffer in buffers.items():
-        operand = Place(Buffer("state", 0, slot), view.dtype, view.shape, view.strides, offset)
+def _pack(calls: KernelCalls, buffers: Mapping[PackedOperand, Buffer]) -> None:
+    """Packs arrays of the state's table and constants; `buffers` as in `Packed`."""
+    for (space, slot, begin, offset, view, schedule), buffer in buffers.items():
+        operand = Place(Buffer(space, 0, slot, begin), view.dtype, view.shape, view.strides, offset)
         calls.pack(place_in(calls.function, operand), view, cast(ContractionSchedule, schedule), buffer)

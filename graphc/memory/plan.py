@@ -27,7 +27,7 @@ class Buffer:
 
     "argument" and "result" are memory of the graph around a region: its body's inputs and outputs; "inout" is an
     argument that the body changes, whose memory holds a result in the end. `fixed`: of an argument, the same in every
-    trip of the loop; of state, for all kernels of the program that read it.
+    trip of the loop; of state, for all kernels of the program that read it. Constants are.
     """
     space: MemorySpace
     nbytes: Dim
@@ -59,9 +59,9 @@ class Place:
 
     @property
     def lasts(self) -> bool:
-        """Whether the elements are those that were there when the call began, or before: state that this program only
-        reads, or writes when it has read it for the last time."""
-        return self.buffer.space == "state" and self.buffer.fixed
+        """Whether the elements are those that were there when the call began, or before: constants, and state that this
+        program only reads, or writes when it has read it for the last time."""
+        return self.buffer.space in ("state", "const") and self.buffer.fixed
 
     @property
     def is_whole(self) -> bool:
@@ -199,9 +199,11 @@ class Constants:
 
 
 class PackedOperand(NamedTuple):
-    """An operand in the state: the slot of its array, the first of its elements there, and the schedule of the kernel
-    that it is packed for."""
+    """An operand in the state or among the constants: the slot of its array, or at which byte that begins, the first of
+    its elements there, and the schedule of the kernel that it is packed for."""
+    space: MemorySpace
     slot: int
+    begin: Dim
     offset: Dim
     view: ViewType
     schedule: Schedule
@@ -209,8 +211,8 @@ class PackedOperand(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed:
-    """Operands that are packed when the state has changed, and kept. `buffers`: for each the state slot that holds it
-    packed."""
+    """Operands that are packed when the state has changed, or once, and kept. `buffers`: for each the state slot that
+    holds it packed."""
     buffers: Mapping[PackedOperand, Buffer] = field(default_factory=dict)
 
 
@@ -260,7 +262,7 @@ class ProgramPlan:
     @property
     def anew(self) -> bool:
         """Whether `main` writes state on which something depends that is computed or packed beforehand."""
-        read = {operand.slot for operand in self.packed.buffers}
+        read = {operand.slot for operand in self.packed.buffers if operand.space == "state"}
         read.update(self.prepare.read_state() if self.prepare else ())
         return any(new is not None and n in read for n, new in enumerate(self.main.graph.updates))
 

@@ -40,7 +40,8 @@ def plan_memory(main: Graph, target: Target, prepare: Graph | None = None,
     in their final order. `orders`: the storage order of the axes of values that are not row-major. `anew`: what `main`
     writes is packed beforehand, too.
 
-    Operands in state that `main` never writes are packed beforehand, and kept behind the state's own arrays.
+    Constants and operands in state that `main` never writes are packed beforehand, and kept behind the state's own
+    arrays.
     """
     constants, packed = ConstantPool(), _PackedPool(len(main.state))
     planner = Planner(target, constants, packed, orders or {})
@@ -57,7 +58,8 @@ class _PackedPool:
         self.buffers: dict[PackedOperand, Buffer] = {}
 
     def buffer(self, operand: Place, schedule: Schedule, nbytes: Dim) -> Buffer:
-        key = PackedOperand(operand.buffer.slot, operand.offset, operand.view, schedule)
+        buffer = operand.buffer
+        key = PackedOperand(buffer.space, buffer.slot, buffer.offset, operand.offset, operand.view, schedule)
         if key not in self.buffers:
             self.buffers[key] = Buffer("state", nbytes, self.first + len(self.buffers), fixed=True)
         return self.buffers[key]
@@ -85,12 +87,12 @@ class Planner:
         return self.plan(graph, places, results)
 
     def body(self, graph: Graph, places: Sequence[Place], results: Sequence[Place | None],
-             fixed_from: int | None = None, in_place: InplacePairs = ()) -> Plan:
+             captured: int, in_place: InplacePairs = (), loops: bool = False) -> Plan:
         """The plan of a region whose inputs and results lie at these places of the surrounding graph, which alone
-        decides about their layout; inputs from number `fixed_from` on never change. `in_place`: pairs (result,
-        argument) of one memory, which the body changes."""
-        fixed = len(places) if fixed_from is None else fixed_from
-        arguments = {v: p if slot >= fixed and p.lasts else p.given_as("argument", slot, fixed=slot >= fixed)
+        decides about their layout; inputs from number `captured` on are what they are there, for a scan, which
+        `loops`, in every trip. `in_place`: pairs (result, argument) of one memory, which the body changes."""
+        arguments = {v: p if slot >= captured and p.lasts else
+                     p.given_as("argument", slot, fixed=loops and slot >= captured)
                      for slot, (v, p) in enumerate(zip(graph.inputs, places, strict=True))}
         wanted = [p and p.given_as("result", slot) for slot, p in enumerate(results)]
         for r, a in in_place:
@@ -149,7 +151,7 @@ def _plan_scan(planner: Planner, node: NodeOf[Scan], stored: Stored) -> Region:
     windows = (None,) * op.carries + scan_layout(op, in_place).windows
     stacks = (*slots, *(stored.places[v] for v in node.outputs[op.carries:]))
     results = [None if window else p.element() for p, window in zip(stacks, windows, strict=True)]
-    plan = planner.body(op.body, steps + places[captured:], results, captured, in_place)
+    plan = planner.body(op.body, steps + places[captured:], results, captured, in_place, loops=True)
     before = {inner: buffer for inner, buffer in plan.packed.items() if buffer.space == "arena"}
     return Region({"body": plan}, Buffer("arena", plan.arena_bytes), slots, before, in_place)
 
@@ -159,7 +161,7 @@ def _plan_cond(planner: Planner, node: NodeOf[Cond], stored: Stored) -> Region:
     results, pairs = [stored.places[v] for v in node.outputs], tuple((o, i - 1) for o, i in in_place)
     for o, i in pairs:
         captured[i] = results[o]
-    plans = {name: planner.body(graph, captured, results, in_place=pairs)
+    plans = {name: planner.body(graph, captured, results, 0, pairs)
              for name, graph in (("then_body", node.op.then_body), ("else_body", node.op.else_body))}
     return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), in_place=in_place)
 
@@ -172,8 +174,8 @@ def _plan_while(planner: Planner, node: NodeOf[WhileLoop], stored: Stored) -> Re
     new = [replace(p, buffer=Buffer("arena", v.type.nbytes), offset=0) for v, p in zip(op.body.outputs, carries)]
     for c, _ in pairs:
         new[c] = carries[c]
-    plans = {"cond_body": planner.body(op.cond_body, places, [go]),
-             "body": planner.body(op.body, places, new, in_place=pairs)}
+    plans = {"cond_body": planner.body(op.cond_body, places, [go], op.carries),
+             "body": planner.body(op.body, places, new, op.carries, pairs)}
     return Region(plans, Buffer("arena", largest(*(p.arena_bytes for p in plans.values()))), (go, *new),
                   in_place=in_place)
 

@@ -40,7 +40,7 @@ class ConstantPool:
 
     def buffer(self, literal: Literal) -> Buffer:
         if literal not in self._known:
-            self._known[literal] = Buffer("const", len(literal.data), offset=self._nbytes)
+            self._known[literal] = Buffer("const", len(literal.data), offset=self._nbytes, fixed=True)
             padding = bytes(-len(literal.data) % ALIGNMENT)
             self._parts += literal.data, padding
             self._nbytes += len(literal.data) + len(padding)

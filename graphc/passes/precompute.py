@@ -1,5 +1,5 @@
-"""Values that depend only on state which the program never writes are computed once and kept while that state does not
-change."""
+"""Values that depend only on state which the program never writes, and on arrays that a function captured, are computed
+once and kept while that state does not change."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
@@ -84,10 +84,19 @@ def _kinds(graph: Graph, changing: Collection[Node]) -> tuple[Mapping[Value, Kin
                 large.append(node)
             elif node.op.may_fail or node.op.is_control or is_large:
                 kind = Kind.CHANGING
+        elif kind is Kind.NUMBER and _is_worth_keeping(node, sources):
+            kind = Kind.LASTING
         for v in node.outputs:
             own = v.type.nbytes if isinstance(node.op, Constant) else 0
             kinds[v], sources[v] = kind, own + sum(sources.get(i, 0) for i in node.inputs)
     return kinds, large
+
+
+def _is_worth_keeping(node: Node, sources: Mapping[Value, Dim]) -> bool:
+    """Whether a value made of numbers alone is kept as one of state is: what each call would make of a captured array,
+    too much to be a constant itself. A number repeated, or counted, is made for nothing."""
+    made = bool(node.inputs) and not (node.op.is_view or node.op.may_fail or node.op.is_control)
+    return made and not _is_large(node, sources)
 
 
 def _has_names(node: Node) -> bool:

@@ -164,3 +164,18 @@ def test_several_types_and_results(tmp_path):
     assert n.call("run", inputs, outputs) == 0, n.message
     for value, out in zip(want.values(), outputs):
         assert value.size == 0 or value.tobytes() == out.tobytes()
+
+
+def test_captured_weights_are_packed_when_an_instance_is_made(tmp_path):
+    random = np.random.default_rng(0)
+    w, k = random.standard_normal((512, 256)).astype("f"), random.standard_normal((48, 32, 3, 3)).astype("f")
+
+    @gc.graph
+    def net(x: gc.f32[64, 512], i: gc.f32[2, 32, 14, 14]):
+        return x @ w, gc.conv2d(i, k, padding=1)
+    given = [random.standard_normal(s).astype("f") for s in ((64, 512), (2, 32, 14, 14))]
+    gc.export({"net": net}, tmp_path, name="net", targets=networks.here())
+    instance, want = Instance(tmp_path), gc.compile(net)(*given)
+    found = [np.zeros_like(a) for a in want]
+    assert instance.call("net", given, found) == 0
+    assert [a.tobytes() for a in found] == [a.tobytes() for a in want]

@@ -23,8 +23,10 @@ import computation_graph  # noqa: E402
 import language_models  # noqa: E402
 import logistic_regression  # noqa: E402
 import meta_learning  # noqa: E402
+import onnx_finetune  # noqa: E402
 import pretrain_finetune  # noqa: E402
 import question_answering  # noqa: E402
+import sentence_embedding  # noqa: E402
 import seq2seq  # noqa: E402
 import tagger  # noqa: E402
 import text_classifier  # noqa: E402
@@ -89,6 +91,7 @@ NETS = {
     "question_answering": (lambda: question_answering.SpanSelection(16, 2),
                            {"ids": gc.i32["B", 64], "segments": gc.i32["B", 64], "lengths": gc.i32["B"]}),
     "demo": (demo.network, {"x": gc.f32["B", 1, 8, 8]}),
+    "onnx_finetune": (onnx_finetune.Recogniser, {"x": gc.f32["B", 1, 8, 8]}),
 }
 NETS |= {f"tagger.{name}": (lambda net=net: net, TOKENS) for name, net in tagger.networks(20, 8).items()}
 
@@ -99,9 +102,19 @@ def test_network(name):
     check(make(), sizes=(3, 2), **types)
 
 
+LARGE = {"resnet50": lambda: models.resnet50(10), "alexnet": lambda: models.alexnet(10)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_large_network(name):
+    check(LARGE[name](), sizes=(1,), x=gc.f32["B", 3, 64, 64])
+
+
 GRAPHS = {
     "computation_graph": (computation_graph.f, {}), "its gradient": (gc.value_and_grad(computation_graph.f, ["x", "y"]), {}),
     "logistic_regression": (logistic_regression.training_gradient, {}),
+    "sentence_embedding.pooled": (sentence_embedding.pooled, {}),
     "meta_learning.gradient": (meta_learning.gradient, {}),
     "meta_learning.loss": (gc.grad(meta_learning.loss, "w"), {}),
 }

@@ -84,6 +84,7 @@ class BodyEmitter:
         self._syms: dict[Sym, tuple[str, int]] = {}     # text and depth of the scope where it is known
         self._bound: dict[Sym, Ix] = dict(parent._bound) if parent else {}
         self._roots: dict[Root, str] = {}
+        self._starts: dict[tuple[Root, Dim, str], str] = {}
         self._sizes: dict[Poly, str] = {}
         self.captured: list[tuple[str, str, int]] = []  # (type, text in the parent, offset in the frame)
         self.frame_size = 0
@@ -232,9 +233,13 @@ class BodyEmitter:
         """The pointer to the element at `index`; `element` is its type in memory."""
         place = view.at(index)
         offset = self.resolve(place)
-        pointer, depth = self.root(view.root), 0
+        unrolled, depth = offset is not place, 0
+        if offset.terms and view.start.is_const and view.start.const != 0:
+            offset, pointer = offset - view.start, self._started(view.root, view.start.const, element)
+        else:
+            pointer = self.root(view.root)
         size, number = _parts(offset.const)
-        copied = number > 0 and offset is not place             # of an unrolled loop's body
+        copied = number > 0 and unrolled                        # of an unrolled loop's body
         innermost = max([self.sym(symbol)[1] for symbol, _ in offset.terms], default=0) if copied or size != 0 else 0
         for symbol, coefficient in offset.terms:
             text, at = self.sym(symbol)
@@ -248,6 +253,17 @@ class BodyEmitter:
         if size != 0:
             pointer = self._moved(depth, pointer, size, element)
         return self.emit(f"getelementptr {element}, ptr {pointer}, {self.ix} {number}") if number else pointer
+
+    def _started(self, root: Root, start: Dim, element: str) -> str:
+        """The pointer to where a view starts. Computed outside of loops, and for an outlined body outside of that:
+        bodies that differ in it alone have one text."""
+        if self.parent is None or root.owner is not None:
+            return self._moved(0, self.root(root), start, element)
+        found = self._starts.get((root, start, element))
+        if found is None:
+            found = self._capture("ptr", lambda parent: parent._started(root, start, element))
+            self._starts[root, start, element] = found
+        return found
 
     def _stepped(self, depth: int, pointer: str, text: str, at: int, coefficient: Dim, element: str) -> str:
         """The pointer further by so many times `text`, which is known at the depth `at`."""

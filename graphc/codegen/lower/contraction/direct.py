@@ -75,7 +75,7 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
             self._positions(operands, index | {s.inner: along.index}, 1, first, width)
 
     def prepack(self) -> None:
-        self._pack(self.contraction.prepacked_role)
+        self._pack(self.contraction.prepacked_role, once=True)
 
     def _unpacked(self, role: str) -> StridedOperand:
         return {"a": StridedOperand(self.a, self.phase.a), "b": StridedOperand(self.b, self.phase.b)}[role]
@@ -93,8 +93,9 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
     def _memory(self, role: str) -> View:
         return self.packed(role, self.k * self.schedule.line(self.phase))
 
-    def _pack(self, role: str) -> None:
-        """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum."""
+    def _pack(self, role: str, once: bool = False) -> None:
+        """Factors that lie apart along the vectors are copied side by side, one line for each term of the sum. once:
+        before all calls, where little code takes less time than fast code."""
         f, s, p, operand = self.f, self.schedule, self.phase, self._unpacked(role)
         linear, copy, line = operand.linear, self._memory(role), s.line(p)
         if s.mixed and s.mixed.apart != s.mixed.width * linear.strides[s.dim]:
@@ -106,8 +107,10 @@ class DirectContraction(PhaseLowering[LaneSchedule]):
         in_memory = range(min(sources), min(sources) + len(terms))
         size = p.sizes[s.dim]
         wide = isinstance(size, int) and min(len(terms), size) >= s.lanes
-        if wide and sorted(sources) == list(in_memory):
+        if wide and sorted(sources) == list(in_memory) and (not once or sources == list(in_memory)):
             return self._transpose(operand, copy, [sources.index(at) for at in in_memory], line)
+        if once:
+            return self._copy_each(operand, copy, line)
         step = linear.strides[s.dim]
         for term, start in enumerate(sources):
             vector_run(f, Ix(size), s.lanes, lambda j, lanes, mask: store_as(

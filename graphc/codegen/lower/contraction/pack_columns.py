@@ -141,7 +141,7 @@ class TransposedColumns(ColumnPacker):
                 self._run(starts.moved(base), count, target, place + at * target.width)
 
     def _run(self, starts: ColumnStarts, count: Ix, target: ColumnPanels, place: Ix) -> None:
-        """`count` steps of k. Short runs have code of their own."""
+        """`count` steps of k. Short runs have code of their own; little, where they are packed before all calls."""
         c, f, lanes = self.c, self.c.f, self.c.schedule.lanes
         if at_least(count, lanes) and starts.are_known:
             form = PackedForm(c.b.dtype, target.memory.dtype, lanes, starts.even)
@@ -155,7 +155,7 @@ class TransposedColumns(ColumnPacker):
                 store_as(f, target.memory, [place + (i + step) * target.width], row)
         with f.loop(0, whole * lanes, lanes) as inner:
             block(inner.index, lanes)
-        if rest.is_const and isinstance(rest.const, int) and rest.const >= 3:
+        if rest.is_const and isinstance(rest.const, int) and rest.const >= 3 and c.contraction.prepacked_role != "b":
             return block(whole * lanes, rest.const)
         with f.loop(whole * lanes, count) as inner:
             row = gathered(f, c.b, [s + inner.index for s in rows])

@@ -12,6 +12,7 @@ from graphc.doors.onnx.call import Call
 from graphc.doors.onnx.codes import Codes, ScaledSums, fixed
 from graphc.doors.onnx.ops import product
 from graphc.doors.onnx.ops.quantized import signed_weights, small_zero, whole_conv, whole_product
+from graphc.doors.onnx.ops.tiny_weights import normal_weights
 from graphc.dsl.array import Array
 from graphc.ir.dims import Dim, product_of
 from graphc.ir.types import f32, i8, i32, u8
@@ -44,6 +45,7 @@ def conv(x: Array, w: Array, bias: Array | None = None, *, auto_pad: str = "NOTS
                               "kernel_shape": kernel_shape, "pads": pads, "strides": strides}
     found = _pair(x, w, product_of(w.shape[1:]), call)
     if found is None or found[1].axis not in (None, 0):
+        x, w = normal_weights(call, x, w, 1, 1) if group == 1 and x.ndim > 2 else (x, w)
         return product.conv(x, w, bias, **window)
     image, kernels = found
     integers, zero = signed_weights(kernels.integers, kernels.zero, call)
@@ -82,6 +84,7 @@ def _product(a: Array, b: Array, call: Call, transposed: bool = False) -> Array:
     wanted = (None, 0 if transposed else 1)
     if (call.training or not isinstance(found, Codes) or found.zero is None or not found.lasting or b.ndim != 2
         or a.ndim < 2 or found.integers.dtype not in (i8, u8) or found.axis not in wanted):
+        a, b = normal_weights(call, a, b, -1, 1 if transposed else 0) if b.ndim == 2 and a.ndim > 1 else (a, b)
         return gc.matmul(a, b.T if transposed else b)
     integers, zero = found.integers, call.array(found.zero).astype(f32)
     if integers.dtype is u8:
