@@ -11,7 +11,7 @@ from graphc.dsl.array import Array
 from graphc.ir.types import f32
 
 FACTOR = 2.0 ** 23                  # makes a normal number of every f32 but 0
-MOST = 2.0 ** -47                   # of weights that get it
+MOST = 2.0 ** -48                   # of weights that get it
 NORMAL = 0x800000                   # the bits of the least normal number
 
 
@@ -20,8 +20,9 @@ def normal_weights(call: Call, x: Array, w: Array, along: int, of: int) -> tuple
     inference: where all weights of an input are at most `MOST`, these times `FACTOR`, and that input by as much less.
 
     No bit changes while products are added exactly, rounded once (fma). Powers of two round nothing in the weights,
-    nor in data of at least 2^-103, which stay normal. Of smaller data such a product is below 2^-150, less than half of
-    the least f32: whatever it is, no sum changes by it.
+    nor in data of at least 2^-103, which stay normal. Of smaller data such a product is below 2^-151, however the data
+    were rounded, less than half of the least f32: no sum changes by it, but that a sum of nothing else may be 0 with
+    another sign.
     """
     known = call.operands[1]
     if call.training or not isinstance(known, Known) or not known.is_weight or w.dtype is not f32 or x.dtype is not f32:
