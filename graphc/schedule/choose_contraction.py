@@ -85,19 +85,21 @@ def contraction_schedule(
     if few and (dots := of_form(Copies.RUNS)).phases:
         straight = min((straight, dots), key=lambda s: _usual_cycles(s, target))
     turned = turned_axes(c, (a, b), lanes, invariant) != [None, None]
-    return _with_other_copies(straight, of_form, turned, target)
+    return _with_other_copies(straight, of_form, turned, all(f is dtype for f in factors), target)
 
 
 def _with_other_copies(straight: ContractionSchedule, of_form: Callable[[Copies], ContractionSchedule], turned: bool,
-                       target: Target) -> ContractionSchedule:
-    """The form, or one with images that are copied otherwise, if that is cheaper. turned: groups may be innermost."""
+                       plain: bool, target: Target) -> ContractionSchedule:
+    """The form, or one with images that are copied otherwise, if that is cheaper. turned: groups may be innermost.
+    plain: factors have the type of the sums; others may be multiplied by matrix registers, which need the channels."""
     cycles = form_cycles(straight, target)
     if cycles is None:
         return straight
     if turned:
         return min((straight, of_form(Copies.GROUPS)), key=lambda s: form_cycles(s, target) or inf)
     # only micro-tiles, whose terms are counted alike, say which of two copies of an image is better
-    if any(copy is not None and copy.channels is not None for copy in straight.form.copies) and _is_tiled(straight):
+    copied = plain and any(copy is not None and copy.channels is not None for copy in straight.form.copies)
+    if copied and _is_tiled(straight):
         same = of_form(Copies.SAME)
         return same if _is_tiled(same) and TOLERANCE * (form_cycles(same, target) or inf) < cycles else straight
     return straight

@@ -142,7 +142,9 @@ def _defined(text: str) -> tuple[str, str, str]:
 
 def _with_constants(text: str, head: str, calls: Sequence[Sequence[str]]) -> str:
     """The text of a function where a parameter that is the same constant in all calls is that constant."""
-    names = [parameter.split()[-1] for parameter in head[head.index("(") + 1:head.rindex(")")].split(", ")]
+    named = NAME.search(head)           # a name may have brackets and commas in it
+    begin = head.index("(", named.end() if named else 0) + 1
+    names = [parameter.split()[-1] for parameter in head[begin:head.rindex(")")].split(", ")]
     known = {name: column[0] for name, column in zip(names, zip(*calls))
              if len(set(column)) == 1 and not column[0].startswith("%")}
     if not known:
