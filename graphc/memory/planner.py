@@ -46,6 +46,7 @@ def plan_memory(main: Graph, target: Target, prepare: Graph | None = None,
     constants, packed = ConstantPool(), _PackedPool(len(main.state))
     planner = Planner(target, constants, packed, orders or {})
     plan = planner.program(main, lambda new: anew or new is None)
+    constants.lasting = False
     prepared = planner.program(prepare, lambda new: False) if prepare else None
     return ProgramPlan(plan, prepared, constants.constants(), Packed(packed.buffers))
 

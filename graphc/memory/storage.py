@@ -3,7 +3,7 @@ where neither is possible."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from graphc.errors import InternalError
@@ -31,20 +31,22 @@ ChooseSchedule = Callable[[Node, Sequence[Place], Sequence[Place]], Schedule]
 
 
 class ConstantPool:
-    """Collects the constants of a program, equal arrays once."""
+    """Collects the constants of a program, equal arrays once. lasting: whether kernels of the graph that is planned may
+    read them packed beforehand; those that run beforehand may not."""
 
     def __init__(self) -> None:
+        self.lasting = True
         self._parts: list[bytes] = []
         self._known: dict[Literal, Buffer] = {}
         self._nbytes = 0
 
     def buffer(self, literal: Literal) -> Buffer:
         if literal not in self._known:
-            self._known[literal] = Buffer("const", len(literal.data), offset=self._nbytes, fixed=True)
+            self._known[literal] = Buffer("const", len(literal.data), offset=self._nbytes)
             padding = bytes(-len(literal.data) % ALIGNMENT)
             self._parts += literal.data, padding
             self._nbytes += len(literal.data) + len(padding)
-        return self._known[literal]
+        return replace(self._known[literal], fixed=self.lasting)
 
     def constants(self) -> Constants:
         return Constants(tuple(self._parts), self._nbytes)

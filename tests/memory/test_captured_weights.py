@@ -59,3 +59,18 @@ def test_made_once(place, size):
 def test_what_is_made_of_nothing_is_not_kept():
     run = gc.compile(lambda x: x + gc.arange(5000).astype(gc.f32) * 0.5 + gc.ones(5000, gc.f32), x=gc.f32[5000])
     assert run.memory.derived == 0
+
+
+def test_what_is_made_beforehand_of_arrays_alone_is_right_at_once():
+    """Products of captured arrays run before what is packed beforehand is there."""
+    a, b, x = drawn(40, 64), drawn(64, 200), drawn(40, 200)
+    run = gc.compile(lambda x: x + a @ b + (a @ b) @ b.T @ b, x=gc.f32[40, 200])
+    wanted = x + (a.astype(np.float64) @ b) + (a.astype(np.float64) @ b) @ b.T.astype(np.float64) @ b
+    for _ in range(2):
+        np.testing.assert_allclose(run(x), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+    @gc.graph
+    def squares(w: gc.f64[2, 2]):
+        return gc.sum(w @ w)
+    hessian = gc.compile(gc.hessian(squares))(np.eye(2)).reshape(4, 4)
+    np.testing.assert_array_equal(hessian, [[2, 1, 1, 0], [1, 0, 2, 1], [1, 2, 0, 1], [0, 1, 1, 2]])
