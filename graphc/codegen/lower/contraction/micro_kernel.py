@@ -21,7 +21,6 @@ from graphc.schedule.register_tiles import APART_SUMS
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
-BUSY_STEPS = 2                  # at a time where a step keeps the units busy: more are more code, and no faster
 Taps = Sequence[tuple[int, Dim]]
 
 
@@ -266,8 +265,7 @@ class _MicroKernel:
             return self._steps_apart(ahead, sums)
         if ahead is not None:
             return self._prefetching_steps(ahead, sums)
-        many = STEPS if len(sums) < self.shape.busy else BUSY_STEPS
-        return self._steps(Ix(), self.steps, sums, None if self.spec.brief else many)
+        return self._steps(Ix(), self.steps, sums, None if self.spec.brief else STEPS)
 
     def _steps_apart(self, ahead: Ix | None, sums: Sequence[Val]) -> Sequence[Val]:
         """Of integers, in any order: STEPS beside each other have sums of their own, which do not wait for each other.
