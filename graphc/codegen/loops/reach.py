@@ -36,20 +36,19 @@ class Reach(NamedTuple):
     highs: tuple[End, ...]
 
 
+# of functions that are finished; micro-kernels are those of other programs, too
 FOUND: MutableMapping[FunctionIR, dict[Root, Reach]] = WeakKeyDictionary()
 PROVED: MutableSet[FunctionIR] = WeakSet()
 
 
 @dataclass
 class Reaches:
-    """What is known of functions that are finished: micro-kernels are those of other programs, too."""
-    found: MutableMapping[FunctionIR, dict[Root, Reach]] = field(default_factory=lambda: FOUND)
+    """What is known of the functions of a program that are finished."""
     parallel: dict[FunctionIR, bool] = field(default_factory=dict)      # which have parallel loops, or call such
-    proved: MutableSet[FunctionIR] = field(default_factory=lambda: PROVED)     # that were called, and looked at once
 
     def of(self, f: FunctionIR, root: Root) -> Reach:
         """In terms of the integers that `f` is called with."""
-        known = self.found.setdefault(f, {})
+        known = FOUND.setdefault(f, {})
         if root not in known:
             walk = _EndFinder(f, root, self)
             walk.body(f.body, {}, NO_FACTS)

@@ -20,7 +20,7 @@ from graphc.codegen.loops.loop_ir import (
 from graphc.codegen.loops.matrices import MatrixState, same_everywhere
 from graphc.codegen.loops.ops import IRREGULAR, REGULAR, result_dtype
 from graphc.codegen.loops.printer import print_function
-from graphc.codegen.loops.reach import End, Reaches, joined, substituted
+from graphc.codegen.loops.reach import PROVED, End, Reaches, joined, substituted
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.size_proofs import is_nonnegative
@@ -36,7 +36,7 @@ def verify(f: FunctionIR, reaches: Reaches | None = None) -> None:
         same_everywhere([(), checker.matrices.shapes])
     except InternalError as error:
         raise InternalError(f"{f.name}: {error.text}", "loop verifier", print_function(f)) from None
-    checker.reaches.proved.add(f)
+    PROVED.add(f)
 
 
 class Checker:
@@ -237,7 +237,7 @@ def _call(c: Checker, s: Call) -> None:
     if c.tiles and not _runs_once(c.tiles[-1]) and _has_parallel(s.callee, c.reaches.parallel):
         raise InternalError(f"{s.callee.name} has parallel loops and is called from the parallel loop "
                             f"{c.tiles[-1].label!r}")
-    if s.callee not in c.reaches.proved and _declares_sizes(s.callee):
+    if s.callee not in PROVED and _declares_sizes(s.callee):
         verify(s.callee, c.reaches)
     for symbol, ix in zip(s.callee.params, s.ints):
         _argument(c, s, symbol, ix)

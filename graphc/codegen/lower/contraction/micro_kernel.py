@@ -11,7 +11,7 @@ from functools import cache
 from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
+from graphc.codegen.loops.index import ELEMENTS, Ix, Sym, as_ix
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType, bool_
 from graphc.records import dataclass
@@ -189,21 +189,25 @@ def micro_kernel(spec: MicroKernelSpec) -> LoopFunction:
 
 
 def _of_even_rows(spec: MicroKernelSpec) -> LoopFunction:
-    """By the kernel that is told where each row is, which is the same code for rows of any kind."""
-    f, types, shape = LoopFunction(spec.name, noalias=True), spec.types, spec.shape
-    named = [*types.named, *[("factors", types.c)] * spec.scaled, *[("kept", types.a)] * (spec.a.packs > 0)]
-    views = [f.view(name, dtype, (ANY,), (1,)) for name, dtype in named]
-    counts = [("k", 1 << 32), ("row_step", ELEMENTS), *[("add", 1)] * (not spec.scaled)]
-    before = [f.param(name, 0, most) for name, most in counts]
+    """By the kernel that is told where each row is, which is the same code for rows of any kind: with its parameters,
+    but for the rows."""
+    f, rows = LoopFunction(spec.name, noalias=True), spec.shape.mr
+    kernel = micro_kernel(replace(spec, a=replace(spec.a, even=False, ends=False)))
+    before = next(n for n, symbol in enumerate(kernel.params) if symbol.name == "row0")
+    views = [f.view(view.root.name, view.dtype, (ANY,), (1,)) for view in kernel.views]
+    counts = [_same(f, symbol) for symbol in kernel.params[:before]]
     first, distance = f.param("first", 0, ELEMENTS), f.param("distance", 0, ELEMENTS)
     last = f.param("last", 0, ELEMENTS) if spec.a.ends else None
-    rows = [first, *[_up_to(f, first + distance * i, last) for i in range(1, shape.mr)]]
-    counts = [*[("columns", shape.vectors * shape.lanes)] * spec.b.masked, *[("last_of_c", ELEMENTS)] * spec.ends,
-              *[("ahead", ELEMENTS)] * (spec.b.prefetch_lines > 0)]
-    behind = [f.param(name, 0, most) for name, most in counts]
-    scattered = replace(spec, a=replace(spec.a, even=False, ends=False))
-    f.call(micro_kernel(scattered), [*views, *before, *rows, *behind])
+    places = [first, *[_up_to(f, first + distance * i, last) for i in range(1, rows)]]
+    others = [_same(f, symbol) for symbol in kernel.params[before + rows:]]
+    f.call(kernel, [*views, *counts, *places, *others])
     return f
+
+
+def _same(f: LoopFunction, symbol: Sym) -> Ix:
+    """A parameter as that of another function."""
+    (low, _), (high, _) = symbol.lowers[0], symbol.uppers[0]
+    return f.param(symbol.name, low.const, high.const)
 
 
 class _MicroKernel:
