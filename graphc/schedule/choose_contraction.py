@@ -81,11 +81,11 @@ def contraction_schedule(
         form, phases = replace(form, phases=tuple([p for p, _ in chosen])), tuple([s for _, s in chosen])
         return placed(form, phases, dtype, _prepacked(form, phases, context.free))
     straight = of_form(Copies.CHANNELS)
-    few = _has_few_rows(straight) and all(f is dtype for f in factors)
-    if few and (dots := of_form(Copies.RUNS)).phases:
+    plain = all(f is dtype for f in factors)
+    if plain and _has_few_rows(straight) and (dots := of_form(Copies.RUNS)).phases:
         straight = min((straight, dots), key=lambda s: _usual_cycles(s, target))
     turned = turned_axes(c, (a, b), lanes, invariant) != [None, None]
-    return _with_other_copies(straight, of_form, turned, all(f is dtype for f in factors), target)
+    return _with_other_copies(straight, of_form, turned, plain, target)
 
 
 def _with_other_copies(straight: ContractionSchedule, of_form: Callable[[Copies], ContractionSchedule], turned: bool,
