@@ -23,7 +23,7 @@ from graphc.dsl.index import embedding, gather, one_hot, scatter_add, scatter_ad
 from graphc.dsl.linalg import dot, einsum, matmul, outer
 from graphc.dsl.loss import bce_with_logits, cross_entropy, mse
 from graphc.dsl.norm import batch_norm, batch_norm_inference, group_norm, layer_norm, log_softmax, rms_norm, softmax
-from graphc.dsl.other_names import unknown as _unknown
+from graphc.dsl.other_names import other_name as _other_name
 from graphc.dsl.pad import pad
 from graphc.dsl.pool import (
     avg_pool1d, avg_pool2d, avg_pool3d, global_avg_pool, global_max_pool, lp_pool1d, lp_pool2d, lp_pool3d, max_pool1d,
@@ -137,7 +137,7 @@ _LATER = {                                              # loaded at the first us
 
 def __getattr__(name: str) -> _Any:
     if name not in _LATER:
-        raise _unknown("gc", name)
+        return _other_name("gc", name)
     home = _LATER[name]
     return globals().setdefault(name, _loaded(f"graphc.{name}") if home == "graphc" else _loaded(home, name))
 

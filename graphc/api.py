@@ -31,7 +31,7 @@ from graphc.ir.open import Bounds, open_graph
 from graphc.ir.shown import Shown
 from graphc.ir.types import DType, TensorType
 from graphc.memory.budget import Budget
-from graphc.nn.entry import Entry
+from graphc.nn.entry import RANDOM_KEY, Entry
 from graphc.nn.module import Module, as_module
 from graphc.nn.network import entries, sorted_out, trace_network
 from graphc.optim import Optimizer
@@ -317,7 +317,8 @@ def _origin(name: str, needed: Sequence[Entry], seed: int | None,
         seed = integer(seed, "seed", 0, MOST_I64, user_loc())
     if state is None:
         if seed is None and not all(e.is_given for e in needed):
-            raise GraphError(f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0",
+            raise GraphError(f"{name} draws random numbers: give seed=0" if [e.name for e in needed] == [RANDOM_KEY]
+                             else f"{name} has {len(needed)} parameters: give state=\"file.safetensors\" or seed=0",
                              user_loc())
         return seed or 0, None, "seed"
     if isinstance(state, Mapping):

@@ -15,7 +15,8 @@ from graphc.dsl.foreign import FUNCTIONS
 
 # where a name of each place may be found here, the likeliest first
 PLACES: dict[str, tuple[str, ...]] = {
-    "gc": ("gc", "nn", "optim"), "nn": ("nn", "gc", "optim"), "nn.functional": ("gc", "nn"), "nn.init": ("nn",),
+    "gc": ("gc", "nn", "optim"), "gc.linalg": ("gc",), "gc.random": ("gc",), "gc.special": ("gc",),
+    "nn": ("nn", "gc", "optim"), "nn.functional": ("gc", "nn"), "nn.init": ("nn",),
     "nn.utils": ("optim", "nn", "gc"), "optim": ("optim", "nn", "gc"), "optim.lr_scheduler": ("optim",),
     "optim.swa_utils": ("optim",), "metrics": ("metrics", "nn"), "callbacks": ("callbacks",), "models": ("models",)}
 NOT_HERE = "no "                    # begins the reason why there is none
@@ -27,7 +28,8 @@ _SPACE = "no need: graphs are not changed in place"
 ANSWERS: dict[str, str] = {
     # torch.nn
     "nn.BCELoss": "nn.binary_cross_entropy, of probabilities; nn.bce takes logits",
-    "nn.BCEWithLogitsLoss": "nn.bce", "nn.NLLLoss2d": "nn.nll_loss(…, axis=1)", "nn.Softmax2d": "nn.softmax(axis=1)",
+    "nn.BCEWithLogitsLoss": "nn.bce", "nn.binary_cross_entropy_with_logits": "nn.bce",
+    "nn.NLLLoss2d": "nn.nll_loss(…, axis=1)", "nn.Softmax2d": "nn.softmax(axis=1)",
     "nn.Sigmoid": "nn.sigmoid", "nn.CrossMapLRN2d": "nn.LocalResponseNorm",
     "nn.TransformerEncoderLayer": "nn.TransformerBlock(heads, activation=\"relu\")",
     "nn.TransformerDecoderLayer": "nn.DecoderBlock(heads, activation=\"relu\")",
@@ -103,6 +105,14 @@ ANSWERS: dict[str, str] = {
     "optim.swa_utils.AveragedModel": "optim.ASGD, whose slot is a mean: optim.averages(step.state, \"ax\")",
     "optim.swa_utils.SWALR": "optim.sequential", "optim.swa_utils.update_bn": "no need: running statistics are state",
     **{f"gc.{name}": answer for name, answer in ARRAY_NAMES.items()},
+    # numpy.random, jax.random, scipy.special
+    **dict.fromkeys((f"gc.random.{name}" for name in ("seed", "PRNGKey", "key", "split", "fold_in", "default_rng")),
+                    "seed= of gc.compile and gc.train_step: each call draws anew, and each place apart"),
+    "gc.random.categorical": "gc.argmax(logits - gc.log(-gc.log(gc.uniform(logits.shape))), axis=-1)",
+    "gc.random.choice": "gc.take(x, gc.floor(gc.uniform(shape) * len(x)).astype(gc.i64), axis=0)",
+    "gc.random.shuffle": "gc.take(x, gc.permutation(n), axis=0)",
+    "gc.random.exponential": "-gc.log(1 - gc.uniform(shape))",
+    "gc.special.gammaln": "gc.lgamma", "gc.special.expit": "gc.sigmoid",
     # keras, flax, optax
     "nn.Dense": "nn.Linear", "nn.Embed": "nn.Embedding",
     "nn.Input": "the types of inputs: gc.compile(net, x=gc.f32[…])",
@@ -143,7 +153,7 @@ ANSWERS: dict[str, str] = {
 
 
 class OtherPlace:
-    """A module of torch's that has no counterpart as a whole; its names have."""
+    """A module of torch's, numpy's or jax's that has no counterpart as a whole; its names have."""
     __slots__ = ("_place",)
 
     def __init__(self, place: str) -> None:
@@ -153,7 +163,8 @@ class OtherPlace:
         raise unknown(self._place, name)
 
     def __repr__(self) -> str:
-        return f"<names of torch's {self._place}: graphc.{self._place} answers each with the one here>"
+        place = f"graphc.{self._place}".replace("graphc.gc", "graphc")
+        return f"<names from elsewhere: {place} answers each with the one here>"
 
 
 def other_name(module: str, name: str) -> OtherPlace:
@@ -165,7 +176,7 @@ def other_name(module: str, name: str) -> OtherPlace:
 
 def unknown(place: str, name: str) -> AttributeError:
     """The error for a name of one of PLACES, with the right one if it is known."""
-    where = "graphc" if place == "gc" else f"graphc.{place}"
+    where = f"graphc.{place}".replace("graphc.gc", "graphc")
     if name.startswith("__"):               # Python asks
         return AttributeError(f"module {where!r} has no attribute {name!r}", name=name)
     text = answer(place, name)
@@ -177,15 +188,16 @@ def unknown(place: str, name: str) -> AttributeError:
 
 def answer(place: str, name: str) -> str | None:
     """What to write for a name of that place, or why there is none; None if it is not known."""
-    if f"{place}.{name}" in ANSWERS:
-        return ANSWERS[f"{place}.{name}"]
+    known = ANSWERS.get(f"{place}.{name}") or (ANSWERS.get(f"gc.{name}") if place.startswith("gc.") else None)
+    if known:
+        return known
     for plain in (_plain(name), _plain(name).removesuffix("loss")):
         for module in PLACES[place]:
             found = next((n for n in _public(module) if plain in (_plain(n), _plain(n).removesuffix("loss"))), None)
             if found is not None and plain:
                 return f"{module}.{found}"
     here = FUNCTIONS.get(name)
-    return f"gc.{here}" if here is not None and place == "gc" else None
+    return f"gc.{here}" if here is not None and place.startswith("gc") else None
 
 
 def _near(place: str, name: str) -> Iterator[str]:

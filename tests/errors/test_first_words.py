@@ -153,3 +153,7 @@ def test_names_of_keras(place, there, here):
     assert str(caught.value).endswith(f"write {here}")
     for name in here.split("(")[0].replace(" or ", ", ").split(", "):
         assert hasattr(getattr(gc, place), name.rpartition(".")[2])
+
+
+def test_random_numbers_want_a_seed():
+    refused(lambda: gc.compile(lambda x: x + gc.uniform(x.shape), x=gc.f32[3]), "draws random numbers: give seed=0")

@@ -23,6 +23,8 @@ MODULES = {"gc": gc, "nn": nn, "optim": optim}
     ("nn.init.xavier_uniform_", "graphc.nn.init has no xavier_uniform_: write nn.XavierUniform"),
     ("optim.lr_scheduler.StepLR", "graphc.optim.lr_scheduler has no StepLR: write optim.step_decay(lr, every, factor)"),
     ("nn.LazyLinear", "graphc.nn has no LazyLinear: write the layer without Lazy"), ("nn.utils.remove_weight_norm", "has no remove_weight_norm: no need"),
+    ("gc.linalg.norm", "graphc.linalg has no norm: write gc.norm"), ("gc.random.randn", "graphc.random has no randn: write gc.normal"),
+    ("gc.random.PRNGKey", "write seed= of gc.compile"), ("gc.special.expit", "graphc.special has no expit: write gc.sigmoid"),
     ("gc.nanpercentile", "graphc has no nanpercentile: write gc.nanquantile(x, q / 100)"), ("gc.addmm", "graphc has no addmm: write bias + x @ y"),
     ("gc.conj", "graphc has no conj: no complex numbers"), ("gc.compiel", "did you mean gc.compile"),
     ("gc.zzzzzz", "graphc has no zzzzzz$")])
