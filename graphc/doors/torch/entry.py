@@ -12,6 +12,7 @@ import numpy as np
 from graphc.dsl.context import error_loc, user_loc
 from graphc.errors import GraphError
 from graphc.extra import missing
+from graphc.ir.convert import shown
 from graphc.nn.module import Module
 
 try:
@@ -20,6 +21,7 @@ try:
 except ImportError as absent:
     raise missing("This", "PyTorch 2.6 or later", "torch", absent) from None
 
+from graphc.doors.torch.guards import Range, possible_sizes
 from graphc.doors.torch.network import TorchNetwork
 from graphc.doors.torch.own_gradients import own_gradients
 from graphc.doors.torch.program import TorchProgram
@@ -27,7 +29,8 @@ from graphc.doors.torch.recurrent import WholeLayers
 from graphc.doors.torch.read import Readable, program_of, readable
 from graphc.doors.torch.reading import check_memory, watched
 
-Dynamic = Mapping[str, Any]
+Dynamic = Mapping[str, Any] | Sequence[Any]
+Axes = Mapping[str, Mapping[int, Any]]      # of arguments the axes that may have any size: its name, or torch's Dim
 
 
 def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *example_args: Any,
@@ -37,7 +40,8 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *example_
 
     The module is read with torch.export on the example arguments (tensors, numpy arrays, or what the module takes
     beside arrays, which stays as given). Their sizes are those of the network; `dynamic={"x": {0: "B", 1: "T"}}` names
-    the axes of arguments that may have any size. Parameters and buffers keep their names of `state_dict` and start
+    the axes of arguments that may have any size (a torch.export.Dim is a name, too; a sequence names arguments by their
+    order). Parameters and buffers keep their names of `state_dict` and start
     with the values that the module has when the network is compiled; `step.to_torch(module)` writes them back. What
     buffers a forward pass changes (running statistics) are state. A training step runs the module as in
     `module.train()`, or as it is if it is in training mode already; `gc.compile` as in `module.eval()`, or as it is if
@@ -78,9 +82,10 @@ class ModuleReader:
     """A module with example arguments, read in the mode that is asked for, once each."""
 
     def __init__(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Dynamic):
-        self.module, self.dynamic = module, dynamic
+        self.module = module
         with torch.inference_mode(False):
             self.args, self.kwargs = tree_map(_tensor, (tuple(args), dict(kwargs)))
+        self.axes = _named_axes(dynamic, self._given()) if dynamic else {}
         self.known: dict[bool, TorchProgram] = {}
 
     def __call__(self, training: bool) -> TorchProgram:
@@ -92,7 +97,7 @@ class ModuleReader:
                     exported, read = self._read()
                 check_memory(self.module, self.args, self.kwargs, changed)
                 self.known[training] = program_of(read, type(self.module).__name__,
-                                                  _symbols(exported, self.dynamic), self.module, refused)
+                                                  _symbols(exported, self.axes), self.module, refused)
         return self.known[training]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleReader:
@@ -100,26 +105,69 @@ class ModuleReader:
         return self
 
     def _read(self) -> tuple[torch.export.ExportedProgram, Readable]:
-        dims: dict[str, Any] = {}
-        shapes = {name: {axis: dims.setdefault(size, torch.export.Dim(size)) for axis, size in axes.items()}
-                  for name, axes in self.dynamic.items()}
-        try:
-            with WholeLayers():
-                exported = torch.export.export(self.module, self.args, self.kwargs,
-                                               dynamic_shapes=self._spec(shapes) if shapes else None, strict=False)
-            return exported, readable(exported)
-        except GraphError:
-            raise
-        except Exception as error:
-            raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}",
-                             error_loc(error.__traceback__) or user_loc()) from error
+        ranges: dict[str, Range] = {}
+        while True:
+            try:
+                return self._exported(ranges)
+            except GraphError:
+                raise
+            except Exception as error:
+                more = possible_sizes(str(error))
+                names = {size for axes in self.axes.values() for size in axes.values() if isinstance(size, str)}
+                if not more or not more.keys() <= names - ranges.keys():
+                    raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}",
+                                     error_loc(error.__traceback__) or user_loc()) from error
+                ranges |= more
 
-    def _spec(self, shapes: Mapping[str, Any]) -> dict[str, Any]:
-        """What torch.export wants: an entry for each argument."""
-        given = inspect.signature(self.module.forward).bind(*self.args, **self.kwargs).arguments
-        if unknown := sorted(shapes.keys() - given.keys()):
-            raise GraphError(f"dynamic= names {unknown[0]}; the example arguments are {', '.join(given)}", user_loc())
-        return {name: shapes[name] if name in shapes else _unnamed(value) for name, value in given.items()}
+    def _exported(self, ranges: Mapping[str, Range]) -> tuple[torch.export.ExportedProgram, Readable]:
+        """`ranges`: of names that may not be just any size."""
+        dims: dict[str, Any] = {}
+
+        def dim(size: Any) -> Any:
+            if not isinstance(size, str):
+                return size
+            low, high = ranges.get(size, (None, None))
+            return dims.setdefault(size, torch.export.Dim(size, min=low, max=high))
+        shapes = {name: {axis: dim(size) for axis, size in self.axes[name].items()} if name in self.axes
+                  else _unnamed(value) for name, value in self._given().items()}
+        with WholeLayers():                                 # torch.export wants an entry for each argument
+            exported = torch.export.export(self.module, self.args, self.kwargs,
+                                           dynamic_shapes=shapes if self.axes else None, strict=False)
+        return exported, readable(exported)
+
+    def _given(self) -> dict[str, Any]:
+        """The example arguments by their names."""
+        try:
+            return inspect.signature(self.module.forward).bind(*self.args, **self.kwargs).arguments
+        except TypeError as error:
+            raise GraphError(f"{type(self.module).__name__}: {error}", user_loc()) from None
+
+
+def _named_axes(dynamic: Dynamic, given: Mapping[str, Any]) -> Axes:
+    """What the user says of sizes, checked: a name or a Dim for each axis of each argument that may have any size."""
+    wanted = 'write dynamic={"x": {0: "B"}}: by argument, names for axes'
+    if isinstance(dynamic, tuple | list):
+        dynamic = dict(zip(given, dynamic, strict=False))
+    if not isinstance(dynamic, Mapping):
+        raise GraphError(f"dynamic= got {shown(dynamic)}: {wanted}", user_loc())
+    found: dict[str, dict[int, Any]] = {}
+    for name, axes in dynamic.items():
+        if name not in given:
+            raise GraphError(f"dynamic= names {name}; the example arguments are {', '.join(given)}", user_loc())
+        rank = given[name].ndim if isinstance(given[name], torch.Tensor) else 0
+        if isinstance(axes, tuple | list):
+            axes = dict(enumerate(axes))
+        if axes is not None and not isinstance(axes, Mapping):
+            raise GraphError(f"dynamic= got {shown(axes)} for {name}: {wanted}", user_loc())
+        for axis, size in (axes or {}).items():
+            if size is None:
+                continue
+            if not isinstance(axis, int) or not -rank <= axis < rank:
+                raise GraphError(f"dynamic= names axis {shown(axis)} of {name}, which has {rank} axes", user_loc())
+            if not (size.isidentifier() if isinstance(size, str) else hasattr(size, "__name__")):
+                raise GraphError(f"dynamic= got {shown(size)} for axis {axis} of {name}: {wanted}", user_loc())
+            found.setdefault(name, {})[axis % rank] = size
+    return found
 
 
 @contextmanager
@@ -138,14 +186,16 @@ def in_mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
             part.training = mode
 
 
-def _symbols(exported: torch.export.ExportedProgram, dynamic: Dynamic) -> dict[str, str]:
+def _symbols(exported: torch.export.ExportedProgram, axes: Axes) -> dict[str, str]:
     """Names for the symbolic sizes of the inputs: the user's, else PyTorch's own."""
     names = {}
     for node in exported.graph_module.graph.nodes:
         if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor):
             for axis, size in enumerate(node.meta["val"].shape):
-                if not isinstance(size, int) and axis in dynamic.get(node.name, {}):
-                    names[str(size.node.expr)] = dynamic[node.name][axis]
+                if not isinstance(size, int) and axis in axes.get(node.name, {}):
+                    dim: Any = axes[node.name][axis]
+                    name = dim if isinstance(dim, str) else getattr(dim, "root", dim).__name__
+                    names.update(dict.fromkeys(map(str, size.node.expr.free_symbols), name))
     return names
 
 

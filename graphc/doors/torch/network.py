@@ -14,7 +14,8 @@ from graphc.dsl.context import current_trace, declared_at, user_loc
 from graphc.dsl.trace import Trace
 from graphc.dsl.tree import tree_map
 from graphc.errors import GraphError
-from graphc.ir.dims import Dim, Poly
+from graphc.ir.dim_binding import bind
+from graphc.ir.dims import Dim, Poly, exact_quotient
 from graphc.ir.types import TensorType
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter, Value
@@ -133,19 +134,32 @@ def _bound(program: TorchProgram, arrays: tuple[gc.Array, ...], options: Mapping
     sizes: dict[str, Dim] = {}
     for name, array in given.items():
         _check(program, name, array.type, sizes)
+    for dim, low, high in program.limits:
+        if isinstance(dim, Poly) and dim.names <= sizes.keys():
+            emit("dimension", size=bind(dim, sizes), dtype=gc.i64, low=low, high=high,
+                 what=f"{program.name} was read for {dim}")
     return given
 
 
 def _check(program: TorchProgram, name: str, found: TensorType, sizes: dict[str, Dim]) -> None:
-    """The array has the type that the program was read for, with any sizes for its named dimensions."""
+    """The array has the type that the program was read for, with any sizes for its named dimensions, which are put into
+    `sizes`."""
     wanted = program.inputs[name]
-    fits = found.dtype is wanted.dtype and len(found.shape) == len(wanted.shape)
-    for size, dim in zip(found.shape, wanted.shape):
-        if isinstance(dim, Poly):
-            known = sizes.setdefault(str(dim), size)
-            fits = fits and (known == size or str(dim) not in dim.names)
-        else:
-            fits = fits and size == dim
-    if not fits:
+    if not (found.dtype is wanted.dtype and len(found.shape) == len(wanted.shape)
+            and all(_fits(dim, size, sizes) for size, dim in zip(found.shape, wanted.shape))):
         raise GraphError(f"{program.name} was read for {name}: {wanted}, got {found}; a size that may change is given "
                          f'a name: gc.from_torch(module, …, dynamic={{"{name}": {{0: "B"}}}})')
+
+
+def _fits(dim: Dim, size: Dim, sizes: dict[str, Dim]) -> bool:
+    """Whether a dimension may be `size`: one of a single name, as 2*B + 1, says what that is."""
+    unknown = [] if isinstance(dim, int) else [name for name in dim.names if name not in sizes]
+    if len(unknown) == 1 and isinstance(dim, Poly):
+        name, rest = unknown[0], bind(dim, {**sizes, unknown[0]: 0})
+        step = bind(dim, {**sizes, name: 1}) - rest
+        if isinstance(step, int) and step and bind(dim, {**sizes, name: 2}) - rest == 2 * step:
+            value = exact_quotient(size - rest, step)
+            if value is None:
+                return False
+            sizes[name], unknown = value, []
+    return bool(unknown) or bind(dim, sizes) == size

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphc.errors import Loc
+from graphc.ir.dims import Dim
 from graphc.ir.types import TensorType
 from graphc.records import dataclass
 
@@ -74,7 +75,8 @@ class Refusal:
 class TorchProgram:
     """`inputs`: arrays by name, with dimensions that may be named; `given`: arguments that are no arrays. `constants`:
     arrays of the program itself. `updates`: of buffers, (name in the program, new value). `outputs`: by the names that
-    the result has ("" for the only one, "0", "1" … of a tuple). `refused`: what stands against its gradient."""
+    the result has ("" for the only one, "0", "1" … of a tuple). `refused`: what stands against its gradient. `limits`:
+    the least size for which it is right, and the greatest, of dimensions."""
     name: str
     inputs: Mapping[str, TensorType]
     steps: tuple[Step, ...]
@@ -84,6 +86,7 @@ class TorchProgram:
     constants: Mapping[str, Any] = field(default_factory=dict)
     updates: tuple[tuple[str, Any], ...] = ()
     refused: tuple[Refusal, ...] = ()
+    limits: tuple[tuple[Dim, int, int | None], ...] = ()
 
     def used(self) -> tuple[OwnTensor, ...]:
         """The parameters and buffers that a result or an update depends on."""

@@ -1,7 +1,7 @@
 """What of the door can be had without PyTorch: functions that load it when they are called."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ def door(file: str) -> ModuleType:
 
 
 @formed
-def from_torch(module: Any, *example_args: Any, dynamic: Mapping[str, Any] | None = None,
+def from_torch(module: Any, *example_args: Any, dynamic: Mapping[str, Any] | Sequence[Any] | None = None,
                **example_kwargs: Any) -> Module:
     """A PyTorch module, or a program that torch.export made, as a network: see `graphc.doors.torch.entry`."""
     return door("entry").from_torch(module, *example_args, dynamic=dynamic, **example_kwargs)

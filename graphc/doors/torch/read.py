@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from graphc.doors.torch.guards import size_limits
 from graphc.doors.torch.own_gradients import untrained, with_regions
 from graphc.doors.torch.program import ComplexType, OwnTensor, Refusal, TorchProgram, Ref, Step, used
 from graphc.doors.torch.rules.table import CHECKS, RULES
@@ -124,8 +125,11 @@ class FxReader:
         """A size, or PyTorch's formula of one, as a dimension."""
         if isinstance(size, int):
             return size
-        text = re.sub(r"\b[su]\d+\b", lambda m: self.symbols.get(m[0], m[0]), str(size.node.expr))
-        return parse_dim(text)
+        return self.formula(size.node.expr)
+
+    def formula(self, expression: object) -> Any:
+        """One of sympy over PyTorch's symbols."""
+        return parse_dim(re.sub(r"\b[su]\d+\b", lambda m: self.symbols.get(m[0], m[0]), str(expression)))
 
     def steps(self) -> Iterator[Step]:
         """All calls of operators, those that only check left out."""
@@ -246,7 +250,8 @@ def program_of(read: Readable, name: str, symbols: Mapping[str, str], module: to
     tensors = {s.target: _buffer(exported, s.target) for s in exported.graph_signature.input_specs
                if s.target in exported.state_dict or s.target in exported.constants}
     refused = (*refused, *untrained(own, tensors, dict(updates)))
-    return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates, refused)
+    return TorchProgram(name, inputs, steps, outputs, tuple(own), given, constants, updates, refused,
+                        tuple(size_limits(name, exported, reader.formula)))
 
 
 def _part_read(node: Node) -> int | None:

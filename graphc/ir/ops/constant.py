@@ -9,6 +9,7 @@ from graphc.ir.bits import is_uniform
 from graphc.ir.dims import Dim, static_dim, static_shape
 from graphc.ir.graph import Value
 from graphc.ir.op import Cost, Gradients, Literal, Op, OpBuilder, Values, holds, require
+from graphc.ir.size_proofs import allowed
 from graphc.ir.types import DType, TensorType, normalize_axis
 
 
@@ -59,13 +60,22 @@ class Dimension(Op):
     """The scalar `max(size, 0)`: a dimension, or a polynomial over dimensions, as a number.
 
     It stands for what a decomposition divides by while sizes are still names; once bound it folds to a constant.
+    `low` and `high` are the least and the greatest size for which the graph is right, and `what` says of what: a rule
+    that holds whether or not the number is used.
     """
     name: ClassVar[str] = "dimension"
     is_leaf = True
     size: Dim
     dtype: DType
+    low: int = 0
+    high: int | None = None
+    what: str = ""
 
     def infer(self) -> TensorType:
+        if self.what:
+            fits = allowed(self.size - self.low) and (self.high is None or allowed(self.high - self.size))
+            end = "on" if self.high is None else f"to {self.high}"
+            require(fits, f"{self.what}: a size from {self.low} {end}, got {self.size}")
         require(self.dtype.kind != "bool", "dimension counts in integers or floats, not in bool")
         require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)),
                 f"dimension: {self.size} is not an {self.dtype}")

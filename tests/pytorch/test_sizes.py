@@ -1,0 +1,104 @@
+"""Sizes for which PyTorch read a module: others are an error, and not the other branch of the module."""
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim, export
+
+import graphc as gc
+from graphc.errors import GraphError
+
+KEEPS_GUARDS = hasattr(export(nn.Identity(), (torch.ones(2),)), "_guards_code")
+
+
+class If(nn.Module):
+    """Another function on one side of a condition of its size."""
+
+    def __init__(self, condition):
+        super().__init__()
+        self.condition = condition
+
+    def forward(self, x):
+        return x * 2 if self.condition(x.shape[0]) else x + 1
+
+
+LARGE, SMALL, EVEN = If(lambda n: n > 3), If(lambda n: n < 9), If(lambda n: n % 2 == 0)
+X = torch.ones(6, 2)
+
+
+def strided():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+def rightly_or_not(module, net, sizes, shape=(2,)):
+    """The sizes at which a call is right; others are refused."""
+    run, right = gc.compile(net), []
+    for n in sizes:
+        x = torch.randn(n, *shape)
+        try:
+            found = run(x.numpy())
+        except GraphError:
+            continue
+        assert np.allclose(found, module(x).detach(), atol=1e-5), n
+        right.append(n)
+    return right
+
+
+@pytest.mark.parametrize("module, dynamic, right", [
+    (LARGE, {"x": {0: "B"}}, [4, 6, 9]), (LARGE, {"x": {0: Dim("B", min=5)}}, [6, 9]), (LARGE, ({0: Dim("B", min=4, max=6)},), [4, 6]),
+    (SMALL, [("B", None)], [1, 2, 3, 4, 6]), (EVEN, {"x": {0: 2 * Dim("half")}}, [2, 4, 6])], ids=["name", "Dim", "tuple", "list", "multiple"])
+def test_sizes_of_a_module(module, dynamic, right):
+    net = gc.from_torch(module, X, dynamic=dynamic)
+    assert rightly_or_not(module, net, [1, 2, 3, 4, 6, 9]) == right
+    with pytest.raises(GraphError, match="If was read for"):
+        gc.compile(net, x=gc.f32[{SMALL: 9, EVEN: 3}.get(module, 3), 2])
+
+
+@pytest.mark.parametrize("module, dim, right", [
+    (LARGE, Dim("B", min=4), [4, 6, 9]), (SMALL, Dim("B", max=8), [1, 2, 3, 4, 6]), (LARGE, Dim.AUTO, [4, 6, 9]),
+    (If(lambda n: n != 3), Dim.AUTO, [4, 6, 9])], ids=["least", "most", "found", "unequal"])
+def test_sizes_of_a_program(module, dim, right):
+    if dim is Dim.AUTO and module is not LARGE and not KEEPS_GUARDS:
+        pytest.skip("this PyTorch does not keep its guards")
+    net = gc.from_torch(export(module, (X,), dynamic_shapes=({0: dim},)))
+    assert rightly_or_not(module, net, [1, 2, 3, 4, 6, 9]) == right
+
+
+@pytest.mark.skipif(not KEEPS_GUARDS, reason="this PyTorch does not keep its guards")
+def test_every_second_size():
+    with pytest.raises(GraphError, match="% 2.* == 0 alone: export it with a torch.export.Dim"):
+        gc.from_torch(export(EVEN, (X,), dynamic_shapes=({0: Dim.AUTO},)))
+
+
+def test_height_and_width_of_strided_convolutions():
+    """torch.export takes no name alone for these: it looks at images of one pixel apart."""
+    module, x = strided(), torch.randn(2, 3, 16, 18)
+    run = gc.compile(gc.from_torch(module, x, dynamic={"input": {0: "B", -2: "H", -1: "W"}}))
+    for shape in ((1, 3, 5, 9), (3, 3, 40, 7)):
+        given = torch.randn(shape)
+        assert np.allclose(run(given.numpy()), module(given).detach(), atol=1e-5)
+    with pytest.raises(GraphError, match="was read for H: a size from 5 on, got 4"):
+        run(np.zeros((1, 3, 4, 9), np.float32))
+
+
+def test_a_step_of_such_sizes():
+    step = gc.train_step(gc.from_torch(nn.Sequential(nn.Linear(2, 2), LARGE), X, dynamic={"input": {0: "B"}}), loss=gc.nn.mse,
+                         optimizer=gc.optim.SGD(0.1), y=gc.f32["B", 2])
+    step(np.ones((4, 2), np.float32), np.ones((4, 2), np.float32))
+    with pytest.raises(GraphError, match="read for B: a size from 4 on, got 3"):
+        step(np.ones((3, 2), np.float32), np.ones((3, 2), np.float32))
+
+
+@pytest.mark.parametrize("dynamic, text", [
+    (True, 'dynamic= got True: write dynamic={"x": {0: "B"}}'), ({"x": "B"}, "got 'B' for x: write"), ({"x": {0: 5}}, "got 5 for axis 0 of x: write"),
+    ({"x": {2: "B"}}, "names axis 2 of x, which has 2 axes"), ({"x": {0: "a b"}}, "got 'a b' for axis 0"), ({"y": {0: "B"}}, "names y; the example arguments are x"),
+    ({"x": {0: Dim.AUTO}}, "for axis 0 of x: write")])
+def test_mistakes_in_dynamic(dynamic, text):
+    with pytest.raises(GraphError) as error:
+        gc.from_torch(LARGE, X, dynamic=dynamic)
+    assert text in str(error.value)
+
+
+def test_arguments_that_the_module_does_not_take():
+    with pytest.raises(GraphError, match="too many positional arguments"):
+        gc.from_torch(LARGE, X, X)
