@@ -3,6 +3,7 @@ others are refused where a gradient is asked for."""
 from __future__ import annotations
 
 import copy
+import types
 
 import numpy as np
 import pytest
@@ -252,6 +253,32 @@ class Making(T.Module):
         if self.mask is None or len(self.mask) != len(x):
             self.mask = torch.ones(len(x), 1).cumsum(0)
         return x * self.mask
+
+
+class Holding(T.Module):
+    """Remembers in what an attribute holds, and a cache that changes nothing."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held, self.cache = held, {}
+
+    def forward(self, x):
+        factor = self.cache.setdefault(len(x), 2.0)
+        if isinstance(self.held, dict):
+            self.held["calls"] = self.held.get("calls", 0) + 1
+        elif isinstance(self.held, list):
+            self.held.append(1)
+        elif self.held is not None:
+            self.held.calls = [1, *getattr(self.held, "calls", ())]
+        return x * factor * len(str(vars(self.held) if hasattr(self.held, "__dict__") else self.held))
+
+
+@pytest.mark.parametrize("held", [{}, [], types.SimpleNamespace()], ids=["dict", "list", "object"])
+def test_what_the_attributes_of_a_module_remember(held):
+    x = torch.randn(3, 2)
+    with pytest.raises(GraphError, match="changes its attribute 1.held"):
+        gc.from_torch(T.Sequential(T.Tanh(), Holding(held)), x)
+    np.testing.assert_allclose(gc.compile(gc.from_torch(Holding(None), x))(x), Holding(None)(x))
 
 
 def test_what_a_module_remembers_beside_buffers_is_an_error_with_its_line():

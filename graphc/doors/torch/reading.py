@@ -3,21 +3,26 @@ inference mode, that `.data` is a tensor without gradient, that attributes of a 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, nullcontext
 from threading import RLock, get_ident
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses import meta_utils
 from torch.utils import _pytree as pytree
 
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError, Loc
+from graphc.records import dataclass
 
 LOCK = RLock()              # what is exchanged belongs to the process
 # tensors that were made in inference mode stand for themselves without that mode (newer than PyTorch 2.6)
 _AS_OTHERS: Callable[[], Any] = getattr(meta_utils, "disable_inference_mode_for_fake_prop", nullcontext)
+MOST_BYTES = 1 << 20        # of an array that is compared
+NUMBERS = (bool, int, float, complex, str, bytes, type(None))
 Changed = list[tuple[str, Loc | None]]
 
 
@@ -38,10 +43,11 @@ def exchanged(owner: Any, name: str, made: Callable[[Any], Any]) -> Iterator[Non
 
 @contextmanager
 def watched(module: torch.nn.Module) -> Iterator[Changed]:
-    """Gives the attributes of modules that are changed inside, without parameters and buffers. Those that were made in
-    inference mode are tensors as others."""
+    """Gives the attributes of modules that are changed inside, or what these hold, without parameters and buffers.
+    Those that were made in inference mode are tensors as others."""
     changed: Changed = []
     names = {id(part): name for name, part in module.named_modules()}
+    before = {name: _contents(value) for name, value in _attributes(module)}
 
     def remembered(own: Any) -> Any:
         def set(part: torch.nn.Module, name: str, value: Any) -> None:
@@ -63,7 +69,42 @@ def watched(module: torch.nn.Module) -> Iterator[Changed]:
                                   (torch.inference_mode, "__enter__", off), (torch.inference_mode, "__exit__", back),
                                   (torch.autograd, "_engine_run_backward", lambda _: _no_backward)):
             stack.enter_context(exchanged(owner, name, made))
+        # torch.export puts back what lists and dicts held: this is asked at the end of the call that it makes
+        look = module.register_forward_hook(lambda *_: changed.extend(
+            (name, None) for name, value in _attributes(module) if name in before and _contents(value) != before[name]))
+        stack.callback(look.remove)
         yield changed
+
+
+@dataclass(frozen=True, eq=False)
+class Itself:
+    """A thing that is only equal to itself."""
+    thing: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and self.thing is other.thing
+
+
+def _attributes(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """The attributes of a module and its parts that PyTorch knows nothing of."""
+    own = vars(torch.nn.Module()).keys()
+    for path, part in module.named_modules():
+        yield from ((f"{path}.{name}".lstrip("."), value) for name, value in vars(part).items() if name not in own)
+
+
+def _contents(value: Any, depth: int = 3) -> Any:
+    """What a container, or an object of the user's, holds, to be compared with what it holds later."""
+    if isinstance(value, NUMBERS):
+        return value
+    if depth and isinstance(value, Mapping):
+        return [(_contents(k, 0), _contents(v, depth - 1)) for k, v in value.items()]
+    if depth and isinstance(value, Sequence | Set | deque):
+        return [_contents(v, depth - 1) for v in value]
+    if isinstance(value, np.ndarray) and value.nbytes < MOST_BYTES:
+        return value.tobytes()
+    if depth and not isinstance(value, torch.nn.Module | torch.Tensor | type | Callable) and hasattr(value, "__dict__"):
+        return [_contents(vars(value), depth - 1)]
+    return Itself(value)
 
 
 def _no_backward(*_: Any, **__: Any) -> None:
