@@ -265,7 +265,7 @@ class Holding(T.Module):
     def forward(self, x):
         factor = self.cache.setdefault(len(x), 2.0)
         if isinstance(self.held, dict):
-            self.held["calls"] = self.held.get("calls", 0) + 1
+            self.held[len(self.held)] = 1
         elif isinstance(self.held, list):
             self.held.append(1)
         elif self.held is not None:
