@@ -70,7 +70,7 @@ def own_gradients(module: torch.nn.Module) -> Iterator[list[Refusal]]:
             return args[0](*args[2:])
         whole = get_ident() == thread and not cls.__module__.startswith("torch.") and not named and not (
             torch._C._are_functorch_transforms_active())
-        return _recorded(cls, args) if whole else apply.__func__(cls, *args, **named)
+        return _recorded(cls, args) if whole else apply.__get__(None, cls)(*args, **named)
 
     def hooked(own: Any) -> Any:
         def register(tensor: torch.Tensor, *args: Any) -> Any:
