@@ -99,6 +99,7 @@ class Programs:
         self._apart: Specialised[Runnable] = Specialised(lambda size: loader.native(trace(size)), most)
         self._together: Specialised[Runnable] = Specialised(lambda size, sized: sized.at(**{name: size}), KEPT_SIZES)
         self.last: Runnable | None = None
+        self.why_not = ""           # each size has a program of its own; empty where that is not so
 
     @once_property
     def sized(self) -> SizedGraph | None:
@@ -107,7 +108,8 @@ class Programs:
             return None
         try:
             return self._loader.sized(self._trace(as_dim(self._name)), self._bounds)
-        except GraphError:          # should it be another mistake, the graph of one size has it too
+        except GraphError as reason:        # should it be another mistake, the graph of one size has it too
+            self.why_not = reason.text
             return None
 
     def at(self, size: int, rounded: int) -> tuple[Runnable, int]:
@@ -116,7 +118,13 @@ class Programs:
         if sized is not None and sized.serves({self._name: size}):
             run = self.last = self._together.at(size=size, sized=sized)
             return run, size
-        run = self.last = self._apart.at(size=rounded)
+        try:
+            run = self.last = self._apart.at(size=rounded)
+        except GraphError as error:
+            if self.why_not in ("", error.text):
+                raise
+            raise GraphError(f"{error.text}; one program for all {self._name} cannot be made either: {self.why_not}",
+                             error.loc) from error
         return run, rounded
 
     @property

@@ -56,14 +56,15 @@ class AttentionSchedule(Schedule):
     def nr(self) -> int:
         return self.vectors * self.lanes
 
-    def __str__(self) -> str:
+    @property
+    def tile(self) -> str:
         tile = f"{self.mr}×{self.nr}"
-        if self.by_rows is not None:
-            tile += f", values {self.by_rows[0]}×{self.by_rows[1] * self.lanes}"
+        return tile if self.by_rows is None else f"{tile}, values {self.by_rows[0]}×{self.by_rows[1] * self.lanes}"
+
+    def __str__(self) -> str:
         parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials != 0 else ""
         where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
         where += ", far" if self.far else ""
         if self.narrow is not None:
-            where += f", up to {self.narrow.columns} columns: tile {self.narrow.mr}×{self.narrow.nr}"
-            where += f", up to {self.narrow.narrow.columns}: by rows" if self.narrow.narrow is not None else ""
-        return f"attention(blocks {self.rows}×{self.columns}, tile {tile}{parts}{where})"
+            where += f", up to {self.narrow.columns} columns: tile {self.narrow.tile}"
+        return f"attention(blocks {self.rows}×{self.columns}, tile {self.tile}{parts}{where})"

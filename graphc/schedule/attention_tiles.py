@@ -29,18 +29,21 @@ def register_tiles(
     """Rows and vectors with the fewest cycles, padding and loads included. As many rows as registers beside a row of
     columns hold, less one for the factor, and as there are for their addresses. steps: of the sums of all heads.
     matrices: two matrix registers each way."""
-    machine = target.machine
-
     def candidates() -> Iterator[Candidate[tuple[int, int]]]:
         for vectors in (2,) if matrices else (2, 3, 4):
             mr = _tile_rows(target, vectors, matrices)
-            sums = work(mr, vectors * lanes) * steps / (lanes * machine.fma_per_cycle * machine.planned_cores)
-            # with few sums, for their results
-            waited = (machine.fma_latency + 1) * machine.fma_per_cycle / (mr * vectors) - 1
-            yield Candidate(f"{mr}×{vectors * lanes}", (mr, vectors), (
-                ("sums", sums), ("latency", sums * max(0.0, waited)),
-                ("loads", sums * EXPOSED_LOADS * (1 / mr + 1 / vectors))))
+            yield _register_tile(target, mr, vectors, lanes, work(mr, vectors * lanes) * steps)
     return ranked(candidates(), 1.0)
+
+
+def _register_tile(target: Target, mr: int, vectors: int, lanes: int, work: float) -> Candidate[tuple[int, int]]:
+    """With few sums units wait for their results."""
+    machine = target.machine
+    sums = work / (lanes * machine.fma_per_cycle * machine.planned_cores)
+    waited = (machine.fma_latency + 1) * machine.fma_per_cycle / (mr * vectors) - 1
+    return Candidate(f"{mr}×{vectors * lanes}", (mr, vectors), (
+        ("sums", sums), ("latency", sums * max(0.0, waited)),
+        ("loads", sums * EXPOSED_LOADS * (1 / mr + 1 / vectors))))
 
 
 def _tile_rows(target: Target, vectors: int, matrices: bool) -> int:
@@ -77,14 +80,14 @@ class ForwardProblem:
     @property
     def ranking(self) -> Ranking[ForwardTiles]:
         """Sums of values lie as those of scores do, or as the results. Where the number of queries comes with the call,
-        few of them have schedules of their own."""
+        few of them have a schedule of their own."""
         closed = isinstance(self.queries, int)
 
         def candidates() -> Iterator[Candidate[ForwardTiles]]:
             for vectors in (2,) if self.matrices else (2, 3, 4, *[1] * closed):
                 mr = _tile_rows(self.target, vectors, self.matrices)
                 yield self._candidate("values by columns", ForwardTiles(mr, vectors, None))
-                if closed and self.reads_rows:
+                if self.reads_rows:
                     yield self._candidate("values by rows", ForwardTiles(mr, vectors, self.value_tile(vectors)))
         return ranked(candidates(), 1.0)
 
@@ -99,6 +102,10 @@ class ForwardProblem:
             most = room // (rows + 1)
             if vectors * self.lanes % rows == 0 and most > 0:
                 yield rows, -(-width // -(-width // most))
+
+    def cycles(self, tiles: ForwardTiles) -> float:
+        """What it costs with these tiles."""
+        return self._candidate("", tiles).total
 
     def _candidate(self, name: str, tiles: ForwardTiles) -> Candidate[ForwardTiles]:
         machine, vectors = self.target.machine, tiles.vectors
@@ -136,9 +143,19 @@ def gradient_ranking(target: Target, lanes: int, steps: int, keys: Dim, widths: 
                      matrices: bool) -> Ranking[tuple[int, int]]:
     """The register tiles of the gradient, whose columns are keys; features are columns of one product, too. widths:
     features and values; steps: queries of all heads."""
-    features, values = widths
+    return register_tiles(target, lambda mr, nr: _gradient_work(keys, widths, causal, mr, nr), lanes, steps, matrices)
 
-    def work(mr: int, nr: int) -> float:
-        rows = features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr)
-        return columns_made(keys, nr, causal) * rows
-    return register_tiles(target, work, lanes, steps, matrices)
+
+def gradient_cycles(target: Target, lanes: int, steps: int, keys: Dim, widths: tuple[int, int], causal: bool,
+                    tile: tuple[int, int]) -> float:
+    """What one of them costs: mr rows × vectors of columns."""
+    mr, vectors = tile
+    work = _gradient_work(keys, widths, causal, mr, vectors * lanes)
+    return _register_tile(target, mr, vectors, lanes, work * steps).total
+
+
+def _gradient_work(keys: Dim, widths: tuple[int, int], causal: bool, mr: int, nr: int) -> float:
+    """Multiply-adds of one query."""
+    features, values = widths
+    rows = features + values + round_up(features, mr) + round_up(values, mr) + round_up(features, nr)
+    return columns_made(keys, nr, causal) * rows

@@ -1,14 +1,15 @@
 """Chooses the blocks of attention."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from graphc.ir.dims import Dim, Poly, static_dim, typical, upper
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.schedule.attention_schedule import AttentionSchedule
-from graphc.schedule.attention_tiles import ForwardProblem, gradient_ranking
+from graphc.schedule.attention_tiles import ForwardProblem, ForwardTiles, gradient_cycles, gradient_ranking
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.target import ALIGNMENT, Target
@@ -21,6 +22,7 @@ MATRIX_KEYS = 128               # of a block where matrix registers multiply: su
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
 NARROW_PANELS = 3               # vectors of few columns, at most
+WORTH = 1.05                    # how much faster a schedule for these must be
 
 
 def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
@@ -72,26 +74,30 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
     )
     if not isinstance(q.shape[-2], Poly):
         return s
-    s = replace(s, narrow=_narrow(s, target, (values,), matrices), brief=True)
-    few = s.narrow or s
-    if not reads_rows or few.vectors > 1:
-        return s
-    fewest = replace(few, columns=lanes, by_rows=replace(problem, queries=lanes).value_tile(1))
-    return replace(s, narrow=replace(few, narrow=fewest))
+
+    def cycles(count: int, s: AttentionSchedule) -> float:
+        return replace(problem, queries=count).cycles(ForwardTiles(s.mr, s.vectors, s.by_rows))
+    value_tile = replace(problem, queries=lanes).value_tile(1) if reads_rows else None
+    return replace(s, narrow=_narrow(s, target, (values,), matrices, cycles, value_tile), brief=True)
 
 
-def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int],
-            matrices: bool) -> AttentionSchedule | None:
-    """For few columns, with register tiles of one vector: of wider ones they would fill a part. Blocks have the same
-    rows, so that sums are those of the other schedule. Of the heights those come first that divide the features, so
-    that these need no kernels of their own, if they keep the units busy. Matrix registers take the same rows: they add
-    up so many terms at once, from the first row of a tile on."""
+def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int], matrices: bool,
+            cycles: Callable[[int, AttentionSchedule], float],
+            by_rows: tuple[int, int] | None = None) -> AttentionSchedule | None:
+    """For few columns, with register tiles of one vector: of wider ones they would fill a part. For as many columns as
+    it saves most for, if that is worth its code, by what so many cost (`cycles`). by_rows: its own. Blocks have the
+    same rows, so that sums are those of the other schedule. Of the heights those come first that divide the features,
+    so that these need no kernels of their own, if they keep the units busy. Matrix registers take the same rows: they
+    add up so many terms at once, from the first row of a tile on."""
     rows = min(target.tile_rows(1), target.machine.address_rows)
-    busy = target.machine.busy_sums
+    busy, code = target.machine.busy_sums, target.machine.handover_cycles / 2
     mr = s.mr if matrices else max((n for n in range(1, rows + 1) if s.rows % n == 0),
                                    key=lambda n: (n >= busy and all(width % n == 0 for width in widths), n))
-    columns = NARROW_PANELS * s.lanes
-    return replace(s, columns=columns, mr=mr, vectors=1, brief=True) if columns < s.columns else None
+    few = replace(s, mr=mr, vectors=1, brief=True, by_rows=by_rows)
+    counts = [n * s.lanes for n in range(1, NARROW_PANELS + 1) if n % s.vectors and n * s.lanes < s.columns]
+    saved = [cycles(n, s) / (WORTH * cycles(n, few) + code) for n in counts]
+    most = max(range(len(counts) + 1), key=lambda n: prod(saved[:n]))
+    return replace(few, columns=counts[most - 1]) if most else None
 
 
 def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target,
@@ -124,10 +130,15 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         parts = -(-blocks // -(-blocks // max(1, min(blocks, tiles // heads))))
     far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
-    narrow = _narrow(s, target, (features, values), matrices) if isinstance(keys, Poly) else None
+
+    def cycles(count: int, s: AttentionSchedule) -> float:
+        return gradient_cycles(target, lanes, usual_heads * usual_queries, count, (features, values), causal,
+                               (s.mr, s.vectors))
+    few = partial(_narrow, target=target, widths=(features, values), matrices=matrices, cycles=cycles)
+    narrow = few(s) if isinstance(keys, Poly) else None
     rows = max(s.sum_rows(0), narrow.sum_rows(0) if narrow is not None else 0) + queries
     s = replace(s, parts=parts, deltas=deltas, partials=heads * parts * rows * round_up(features, nr), far=far)
-    return s if narrow is None else replace(s, narrow=_narrow(s, target, (features, values), matrices))
+    return s if narrow is None else replace(s, narrow=few(s))
 
 
 def _block(columns: Dim, most_columns: int, rows: Dim, most_rows: int, mr: int, nr: int) -> tuple[int, int]:

@@ -109,6 +109,14 @@ def test_networks_that_cannot_generate(net, text):
         gc.generate(net, [[1, 2], [3, 4]], 6, seed=0, **source)
 
 
+def test_what_is_wrong_with_one_size_does_not_hide_why_there_is_no_program_for_all():
+    """Here another mistake in each: the network looks whether the number of tokens is known."""
+    def forward(ids):
+        raise gc.GraphError("of one size" if isinstance(ids.shape[1], int) else "of all sizes")
+    with pytest.raises(gc.GraphError, match="of one size; one program for all T cannot be made either: of all sizes"):
+        gc.generate(forward, [[1, 2]], 2, seed=0)
+
+
 def test_mistakes_of_layers():
     with pytest.raises(gc.GraphError, match="takes the nn.Embedding of the tokens"):
         nn.GenerateToken(nn.Linear(3))

@@ -35,20 +35,15 @@ from graphc.schedule.target import Target
 def lower_attention(r: KernelRequest[AttentionSchedule, Attention]) -> LoopFunction:
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
     f, ins, outs = function(r)
-    _regimes(r, blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2]), ins, outs)
-    return f
-
-
-def _regimes(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: Sequence[View],
-             outs: Sequence[View]) -> None:
-    """By the schedule that suits the number of columns."""
-    f, narrow = b.f, b.s.narrow
-    if narrow is None:
-        return _attention(r, b, ins, outs)
-    with f.if_(fits_better(b, narrow)):
-        _regimes(r, replace(b, s=narrow), ins, outs)
+    b = blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2])
+    if b.s.narrow is None:
+        _attention(r, b, ins, outs)
+        return f
+    with f.if_(fits_better(b, b.s.narrow)):
+        _attention(r, replace(b, s=b.s.narrow), ins, outs)
     with f.else_():
         _attention(r, b, ins, outs)
+    return f
 
 
 def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: Sequence[View],
