@@ -17,7 +17,7 @@ from graphc.codegen import abi
 from graphc.codegen.llvm.share import frame_alloca
 from graphc.codegen.llvm.subnormals import BEGIN, END
 from graphc.codegen.llvm.types import MEMORY, constant, frame_bytes, type_of
-from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index import Ix, Sym, undivided
 from graphc.codegen.loops.loop_ir import FunctionIR, Root, Val, View
 from graphc.codegen.patience import Looks
 from graphc.errors import InternalError
@@ -231,7 +231,7 @@ class BodyEmitter:
 
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
         """The pointer to the element at `index`; `element` is its type in memory."""
-        place = view.at(index)
+        place = undivided(view.at(index))
         offset = self.resolve(place)
         unrolled, depth = offset is not place, 0
         if offset.terms and view.start.is_const and view.start.const != 0:
