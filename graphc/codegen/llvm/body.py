@@ -199,9 +199,10 @@ class BodyEmitter:
         for symbol, coefficient in ix.terms:
             text, at = self.sym(symbol)
             depth = max(depth, at)
-            if coefficient != 1:
+            joined = "sub" if total and coefficient == -1 else "add"
+            if coefficient != 1 and joined == "add":
                 text = self._cached(at, ("mul", text, self.number(coefficient)), f"mul nsw {self.ix} %s, %s")
-            total = self._cached(depth, ("add", total, text), f"add nsw {self.ix} %s, %s") if total else text
+            total = self._cached(depth, (joined, total, text), f"{joined} nsw {self.ix} %s, %s") if total else text
         if ix.const == 0:
             return total
         return self._cached(depth, ("add", total, self.number(ix.const)), f"add nsw {self.ix} %s, %s")
