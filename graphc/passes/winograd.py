@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any, ClassVar
 
 from graphc.ir.builder import Rewriter
@@ -42,8 +41,8 @@ class WinogradConvolution:
 
     def tile(self, target: Target, kernels: KernelTraffic, pairs: bool = False, shards: int = 1) -> int | None:
         """The size of tiles that takes the fewest cycles, of all `shards` of a batch; None: the direct algorithm, of
-        `pairs` of bf16 perhaps. Where the number of images comes with the call, that which loses least on average of
-        one image, and of a typical number."""
+        `pairs` of bf16 perhaps. Where the number of images comes with the call, that which loses least where it loses
+        most: with one image, or with a typical number."""
         if shards > 1 and self.is_static and not self.by_kernel:
             return forms_of_shards(self.sizes, shards, target, kernels, pairs).best.schedule
         forms = weight_gradient_forms if self.by_kernel else convolution_forms
@@ -52,7 +51,7 @@ class WinogradConvolution:
         if len(rankings) == 1:
             return rankings[0].best.schedule
         cycles = [{c.schedule: c.total for c in ranking.candidates} for ranking in rankings]
-        return min(cycles[0], key=lambda m: prod(each[m] for each in cycles))
+        return min(cycles[0], key=lambda m: max([each[m] / min(each.values()) for each in cycles]))
 
     @property
     def is_static(self) -> bool:
@@ -123,7 +122,7 @@ def _by_tiles(graph: Graph, target: Target, in_pairs: Callable[[Node, Target], b
     kinds, found = value_kinds(graph), list(_convolutions(graph))
     weights = _transformed_bytes(c for _, c in found)
     for node, c in found:
-        traffic = kernel_traffic(kinds[c.second] is Kind.LASTING, weights, target.machine)
+        traffic = kernel_traffic(kinds[c.second] is not Kind.CHANGING, weights, target.machine)
         m = c.tile(target, traffic, in_pairs(node, target), shards)
         if m is not None:
             yield node, c, m

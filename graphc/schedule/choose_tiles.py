@@ -155,8 +155,20 @@ def _row_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:
     found = (UNPACKED,) if run >= BROADCAST_RUN or len(p.k) == 1 else ()
     if problem.context.free[0]:
         return (*found, ONCE)
-    taps = problem.k <= MAX_TAPS and all(isinstance(p.sizes[d], int) for d in p.k)
-    return (*found, TAPS) if taps else (*found, ONCE, PER_TILE)
+    if all(isinstance(p.sizes[d], int) for d in p.k):
+        if problem.k <= MAX_TAPS:
+            return *found, TAPS
+        found = (*[TAPS] * _has_rounds(problem), *found)        # sums of several blocks would be loaded and stored
+    return *found, ONCE, PER_TILE
+
+
+def _has_rounds(problem: TiledProblem) -> bool:
+    """Whether the micro-kernel may know where all terms of a longer sum lie, too: rounds of a few neighbours, such as
+    lines of a window, as many as have columns in L1."""
+    p, sizes = problem.form, problem.k_sizes
+    lines = p.a.strides[p.k[-1]] == 1 and linear_from(p.a, p, p.k) > 0 and prod(sizes[1:]) <= MAX_TAPS
+    return (lines and problem.mr * problem.vectors >= problem.machine.busy_sums
+            and problem.k * problem.nr <= problem.context.elements(problem.machine.l1_bytes))
 
 
 def _column_modes(problem: TiledProblem) -> tuple[PackingMode, ...]:

@@ -8,7 +8,8 @@ from graphc.ir.dims import typical
 from graphc.ir.types import TensorType, bf16, f32
 from graphc.ir.winograd import POINTS
 from graphc.records import dataclass
-from graphc.schedule.choose_winograd import GRADIENT_BLOCK, GRADIENT_TILES, ConvolutionSizes, gradient_tile, panel_width
+from graphc.schedule.choose_winograd import (
+    GRADIENT_BLOCK, GRADIENT_TILES, ROWS, ConvolutionSizes, gradient_tile, panel_width)
 from graphc.schedule.contraction_schedule import round_up
 from graphc.schedule.cost import TOLERANCE, Candidate, Ranking, ranked
 from graphc.schedule.machine import Machine
@@ -18,6 +19,7 @@ from graphc.schedule.tile_cost import COPY_CYCLES
 PAGE = 4096                     # bytes: where a line is in its page says which set of L1 it goes to
 SPACED_CYCLES = 0.4             # of an element of a vector that is loaded by itself
 ROUNDING_PREFERENCE = 0.15      # of the direct algorithm's time, for which its smaller rounding error is worth having
+CORE_SHARE = 8 << 20            # bytes of L3 that a core can count on: what is larger serves many more, of others too
 PAIR_OPS = 12                   # vector operations that round a vector of numbers to bf16 and store it
 Form = Candidate[int | None]    # the size of tiles; None: the direct algorithm
 
@@ -32,7 +34,7 @@ class KernelTraffic:
 def kernel_traffic(lasting: bool, kernel_bytes: int, machine: Machine) -> KernelTraffic:
     """Kernels come from the shared cache where those of all convolutions of the program, `kernel_bytes` when
     transformed, leave room in it for images; else from memory."""
-    stay = kernel_bytes < machine.l3_bytes // 2
+    stay = kernel_bytes < min(machine.l3_bytes, machine.planned_cores * CORE_SHARE) // 2
     return KernelTraffic(lasting, machine.l3_bytes_per_cycle if stay else machine.memory_bytes_per_cycle)
 
 
@@ -121,21 +123,23 @@ def _pairs(numbers: int, target: Target) -> float:
 
 def _by_tiles(c: ConvolutionSizes, m: int, target: Target, kernels: KernelTraffic) -> Form:
     """Transforms of image and result, products at each point; kernels that do not last are transformed and written,
-    too.
-    """
+    too. Each block of tiles reads all kernels, from L3 where L2 has no room for those of a panel beside the block."""
     machine, lanes, points, tiles = target.machine, target.lanes(c.dtype.itemsize), (m + 2)**2, c.tiles(m)
     width = panel_width(tiles, c.features, c.dtype, target)
     mr = max(1, target.tile_rows(width // lanes))
     features = round_up(c.features, width)
     weights = points * c.channels * features
-    read = weights * c.dtype.itemsize / kernels.bytes_per_cycle
+    nbytes = weights * c.dtype.itemsize
+    read = nbytes / kernels.bytes_per_cycle
+    task = points * (c.channels * width + min(tiles, ROWS) * (c.channels + width)) * c.dtype.itemsize
+    again = (-(-tiles // ROWS) - 1) * nbytes / machine.l3_bytes_per_cycle if task > machine.l2_bytes else 0
     made = 0 if kernels.lasting else machine.transform_point_cycles * weights / lanes + read
     vectors = -(-c.channels // lanes) + -(-c.features // lanes)
     return Candidate(f"tiles of {m} × {m}", m, (
         ("products", _multiply_adds(c, round_up(tiles, mr) * weights, target) / machine.micro_kernel_peak),
         ("calls", machine.call_cycles * points * -(-tiles // mr) * features // width),
         ("transforms", machine.transform_point_cycles * points * tiles * vectors),
-        ("kernels read", read), ("kernels made", made)))
+        ("kernels read", read + again), ("kernels made", made)))
 
 
 def _gradient_by_tiles(c: ConvolutionSizes, m: int, target: Target) -> Form:

@@ -3,14 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphc.codegen.llvm.control import FOLDS
 from graphc.codegen.loops.builder import LoopFunction
-from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index import Ix, Sym, undivided
 from graphc.codegen.loops.index_proofs import at_least, at_most, lower, upper
 from graphc.codegen.loops.loop_ir import Define, For
+from graphc.ir.dims import size_name
 
 SMALL = st.integers(-6, 6)
 
@@ -69,10 +71,24 @@ def places(body: list, env: dict[Sym, int]) -> Iterator[dict[Sym, int]]:
 @settings(max_examples=400, deadline=None)
 def test_bounds_and_divisors_hold(nest):
     f, ix = nest
-    values = [value(ix, env) for env in places(f.body, {})]
+    found = [(value(ix, env), value(undivided(ix), env)) for env in places(f.body, {})]
+    values = [v for v, _ in found]
+    assert values == [v for _, v in found]
     if not values:
         return
     assert lower(ix) <= min(values) and max(values) <= upper(ix)
     assert not at_most(ix, max(values) - 1) and not at_least(ix, min(values) + 1)
     divisor = ix.divisor()
     assert all(v % divisor == 0 for v in values) if divisor else set(values) == {0}
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 5), (size_name("H"), size_name("W", low=2))])
+def test_pixels_that_lie_evenly_need_no_division(height, width):
+    f = LoopFunction("pixels")
+    with f.loop(0, 1000) as L:
+        rest, column = f.divmod(L.index + 3, width)
+        image, line = f.divmod(rest, height)
+        place = image * (height * width * 16) + line * (width * 16) + column * 16
+        assert undivided(place + 5) == L.index * 16 + 53
+        apart = place + image
+        assert undivided(apart) == apart

@@ -168,7 +168,7 @@ def test_rows_that_are_not_there(layout, shape, count):
 
 
 @pytest.mark.parametrize("counts, mr, loops", [((7, 7), 4, 1), ((3, 3), 4, 0), ((2, 3, 3), 4, 1), ((3, 5, 4), 4, 2),
-                                              ((7, 7), 3, 0), ((9,), 4, 0)], ids=str)
+                                              ((7, 7), 3, 0), ((9,), 4, 0), ((7, 21), 4, 2), ((5, 13), 1, 2)], ids=str)
 def test_taps_are_rounds_where_these_hide_a_jump(counts, mr, loops):
     k = prod(counts)
     rng = np.random.default_rng(k)

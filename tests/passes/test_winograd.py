@@ -1,6 +1,7 @@
 """Which convolutions take Winograd's form, and what the graph is then."""
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from graphc.compiler import Compilation
 from graphc.config import Config
 from graphc.ir.builder import Builder
+from graphc.ir.dims import size_name
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
+from graphc.ir.open import open_graph
 from graphc.ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from graphc.ir.ops.winograd import WinogradConv2d, WinogradWeightGrad, WinogradWeights
 from graphc.ir.printer import print_graph
@@ -101,6 +104,25 @@ def test_large_tiles_where_weights_are_used_often(target):
     assert _tile(_graph((16, 128, 28, 28), 128), target) == 4
     # one look at weights that must be transformed first
     assert _tile(_graph((1, 512, 4, 4), 512, lasting=False), target) == 0
+
+
+def test_direct_where_a_few_tiles_read_many_weights():
+    """Whatever the size of a cache that others use, too."""
+    shared = replace(AVX512, machine=replace(AVX512.machine, l3_bytes=300 << 20))
+    assert _tile(_graph((1, 512, 7, 7), 512), shared) == 0
+
+
+def test_captured_weights_last():
+    b, rng = Builder(), np.random.default_rng(0)
+    w = b.constant(rng.standard_normal((64, 64, 3, 3), np.float32))
+    assert _tile(b.finish([b.conv2d(b.input("x", f32[1, 64, 7, 7]), w, padding=SAME)])) == (
+        _tile(_graph((1, 64, 7, 7)))) > 0
+
+
+def test_of_any_number_of_images_neither_one_nor_many_lose_most():
+    """One image is best computed directly, many by large tiles."""
+    graph, _ = open_graph(_graph((size_name("B"), 256, 7, 7), 256), {})
+    assert _tile(graph, AVX512) == 2
 
 
 @pytest.mark.parametrize("target", [AVX2, AVX512, NEON, SSE2], ids=lambda t: t.name)

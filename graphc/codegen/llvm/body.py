@@ -17,7 +17,7 @@ from graphc.codegen import abi
 from graphc.codegen.llvm.share import frame_alloca
 from graphc.codegen.llvm.subnormals import BEGIN, END
 from graphc.codegen.llvm.types import MEMORY, constant, frame_bytes, type_of
-from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index import Ix, Sym, undivided
 from graphc.codegen.loops.loop_ir import FunctionIR, Root, Val, View
 from graphc.codegen.patience import Looks
 from graphc.errors import InternalError
@@ -199,9 +199,10 @@ class BodyEmitter:
         for symbol, coefficient in ix.terms:
             text, at = self.sym(symbol)
             depth = max(depth, at)
-            if coefficient != 1:
+            joined = "sub" if total and coefficient == -1 else "add"
+            if coefficient != 1 and joined == "add":
                 text = self._cached(at, ("mul", text, self.number(coefficient)), f"mul nsw {self.ix} %s, %s")
-            total = self._cached(depth, ("add", total, text), f"add nsw {self.ix} %s, %s") if total else text
+            total = self._cached(depth, (joined, total, text), f"{joined} nsw {self.ix} %s, %s") if total else text
         if ix.const == 0:
             return total
         return self._cached(depth, ("add", total, self.number(ix.const)), f"add nsw {self.ix} %s, %s")
@@ -231,7 +232,7 @@ class BodyEmitter:
 
     def address(self, view: View, index: tuple[Ix, ...], element: str) -> str:
         """The pointer to the element at `index`; `element` is its type in memory."""
-        place = view.at(index)
+        place = undivided(view.at(index))
         offset = self.resolve(place)
         unrolled, depth = offset is not place, 0
         if offset.terms and view.start.is_const and view.start.const != 0:

@@ -19,10 +19,11 @@ class Sym:
     `uppers` and `lowers` hold (Ix, den): the symbol is <= (>=) Ix / den, exactly and at every moment; den >= 1. They
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
     depends on. `sized`: its bounds depend on sizes that are not numbers. `choices`: the indices of which it is the
-    least (`is_least`) or the greatest. `limits` and `numbers`: what was found to be no less than sums of
+    least (`is_least`) or the greatest. `rest`: what a remainder is exactly, of what is divided and its quotient, the
+    newest term. `limits` and `numbers`: what was found to be no less than sums of
     which it is the newest symbol, whatever else is known; `points`: values with which proofs are refuted.
     """
-    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least",
+    __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least", "rest",
                  "limits", "numbers", "points")
 
     def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
@@ -32,6 +33,7 @@ class Sym:
         self.sized: bool = _any_sized(self.lowers) or _any_sized(self.uppers) or any([s.sized for s in self.parents])
         self.choices: tuple[Ix, ...] = ()
         self.is_least = False
+        self.rest: Ix | None = None
         self.limits: dict[tuple[Term, ...], list[Dim]] = {}
         self.numbers: dict[Ix, int] = {}
         self.points: Points | None = None
@@ -151,6 +153,18 @@ def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
     for ix, stride in zip(index, strides):
         total = total + ix * stride
     return total
+
+
+def undivided(ix: Ix) -> Ix:
+    """The same without quotients and remainders that come to a multiple of what was divided: of rows that lie evenly,
+    whatever the dims that they are made of."""
+    for symbol, coefficient in reversed(ix.terms):
+        if symbol.rest is not None:
+            quotient = symbol.rest.terms[-1][0]
+            whole = ix + (symbol.rest - Ix(0, ((symbol, 1),))) * coefficient
+            if not any(s is quotient for s, _ in whole.terms):
+                return undivided(whole)
+    return ix
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:

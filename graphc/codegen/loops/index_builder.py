@@ -54,6 +54,7 @@ class Indices:
         rest = ix - quotient * divisor
         common = gcd(ix.divisor(), content(divisor))
         symbol = self.symbol("r", [Ix(), rest], [Ix(divisor - common), rest], [ix], common)
+        symbol.rest = rest
         return quotient, self._define("remainder", [ix, Ix(divisor)], symbol)
 
     def product(self, a: Ix | Dim, b: Ix | Dim) -> Ix:

@@ -15,7 +15,7 @@ from graphc.codegen.loops.index import ELEMENTS, Ix, Sym, as_ix
 from graphc.ir.dims import Dim, Poly
 from graphc.ir.types import DType, bool_
 from graphc.records import dataclass
-from graphc.schedule.contraction_schedule import STEPS
+from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS
 from graphc.schedule.machine import Machine
 from graphc.schedule.register_tiles import APART_SUMS
 from graphc.schedule.target import LINE_BYTES
@@ -248,11 +248,17 @@ class _MicroKernel:
 
     def _tap_steps(self, taps: Taps, k: Ix, at: Ix, sums: Sequence[Val]) -> Sequence[Val]:
         """Written out; or as rounds of loops around the innermost taps, where their distances come with the call, which
-        would be computed for each row and step, and where a round takes long enough to hide a jump."""
+        would be computed for each row and step, and where a round takes long enough to hide a jump. Many are loops."""
         (count, distance), *inner = taps
         following = prod([n for n, _ in inner])
         hides = following >= STEPS and self.shape.mr * self.shape.vectors >= self.shape.busy
-        if inner and (hides or any(isinstance(d, Poly) for _, d in taps)):
+        many = prod([n for n, _ in self.spec.a.taps]) > MAX_TAPS
+        if many and not inner and count > STEPS:
+            with self.f.loop(0, count, carry=sums, unroll=STEPS) as loop:
+                i = loop.index
+                loop.next(*self._step(k + i, [row + at + i * distance for row in self.rows], loop.carried))
+            return loop.results
+        if inner and (hides or many or any(isinstance(d, Poly) for _, d in taps)):
             with self.f.loop(0, count, carry=sums) as loop:
                 i = loop.index
                 loop.next(*self._tap_steps(inner, k + i * following, at + i * distance, loop.carried))

@@ -4,6 +4,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
@@ -16,7 +17,8 @@ from graphc.ir.dims import Dim, ceil_div, static_dim
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.blocking import PackingMode
-from graphc.schedule.contraction_schedule import packed_row_panels
+from graphc.schedule.contraction_schedule import MAX_TAPS, packed_row_panels
+from graphc.schedule.tile_sizes import linear_from
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,12 @@ class TapRows(UnpackedRows):
 
     @property
     def layout(self) -> RowLayout:
-        p = self.c.phase
-        counts = [static_dim(n) for n in self.c.k_sizes]
-        return replace(super().layout, taps=tuple(zip(counts, [p.a.strides[d] for d in p.k])))
+        p, counts = self.c.phase, [static_dim(n) for n in self.c.k_sizes]
+        steps = [p.a.strides[d] for d in p.k]
+        if prod(counts) > MAX_TAPS:         # neighbours are one run
+            first = linear_from(p.a, p, p.k)
+            counts, steps = [*counts[:first], prod(counts[first:])], [*steps[:first], steps[-1]]
+        return replace(super().layout, taps=tuple(zip(counts, steps)))
 
 
 class PackedRows(RowSource):

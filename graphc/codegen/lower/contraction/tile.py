@@ -145,7 +145,7 @@ class TileGrid:
         each, more = f.divmod(ceil_div(self._m, mr), self.down)
         before = f.min_(down, more)
         row = f.min_((f.product(down, each) + before) * mr, self._m - (1 if self.has_row_tail else mr))
-        panels = f.max_(each + f.min_(down + 1, more) - before, 1)
+        panels = f.max_(each + f.min_(more - before, 1), 1)
         return row, f.min_(panels * mr, mc, self._m - row)
 
     def _batch_of(self, number: Ix, tiles: Dim) -> tuple[Ix, Ix]:
