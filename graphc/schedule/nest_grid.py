@@ -185,7 +185,7 @@ def _tiles(loops: Loops, grid: Grid) -> int:
 
 def _columns(loops: Loops, block: float) -> int:
     """Elements of the vector dim in a tile; 0 when one tile takes all. block: cycles of one vector of columns."""
-    blocks = max(1, round(loops.machine.long_tile_cycles / block))
+    blocks = max(1, round(loops.tile / block))
     return 0 if blocks >= loops.blocks else blocks * loops.lanes
 
 
@@ -277,7 +277,7 @@ def _with_chain(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
 
 def _transposing(loops: Loops) -> Iterator[Candidate[Grid]]:
     """Blocks of the other dim, along which an input is contiguous. A tile has one; or, of matrices that are no larger,
-    as many as are its work."""
+    as many as are its work. Where blocks are one and a rest, a tile has a part of the vectors of all."""
     dim, hidden = loops.inner[1], loops.flops >= FAR_STORE_CYCLES
     # short blocks have nothing to gain where arithmetic hides the stores, and begin more steps along the vectors
     chunks = [b if loops.sizes[dim] > b else 0 for b in TRANSPOSE_BLOCKS[:1 if hidden else None]]
@@ -286,12 +286,15 @@ def _transposing(loops: Loops) -> Iterator[Candidate[Grid]]:
         yield _with_far_stores(_serial(loops, Grid(max(loops.rows, 1), 0, chunk, dim)), loops)
     for chunk in chunks:
         yield _with_far_stores(_parallel("rows", loops, Grid(1 if chunk else few, 0, chunk, dim)), loops)
+    part = ceil(loops.sizes[loops.vector] / ceil(loops.line / loops.tile) / loops.lanes) * loops.lanes
+    if part < loops.sizes[loops.vector] and loops.sizes[dim] < 2 * TRANSPOSE_BLOCKS[0]:
+        yield _with_far_stores(_parallel("rows in parts", loops, Grid(1, 0, part, loops.vector)), loops)
 
 
 def _with_far_stores(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
     """With what stores wait for the places of pages, where rows that are written side by side lie in too many."""
     grid, cycles = candidate.schedule, 0.0
-    rows = grid.chunk or loops.sizes[loops.inner[1]]
+    rows = grid.chunk if grid.cut == loops.inner[1] and grid.chunk else loops.sizes[loops.inner[1]]
     if min(rows, rows * loops.apart // PAGE_BYTES) > NEAR_PAGES:
         vectors = loops.rows * loops.size(loops.inner) / loops.lanes
         cycles = max(0, FAR_STORE_CYCLES - loops.flops) * vectors
@@ -300,8 +303,10 @@ def _with_far_stores(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid
 
 
 def _crossing_tile(loops: Loops) -> int:
+    """Tiles are long where each has a row of accumulators, which are added up afterwards."""
     least = CROSS_ROWS if loops.nest.is_open else 1
-    return max(least, round(loops.machine.long_tile_cycles / loops.row), ceil(loops.rows / MAX_TILES))
+    cycles = loops.machine.long_tile_cycles if loops.nest.wide else loops.tile
+    return max(least, round(cycles / loops.row), ceil(loops.rows / MAX_TILES))
 
 
 def _crossing(loops: Loops, tile: int) -> Grid:
