@@ -126,7 +126,9 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...], inner: tuple[
         row += steps * facts.joined_lanes_cycles
     apart = facts.rows_apart(vector, inner[1], lanes) if turned else 0
     square = square or (lanes if turned else 0)
-    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart, square)
+    moved = sum(map(view_bytes, (*facts.ins, *facts.outs))) if nest.running >= 0 else 0
+    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart, square,
+                  moved)
     return loops, grid_ranking(loops)
 
 

@@ -15,11 +15,13 @@ from math import ceil, prod
 from graphc.ir.dims import Dim, Sizes, ceil_div, evaluate
 from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.types import f32
 from graphc.records import dataclass
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.loop_nest import Nest, Stages
 from graphc.schedule.machine import Machine
 from graphc.schedule.nest_schedule import Partial
+from graphc.schedule.tile_cost import PIECE_LOSS, STREAM_RUN_BYTES
 
 # indices of the contiguous dim of an input that is read in another order, so many rows of the result side by side
 TRANSPOSE_BLOCKS = (32, 16)
@@ -54,6 +56,7 @@ class Loops:
     flops: int = 0              # of an element
     apart: int = 0              # bytes between the rows of a result that lie side by side in a transposing nest
     squares: int = 0            # the side of squares that are transposed in registers
+    moved: int = 0              # bytes of operands and results of recurrences
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -250,9 +253,11 @@ def _side_by_side(loops: Loops) -> Iterator[Candidate[Grid]]:
     if not loops.nest.reduced:
         least = ceil(2 * state / loops.machine.l1_bytes)
         yield _serial(loops, _cut(loops, least) or Grid(min(held, max(loops.rows, 1))))
-        parts = _cut(loops, max(ceil(loops.row / loops.tile), least))
-        if parts:
-            yield _parallel("rows in parts", loops, parts)
+        runs = loops.size(loops.inner) * f32.itemsize // STREAM_RUN_BYTES
+        for pieces in dict.fromkeys((ceil(loops.row / loops.tile), runs)):
+            parts = _cut(loops, max(pieces, least))
+            if parts:
+                yield _parallel("rows in parts", loops, parts)
     columns = min(held, max(1, round(loops.tile / loops.row))) * loops.lanes if loops.blocks > 1 else 0
     most = 1 if columns else min(held, max(loops.rows, 1))
     if loops.nest.reduced:
@@ -270,7 +275,18 @@ def _with_chain(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
     cores = 1 if grid.serial else loops.machine.planned_cores
     far = 0 if loops.inner or chains == 1 or along else FAR_CYCLES * chains * loops.steps
     waits = max(0.0, cycles * chains * loops.steps - loops.total)
-    return replace(candidate, terms=(*candidate.terms, ("chain", waits / cores), ("far lines", far / cores)))
+    return replace(candidate, terms=(*candidate.terms, ("chain", waits / cores), ("far lines", far / cores),
+                                     ("short runs", _short_runs(loops, grid) / cores)))
+
+
+def _short_runs(loops: Loops, grid: Grid) -> float:
+    """What is fetched in vain behind the pieces of rows that each step of a tile, or of a vector that runs alone, reads
+    and writes, where these come from beyond L2."""
+    if loops.vector == loops.nest.running or loops.moved <= loops.machine.l2_bytes:
+        return 0.0
+    columns = loops.lanes if loops.blocks and not loops.inner else grid.columns or loops.lanes * loops.blocks
+    elements = grid.chunk or loops.size(loops.inner) * max(1, columns)
+    return loops.moved / (elements * f32.itemsize) * PIECE_LOSS / loops.machine.memory_bytes_per_cycle
 
 
 # --- special nests ----------------------------------------------------------------------------------------------------
