@@ -75,6 +75,8 @@ def main() -> None:
     drawn.add_argument("--explain", action="store_true", help="print first how each problem is to be computed")
     drawn.add_argument("--resume", action="store_true", help="go on with what --out has, of the same seed")
     drawn.add_argument("--against", type=Path, help="sweep.jsonl of an earlier run")
+    drawn.add_argument("--check", action="store_true",
+                       help="compare small problems with PyTorch in f64 instead, on one thread and on two; no times")
     options, rest = parser.parse_known_args()
     if options.name == TORCH and options.old in torch_door.PARTS:
         # its parts have options of their own, some of the same names

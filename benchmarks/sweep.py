@@ -32,6 +32,7 @@ from typing import TextIO
 import numpy as np
 
 import graphc as gc
+from benchmarks import sweep_check
 from benchmarks.contest import INFERENCE_ONLY, Contest, EngineError, Figures
 from benchmarks.engines.graphc_engine import operator
 from benchmarks.limit import Machine, Work
@@ -78,6 +79,8 @@ class Progress:
 
 
 def main(options: argparse.Namespace) -> None:
+    if options.check:
+        return sweep_check.main(options)
     engines = options.engine or ["graphc", "torch", *([] if options.quick else ["inductor"]), "jax"]
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / ("problems.jsonl" if options.problem else "sweep.jsonl")

@@ -1,6 +1,9 @@
 """PyTorch: eager, and compiled by Inductor."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from safetensors.numpy import save_file
@@ -102,6 +105,17 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     is_image = array.ndim == 4 and array.shape[1] <= 4 < array.shape[2]
     return tensor.contiguous(memory_format=torch.channels_last) if is_image else tensor
+
+
+@contextmanager
+def in_f64() -> Iterator[None]:
+    """What operators make of nothing is f64 inside."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 MODES = {INFER: Eager.inference, TRAIN: Eager.training, GRADIENTS: Eager.gradients}

@@ -25,8 +25,9 @@ from graphc.schedule.schedule import Schedule
 from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
-FOLD_CYCLES = 12                # of the lanes of one sum
-ROW_CYCLES = 13                 # of a loop around sums that are folded: what is loaded and stored is short and masked
+# beyond what the model of loop nests has for rows that overlap: to wait for the lanes of one sum, and for a loop around
+# such sums, what is loaded and stored being short and masked
+FOLD_CYCLES, ROW_CYCLES = 8, 10
 MOST = 1 << 14                  # products of which the costs are compared: beyond, kernels of tiles have won long since
 
 Labels = Sequence[str]
@@ -151,8 +152,8 @@ def _calls(s: Schedule, machine: Machine) -> float:
 
 
 def _folding(nest: Schedule, node: Node) -> float:
-    """Cycles of adding the lanes of each sum, where the vector runs along it: the model of loop nests leaves them out,
-    since rows are long as a rule."""
+    """Cycles of waiting for the lanes of each sum, where the vector runs along it: in the model of loop nests other
+    rows are computed meanwhile, since these are many as a rule."""
     along = isinstance(nest, NestSchedule) and nest.vector in nest.inner and nest.lanes > 1
     rows = typical(node.outputs[0].type.size)
     return FOLD_CYCLES * rows + ROW_CYCLES * (rows if rows > 1 else 0) if along else 0.0

@@ -90,14 +90,14 @@ def _orders(facts: NestFacts, vector: int) -> Iterator[tuple[int, tuple[int, ...
 
 
 def _other_lines(facts: NestFacts, vector: int) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...], int]]:
-    """The same of sums along rows where not everything lies along one dim: vectors along each of those along which
-    something lies, with squares that are transposed in registers for what lies along the last of the inner dims."""
+    """The same of sums along rows: vectors along each dim along which something lies, or of short rows side by side,
+    with squares that are transposed in registers for what lies along the last of the inner dims."""
     nest = facts.nest
-    if not nest.reduced or nest.crossing or nest.running >= 0 or not facts.lies_across(vector):
+    if not nest.reduced or nest.crossing or nest.running >= 0:
         return
-    for d in facts.lines():
+    for d in facts.lines() if facts.lies_across(vector) else facts.side_by_side():
         outer, inner = facts.loops(d)
-        if d != vector:
+        if d != vector and facts.lies_across(vector):
             yield d, outer, inner, 0
         if facts.square(d, inner):
             yield d, outer, inner, facts.square(d, inner)
@@ -120,12 +120,15 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...], inner: tuple[
     if nest.reduced and not nest.crossing and nest.running < 0:
         element += facts.across_cycles(vector, outer, inner, square)
     row = element * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
+    row += facts.row_cycles(vector, outer, inner, lanes, stages) if lanes > 1 else 0.0
     if along:
         steps = ceil(steps / lanes)
         row += steps * facts.joined_lanes_cycles
     apart = facts.rows_apart(vector, inner[1], lanes) if turned else 0
     square = square or (lanes if turned else 0)
-    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart, square)
+    moved = sum(map(view_bytes, (*facts.ins, *facts.outs))) if nest.running >= 0 else 0
+    loops = Loops(nest, values, stages, outer, inner, vector, lanes, row, machine, steps, facts.flops, apart, square,
+                  moved)
     return loops, grid_ranking(loops)
 
 

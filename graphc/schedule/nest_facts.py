@@ -8,7 +8,7 @@ from math import log2, prod
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
-from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.ops.reduce import ArgExtremum, Sum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.records import dataclass
@@ -25,6 +25,8 @@ FAR_PIECE_CYCLES = 130          # for such a piece, however short it is
 SEEN_ROWS = 48                  # side by side, of which the hardware sees the next pieces coming
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
+ROW_CYCLES = 2.5                # of a loop along a row: its beginning, and its end, which is short and masked
+EXTREMUM_OPS = 3                # of a maximum of two numbers, which is NaN where one is
 JOIN_OPS, CHECK_OPS = 6, 10     # of lanes with those before them, once; of what follows, and whether it is finite
 SPLIT_CYCLES = 6                # of a store that reaches into two lines; so many operations hide it
 INNER_ELEMENTS = 1024           # the least of a row without reductions, where the dims allow
@@ -137,6 +139,19 @@ class NestFacts:
                     return found[0]
         return -1
 
+    def row_cycles(self, vector: int, outer: tuple[int, ...], inner: tuple[int, ...], lanes: int,
+                   stages: Stages) -> float:
+        """Of a row of sums along which the vectors run, beside its elements: lanes are folded, and what there is once
+        in a row is computed by itself. Other rows are computed meanwhile."""
+        sums = self.nest.reductions
+        if vector not in inner or not sums:
+            return 0.0
+        width = min(lanes, self.target.lanes(f32.itemsize))
+        single = sum(flops_of(n) for n in self.nest.body.nodes if n not in sums and n.outputs[0] not in stages.inner)
+        loops = stages.count if self.size(outer) > 1 else 0
+        folds = sum(1 if isinstance(n.op, Sum) else EXTREMUM_OPS for n in sums)
+        return log2(width) * folds + ROW_CYCLES * loops + single * self.target.machine.vector_op_cycles
+
     def turned_cycles(self, vector: int) -> float:
         """Of an element of all inputs that are transposed in registers, as others along the vectors are their
         neighbours."""
@@ -151,6 +166,11 @@ class NestFacts:
         """The dims along which something is contiguous, and which fill vectors."""
         return [d for d, n in enumerate(self.extents)
                 if n > 3 and any(abs(strides[d]) == 1 for strides, _ in self.rows)]
+
+    def side_by_side(self) -> list[int]:
+        """The kept dim whose neighbours are nearest in memory, of those that fill vectors."""
+        width = self.target.lanes(f32.itemsize)
+        return sorted([d for d in self.nest.kept if self.extents[d] >= width], key=self._reach)[:1]
 
     def square(self, vector: int, inner: tuple[int, ...]) -> int:
         """The side of squares for what is contiguous along the last inner dim; 0: nothing is."""
@@ -169,11 +189,17 @@ class NestFacts:
                 continue
             part = self.size(d for d, s in enumerate(strides) if s) / total
             if square and abs(strides[inner[-1]]) == 1:
-                each = machine.transpose_cycles
+                near = abs(strides[vector]) * f32.itemsize < machine.prefetch_reach_bytes
+                each = self._square_cycles(square) if near else machine.transpose_cycles
             else:
                 each = machine.scalar_element_cycles + self._line_cycles(strides, vector, outer, inner)
             cycles += part * reads * each
         return cycles
+
+    def _square_cycles(self, side: int) -> float:
+        """Of an element of a square of short rows: vectors are loaded, exchange halves, quarters, … with others, one in
+        a cycle, and are stored."""
+        return (1 / self.target.machine.loads_per_cycle + log2(side) + 1) / side
 
     def _line_cycles(self, strides: Sequence[int], vector: int, outer: tuple[int, ...],
                      inner: tuple[int, ...]) -> float:

@@ -15,11 +15,13 @@ from math import ceil, prod
 from graphc.ir.dims import Dim, Sizes, ceil_div, evaluate
 from graphc.ir.graph import Node
 from graphc.ir.ops.reduce import ArgExtremum
+from graphc.ir.types import f32
 from graphc.records import dataclass
 from graphc.schedule.cost import Candidate, Ranking, ranked
 from graphc.schedule.loop_nest import Nest, Stages
 from graphc.schedule.machine import Machine
 from graphc.schedule.nest_schedule import Partial
+from graphc.schedule.tile_cost import PIECE_LOSS, STREAM_RUN_BYTES
 
 # indices of the contiguous dim of an input that is read in another order, so many rows of the result side by side
 TRANSPOSE_BLOCKS = (32, 16)
@@ -54,6 +56,7 @@ class Loops:
     flops: int = 0              # of an element
     apart: int = 0              # bytes between the rows of a result that lie side by side in a transposing nest
     squares: int = 0            # the side of squares that are transposed in registers
+    moved: int = 0              # bytes of operands and results of recurrences
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -185,7 +188,7 @@ def _tiles(loops: Loops, grid: Grid) -> int:
 
 def _columns(loops: Loops, block: float) -> int:
     """Elements of the vector dim in a tile; 0 when one tile takes all. block: cycles of one vector of columns."""
-    blocks = max(1, round(loops.machine.long_tile_cycles / block))
+    blocks = max(1, round(loops.tile / block))
     return 0 if blocks >= loops.blocks else blocks * loops.lanes
 
 
@@ -250,9 +253,11 @@ def _side_by_side(loops: Loops) -> Iterator[Candidate[Grid]]:
     if not loops.nest.reduced:
         least = ceil(2 * state / loops.machine.l1_bytes)
         yield _serial(loops, _cut(loops, least) or Grid(min(held, max(loops.rows, 1))))
-        parts = _cut(loops, max(ceil(loops.row / loops.tile), least))
-        if parts:
-            yield _parallel("rows in parts", loops, parts)
+        runs = loops.size(loops.inner) * f32.itemsize // STREAM_RUN_BYTES
+        for pieces in dict.fromkeys((ceil(loops.row / loops.tile), runs)):
+            parts = _cut(loops, max(pieces, least))
+            if parts:
+                yield _parallel("rows in parts", loops, parts)
     columns = min(held, max(1, round(loops.tile / loops.row))) * loops.lanes if loops.blocks > 1 else 0
     most = 1 if columns else min(held, max(loops.rows, 1))
     if loops.nest.reduced:
@@ -270,14 +275,25 @@ def _with_chain(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
     cores = 1 if grid.serial else loops.machine.planned_cores
     far = 0 if loops.inner or chains == 1 or along else FAR_CYCLES * chains * loops.steps
     waits = max(0.0, cycles * chains * loops.steps - loops.total)
-    return replace(candidate, terms=(*candidate.terms, ("chain", waits / cores), ("far lines", far / cores)))
+    return replace(candidate, terms=(*candidate.terms, ("chain", waits / cores), ("far lines", far / cores),
+                                     ("short runs", _short_runs(loops, grid) / cores)))
+
+
+def _short_runs(loops: Loops, grid: Grid) -> float:
+    """What is fetched in vain behind the pieces of rows that each step of a tile, or of a vector that runs alone, reads
+    and writes, where these come from beyond L2."""
+    if loops.vector == loops.nest.running or loops.moved <= loops.machine.l2_bytes:
+        return 0.0
+    columns = loops.lanes if loops.blocks and not loops.inner else grid.columns or loops.lanes * loops.blocks
+    elements = grid.chunk or loops.size(loops.inner) * max(1, columns)
+    return loops.moved / (elements * f32.itemsize) * PIECE_LOSS / loops.machine.memory_bytes_per_cycle
 
 
 # --- special nests ----------------------------------------------------------------------------------------------------
 
 def _transposing(loops: Loops) -> Iterator[Candidate[Grid]]:
     """Blocks of the other dim, along which an input is contiguous. A tile has one; or, of matrices that are no larger,
-    as many as are its work."""
+    as many as are its work. Where blocks are one and a rest, a tile has a part of the vectors of all."""
     dim, hidden = loops.inner[1], loops.flops >= FAR_STORE_CYCLES
     # short blocks have nothing to gain where arithmetic hides the stores, and begin more steps along the vectors
     chunks = [b if loops.sizes[dim] > b else 0 for b in TRANSPOSE_BLOCKS[:1 if hidden else None]]
@@ -286,12 +302,15 @@ def _transposing(loops: Loops) -> Iterator[Candidate[Grid]]:
         yield _with_far_stores(_serial(loops, Grid(max(loops.rows, 1), 0, chunk, dim)), loops)
     for chunk in chunks:
         yield _with_far_stores(_parallel("rows", loops, Grid(1 if chunk else few, 0, chunk, dim)), loops)
+    part = ceil(loops.sizes[loops.vector] / ceil(loops.line / loops.tile) / loops.lanes) * loops.lanes
+    if part < loops.sizes[loops.vector] and loops.sizes[dim] < 2 * TRANSPOSE_BLOCKS[0]:
+        yield _with_far_stores(_parallel("rows in parts", loops, Grid(1, 0, part, loops.vector)), loops)
 
 
 def _with_far_stores(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid]:
     """With what stores wait for the places of pages, where rows that are written side by side lie in too many."""
     grid, cycles = candidate.schedule, 0.0
-    rows = grid.chunk or loops.sizes[loops.inner[1]]
+    rows = grid.chunk if grid.cut == loops.inner[1] and grid.chunk else loops.sizes[loops.inner[1]]
     if min(rows, rows * loops.apart // PAGE_BYTES) > NEAR_PAGES:
         vectors = loops.rows * loops.size(loops.inner) / loops.lanes
         cycles = max(0, FAR_STORE_CYCLES - loops.flops) * vectors
@@ -300,8 +319,10 @@ def _with_far_stores(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid
 
 
 def _crossing_tile(loops: Loops) -> int:
+    """Tiles are long where each has a row of accumulators, which are added up afterwards."""
     least = CROSS_ROWS if loops.nest.is_open else 1
-    return max(least, round(loops.machine.long_tile_cycles / loops.row), ceil(loops.rows / MAX_TILES))
+    cycles = loops.machine.long_tile_cycles if loops.nest.wide else loops.tile
+    return max(least, round(cycles / loops.row), ceil(loops.rows / MAX_TILES))
 
 
 def _crossing(loops: Loops, tile: int) -> Grid:

@@ -44,3 +44,19 @@ def test_rows_that_lie_across(name, shape, dtype):
     found = gc.compile(graph)(*arrays)
     for a, c in zip(as_tuple(found), evaluate(graph.graph, arrays), strict=True):
         np.testing.assert_allclose(a, c, rtol=2e-5, atol=2e-5 * max(1, np.abs(c).max()))
+
+
+@pytest.mark.parametrize("dtype", [gc.f32, gc.f64, gc.bf16, gc.i8, gc.i64], ids=str)
+@pytest.mark.parametrize("shape", [(61, 5), (7, 40, 3, 4), (40, 17)], ids=str)
+def test_short_rows(dtype, shape):
+    """Side by side, with a rest: what is found in a row, where it is, and what is stored along it."""
+    axes = tuple(range(len(shape) // 2, len(shape)))
+
+    def f(x):
+        top = gc.max(x, axis=axes, keepdims=True)
+        return top, x - top, gc.argmax(x, axis=-1), gc.sum(x, axis=axes), gc.any(x > 1, axis=-1)
+    f.__annotations__ = {"x": dtype[shape]}
+    graph = gc.graph(f)
+    x = (4 * np.random.default_rng(1).standard_normal(shape)).astype(dtype.np)
+    for a, c in zip(as_tuple(gc.compile(graph)(x)), evaluate(graph.graph, [x]), strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(c, np.float64), rtol=2e-5, atol=2e-5)

@@ -174,6 +174,13 @@ def test_few_columns_are_carried_in_registers_and_many_in_memory(target):
     assert schedule_of((512, 4096), target).inner != ()
 
 
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=lambda t: t.name)
+def test_pieces_of_rows_beyond_l2_are_long_runs(target):
+    """Of 512 bytes: what lies behind a piece is fetched in vain."""
+    s = schedule_of((1300, 3000), target)
+    assert s.inner and 128 <= s.chunk < 3000 // 4
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_step_waits_for_one_multiply_add(reverse):
     """What is handed on is its result, with no choice behind it by the number of the step."""

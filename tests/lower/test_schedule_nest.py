@@ -72,7 +72,7 @@ def test_tiles_are_cut_by_shape_only():
 def test_lanes_follow_the_target(name):
     s = schedule(node(softmax, (4096, 1024)), TARGETS[name])
     assert s.lanes % WIDTHS[name] == 0
-    assert schedule(node(softmax, (4096, 5)), TARGETS[name]).lanes <= 8
+    assert schedule(node(softmax, (3, 5)), TARGETS[name]).lanes <= 8
 
 
 def test_column_sums_of_much_go_row_by_row():
@@ -129,6 +129,30 @@ def test_rows_that_lie_across_are_lanes():
             assert along.vector == 1 and not along.squares
     n, lying = node(lambda b, x: b.sum(x, axes=(1,)), (500, 40)), ViewType(f32, (500, 40), (1, 500))
     assert schedule_node(n, [lying], [dense(500)], AVX2).vector == 0
+
+
+def test_short_rows_are_lanes():
+    """To fold the lanes of a short row, and to compute alone what there is once in it, takes longer than to turn it."""
+    def softmax(b, x):
+        e = b.exp(b.sub(x, b.max(x, axes=(1,), keepdims=True)))
+        return b.div(e, b.sum(e, axes=(1,), keepdims=True))
+    for target in AVX2, AVX512:
+        short, long = (schedule(node(softmax, (2000, size)), target) for size in (5, 100))
+        assert short.vector == 0 and short.squares == target.lanes(4)
+        assert long.vector == 1 and not long.squares
+    sums = node(lambda b, x: b.sum(b.sum(x, axes=(1,), keepdims=True), axes=(0, 1)), (3000, 5))
+    assert schedule(sums, AVX2).vector == 1         # what crosses rows as well has no squares
+
+
+def test_work_of_some_microseconds_is_divided_evenly():
+    """Whatever is divided: columns, rows of which one block and a rest would be turned, sums across few rows."""
+    columns = schedule(node(lambda b, x: b.tanh(b.sum(b.tanh(x), axes=(0,))), (40, 4000)), AVX512)
+    assert columns.columns and -(-4000 // columns.columns) >= 8
+    n, lying = node(lambda b, x: b.neg(x), (23, 6439)), ViewType(f32, (23, 6439), (1, 23))
+    turned = schedule_node(n, [lying], [dense(23, 6439)], AVX512)
+    assert turned.cut == turned.vector and -(-6439 // turned.chunk) >= 4
+    across = schedule(node(lambda b, x: b.sum(b.exp(b.sum(x, axes=(1,), keepdims=True)), axes=(0, 1)), (4000, 40)), AVX512)
+    assert not across.serial and -(-4000 // across.tile) >= 8
 
 
 def test_small_matrices_are_turned_several_at_a_time():
