@@ -12,7 +12,7 @@ from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
 from graphc.codegen.llvm.parts import emit_program
-from graphc.codegen.llvm.workers import parts_begun
+from graphc.codegen.llvm.workers import expected, parts_begun
 from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
@@ -46,6 +46,7 @@ from graphc.passes.spell_pools import SpellPools
 from graphc.passes.spell_products import SpellProducts
 from graphc.passes.winograd import Winograd
 from graphc.records import dataclass
+from graphc.runtime.native import begin
 from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
 from graphc.simplification import simplification
@@ -309,7 +310,9 @@ class Compilation:
 
     @contained
     def _built_anew(self) -> Build:
-        build = self.stage(Build)
+        with expected():
+            begin(spare_cores)
+            build = self.stage(Build)
         if store := cache.default():
             store.put(self.key, *pack(build))
         if self.config.time:
