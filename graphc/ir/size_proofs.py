@@ -95,6 +95,28 @@ def _sampled_sums(dim: Poly) -> tuple[int, ...]:
     return tuple(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) for k in range(SAMPLES))
 
 
+FAR = 1 << 62                       # of a name that has no bound
+
+
+@lru_cache(maxsize=1 << 14)
+def far(dim: Dim) -> int:
+    """The value where all names are at their greatest."""
+    if isinstance(dim, int):
+        return dim
+    return sum([c * prod([_far_atom(name) for name in m]) for m, c in dim.terms])
+
+
+@lru_cache(maxsize=1 << 14)
+def _far_atom(atom: str) -> int:
+    if isinstance(atom, SizeName):
+        return FAR if atom.high is None else atom.high
+    if isinstance(atom, Quotient):
+        return far(atom.dividend) // atom.divisor
+    if isinstance(atom, OneOf):
+        return atom.one_of(map(far, atom.items))
+    return far(cast(Named, atom).size)
+
+
 def _is_last(atom: str) -> tuple[bool, int]:
     """The order in which atoms are replaced: names and maxima first, of which samples refute the wrong ones; bounds of
     quotients refute nothing."""

@@ -20,10 +20,11 @@ class Sym:
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
     depends on. `sized`: its bounds depend on sizes that are not numbers. `choices`: the indices of which it is the
     least (`is_least`) or the greatest. `limits` and `numbers`: what was found to be no less than sums of
-    which it is the newest symbol, whatever else is known; `points`: values with which proofs are refuted.
+    which it is the newest symbol, whatever else is known; `points`: values with which proofs are refuted;
+    `far`: its value where sizes are at their greatest, and whether it is possible.
     """
     __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least",
-                 "limits", "numbers", "points")
+                 "limits", "numbers", "points", "far")
 
     def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
@@ -35,6 +36,7 @@ class Sym:
         self.limits: dict[tuple[Term, ...], list[Dim]] = {}
         self.numbers: dict[Ix, int] = {}
         self.points: Points | None = None
+        self.far: tuple[int, bool] | None = None
 
     def __repr__(self) -> str:
         return self.name
