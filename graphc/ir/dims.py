@@ -60,9 +60,11 @@ class Poly(NoNumber):
         if len(kept) > TERMS:
             raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
                              "names as ints")
-        if not kept.keys() - {()}:
-            return kept.get((), 0)
-        return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
+        if len(kept) > 1:
+            return _known(tuple(sorted(kept.items(), key=_order)))
+        if not kept:
+            return 0
+        return kept[()] if () in kept else _known(tuple(kept.items()))
 
     def __hash__(self) -> int:
         found: int | None = self.__dict__.get("hash")
@@ -87,8 +89,8 @@ class Poly(NoNumber):
         """The number is the last term, if there is one."""
         *rest, (monomial, c) = self.terms
         if monomial:
-            return Poly((*self.terms, ((), number)))
-        return Poly((*rest, ((), c + number))) if c + number else Poly(tuple(rest))
+            return _known((*self.terms, ((), number)))
+        return _known((*rest, ((), c + number)) if c + number else tuple(rest))
 
     def __neg__(self) -> Dim:
         return self * -1
@@ -101,7 +103,7 @@ class Poly(NoNumber):
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
-            return self if other == 1 else Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
+            return self if other == 1 else self._times(other) if other else 0
         if not isinstance(other, SIZES):
             if isinstance(other, (float, np.floating)):
                 raise unknown(f"{self} * {other}")
@@ -109,6 +111,14 @@ class Poly(NoNumber):
         return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
 
     __rmul__ = __mul__
+
+    def _times(self, number: int) -> Poly:
+        """Kept with the polynomial: proofs ask for the same products again and again, most for the negative."""
+        kept: dict[int, Poly] = self.__dict__.setdefault("multiples", {})
+        found = kept.get(number)
+        if found is None:
+            found = kept[number] = _known(tuple([(m, c * number) for m, c in self.terms]))
+        return found
 
     def __floordiv__(self, other: Dim) -> Dim:
         quotient = exact_quotient(self, other)
@@ -198,6 +208,16 @@ class Poly(NoNumber):
         return text.replace("+ -", "- ")
 
     __repr__ = __str__
+
+
+def _known(terms: tuple[Term, ...]) -> Poly:
+    """The polynomial of sorted terms; this way where it is mostly known, as a class takes its time to be called."""
+    found = KNOWN.get(terms)
+    return Poly(terms) if found is None else found
+
+
+def _order(term: Term) -> tuple[int, Monomial]:
+    return -len(term[0]), term[0]
 
 
 SIZES = (int, np.integer, Poly)

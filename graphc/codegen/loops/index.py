@@ -149,10 +149,7 @@ def as_size(value: object) -> Dim:
 
 def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
     """sum of index * stride."""
-    total = Ix()
-    for ix, stride in zip(index, strides):
-        total = total + ix * stride
-    return total
+    return combined(Ix(), index, strides)
 
 
 def depends_on(ix: Ix, symbol: Sym) -> bool:
@@ -164,11 +161,32 @@ def _descends(symbol: Sym, ancestor: Sym) -> bool:
     return any(p is ancestor or _descends(p, ancestor) for p in symbol.parents)
 
 
+def combined(start: Ix, index: Iterable[Ix], factors: Iterable[Dim]) -> Ix:
+    """start + sum of index * factor, at once: most indices are made by this."""
+    const, sums = start.const, dict(start.terms)
+    for ix, factor in zip(index, factors):
+        if ix.const != 0:
+            const = const + ix.const * factor
+        for symbol, coefficient in ix.terms:
+            product = coefficient * factor
+            sums[symbol] = sums[symbol] + product if symbol in sums else product
+    return Ix(const, _sorted(sums))
+
+
 def _merge(a: tuple[Term, ...], b: tuple[Term, ...]) -> tuple[Term, ...]:
+    if a[-1][0].id < b[0][0].id:
+        return a + b
     sums = dict(a)
     for symbol, coefficient in b:
-        sums[symbol] = sums.get(symbol, 0) + coefficient
-    return tuple(sorted([item for item in sums.items() if item[1] != 0], key=_by_age))
+        sums[symbol] = sums[symbol] + coefficient if symbol in sums else coefficient
+    return _sorted(sums)
+
+
+def _sorted(sums: dict[Sym, Dim]) -> tuple[Term, ...]:
+    kept = [item for item in sums.items() if item[1] != 0]
+    if len(kept) > 1:
+        kept.sort(key=_by_age)
+    return tuple(kept)
 
 
 def _by_age(term: Term) -> int:

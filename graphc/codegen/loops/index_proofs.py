@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import gcd
 
-from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term
+from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term, combined
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest
 from graphc.ir.quotients import unrounded
@@ -351,8 +351,7 @@ def _with_bound(ix: Ix, limit: Bound, facts: IndexFacts) -> list[tuple[Ix, int]]
     rest, found = Ix(ix.const, ix.terms[:-1]), list[tuple[Ix, int]]()
     factor = coefficient if den == 1 else exact_quotient(coefficient, den)
     if factor is not None:
-        simpler = rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms)
-        found.append((simpler, 1))
+        found.append((combined(rest, (bound,), (factor,)) if bound.terms else rest + bound.const * factor, 1))
     elif symbol.sized and isinstance(den, int) and isinstance(coefficient, int):
         times = den // gcd(coefficient, den)
         found.append((rest * times + bound * (coefficient * times // den), times))
