@@ -17,7 +17,8 @@ import numpy as np
 from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.no_number import NoNumber, unknown
 from graphc.ir.size_atoms import (
-    NO_BOUND, Atom, OneOf, Largest, Monomial, Quotient, SizeName, Smallest, Term, lowest, term_text)
+    NO_BOUND, Atom, Largest, Monomial, OneOf, Quotient, SizeName, Smallest, Term, lowest, term_order, term_text,
+    without)
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.once import once_property
 from graphc.records import dataclass
@@ -61,10 +62,8 @@ class Poly(NoNumber):
             raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
                              "names as ints")
         if len(kept) > 1:
-            return _known(tuple(sorted(kept.items(), key=_order)))
-        if not kept:
-            return 0
-        return kept[()] if () in kept else _known(tuple(kept.items()))
+            return _known(tuple(sorted(kept.items(), key=term_order)))
+        return kept.get((), 0) if not kept or () in kept else _known(tuple(kept.items()))
 
     def __hash__(self) -> int:
         found: int | None = self.__dict__.get("hash")
@@ -184,12 +183,6 @@ class Poly(NoNumber):
         return total
 
     @property
-    def is_maximum(self) -> bool:
-        """Whether it is the greatest of some sizes, and nothing else."""
-        (monomial, c), *others = self.terms
-        return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
-
-    @property
     def atoms(self) -> frozenset[str]:
         """What the terms are products of."""
         return frozenset(name for monomial, _ in self.terms for name in monomial)
@@ -214,10 +207,6 @@ def _known(terms: tuple[Term, ...]) -> Poly:
     """The polynomial of sorted terms; this way where it is mostly known, as a class takes its time to be called."""
     found = KNOWN.get(terms)
     return Poly(terms) if found is None else found
-
-
-def _order(term: Term) -> tuple[int, Monomial]:
-    return -len(term[0]), term[0]
 
 
 SIZES = (int, np.integer, Poly)
@@ -364,7 +353,7 @@ def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     rest: Dim = 0
     while dim != 0:
         monomial, c = _terms(dim)[0]
-        over = _without(monomial, first)
+        over = without(monomial, first)
         if over is None or scale == 0 or c % scale:
             term = Poly.of([(monomial, c)])
             rest, dim = rest + term, dim - term
@@ -372,16 +361,6 @@ def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
             term = Poly.of([(over, c // scale)])
             quotient, dim = quotient + term, dim - term * divisor
     return quotient, rest
-
-
-def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
-    """The monomial divided by another; None where it is no multiple."""
-    rest = list(monomial)
-    for name in part:
-        if name not in rest:
-            return None
-        rest.remove(name)
-    return tuple(rest)
 
 
 def _decided(difference: Dim, text: str) -> bool:

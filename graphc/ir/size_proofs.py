@@ -60,7 +60,7 @@ def allowed(dim: Dim) -> bool:
 
 
 ORDERS = 2                          # quotients, at most, that are replaced in any order: more have too many orders
-SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried (`_sampled_sums`)
+SAMPLES = 4                         # of `_sampled_sums`: sizes with which proofs are refuted before they are tried
 
 
 def _is_refuted(dim: Poly) -> bool:
