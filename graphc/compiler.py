@@ -12,7 +12,7 @@ from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import host_target
 from graphc.codegen.llvm.packing import pack, unpack
 from graphc.codegen.llvm.parts import emit_program
-from graphc.codegen.llvm.workers import parts_begun
+from graphc.codegen.llvm.workers import expected, parts_begun
 from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import LoopProgram, build_program
@@ -46,6 +46,7 @@ from graphc.passes.spell_pools import SpellPools
 from graphc.passes.spell_products import SpellProducts
 from graphc.passes.winograd import Winograd
 from graphc.records import dataclass
+from graphc.runtime.native import begin
 from graphc.schedule.explain_schedules import explain_schedules
 from graphc.schedule.target import Target
 from graphc.simplification import simplification
@@ -172,9 +173,6 @@ def plan(declared: Declared, fused: FusedGraphs, tools: Tools) -> ProgramPlan:
         memory = lower(declared, planned, tools).memory         # what threads need besides is known then
         search = BudgetSearch(fused.main, planned, memory, tools.budget, tools.target, anew)
         planned = tools.passes.timed("budget", search.run)
-    if tools.verify:
-        for each in planned.plans:
-            tools.passes.timed("verify plan", verify_plan, each)
     return planned
 
 
@@ -205,6 +203,14 @@ def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
     return Lowered(program, derived, memory)
 
 
+def prove_plan(planned: ProgramPlan, tools: Tools) -> None:
+    """No two values in use share memory. As late as `prove`."""
+    if tools.verify and prove_plan not in tools.made:
+        for each in planned.plans:
+            tools.passes.timed("verify plan", verify_plan, each)
+        tools.made[prove_plan] = planned
+
+
 def prove(lowered: Lowered, tools: Tools) -> None:
     """What the loops do is right for all sizes; nothing runs before. Last: workers compile meanwhile."""
     if tools.verify and prove not in tools.made:
@@ -231,6 +237,7 @@ def emit(lowered: Lowered, tools: Tools) -> Emitted:
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
              tools: Tools) -> Build:
     with parts_begun(emitted.parts, tools.target, spare_cores) as finished:
+        prove_plan(planned, tools)
         prove(lowered, tools)
         objects = tools.passes.timed("llvm", finished)
     return Build.of(declared.graph, fused, planned, lowered, emitted, objects, tools.timed)
@@ -250,10 +257,11 @@ class Compilation:
 
     @contained
     def stage(self, kind: type[S]) -> S:
-        """The stage of this class; of loops and behind them proved."""
+        """The stage of this class; of plans and behind them proved."""
         for stage in compile_graph(self.graph, self._tools):
-            if type(stage) is Lowered and kind is not Build:
-                prove(stage, self._tools)
+            for made, proof in PROOFS.items():
+                if type(stage) is made and kind is not Build:
+                    proof(stage, self._tools)
             if type(stage) is kind:
                 break
         return cast(S, stage)
@@ -309,7 +317,9 @@ class Compilation:
 
     @contained
     def _built_anew(self) -> Build:
-        build = self.stage(Build)
+        with expected():
+            begin(spare_cores)
+            build = self.stage(Build)
         if store := cache.default():
             store.put(self.key, *pack(build))
         if self.config.time:
@@ -359,5 +369,6 @@ TEXTS: dict[str, Callable[[Compilation], str]] = {
     "asm": lambda c: c.stage(Emitted).assembly(),
 }
 STAGES = tuple(TEXTS)
+PROOFS: dict[type, Callable[[Any, Tools], None]] = {ProgramPlan: prove_plan, Lowered: prove}
 DUMPED: dict[type, str] = {         # as files for GRAPHC_DUMP; where a stage is made by passes, these write theirs
     Split: "split", ProgramPlan: "planned", Lowered: "loops", Emitted: "llvm"}

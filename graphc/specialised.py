@@ -159,6 +159,8 @@ class SpecialisedGraph(partial[Any], Shown, Answering):
         self._by_shapes[tuple(map(np.shape, given))] = run
         if isinstance(run, CompiledGraph):
             self._entry.keep(given, run.executable, run)
+            if self.func is not self._entry.call:           # native now: this is how a `partial` gets its function
+                cast(Any, self).__setstate__((self._entry.call, (), {}, self.__dict__))
         return run
 
     def _apart_at(self, **sizes: int) -> Runnable:

@@ -17,7 +17,8 @@ import numpy as np
 from graphc.errors import GraphError, InternalError, Unsized
 from graphc.ir.no_number import NoNumber, unknown
 from graphc.ir.size_atoms import (
-    NO_BOUND, Atom, OneOf, Largest, Monomial, Quotient, SizeName, Smallest, Term, lowest, term_text)
+    NO_BOUND, Atom, Largest, Monomial, OneOf, Quotient, SizeName, Smallest, Term, lowest, term_order, term_text,
+    without)
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.once import once_property
 from graphc.records import dataclass
@@ -60,9 +61,9 @@ class Poly(NoNumber):
         if len(kept) > TERMS:
             raise GraphError(f"a symbolic dimension has at most {TERMS} terms, this has {len(kept)}; give some of its "
                              "names as ints")
-        if not kept.keys() - {()}:
-            return kept.get((), 0)
-        return Poly(tuple(sorted(kept.items(), key=lambda item: (-len(item[0]), item[0]))))
+        if len(kept) > 1:
+            return _known(tuple(sorted(kept.items(), key=term_order)))
+        return kept.get((), 0) if not kept or () in kept else _known(tuple(kept.items()))
 
     def __hash__(self) -> int:
         found: int | None = self.__dict__.get("hash")
@@ -87,8 +88,8 @@ class Poly(NoNumber):
         """The number is the last term, if there is one."""
         *rest, (monomial, c) = self.terms
         if monomial:
-            return Poly((*self.terms, ((), number)))
-        return Poly((*rest, ((), c + number))) if c + number else Poly(tuple(rest))
+            return _known((*self.terms, ((), number)))
+        return _known((*rest, ((), c + number)) if c + number else tuple(rest))
 
     def __neg__(self) -> Dim:
         return self * -1
@@ -101,7 +102,7 @@ class Poly(NoNumber):
 
     def __mul__(self, other: Dim) -> Dim:
         if isinstance(other, int):
-            return self if other == 1 else Poly(tuple([(m, c * other) for m, c in self.terms])) if other else 0
+            return self if other == 1 else self._times(other) if other else 0
         if not isinstance(other, SIZES):
             if isinstance(other, (float, np.floating)):
                 raise unknown(f"{self} * {other}")
@@ -109,6 +110,14 @@ class Poly(NoNumber):
         return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
 
     __rmul__ = __mul__
+
+    def _times(self, number: int) -> Poly:
+        """Kept with the polynomial: proofs ask for the same products again and again, most for the negative."""
+        kept: dict[int, Poly] = self.__dict__.setdefault("multiples", {})
+        found = kept.get(number)
+        if found is None:
+            found = kept[number] = _known(tuple([(m, c * number) for m, c in self.terms]))
+        return found
 
     def __floordiv__(self, other: Dim) -> Dim:
         quotient = exact_quotient(self, other)
@@ -174,12 +183,6 @@ class Poly(NoNumber):
         return total
 
     @property
-    def is_maximum(self) -> bool:
-        """Whether it is the greatest of some sizes, and nothing else."""
-        (monomial, c), *others = self.terms
-        return not others and c == 1 and len(monomial) == 1 and isinstance(monomial[0], Largest)
-
-    @property
     def atoms(self) -> frozenset[str]:
         """What the terms are products of."""
         return frozenset(name for monomial, _ in self.terms for name in monomial)
@@ -198,6 +201,12 @@ class Poly(NoNumber):
         return text.replace("+ -", "- ")
 
     __repr__ = __str__
+
+
+def _known(terms: tuple[Term, ...]) -> Poly:
+    """The polynomial of sorted terms; this way where it is mostly known, as a class takes its time to be called."""
+    found = KNOWN.get(terms)
+    return Poly(terms) if found is None else found
 
 
 SIZES = (int, np.integer, Poly)
@@ -344,7 +353,7 @@ def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     rest: Dim = 0
     while dim != 0:
         monomial, c = _terms(dim)[0]
-        over = _without(monomial, first)
+        over = without(monomial, first)
         if over is None or scale == 0 or c % scale:
             term = Poly.of([(monomial, c)])
             rest, dim = rest + term, dim - term
@@ -352,16 +361,6 @@ def quotient_and_rest(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
             term = Poly.of([(over, c // scale)])
             quotient, dim = quotient + term, dim - term * divisor
     return quotient, rest
-
-
-def _without(monomial: Monomial, part: Monomial) -> Monomial | None:
-    """The monomial divided by another; None where it is no multiple."""
-    rest = list(monomial)
-    for name in part:
-        if name not in rest:
-            return None
-        rest.remove(name)
-    return tuple(rest)
 
 
 def _decided(difference: Dim, text: str) -> bool:

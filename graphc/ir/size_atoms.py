@@ -218,6 +218,21 @@ def lowest(terms: Iterable[Term]) -> int:
     return total
 
 
+def without(monomial: Monomial, part: Monomial) -> Monomial | None:
+    """The monomial divided by another; None where it is no multiple."""
+    rest = list(monomial)
+    for name in part:
+        if name not in rest:
+            return None
+        rest.remove(name)
+    return tuple(rest)
+
+
+def term_order(term: Term) -> tuple[int, Monomial]:
+    """By which the terms of a polynomial are sorted: products of many first, numbers last."""
+    return -len(term[0]), term[0]
+
+
 def term_text(monomial: Monomial, coefficient: int) -> str:
     """The product as people write it."""
     factors = [str(name) for name in monomial]

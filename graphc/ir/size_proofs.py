@@ -60,13 +60,12 @@ def allowed(dim: Dim) -> bool:
 
 
 ORDERS = 2                          # quotients, at most, that are replaced in any order: more have too many orders
-SAMPLES = 4                         # assignments of sizes with which proofs are refuted before they are tried
+SAMPLES = 4                         # of `_sampled_sums`: sizes with which proofs are refuted before they are tried
 
 
 def _is_refuted(dim: Poly) -> bool:
     """Whether the value is negative for some sizes that are tried: most of what is asked is."""
-    return dim.is_open and any(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) < 0
-                               for k in range(SAMPLES))
+    return dim.is_open and (min(_sampled_sums(dim)) < 0 or far(dim) < 0)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -92,7 +91,36 @@ def sampled(dim: Dim) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1 << 14)
 def _sampled_sums(dim: Poly) -> tuple[int, ...]:
-    return tuple(sum(c * prod(_samples(name)[k] for name in m) for m, c in dim.terms) for k in range(SAMPLES))
+    a = b = c = d = 0
+    for monomial, factor in dim.terms:
+        w = x = y = z = factor
+        for name in monomial:
+            first, second, third, fourth = _samples(name)
+            w, x, y, z = w * first, x * second, y * third, z * fourth
+        a, b, c, d = a + w, b + x, c + y, d + z
+    return a, b, c, d
+
+
+FAR = 1 << 62                       # of a name that has no bound
+
+
+@lru_cache(maxsize=1 << 14)
+def far(dim: Dim) -> int:
+    """The value where all names are at their greatest."""
+    if isinstance(dim, int):
+        return dim
+    return sum([c * prod([_far_atom(name) for name in m]) for m, c in dim.terms])
+
+
+@lru_cache(maxsize=1 << 14)
+def _far_atom(atom: str) -> int:
+    if isinstance(atom, SizeName):
+        return FAR if atom.high is None else atom.high
+    if isinstance(atom, Quotient):
+        return far(atom.dividend) // atom.divisor
+    if isinstance(atom, OneOf):
+        return atom.one_of(map(far, atom.items))
+    return far(cast(Named, atom).size)
 
 
 def _is_last(atom: str) -> tuple[bool, int]:

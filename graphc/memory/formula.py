@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from graphc.ir.dims import Dim, Poly, largest
 from graphc.ir.size_atoms import Largest, Named
@@ -36,7 +35,8 @@ def _alternatives(dim: Dim) -> list[Dim]:
 def _greatest(items: Sequence[Dim]) -> list[Dim]:
     """Those that may be the greatest."""
     best = largest(*items)
-    return list(cast(Largest, next(iter(best.atoms))).items) if isinstance(best, Poly) and best.is_maximum else [best]
+    atom = next(iter(best.atoms)) if isinstance(best, Poly) and len(best.atoms) == 1 else None
+    return list(atom.items) if isinstance(atom, Largest) and best == Poly((((atom,), 1),)) else [best]
 
 
 def named(name: str, size: Dim) -> Dim:

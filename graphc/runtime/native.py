@@ -12,7 +12,8 @@ import numpy as np
 
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.host import can_run
-from graphc.codegen.llvm.jit import Loaded, load_cached
+from graphc.codegen.llvm.jit import Loaded, cached, load_cached
+from graphc.codegen.llvm.workers import begun
 from graphc.contained import contained
 from graphc.errors import InternalError
 from graphc.once import loaded as loaded_module
@@ -64,7 +65,7 @@ class Native:
 def native() -> Native:
     """The runtime, loaded at the first use."""
     target = runtime_target()
-    loaded = load_cached(_stored_text(target), target, EXPORTS, _imports())
+    loaded = load_cached(_stored_text(target), target, EXPORTS, _imports(), *_BEGUN)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))    # never unmapped: pool threads run it until the process ends
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     free, held = ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE
@@ -85,6 +86,20 @@ def native() -> Native:
         drop_frames=held(None, pointer, word, word)(loaded.address("gc_drop_frames")),
         sizes_row=held(word, pointer, word)(loaded.address("gc_sizes_row")),
         addresses=held(None, pointer, word, pointer)(loaded.address("gc_data_pointers")))
+
+
+_BEGUN: list[Callable[[], bytes]] = []          # what gives the code that `begin` has ordered
+
+
+def begin(wanted: Callable[[], int]) -> None:
+    """A worker compiles the runtime, where that is missing and a core has nothing to do, while this process makes its
+    first program; whose parts find it started then. wanted: how many workers there may be now."""
+    if _BEGUN or native.cache_info().currsize:
+        return
+    target = runtime_target()
+    text = _stored_text(target)
+    if cached(text, target) is None:
+        _BEGUN[:] = [begun(text, target, wanted)]
 
 
 def runtime_text(target: Target) -> str:

@@ -20,8 +20,9 @@ FIRST_ROW, ROW = SizesRecord.rows.offset // WORD, SizesRow.size // WORD
 
 
 class SizesEntry:
-    """`call` takes the arrays of any sizes: those of a kept executable from C to C, others to `slow`. Executables are
-    kept by the shapes of their arguments, the newest of those that share a row."""
+    """`call` takes the arrays of any sizes: those of a kept executable from C to C, others to `slow`; before one is
+    kept, all, so that nothing native is needed for it. Executables are kept by the shapes of their arguments, the
+    newest of those that share a row."""
 
     def __init__(self, n_inputs: int, slow: Callable[..., object]):
         self._words = np.zeros(SizesRecord.size // WORD, np.int64)
@@ -29,8 +30,6 @@ class SizesEntry:
         self._words[SizesRecord.n_inputs.offset // WORD] = n_inputs
         self._slow, self._kept = slow, dict[int, tuple[Executable, object]]()
         self.call: Callable[..., Any] = slow
-        if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-            self.call = bound_builtin(_method(), (address(self._words), self))
 
     def keep(self, arrays: Sequence[np.ndarray], executable: Executable, owner: object) -> None:
         """Calls with arrays of these shapes go to the executable, which serves them. `owner`: see `last`."""
@@ -39,6 +38,8 @@ class SizesEntry:
             before = self._kept.get(place)          # noqa: F841  lives until the row has the new one
             self._kept[place] = executable, owner
             self._words[FIRST_ROW + place * ROW:][:ROW] = id(executable.call), executable.record
+        if self.call is self._slow and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+            self.call = bound_builtin(_method(), (address(self._words), self))
 
     def clear(self) -> None:
         """Keeps none."""

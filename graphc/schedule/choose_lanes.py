@@ -146,15 +146,22 @@ def _load_cycles(p: Phase[int], t: LinearMap[int], s: LaneSchedule, machine: Mac
     return (whole * spaced_cycles(step, s.lanes, machine) + last) / (whole + (rest > 0))
 
 
+def _distinct(steps: Sequence[tuple[int, int]]) -> int:
+    """How many different places n steps of each length lead to."""
+    places = {0}
+    for step, n in steps:
+        places = {place + i * step for place in places for i in range(n)}
+    return len(places)
+
+
 def _unrolled_costs(p: Phase[int], context: ContractionContext, s: LaneSchedule, sizes: Sequence[int],
                     columns: int) -> tuple[float, float, float, float]:
     """The same of terms that are unrolled, `sizes` of each dim of the sum."""
-    machine, steps = context.machine, list(product(*map(range, sizes)))
-    dims = (*p.k, s.inner, *s.outer(p)[-1:])
-    vectors = [len({sum(i * t.strides[d] for d, i in zip(dims, (*k, j, i)))
-                    for k in steps for j in range(columns) for i in range(s.lines)}) for t in (p.a, p.b)]
+    machine, steps = context.machine, prod(sizes)
+    dims = list(zip((*p.k, s.inner, *s.outer(p)[-1:]), (*sizes, columns, s.lines)))
+    vectors = [_distinct([(t.strides[d], n) for d, n in dims]) for t in (p.a, p.b)]
     loaded = sum(_load_cycles(p, t, s, machine) * count for t, count in zip((p.a, p.b), vectors))
     widened = sum(WIDEN_OPS * count for count, narrow in zip(vectors, context.widened) if narrow)
-    summed = (len(steps) * columns * s.lines + widened) / machine.fma_per_cycle
-    waited = len(steps) * machine.fma_latency
+    summed = (steps * columns * s.lines + widened) / machine.fma_per_cycle
+    waited = steps * machine.fma_latency
     return loaded, max(0.0, summed - loaded), max(0.0, waited - max(loaded, summed)), machine.step_cycles

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from graphc.codegen.llvm.control import FOLDS
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.index import Ix, Sym, undivided
-from graphc.codegen.loops.index_proofs import at_least, at_most, lower, upper
+from graphc.codegen.loops.index_proofs import at_least, at_most, grows, lower, upper
 from graphc.codegen.loops.loop_ir import Define, For
 from graphc.ir.dims import size_name
 
@@ -78,6 +78,7 @@ def test_bounds_and_divisors_hold(nest):
         return
     assert lower(ix) <= min(values) and max(values) <= upper(ix)
     assert not at_most(ix, max(values) - 1) and not at_least(ix, min(values) + 1)
+    assert not grows(ix, upper(ix)) and not grows(-ix, -lower(ix))      # what is proved is not refuted
     divisor = ix.divisor()
     assert all(v % divisor == 0 for v in values) if divisor else set(values) == {0}
 

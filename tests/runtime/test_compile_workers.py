@@ -1,6 +1,7 @@
 """Programs in parts, which worker processes may compile: the code is the same bytes, whatever happens to the workers."""
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from graphc.codegen.llvm.emit import ModuleText
 from graphc.codegen.llvm.workers import WORKERS, CompileJob, CompileWorker, compile_parts
 from graphc.compiler import Compilation
 from graphc.nn.network import trace_network
+from graphc.runtime import native
 from graphc.schedule.target import AVX2, NEON, SSE2
 from graphc.stages import Emitted
 
@@ -185,6 +187,37 @@ def test_a_worker_ends_when_nothing_comes(monkeypatch):
     until(lambda: WORKERS.running and WORKERS.handles)
     until(lambda: not WORKERS.running)
     assert not WORKERS.handles and WORKERS.failures == 0
+
+
+def test_a_worker_stays_while_parts_are_expected(monkeypatch):
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.02)
+    with workers.expected():
+        WORKERS.start(1)
+        until(lambda: WORKERS.handles)
+        time.sleep(0.1)
+        assert WORKERS.running
+    until(lambda: not WORKERS.running)
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+def test_the_runtime_is_compiled_while_the_first_program_is_made(monkeypatch, by_workers, idle):
+    """Not where it is loaded, or the disk cache has it."""
+    text, target = "define i32 @gc_main() {\n  ret i32 7\n}", native.runtime_target()
+    loaded = functools.cache(lambda: None)
+    monkeypatch.setattr(native, "native", loaded)
+    monkeypatch.setattr(native, "_stored_text", lambda target: text)
+    monkeypatch.setattr(native, "_BEGUN", [])
+    loaded()
+    native.begin(lambda: 1)
+    loaded.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "cached", lambda text, target: b"code")
+        native.begin(lambda: 1)
+    assert not native._BEGUN and not WORKERS.running
+    native.begin(lambda: idle)
+    native.begin(lambda: idle)
+    until(lambda: len(by_workers) == idle)
+    assert native._BEGUN[0]() == jit.compile_object(text, target) and len(by_workers) == idle
 
 
 # ---- what goes wrong

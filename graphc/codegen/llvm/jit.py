@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache as once
 from itertools import count
 from types import MappingProxyType
@@ -40,24 +40,31 @@ def compile_object(text: str, target: Target, opt: int = OPT, names: Mapping[str
     return bytes(made(llvm(), machine_of(target, opt)).emit_object(module))
 
 
-def compile_cached(text: str, target: Target, opt: int = OPT) -> bytes:
-    """`compile_object` through the disk cache."""
+def cached(text: str, target: Target) -> bytes | None:
+    """The object code of a text that the disk cache has."""
     store = cache.default()
-    if store is None:
-        return compile_object(text, target, opt)
-    key = cache.code_key(text, target, f"{PASSES} {opt}")
-    found = store.get(key, _object_code)
+    return store.get(_key(text, target), _object_code) if store else None
+
+
+def compile_cached(text: str, target: Target, make: Callable[[], bytes] | None = None) -> bytes:
+    """`compile_object` through the disk cache. make: gives the same bytes."""
+    found = cached(text, target)
     if found is None:
-        found = compile_object(text, target, opt)
-        store.put(key, found)
+        found = make() if make else compile_object(text, target)
+        if store := cache.default():
+            store.put(_key(text, target), found)
     return found
 
 
+def _key(text: str, target: Target) -> str:
+    return cache.code_key(text, target, f"{PASSES} {OPT}")
+
+
 def load_cached(text: str, target: Target, names: tuple[str, ...],
-                imports: Mapping[str, int] = MappingProxyType({})) -> Loaded:
+                imports: Mapping[str, int] = MappingProxyType({}), make: Callable[[], bytes] | None = None) -> Loaded:
     """`load_object` of `compile_cached`; what does not load counts as missing."""
     try:
-        return load_object(compile_cached(text, target), names, imports)
+        return load_object(compile_cached(text, target, make), names, imports)
     except InternalError:
         return load_object(compile_object(text, target), names, imports)
 

@@ -20,8 +20,9 @@ from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.schedule.target import Target
 
-# Of text, for which LLVM takes about 0.7 ms per thousand. A module takes 2 ms besides, a new worker 60.
-WORTH_CHARACTERS = 400_000      # of a program that is cut
+# Of text, for which LLVM takes about 1 ms per thousand. A module takes 2 ms besides, a new worker 60; the first program
+# of a process mostly finds one that has compiled the runtime.
+WORTH_CHARACTERS = 200_000      # of a program that is cut
 PART_CHARACTERS = 200_000       # about, of a part
 DEFINE = re.compile(r'^define (internal )?(\w+ (@"[^"]+"|@[-\w$.]+)\(.*\) #\d+) \{$', re.MULTILINE)
 NAME = re.compile(r'@(?:"[^"]+"|[-\w$.]+)')

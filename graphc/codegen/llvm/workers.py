@@ -70,6 +70,27 @@ def parts_begun(texts: Sequence[str], target: Target,
         WORKERS.programs.discard(id(jobs))
 
 
+def begun(text: str, target: Target, wanted: Callable[[], int]) -> Callable[[], bytes]:
+    """A function that gives the object code of one text, which a worker compiles meanwhile if there is a core for it.
+    """
+    job = CompileJob(text, jit.machine_of(target))
+    if wanted() > 0:
+        WORKERS.start(1)
+        WORKERS.jobs.put(job)
+    return lambda: (b"" if job.take() else job.wait()) or jit.compile_object(text, target)
+
+
+@contextmanager
+def expected() -> Iterator[None]:
+    """Workers that run stay meanwhile: a program's parts will come."""
+    program = object()
+    WORKERS.programs.add(id(program))
+    try:
+        yield
+    finally:
+        WORKERS.programs.discard(id(program))
+
+
 def _finished(texts: Sequence[str], jobs: Mapping[str, CompileJob], target: Target,
               ask: Callable[[], None]) -> tuple[bytes, ...]:
     made, last = dict[str, bytes](), min(jobs, key=len)
@@ -150,7 +171,7 @@ class CompileWorkers:
         worker = CompileWorker(self.handles)
         try:
             worker.start()
-            while job := self.jobs.get(timeout=IDLE_SECONDS):
+            while job := self._next():
                 worker.compile(job)
         except Empty:
             pass
@@ -159,6 +180,15 @@ class CompileWorkers:
         finally:
             worker.end()
             slot.release()
+
+    def _next(self) -> CompileJob | None:
+        """Empty when nothing came for a while, and nothing will."""
+        while True:
+            try:
+                return self.jobs.get(timeout=IDLE_SECONDS)
+            except Empty:
+                if not self.programs:
+                    raise
 
     def end_idle(self) -> None:
         """Before a fork: `os.wait` shall be about its child. Workers that compile for another thread go on."""

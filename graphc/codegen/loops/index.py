@@ -20,11 +20,12 @@ class Sym:
     mention older symbols only. The symbol is a multiple of `multiple`. `parents` are the symbols that its value
     depends on. `sized`: its bounds depend on sizes that are not numbers. `choices`: the indices of which it is the
     least (`is_least`) or the greatest. `rest`: what a remainder is exactly, of what is divided and its quotient, the
-    newest term. `limits` and `numbers`: what was found to be no less than sums of
-    which it is the newest symbol, whatever else is known; `points`: values with which proofs are refuted.
+    newest term. `limits` and `numbers`: what was found to be no less than sums of which it is the newest symbol,
+    whatever else is known; `points`: values with which proofs are refuted; `far`: its value where sizes are at their
+    greatest, and whether it is possible.
     """
     __slots__ = ("name", "id", "uppers", "lowers", "multiple", "parents", "sized", "choices", "is_least", "rest",
-                 "limits", "numbers", "points")
+                 "limits", "numbers", "points", "far")
 
     def __init__(self, name: str, number: int, lowers: Iterable[Bound] = (), uppers: Iterable[Bound] = (),
                  multiple: int = 1, parents: Iterable[Sym] = ()) -> None:
@@ -37,6 +38,7 @@ class Sym:
         self.limits: dict[tuple[Term, ...], list[Dim]] = {}
         self.numbers: dict[Ix, int] = {}
         self.points: Points | None = None
+        self.far: tuple[int, bool] | None = None
 
     def __repr__(self) -> str:
         return self.name
@@ -149,10 +151,7 @@ def as_size(value: object) -> Dim:
 
 def linear(index: Iterable[Ix], strides: Iterable[Dim]) -> Ix:
     """sum of index * stride."""
-    total = Ix()
-    for ix, stride in zip(index, strides):
-        total = total + ix * stride
-    return total
+    return combined(Ix(), index, strides)
 
 
 def undivided(ix: Ix) -> Ix:
@@ -176,11 +175,32 @@ def _descends(symbol: Sym, ancestor: Sym) -> bool:
     return any(p is ancestor or _descends(p, ancestor) for p in symbol.parents)
 
 
+def combined(start: Ix, index: Iterable[Ix], factors: Iterable[Dim]) -> Ix:
+    """start + sum of index * factor, at once: most indices are made by this."""
+    const, sums = start.const, dict(start.terms)
+    for ix, factor in zip(index, factors):
+        if ix.const != 0:
+            const = const + ix.const * factor
+        for symbol, coefficient in ix.terms:
+            product = coefficient * factor
+            sums[symbol] = sums[symbol] + product if symbol in sums else product
+    return Ix(const, _sorted(sums))
+
+
 def _merge(a: tuple[Term, ...], b: tuple[Term, ...]) -> tuple[Term, ...]:
+    if a[-1][0].id < b[0][0].id:
+        return a + b
     sums = dict(a)
     for symbol, coefficient in b:
-        sums[symbol] = sums.get(symbol, 0) + coefficient
-    return tuple(sorted([item for item in sums.items() if item[1] != 0], key=_by_age))
+        sums[symbol] = sums[symbol] + coefficient if symbol in sums else coefficient
+    return _sorted(sums)
+
+
+def _sorted(sums: dict[Sym, Dim]) -> tuple[Term, ...]:
+    kept = [item for item in sums.items() if item[1] != 0]
+    if len(kept) > 1:
+        kept.sort(key=_by_age)
+    return tuple(kept)
 
 
 def _by_age(term: Term) -> int:

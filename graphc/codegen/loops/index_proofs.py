@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import gcd
 
-from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term
+from graphc.codegen.loops.index import Bound, Ix, Points, Sym, Term, combined
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Poly, exact_quotient, quotient_and_rest
 from graphc.ir.quotients import unrounded
-from graphc.ir.size_proofs import SAMPLES, is_nonnegative, sampled, sign_of
+from graphc.ir.size_proofs import SAMPLES, far, is_nonnegative, sampled, sign_of
 
 UNBOUNDED = 1 << 62                 # stands for "nothing known" in ranges
-FAR = 2                             # times as great as another is far greater
+TIMES = 2                           # as great as another is far greater
 Bounds = dict[Sym, tuple[Bound, ...]]
 
 
@@ -76,6 +76,8 @@ def at_most(ix: Ix, limit: Dim, facts: IndexFacts = NO_FACTS) -> bool:
     excess = ix - limit
     if not excess.is_sized:
         return _is_never_positive(excess, facts)
+    if not facts.uppers and not facts.lowers and grows(excess):
+        return False
     facts = IndexFacts() if facts is NO_FACTS else facts
     if excess not in facts.proofs:
         # most holds, and most of that is straight; of what does not hold nearly all is refuted
@@ -211,13 +213,47 @@ def _quotients_at_points(bounds: Iterable[Bound], facts: IndexFacts, sign: int) 
     return found, known
 
 
+def grows(ix: Ix, limit: int = 0) -> bool:
+    """Whether all that is known of the symbols, but for branches, allows a value above the limit: it is so where all
+    sizes are at their greatest. Seen at once, and mostly so of what does not hold."""
+    value, is_known = _far_value(ix)
+    return is_known and value > limit
+
+
+def _far_value(ix: Ix) -> tuple[int, bool]:
+    """The value at that point, and whether it is a possible one."""
+    value, is_known = far(ix.const), True
+    for symbol, coefficient in ix.terms:
+        if symbol.far is None:
+            symbol.far = _far_symbol(symbol)
+        theirs, valid = symbol.far
+        value += (coefficient if isinstance(coefficient, int) else far(coefficient)) * theirs
+        is_known = is_known and valid
+    return value, is_known
+
+
+def _far_symbol(symbol: Sym) -> tuple[int, bool]:
+    """The greatest value of a symbol there; of a maximum the least."""
+    above, below = ([(*_far_value(ix), far(den)) for ix, den in bounds] for bounds in (symbol.uppers, symbol.lowers))
+    if not above or not below or not all([valid and den > 0 for _, valid, den in (*above, *below)]):
+        return 0, False
+    most, least = min([value // den for value, _, den in above]), max([-(-value // den) for value, _, den in below])
+    return least if symbol.choices and not symbol.is_least else most, least <= most
+
+
 def upper(ix: Ix) -> int:
     """The least number that can be proved to be no less; UNBOUNDED if none."""
+    if ix.is_sized and grows(ix, UNBOUNDED):
+        return UNBOUNDED
+    return _upper(ix)
+
+
+def _upper(ix: Ix) -> int:
     if not ix.terms:
         return ix.const if isinstance(ix.const, int) else _number_above(ix.const)
     known = ix.terms[-1][0].numbers
     if ix not in known:
-        known[ix] = min((upper(simpler) for simpler in not_less(ix)), default=UNBOUNDED)
+        known[ix] = min((_upper(simpler) for simpler in not_less(ix)), default=UNBOUNDED)
     return known[ix]
 
 
@@ -257,7 +293,7 @@ def _is_no_less(size: Dim, values: tuple[int, ...], other: Dim, others: tuple[in
     """Whether a size is far greater than another at all points, or is seen to be never less. Of two that are nearly
     equal, one may have the form with which a proof goes on."""
     pairs = list(zip(values, others))
-    return all([a > max(b, FAR * b) for a, b in pairs]) or (
+    return all([a > max(b, TIMES * b) for a, b in pairs]) or (
         all([a >= b for a, b in pairs]) and is_nonnegative(size - other))
 
 
@@ -315,8 +351,7 @@ def _with_bound(ix: Ix, limit: Bound, facts: IndexFacts) -> list[tuple[Ix, int]]
     rest, found = Ix(ix.const, ix.terms[:-1]), list[tuple[Ix, int]]()
     factor = coefficient if den == 1 else exact_quotient(coefficient, den)
     if factor is not None:
-        simpler = rest + bound * factor if bound.terms else Ix(rest.const + bound.const * factor, rest.terms)
-        found.append((simpler, 1))
+        found.append((combined(rest, (bound,), (factor,)) if bound.terms else rest + bound.const * factor, 1))
     elif symbol.sized and isinstance(den, int) and isinstance(coefficient, int):
         times = den // gcd(coefficient, den)
         found.append((rest * times + bound * (coefficient * times // den), times))

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index import Ix, Sym, as_ix, combined
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim, Dims
 from graphc.ir.types import DType
@@ -106,10 +106,7 @@ class View:
 
     def at(self, index: Sequence[Ix]) -> Ix:
         """The element offset in the root of the element at `index`."""
-        offset = self.start
-        for ix, stride in zip(index, self.strides):
-            offset = offset + ix * stride
-        return offset
+        return combined(self.start, index, self.strides)
 
     def view_at(self, index: Sequence[Ix | Dim], shape: Dims | None = None,
                 strides: Dims | None = None) -> View:
@@ -119,9 +116,7 @@ class View:
         if len(index) != len(self.shape) or len(shape) != len(strides):
             raise InternalError(f"view_at({index}, {shape}, {strides}) of {self.name} with shape {self.shape}: ranks "
                                 "differ", "loops")
-        start = self.start
-        for ix, stride in zip(index, self.strides):
-            start = start + ix * stride
+        start = combined(self.start, map(as_ix, index), self.strides)
         return View(self.root, shape, strides, start, self.dtype)
 
     def span(self) -> tuple[Dim, Dim]:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from graphc.codegen.loops.access import accesses_of
 from graphc.codegen.loops.conditions import facts_of
-from graphc.codegen.loops.index import Ix, Sym
+from graphc.codegen.loops.index import Ix, Sym, combined
 from graphc.codegen.loops.index_proofs import NO_FACTS, IndexFacts, not_less
 from graphc.codegen.loops.loop_ir import (
     Body, Call, Compute, For, FunctionIR, If, Load, MatrixMove, Parallel, Root, Store, While, bodies)
@@ -112,10 +112,7 @@ def end_at(end: End, start: Ix, integers: Mapping[Sym, Ix]) -> End:
 
 def substituted(ix: Ix, integers: Mapping[Sym, Ix]) -> Ix:
     """With what is passed for the parameters."""
-    total = Ix(ix.const)
-    for symbol, coefficient in ix.terms:
-        total = total + integers[symbol] * coefficient
-    return total
+    return combined(Ix(ix.const), [integers[symbol] for symbol, _ in ix.terms], [c for _, c in ix.terms])
 
 
 def _known_floor(symbol: Sym, facts: IndexFacts) -> int | None:
