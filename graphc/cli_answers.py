@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from graphc.errors import GraphError, InternalError
 
+DIGITS = 18                         # of a number on the command line: it fits into 64 bits
 # besides 2, which is argparse's; the last two as a shell says it of SIGINT and SIGPIPE
 DONE, WRONG, INTERRUPTED, UNREAD = 0, 1, 130, 141
 
@@ -77,3 +78,10 @@ def _forget_output() -> None:
         return
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def whole_number(text: str, what: str) -> int:
+    """GraphError for another text. `what`: the option that it is of."""
+    if not text.isascii() or not text.isdigit() or len(text) > DIGITS:
+        raise GraphError(f"{what} takes a whole number, got {text!r}")
+    return int(text)

@@ -23,11 +23,9 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import print_graph
 from graphc.ir.shown import Shown
 from graphc.memory.budget import Budget
-from graphc.memory.plan import ProgramPlan
 from graphc.memory.usage import Memory
 from graphc.once import loaded, once_property
 from graphc.origin import Origin, explained, quantisation_of, state_of
-from graphc.passes.join_shards import Shards
 from graphc.quantisation_report import QuantisationReport
 from graphc.runtime.executable import Executable
 from graphc.runtime.lock import StateLock
@@ -36,6 +34,7 @@ from graphc.runtime.state_table import StateTable
 from graphc.state import State
 
 if TYPE_CHECKING:
+    from graphc.passes.join_shards import Shards
     from graphc.profile import Profile
 
 
@@ -97,7 +96,7 @@ class CompiledGraph(partial[Any], Shown, Answering):
         run = timed.load(lambda build: Executable(build.program.at(self.sizes), mine.threads, state, lock,
                                                   partial(build.error, sizes=self.sizes), user_loc, profile=table))
         sites = [site.at(self.sizes) for site in timed.build.sites]
-        named = profiling.arrays_read(timed.stage(ProgramPlan), run.state, arrays)
+        named = profiling.arrays_read(timed.planned, run.state, arrays)
         measured: Profile = profiling.measure(run, table, sites, arrays, named, runs)
         return measured
 

@@ -17,12 +17,12 @@ from graphc.memory.budget import Budget
 from graphc.memory.usage import Memory
 from graphc.nn.network import entries
 from graphc.oracle import OracleExecutable
-from graphc.passes.join_shards import Shards
 from graphc.runtime.lock import StateLock
 from graphc.sized import SizedGraph
 from graphc.state import State
 
 if TYPE_CHECKING:
+    from graphc.passes.join_shards import Shards
     from graphc.profile import Profile
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphc.api import compile, state_for
 from graphc.config import MOST_I64, thread_count
 from graphc.dsl.arguments import converted
 from graphc.dsl.context import user_loc
@@ -26,7 +25,7 @@ from graphc.nn.decode import Batch
 from graphc.nn.entry import Entry
 from graphc.nn.module import as_module
 from graphc.nn.network import network_name
-from graphc.once import recent
+from graphc.once import loaded, recent
 from graphc.prompts import grown, padded_prompts
 from graphc.session import Sampling, Session, SessionPlan, prompt_name
 from graphc.specialised import Specialised
@@ -128,7 +127,7 @@ class Generator:
         arrays = {prompt_name(self.root): np.concatenate([ids, tokens[:, :-1]], axis=1),
                   **{n: np.asarray(a) for n, a in inputs.items()}}
         types: dict[str, Any] = {n: TensorType(_dtype(n, a), a.shape) for n, a in arrays.items()}
-        run = compile(self.root, state=self.state or {}, store=self._store, **types)
+        run = loaded("graphc.api", "compile")(self.root, state=self.state or {}, store=self._store, **types)
         scores = run(**arrays)[:, -steps:]
         chosen = np.take_along_axis(scores, tokens[..., None], axis=2)[..., 0]
         wrong = np.flatnonzero((chosen < scores.max(axis=2) - ROUNDING * np.abs(scores).max()).any(axis=0))
@@ -181,7 +180,7 @@ class Generator:
         """The state that has the parameters `needed`; made when they are first known."""
         if self.state is None and needed:
             state, seed = self._source
-            self.state = state_for(network_name(self.root), needed, seed, state)
+            self.state = loaded("graphc.api", "state_for")(network_name(self.root), needed, seed, state)
         return self.state
 
 

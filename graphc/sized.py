@@ -9,14 +9,17 @@ import numpy as np
 
 from graphc.build import Build
 from graphc.compiled import CompiledGraph, with_code
-from graphc.compiler import Compilation
+from graphc.codegen.llvm import cache
+from graphc.codegen.llvm.packing import pack
+from graphc.compiler import Compilation, kept
 from graphc.config import config
 from graphc.dsl.context import user_loc
 from graphc.errors import InternalError, Unsized
-from graphc.ir.dims import evaluate
+from graphc.ir.dims import Dims, evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions, tightened
 from graphc.memory.budget import Budget
+from graphc.records import dataclass
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
 from graphc.schedule.target import Target
@@ -48,6 +51,20 @@ def text_for_all_sizes(graph: Graph, stage: str, target: Target | None) -> str:
             bounds = tightened(bounds, reason)
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What the disk cache keeps of a graph that was opened: the key of the build, the bounds of names, and what must be
+    at least 0 besides."""
+    key: str
+    names: tuple[str, ...]
+    bounds: tuple[Bounds, ...]
+    conditions: Dims
+
+
+def _opened(graph: Graph, bounds: Mapping[str, Bounds]) -> Graph:
+    return open_graph(graph, bounds)[0]
+
+
 class SizedGraph:
     """A graph compiled once, for sizes that come with each call: `at(B=8)` makes no code, only what a call with these
     sizes needs besides. What is made from the state exists once for all sizes.
@@ -61,9 +78,25 @@ class SizedGraph:
         """`state`, `lock`, `quiet`: as of `Executable`. `budget`: of the largest sizes."""
         self.graph = graph
         budget = budget and budget.for_sizes(graph.name, graph.dim_names, {n: b.high for n, b in bounds.items()})
-        self._compile(bounds, budget)
+        key = Compilation(graph, budget=budget).key_of("sizes", graph, repr(sorted(bounds.items())))
+        if not self._found(key, budget):
+            self._compile(bounds, budget)
+            if store := cache.default():
+                store.put(key, *pack(Opening(self.compilation.key, tuple(self.bounds), tuple(self.bounds.values()),
+                                             self._conditions)))
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None
+
+    def _found(self, key: str, budget: Budget | None) -> bool:
+        """Whether the disk cache has all that calls need; then the graph is opened when somebody wants to see it."""
+        opening = kept(key, Opening)
+        if opening is None:
+            return False
+        self.bounds, self._conditions = dict(zip(opening.names, opening.bounds)), opening.conditions
+        self.compilation = Compilation(partial(_opened, self.graph, self.bounds), budget=budget)
+        if found := self.compilation.found_under(opening.key):
+            self.memory = self.compilation.build.memory
+        return found
 
     def _compile(self, bounds: Mapping[str, Bounds], budget: Budget | None) -> None:
         """For all sizes, or for those for which a stage finds that its part can be done for all."""

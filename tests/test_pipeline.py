@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 
 import graphc as gc
-from graphc import compiler, nn
+from graphc import compiler, nn, pipeline, sized
 from graphc.build import Build
 from graphc.codegen.llvm import jit
 from graphc.compiled import CompiledGraph
-from graphc.compiler import STAGES, Compilation, compile_graph
+from graphc.compiler import STAGES, Compilation
 from graphc.config import Config
+from graphc.ir.builder import bind_graph
+from graphc.ir.open import Bounds
 from graphc.ir.ops.winograd import WinogradWeights
 from graphc.memory.plan import ProgramPlan
 from graphc.memory.planner import plan_memory
 from graphc.nn.network import trace_network
 from graphc.passes.layout import storage_orders
+from graphc.pipeline import compile_graph
 from graphc.schedule.target import AVX2
 from graphc.stages import Declared, Emitted, FusedGraphs, Lowered, Simplified, Split
 
@@ -41,14 +44,14 @@ def runs(monkeypatch):
     ran = []
 
     def counted(name):
-        step = getattr(compiler, name)
+        step = getattr(pipeline, name)
 
         def run(*stages):
             ran.append(name)
             return step(*stages)
         return run
     for name in STEPS:
-        monkeypatch.setattr(compiler, name, counted(name))
+        monkeypatch.setattr(pipeline, name, counted(name))
     return ran
 
 
@@ -65,7 +68,7 @@ def test_a_stage_runs_those_before_it_once_and_none_behind_it(number, runs):
 
 def test_stages_come_in_order_and_are_frozen():
     c = Compilation(network(), AVX2)
-    stages = list(compile_graph(c.graph, c._tools))
+    stages = list(compile_graph(c.graph, c.tools))
     assert tuple(map(type, stages)) == ORDER
     for stage in stages:
         assert is_dataclass(stage)
@@ -75,7 +78,7 @@ def test_stages_come_in_order_and_are_frozen():
 
 def test_a_plan_calls_no_llvm(monkeypatch):
     monkeypatch.setattr(jit, "compile_object", lambda *_: pytest.fail("LLVM was called"))
-    monkeypatch.setattr(compiler, "emit_program", lambda *_: pytest.fail("LLVM text was written"))
+    monkeypatch.setattr(pipeline, "emit_program", lambda *_: pytest.fail("LLVM text was written"))
     report = gc.plan(nn.Linear(8) >> nn.relu >> nn.Linear(3), x=gc.f32[4, 5])
     assert report.memory.total > 0 and report.kernels == 2
 
@@ -132,7 +135,7 @@ def test_times_name_every_stage(monkeypatch, capsys, tmp_path):
 def test_verification_of_graphs_plans_and_loops(level, monkeypatch):
     seen = []
     for name in ("verify", "verify_plan", "verify_loops"):
-        monkeypatch.setattr(compiler, name, lambda *_, name=name: seen.append(name))
+        monkeypatch.setattr(pipeline, name, lambda *_, name=name: seen.append(name))
     Compilation(network(), AVX2, Config(verify=level)).llvm
     assert set(seen) == {"verify", *(("verify_plan", "verify_loops") if level else ())}
 
@@ -181,3 +184,24 @@ def test_a_pickle_is_as_large_as_the_constants():
     kept = pickle.dumps(run)
     assert len(kept) < 1.1 * table.nbytes
     np.testing.assert_array_equal(pickle.loads(kept)(table), run(table))
+
+
+def test_what_is_on_disk_needs_no_stage(monkeypatch, tmp_path):
+    """Nor, of a program for all sizes, the opened graph; its bounds and conditions are as before."""
+    monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path))
+
+    @gc.graph
+    def f(x: gc.f32["B", 6]):
+        return gc.exp(x[3:] - x[:-3])
+
+    def programs():
+        together = sized.SizedGraph(f.graph, {"B": Bounds(1, 64)})
+        return together, [together.at(B=6)(np.ones((6, 6), np.float32)), CompiledGraph(bind_graph(f.graph, {"B": 4}))(np.ones((4, 6), np.float32))]
+    before, results = programs()
+    with monkeypatch.context() as m:
+        m.setattr(compiler, "pipeline", lambda: pytest.fail("a stage was made"))
+        m.setattr(sized, "open_graph", lambda *_: pytest.fail("a graph was opened"))
+        after, again = programs()
+    assert all(map(np.array_equal, results, again))
+    assert [after.serves({"B": b}) for b in (2, 3, 4, 5, 64, 65)] == [before.serves({"B": b}) for b in (2, 3, 4, 5, 64, 65)]
+    assert after.compilation.text("loops") == before.compilation.text("loops")

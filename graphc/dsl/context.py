@@ -21,6 +21,9 @@ INSTALLED = (f"{LIBRARY}site-packages/", f"{LIBRARY}dist-packages/")
 
 LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
+# whether a file is graphc's or Python's own, for those that frames were of: each operator looks at some forty frames
+KNOWN: dict[str, bool] = {}
+
 DECLARED: ContextVar[tuple[FrameType | None, Loc] | None] = ContextVar("graphc declared layer", default=None)
 STACK: ContextVar[tuple["Trace", ...]] = ContextVar("graphc traces", default=())
 
@@ -45,7 +48,7 @@ def user_frame() -> FrameType | None:
     """The innermost frame outside graphc; one of the user's rather than one of an installed package or of Python's
     library that it called."""
     first: FrameType | None = sys._getframe(1)
-    while first is not None and _ours(first):
+    while first is not None and (KNOWN.get(first.f_code.co_filename) or _ours(first)):
         first = first.f_back
     frame = first
     while frame is not None and (_ours(frame) or _installed(frame.f_code.co_filename)):
@@ -93,10 +96,11 @@ def error_loc(traceback: TracebackType | None) -> Loc | None:
 def _ours(frame: FrameType) -> bool:
     """Frames of graphc itself, of Python's library, and of code that `dataclass` and its like generate."""
     name = frame.f_code.co_filename
-    return _inside(name) or (name == "<string>" and frame.f_globals.get("__name__", "").startswith("graphc."))
+    if name not in KNOWN:
+        KNOWN[name] = _inside(name)
+    return KNOWN[name] or (name == "<string>" and frame.f_globals.get("__name__", "").startswith("graphc."))
 
 
-@lru_cache(maxsize=None)
 def _inside(filename: str) -> bool:
     return filename.startswith((PACKAGE, "<frozen")) or (
         filename.startswith(LIBRARY) and not filename.startswith(INSTALLED))

@@ -60,6 +60,7 @@ class Trace:
         self.layers: object | None = None               # the names that layers called by it have (see nn.path)
         # of layers, in the order in which they began; None: has not returned yet
         self.calls: list[LayerCall | None] = []
+        self.shared: dict[Hashable, tuple[Array, ...]] = {}     # what layers make once for all of them, by what it is
         self.prints: list[Print] | None = [] if parent is None else None    # None: nothing can be printed from here
         # where layers said which of the first two axes of a sequence is time (see order)
         self.batch_first: dict[Value, bool] = {}

@@ -34,6 +34,8 @@ class Builder:
         self.updates: dict[Value, Value] = {}
         self.nodes: list[Node] = []
         self.literals: dict[Literal, Literal] = {}
+        # of operators on operands of some types: layers repeat each other
+        self._known: dict[tuple[object, ...], tuple[TensorType, ...]] = {}
         self.loc: Loc | None = None
         self.scope = ""
 
@@ -64,9 +66,7 @@ class Builder:
         """Appends `op` and returns its outputs. GraphError, with the current line, when the types do not fit."""
         ins = self._values(operands)
         try:
-            types = result_types(op, [v.type for v in ins])
-            for t in types:
-                check_room(op.name, t)
+            types = self._types(op, ins)
         except GraphError as error:
             raise error.at(self.loc) from None
         except TypeError:
@@ -79,6 +79,18 @@ class Builder:
         node = Node(op, ins, types, self.loc, self.scope)
         self.nodes.append(node)
         return node.outputs
+
+    def _types(self, op: Op, ins: Sequence[Value]) -> tuple[TensorType, ...]:
+        """Of the results, which have room."""
+        known = (op, *[v.type for v in ins]) if ins and not op.REGIONS else None
+        if known is not None and known in self._known:
+            return self._known[known]
+        types = result_types(op, [v.type for v in ins])
+        for t in types:
+            check_room(op.name, t)
+        if known is not None:
+            self._known[known] = types
+        return types
 
     def __getattr__(self, name: str) -> Callable[..., Value]:
         """The function that applies the operator of that name and returns its output. Of several outputs it returns the

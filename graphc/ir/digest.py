@@ -27,7 +27,7 @@ LARGE = 64                      # bytes of an array whose own digest takes its p
 
 class _Walk:
     def __init__(self) -> None:
-        self.done: dict[int, str] = {}              # by identity: lines, arrays and regions, as many nodes may have one
+        self.done: dict[int, str] = {}              # by identity: lines, types, arrays, regions of many nodes
 
     def digest(self, graph: Graph) -> bytes:
         number: dict[Value | None, int] = {None: -1}
@@ -44,7 +44,7 @@ class _Walk:
 
     def row(self, node: Node, inputs: list[int]) -> str:
         attributes = [f"{name}={self.attribute(value)}" for name, value in vars(node.op).items()]
-        types = [str(v.type) for v in node.outputs]
+        types = [self.known(v.type, str) for v in node.outputs]
         return f"{node.op.name} {attributes} {inputs} {types} {node.scope!r} {self.known(node.loc, repr)}"
 
     def known(self, thing: Thing, text: Callable[[Thing], str]) -> str:

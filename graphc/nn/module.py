@@ -201,7 +201,8 @@ class Module(Pictured):
     def children(self) -> Iterator[tuple[str, "Module"]]:
         """Inner layers by name: attributes, and the items of attributes that are lists, tuples or dicts."""
         for name, value in vars(self).items():
-            yield from modules_in(name, value)
+            if isinstance(value, (Module, list, tuple, dict)):
+                yield from modules_in(name, value)
 
     def named_modules(self) -> Iterator[tuple[str, "Module"]]:
         """This layer and all inner ones, by path; a shared one once, under its first path."""

@@ -9,6 +9,7 @@ import numpy as np
 
 import graphc as gc
 from graphc.dsl.array import Array, as_array
+from graphc.dsl.context import current_trace
 from graphc.dsl.order import batch_comes_first, said
 from graphc.errors import GraphError
 from graphc.ir.dims import Dim, static_dim
@@ -85,15 +86,21 @@ class RotaryPosition(InnerPosition):
         if not isinstance(width, int) or width % 2:
             raise GraphError("RotaryPosition takes [..., time, features] with an even number of features, "
                              f"got {list(x.shape)}")
-        step = stepping()
-        length = step.batch.capacity if step else cast(Dim, length)
-        cos, sin = (sines(length, self._frequencies(width), phase, x.dtype) for phase in (pi / 2, 0.0))
-        if step:
-            cos, sin = step.rows(cos, len(x.shape)), step.rows(sin, len(x.shape))
+        cos, sin = self._turns(cast(Dim, length), width, x)
         shape, axis = ((2, width // 2), -2) if self.halves else ((width // 2, 2), -1)
         # of each pair, the other one
         others = gc.flip(x.reshape(*x.shape[:-1], *shape), axis).reshape(*x.shape)
         return x * cos + others * sin
+
+    def _turns(self, length: Dim, width: int, x: Array) -> tuple[Array, ...]:
+        """Cosines and sines for the places of x; layers that turn in the same way share them."""
+        slow, step, shared = self._frequencies(width), stepping(), current_trace().shared
+        key = "rotary", length, slow.tobytes(), x.dtype, step and len(x.shape)
+        if key not in shared:
+            tables = (as_array(sines(step.batch.capacity if step else length, slow, phase, x.dtype))
+                      for phase in (pi / 2, 0.0))
+            shared[key] = tuple(step.rows(table, len(x.shape)) if step else table for table in tables)
+        return shared[key]
 
     def _frequencies(self, width: int) -> np.ndarray:
         """One for each feature, negative for the first of a pair: (a, b) becomes (a cos - b sin, b cos + a sin)."""

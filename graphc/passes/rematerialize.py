@@ -2,7 +2,7 @@
 instead of being stored. What is made of small arrays alone may cost as much as its way to memory and back.
 
 A batch norm's x - mean is read by its backward pass, which can subtract as well; the derivative of a sigmoid is a
-function of its result.
+function of its result; what integers stand for is made of these, which are fewer bytes.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
-from graphc.ir.ops.elementwise import Elementwise
+from graphc.ir.ops.elementwise import Cast, Elementwise
 from graphc.ir.ops.shape import BroadcastTo
 from graphc.passes.cluster import Cluster
 from graphc.schedule.iteration_space import Misfit, Space
@@ -80,8 +80,12 @@ class _Repeat:
         """Whether the value is stored, for other reasons than a reader of what is being repeated."""
         if v.node is None or v.node not in self.of or v in self.fusion.results:
             return True
-        return (v.node not in self.found
-                and (self.of[v.node] is not home or any(self.of.get(u) is not home for u in self.users[v])))
+        return v.node not in self.found and (self.of[v.node] is not home or self._leaves(v, home))
+
+    def _leaves(self, v: Value, home: Cluster) -> bool:
+        """Whether other clusters read it, or views of it."""
+        return any(self.of.get(u) is not home or u.op.is_whole_view and self._leaves(u.outputs[0], home)
+                   for u in self.users[v])
 
 
 class _Chain:
@@ -105,7 +109,7 @@ class _Chain:
         node = v.maker
         if node in self.nodes:
             return True
-        self.flops += node.op.element_flops
+        self.flops += 1 if isinstance(node.op, Cast) else node.op.element_flops
         if self.flops > self.most or not all(map(self._take, node.inputs)):
             return False
         self.nodes.append(node)
@@ -119,7 +123,7 @@ class _Chain:
             self.bases.add(v)
             is_view = v.node is not None and v.node.op.is_whole_view
             return not is_view and typical(v.type.nbytes) <= typical(self.v.type.nbytes)
-        return (self.repeat.of[v.maker] is self.home and isinstance(v.maker.op, (Elementwise, BroadcastTo))
+        return (self.repeat.of[v.maker] is self.home and isinstance(v.maker.op, (Elementwise, BroadcastTo, Cast))
                 and self._make(v))
 
 

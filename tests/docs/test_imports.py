@@ -23,8 +23,8 @@ MAY = {
 HEAVY = ("llvmlite", "networkx")                # loaded by codegen/llvm/lazy.py at the first compile
 LOADS_LATER = ("codegen/llvm/lazy.py", "codegen/llvm/object_code.py", "once.py", "__init__.py", "cli.py", "runtime/native.py", "nn/__init__.py", "optim/__init__.py",
                "doors/torch/public.py", "optim/foreign.py", "ir/element_type.py", "compiled.py", "progress.py", "callbacks/__init__.py",
-               "fitting/history.py", "doors/gguf/model.py", "profile.py", "doors/onnx/public.py", "doors/onnx_out/public.py", "checkpoint.py")
-# import_module: LLVM, also in a worker process that is little else, the compiler behind public names, profiles, tqdm, layers and optimizers that few programs use, the extra `demo`, the runtime's routines
+               "fitting/history.py", "doors/gguf/model.py", "compiler.py", "generation.py", "cli_commands.py", "profile.py", "doors/onnx/public.py", "doors/onnx_out/public.py", "checkpoint.py")
+# import_module: LLVM, also in a worker process that is little else, the compiler behind public names and its stages, what commands do, profiles, tqdm, layers and optimizers that few programs use, the extra `demo`, the runtime's routines
 # where their text is not in the disk cache, numpy's bf16, TensorBoard's writer (perhaps torch's), matplotlib, the extra `llm`, the package onnx,
 # threads that read large files
 

@@ -11,7 +11,8 @@ from graphc.errors import GraphError
 from graphc.ir.graph import Graph
 from graphc.ir.interp import evaluate
 from graphc.ir.verify import FUSED, verify
-from graphc.memory.budget import Budget, costs
+from graphc.memory.budget import Budget
+from graphc.memory.budget_search import costs
 from graphc.memory.planner import plan_memory
 from graphc.memory.recompute import Again, Recomputation
 from graphc.memory.verify_plan import verify_plan

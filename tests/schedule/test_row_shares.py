@@ -8,7 +8,8 @@ import pytest
 import graphc as gc
 from graphc import nn
 from graphc.api import traced
-from graphc.compiler import Compilation, ProgramPlan
+from graphc.compiler import Compilation
+from graphc.memory.plan import ProgramPlan
 from graphc.ir.dims import evaluate, size_name
 from graphc.ir.open import open_graph
 from graphc.schedule.blocking import RowShares

@@ -10,14 +10,16 @@ import numpy as np
 from graphc.doors.gguf.read import GgufTensor
 from graphc.doors.pretrained.safetensors_map import typed_view
 from graphc.records import dataclass
+from graphc.runtime.memory import SharedBlocks
 
 LONG = 256                          # elements of a K-block
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """An array [..., K] as integers i8 of the same shape, a scale of each block, [..., K / size], and None or what is
-    added to its elements: codes * scale + minimum, in f32. least: of codes with 4 bits, the least there can be."""
+    """An array [..., K] as integers, a scale of each block, [..., K / size], and None or what is added to its elements:
+    integers * scale + minimum, in f32. codes: the integers, i8 [..., K]; or, where they have 4 bits, what they are
+    above `least`, u8 [..., K / 2]: of each block the first half in the low bits, the second half in the high ones."""
     codes: np.ndarray
     scale: np.ndarray
     minimum: np.ndarray | None = None
@@ -25,14 +27,16 @@ class Quantised:
 
     @property
     def block(self) -> int:
-        return self.codes.shape[-1] // self.scale.shape[-1]
+        return self.codes.shape[-1] * (1 if self.least is None else 2) // self.scale.shape[-1]
 
     def whole(self) -> np.ndarray:
         """The numbers that are meant, f32."""
-        blocks = (*self.scale.shape, self.block)
-        y = self.codes.reshape(blocks) * self.scale.astype(np.float32)[..., None]
+        codes = self.codes.reshape(*self.scale.shape, -1)
+        if self.least is not None:
+            codes = np.concatenate([codes & 15, codes >> 4], axis=-1).view(np.int8) + np.int8(self.least)
+        y = codes * self.scale.astype(np.float32)[..., None]
         y = y if self.minimum is None else y + self.minimum.astype(np.float32)[..., None]
-        return y.reshape(self.codes.shape)
+        return y.reshape(*self.scale.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,30 @@ class NumberKind:
     name: str
     elements: int
     nbytes: int
-    read: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+    read: Callable[[np.ndarray, SharedBlocks], tuple[np.ndarray, ...]] | None = None
     dtype: np.dtype | None = None
     least: int | None = None
 
 
-def decoded(tensor: GgufTensor) -> np.ndarray | Quantised:
-    """An array of the file: mapped, if it has whole numbers."""
+def decoded(tensor: GgufTensor, memory: SharedBlocks) -> np.ndarray | Quantised:
+    """An array of the file: mapped, if it has whole numbers, else in `memory`."""
     kind = KINDS[tensor.kind]
     if kind.read is None:
         assert kind.dtype is not None
         return typed_view(tensor.data, kind.dtype, tensor.shape)
-    parts = kind.read(tensor.data.reshape(-1, kind.nbytes))
-    codes, *rest = parts
-    scale, *minimum = (a.reshape(*tensor.shape[:-1], -1) for a in rest)
-    return Quantised(codes.reshape(tensor.shape), scale, minimum[0] if minimum else None, kind.least)
+    codes, scale, *minimum = (a.reshape(*tensor.shape[:-1], -1)
+                              for a in kind.read(tensor.data.reshape(-1, kind.nbytes), memory))
+    return Quantised(codes, scale, minimum[0] if minimum else None, kind.least)
 
 
-def _halves(blocks: np.ndarray, at: int, count: int = 1) -> np.ndarray:
-    return np.ascontiguousarray(blocks[:, at:at + 2 * count]).view(np.float16)
+def _bytes(blocks: np.ndarray, at: int, memory: SharedBlocks) -> np.ndarray:
+    """Those of each block from place `at` on, u8: copied as one element each, for which numpy has one instruction."""
+    part = blocks[:, at:]
+    return memory.copy(part.view(f"V{part.shape[1]}")).view(np.uint8)
+
+
+def _halves(blocks: np.ndarray, at: int) -> np.ndarray:
+    return blocks[:, at:at + 2].view(np.float16)
 
 
 def _nibbles(packed: np.ndarray) -> np.ndarray:
@@ -68,16 +77,17 @@ def _nibbles(packed: np.ndarray) -> np.ndarray:
     return np.stack([packed & 15, packed >> 4], axis=-2)
 
 
-def _q8_0(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    return np.ascontiguousarray(blocks[:, 2:]).view(np.int8), _halves(blocks, 0)
+def _q8_0(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
+    return _bytes(blocks, 2, memory).view(np.int8), memory.copy(_halves(blocks, 0))
 
 
-def _q4_0(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    return _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8), _halves(blocks, 0)
+def _q4_0(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
+    return _bytes(blocks, 2, memory), memory.copy(_halves(blocks, 0))
 
 
-def _q4_1(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    return _nibbles(blocks[:, 4:]).view(np.int8), _halves(blocks, 0), _halves(blocks, 2)
+def _q4_1(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
+    both = np.ascontiguousarray(blocks[:, :4].view(np.uint32)).view(np.float16)     # blocks are looked at once for both
+    return _bytes(blocks, 4, memory), *(memory.copy(both[:, i]) for i in range(2))
 
 
 def _k_scales(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,23 +99,24 @@ def _k_scales(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return whole * scale.astype(np.float32), -(least * minimum.astype(np.float32))
 
 
-def _q4_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
-    packed = blocks[:, 16:].reshape(-1, 4, 32)
-    return _nibbles(packed).view(np.int8), *_k_scales(blocks)
+def _q4_k(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
+    first, second = blocks[:, 16:].reshape(-1, 4, 2, 16).swapaxes(0, 2)       # halves of two blocks, low and high bits
+    pairs = np.stack([first & 15 | second << 4, first >> 4 | second & 240], axis=2)
+    return memory.copy(pairs.swapaxes(0, 1)), *map(memory.copy, _k_scales(blocks))
 
 
-def _q5_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+def _q5_k(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
     low = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
     high = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return (low | high << 4).view(np.int8), *_k_scales(blocks)
+    return memory.copy((low | high << 4).view(np.int8)), *map(memory.copy, _k_scales(blocks))
 
 
-def _q6_k(blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+def _q6_k(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
     low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([0, 4], np.uint8)[:, None] & 15
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
     codes = low.reshape(-1, LONG) | high.reshape(-1, LONG) << 4
     scale = _halves(blocks, 208).astype(np.float32) * np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
-    return codes.view(np.int8) - np.int8(32), scale
+    return memory.copy(codes.view(np.int8) - np.int8(32)), memory.copy(scale)
 
 
 KINDS = {

@@ -25,6 +25,7 @@ from graphc.ir.types import BY_NAME, DType, bf16, f16, f32, i64, of_numpy
 from graphc.nn.network import entries, trace_network
 from graphc.once import once_property
 from graphc.records import dataclass
+from graphc.runtime.memory import SharedBlocks
 from graphc.state import Model, State
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def _loaded(path: Path, store: DType | None) -> GgufModel:
     names = _names(file)
     net = DecoderLanguage(shape, tied="output.weight" not in file.tensors)
     arrays: dict[str, np.ndarray] = {}
-    layers = dict(matrices(net))
+    layers, memory = dict(matrices(net)), SharedBlocks()
     for ours, theirs in names.items():
-        array = _checked(decoded(file.tensors[theirs]), theirs, path)
+        array = _checked(decoded(file.tensors[theirs], memory), theirs, path)
         if ours not in layers:
             arrays[ours] = array.whole() if isinstance(array, Quantised) else array
         elif isinstance(array, Quantised) and store is None:
@@ -137,13 +138,9 @@ def _names(file: GgufFile) -> Mapping[str, str]:
 def _blocks(array: Quantised) -> tuple[BlockStorage, dict[str, np.ndarray]]:
     """How a matrix [N, K] is kept, and its arrays (see `BlockStorage`): scales and minima as the file has them."""
     parts = {name: a for name, a in (("scale", array.scale), ("minimum", array.minimum)) if a is not None}
-    scales = _float_type(array.scale)
-    least, shifted = array.least, array.minimum is not None
-    if least is None:
-        return BlockStorage(array.block, 8, 0, shifted, scales), {"codes": array.codes, **parts}
-    codes = (array.codes - np.int8(least)).view(np.uint8).reshape(*array.scale.shape, 2, -1)
-    packed = (codes[..., 0, :] | codes[..., 1, :] << np.uint8(4)).reshape(len(codes), -1)
-    return BlockStorage(array.block, 4, -least, shifted, scales), {"codes": packed, **parts}
+    bits, least = (8, 0) if array.least is None else (4, array.least)
+    stored = BlockStorage(array.block, bits, -least, array.minimum is not None, _float_type(array.scale))
+    return stored, {"codes": array.codes, **parts}
 
 
 def _float_type(array: np.ndarray) -> DType:

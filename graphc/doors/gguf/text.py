@@ -9,6 +9,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from graphc.contained import contained
 from graphc.dsl.context import user_loc
 from graphc.errors import GraphError
 
@@ -78,6 +79,7 @@ class ModelText:
             raise GraphError(f"{self._where} has no field tokenizer.{name}", user_loc())
         return self._fields[name]
 
+    @contained                  # tens of thousands of pairs, which the collector would visit again and again
     def _made(self) -> Tokenizer:
         kind = self._needed("ggml.model")
         if kind == "gpt2":
@@ -100,7 +102,7 @@ class ModelText:
         if pieces not in PIECES:
             raise GraphError(f"{self._where}: text is cut into words by the rule {pieces!r}; known are "
                              f"{', '.join(PIECES)}", user_loc())
-        merges = [tuple(pair.split(" ", 1)) for pair in self._needed("ggml.merges")]
+        merges = [pair.partition(" ")[::2] for pair in self._needed("ggml.merges")]
         tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(self.tokens)}, merges))
         if pieces == "qwen2":
             tokenizer.normalizer = normalizers.NFC()
