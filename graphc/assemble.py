@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-
 from graphc.analysis.phases import phases
 from graphc.build import Build, CallSite, constant_memory, signature
 from graphc.codegen.kernel_calls import Site
@@ -17,7 +16,7 @@ from graphc.stages import Emitted, FusedGraphs, Lowered
 
 
 def build_of(graph: Graph, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
-       objects: Sequence[bytes], timed: bool) -> Build:
+             objects: Sequence[bytes], timed: bool) -> Build:
     """What the disk cache keeps, with the object code of the parts. An instrumented program is `timed`."""
     loops, memory, derived = lowered.program, lowered.memory, lowered.derived
     program = Program(

@@ -95,7 +95,7 @@ class RotaryPosition(InnerPosition):
     def _turns(self, length: Dim, width: int, x: Array) -> tuple[Array, ...]:
         """Cosines and sines for the places of x; layers that turn in the same way share them."""
         slow, step, shared = self._frequencies(width), stepping(), current_trace().shared
-        key = "rotary", length, slow.tobytes(), x.dtype, step and len(x.shape)
+        key = "rotary", length, slow.tobytes(), x.dtype, step and (id(step), len(x.shape))
         if key not in shared:
             tables = (as_array(sines(step.batch.capacity if step else length, slow, phase, x.dtype))
                       for phase in (pi / 2, 0.0))
