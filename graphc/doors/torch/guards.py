@@ -2,6 +2,8 @@
 granted of them, as Python writes it."""
 from __future__ import annotations
 
+import ast
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
@@ -16,7 +18,11 @@ Range = tuple[int, "int | None"]    # the least size, and the greatest if there 
 INPUT = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
 SIZE = re.compile(r"L(?:\[[^\]]*\])+\.size\(\)\[\d+\]")
 VIOLATED = re.compile(r"Not all values of (\w+) = (.*?) in the specified range satisfy the generated guard (.*?)\.?\n")
-NAMES = {"__builtins__": {}, "IntInfinity": lambda: inf, "Max": max, "Min": min, "max": max, "min": min}
+CALLS: dict[str, Callable[..., Any]] = {"IntInfinity": lambda: inf, "Max": max, "Min": min, "max": max, "min": min}
+OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod, ast.USub: operator.neg, ast.Not: operator.not_, ast.Eq: operator.eq, ast.NotEq: operator.ne,
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
 SPAN = 1 << 12                      # sizes that are tried: a guard that holds from some size on does so below
 
 
@@ -40,11 +46,12 @@ def where_all_hold(guards: Iterable[str], source: str, low: int = 0, high: int |
     for guard in guards:
         if set(SIZE.findall(guard)) != {source}:
             return None
-        tests.append(compile(SIZE.sub("n", guard), "guard", "eval"))
+        tests.append(SIZE.sub("n", guard))
     end = min(SPAN, SPAN if high is None else high + 1)
     try:
-        right = [all(eval(test, {**NAMES, "n": n}) for test in tests) for n in range(low, end)]
-    except (NameError, TypeError, ArithmeticError):
+        trees = [ast.parse(test, mode="eval").body for test in tests]
+        right = [all(_value(tree, n) for tree in trees) for n in range(low, end)]
+    except (SyntaxError, KeyError, ArithmeticError):
         return None
     edges = [n for n, (a, b) in enumerate(zip([False, *right], [*right, False]), low) if a != b]
     pieces = list(zip(edges[::2], edges[1::2]))
@@ -52,6 +59,28 @@ def where_all_hold(guards: Iterable[str], source: str, low: int = 0, high: int |
         return None
     first, stop = max(pieces, key=lambda piece: piece[1] - piece[0])
     return first, high if stop == end else stop - 1
+
+
+def _value(e: ast.AST, n: int) -> Any:
+    """Of a guard where the size is n. It may come from a file: nothing but arithmetic is done. KeyError for the rest.
+    """
+    match e:
+        case ast.Constant(int() as number):
+            return number
+        case ast.Name("n"):
+            return n
+        case ast.UnaryOp():
+            return OPERATORS[type(e.op)](_value(e.operand, n))
+        case ast.BinOp():
+            return OPERATORS[type(e.op)](_value(e.left, n), _value(e.right, n))
+        case ast.BoolOp():
+            return (all if isinstance(e.op, ast.And) else any)([_value(v, n) for v in e.values])
+        case ast.Compare():
+            values = [_value(v, n) for v in (e.left, *e.comparators)]
+            return all(OPERATORS[type(op)](a, b) for op, a, b in zip(e.ops, values, values[1:]))
+        case ast.Call(ast.Name(name), arguments, []):
+            return CALLS[name](*[_value(v, n) for v in arguments])
+    raise KeyError(ast.unparse(e))
 
 
 Limit = tuple[Any, int, "int | None"]           # of a size: the least, and the greatest
