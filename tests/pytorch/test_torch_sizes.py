@@ -1,13 +1,15 @@
 """Sizes for which PyTorch read a module: others are an error, and not the other branch of the module."""
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.export import Dim, export
 
 import graphc as gc
 from graphc.errors import GraphError
 
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.export import Dim, export  # noqa: E402
+
+pytestmark = pytest.mark.peers
 KEEPS_GUARDS = hasattr(export(nn.Identity(), (torch.ones(2),)), "_guards_code")
 
 
