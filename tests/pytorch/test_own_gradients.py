@@ -3,6 +3,7 @@ others are refused where a gradient is asked for."""
 from __future__ import annotations
 
 import copy
+import random
 import types
 
 import numpy as np
@@ -279,6 +280,25 @@ def test_what_the_attributes_of_a_module_remember(held):
     with pytest.raises(GraphError, match="changes its attribute 1.held"):
         gc.from_torch(T.Sequential(T.Tanh(), Holding(held)), x)
     np.testing.assert_allclose(gc.compile(gc.from_torch(Holding(None), x))(x), Holding(None)(x))
+
+
+class Drawing(T.Module):
+    """Computes with numbers that are not PyTorch's, or only draws them."""
+
+    def __init__(self, draw, scale):
+        super().__init__()
+        self.draw, self.scale = draw, scale
+
+    def forward(self, x):
+        return x + self.draw() * self.scale
+
+
+@pytest.mark.parametrize("draw, text", [(np.random.rand, "from numpy.random, and each call"), (random.random, "from random, and each call")])
+def test_random_numbers_that_are_not_of_pytorch(draw, text):
+    x = torch.randn(3, 2)
+    with pytest.raises(GraphError, match=text):
+        gc.from_torch(Drawing(draw, 1.0), x)
+    np.testing.assert_allclose(gc.compile(gc.from_torch(Drawing(draw, 0.0), x))(x), x)
 
 
 def test_what_a_module_remembers_beside_buffers_is_an_error_with_its_line():

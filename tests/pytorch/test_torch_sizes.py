@@ -1,4 +1,6 @@
 """Sizes for which PyTorch read a module: others are an error, and not the other branch of the module."""
+import re
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,8 @@ def rightly_or_not(module, net, sizes, shape=(2,)):
 
 @pytest.mark.parametrize("module, dynamic, right", [
     (LARGE, {"x": {0: "B"}}, [4, 6, 9]), (LARGE, {"x": {0: Dim("B", min=5)}}, [6, 9]), (LARGE, ({0: Dim("B", min=4, max=6)},), [4, 6]),
-    (SMALL, [("B", None)], [1, 2, 3, 4, 6]), (EVEN, {"x": {0: 2 * Dim("half")}}, [2, 4, 6])], ids=["name", "Dim", "tuple", "list", "multiple"])
+    (SMALL, [("B", None)], [1, 2, 3, 4, 6]), (EVEN, {"x": {0: 2 * Dim("half")}}, [2, 4, 6]), (EVEN, {"x": {0: "B"}}, [2, 4, 6])],
+    ids=["name", "Dim", "tuple", "list", "multiple", "guard"])
 def test_sizes_of_a_module(module, dynamic, right):
     net = gc.from_torch(module, X, dynamic=dynamic)
     assert rightly_or_not(module, net, [1, 2, 3, 4, 6, 9]) == right
@@ -58,7 +61,7 @@ def test_sizes_of_a_module(module, dynamic, right):
 
 @pytest.mark.parametrize("module, dim, right", [
     (LARGE, Dim("B", min=4), [4, 6, 9]), (SMALL, Dim("B", max=8), [1, 2, 3, 4, 6]), (LARGE, Dim.AUTO, [4, 6, 9]),
-    (If(lambda n: n != 3), Dim.AUTO, [4, 6, 9])], ids=["least", "most", "found", "unequal"])
+    (If(lambda n: n != 3), Dim.AUTO, [1, 2, 4, 6, 9]), (EVEN, Dim.AUTO, [2, 4, 6])], ids=["least", "most", "found", "unequal", "even"])
 def test_sizes_of_a_program(module, dim, right):
     if dim is Dim.AUTO and module is not LARGE and not KEEPS_GUARDS:
         pytest.skip("this PyTorch does not keep its guards")
@@ -66,21 +69,61 @@ def test_sizes_of_a_program(module, dim, right):
     assert rightly_or_not(module, net, [1, 2, 3, 4, 6, 9]) == right
 
 
+class Of(nn.Module):
+    """Another function on one side of a condition of several sizes."""
+
+    def __init__(self, condition):
+        super().__init__()
+        self.condition = condition
+
+    def forward(self, X, more):
+        (y,) = more["of-it"]
+        return X * 2 if self.condition(*X.shape, *y.shape) else X + 1
+
+
 @pytest.mark.skipif(not KEEPS_GUARDS, reason="this PyTorch does not keep its guards")
-def test_every_second_size():
-    with pytest.raises(GraphError, match="% 2.* == 0 alone: export it with a torch.export.Dim"):
-        gc.from_torch(export(EVEN, (X,), dynamic_shapes=({0: Dim.AUTO},)))
+@pytest.mark.parametrize("condition, text", [
+    (lambda a, b, c: a < c, r"X.shape\[0\] < more\['of-it'\]\[0\].shape\[0\]: .* from 1 on, got -?\d"), (lambda a, b, c: a >= c, "from 1 on, got 0"), (lambda a, b, c: a == c, "from 1 on, got 0"),
+    (lambda a, b, c: a == 2 and b == c, ""), (lambda a, b, c: a * b > 2 * c + 1, "from 0 on, got -"), (lambda a, b, c: (a + b) % 3 == 0, ""), (lambda a, b, c: max(a, b) < c, ""),
+    (lambda a, b, c: not a < b < c, ""), (lambda a, b, c: c // 2 == a, ""), (lambda a, b, c: a == 3 and b < 9000, "")])
+def test_sizes_beside_each_other(condition, text):
+    """Conditions of two sizes, inputs inside of a dict and a list, and names of more than small letters."""
+    module, x, y, right, refused = Of(condition), torch.ones(3, 5), torch.ones(7), 0, ""
+    some = {0: Dim.AUTO, 1: Dim.AUTO}
+    try:
+        net = gc.from_torch(export(module, (x, {"of-it": [y]}), dynamic_shapes=(some, {"of-it": [{0: Dim.AUTO}]})))
+    except GraphError as error:
+        assert text == "no rule" and "alone, which is no rule that graphc can check" in str(error)
+        return
+    run, names = gc.compile(net), list(net.declared_inputs())
+    for a, b, c in ((3, 5, 7), (4, 6, 9), (2, 4, 5), (7, 5, 7), (5, 5, 3), (3, 2, 1), (2, 7, 7), (3, 4, 6), (6, 3, 2)):
+        x, y = torch.randn(a, b), torch.randn(c)
+        try:
+            found = run(**dict(zip(names, (x.numpy(), y.numpy()))))
+        except GraphError as error:
+            refused += str(error)
+            continue
+        assert np.allclose(found, module(x, {"of-it": [y]})), (a, b, c)
+        right += 1
+    assert 0 < right
+    assert re.search(text, refused)
 
 
 def test_height_and_width_of_strided_convolutions():
-    """torch.export takes no name alone for these: it looks at images of one pixel apart."""
+    """torch.export takes no name alone for these: it asks how images of one pixel lie in memory."""
     module, x = strided(), torch.randn(2, 3, 16, 18)
     run = gc.compile(gc.from_torch(module, x, dynamic={"input": {0: "B", -2: "H", -1: "W"}}))
-    for shape in ((1, 3, 5, 9), (3, 3, 40, 7)):
+    for shape in ((1, 3, 5, 9), (3, 3, 40, 7), (2, 3, 1, 4), (1, 3, 1, 1)):
         given = torch.randn(shape)
         assert np.allclose(run(given.numpy()), module(given).detach(), atol=1e-5)
-    with pytest.raises(GraphError, match="was read for H: a size from 5 on, got 4"):
-        run(np.zeros((1, 3, 4, 9), np.float32))
+
+
+def test_arguments_that_are_one_tensor():
+    """Attention asks whether its keys are its queries; those of a call are others."""
+    module, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), torch.randn(2, 5, 8)
+    q, k, v = torch.randn(3, 3, 4, 8)
+    run = gc.compile(gc.from_torch(module, x, x, x, dynamic={name: {0: "B", 1: "T"} for name in ("query", "key", "value")}))
+    assert np.allclose(run(q.numpy(), k.numpy(), v.numpy())[0], module(q, k, v)[0].detach(), atol=1e-5)
 
 
 def test_a_step_of_such_sizes():

@@ -11,6 +11,7 @@ from graphc.doors.onnx_out.package import ModelProto, helper
 from graphc.doors.onnx_out.write import write_nodes
 from graphc.errors import GraphError
 from graphc.ir.graph import Graph
+from graphc.ir.ops.constant import Dimension
 from graphc.passes.compute_stored import ComputeStored
 from graphc.passes.cse import EliminateCommonSubexpressions
 from graphc.passes.dce import EliminateDeadCode
@@ -43,7 +44,8 @@ def model_of(graph: Graph, state: Sequence[tuple[str, np.ndarray]], opset: int, 
     outputs = [e.described(name, v.type) for name, v in zip(names, graph.results)]
     made = {name for node in e.nodes for name in node.output} - set(names)
     infos = [e.described(name, type) for name, type in e.infos.items() if name in made]
-    body = helper.make_graph(e.nodes, graph.name, inputs, outputs, file.initializers, value_info=infos)
+    rules = "; ".join(dict.fromkeys(n.op.what for n in graph.nodes if isinstance(n.op, Dimension) and n.op.what))
+    body = helper.make_graph(e.nodes, graph.name, inputs, outputs, file.initializers, rules, infos)
     imports = [helper.make_opsetid("", opset)]
     return helper.make_model(body, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports),
                              producer_name="graphc", producer_version=version)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ try:
 except ImportError as absent:
     raise missing("This", "PyTorch 2.6 or later", "torch", absent) from None
 
-from graphc.doors.torch.guards import Range, possible_sizes
 from graphc.doors.torch.network import TorchNetwork
 from graphc.doors.torch.own_gradients import own_gradients
 from graphc.doors.torch.program import TorchProgram
@@ -84,7 +83,8 @@ class ModuleReader:
     def __init__(self, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Dynamic):
         self.module = module
         with torch.inference_mode(False):
-            self.args, self.kwargs = tree_map(_tensor, (tuple(args), dict(kwargs)))
+            seen: set[int] = set()
+            self.args, self.kwargs = tree_map(lambda value: _tensor(value, seen), (tuple(args), dict(kwargs)))
         self.axes = _named_axes(dynamic, self._given()) if dynamic else {}
         self.known: dict[bool, TorchProgram] = {}
 
@@ -105,30 +105,24 @@ class ModuleReader:
         return self
 
     def _read(self) -> tuple[torch.export.ExportedProgram, Readable]:
-        ranges: dict[str, Range] = {}
-        while True:
-            try:
-                return self._exported(ranges)
-            except GraphError:
-                raise
-            except Exception as error:
-                more = possible_sizes(str(error))
-                names = {size for axes in self.axes.values() for size in axes.values() if isinstance(size, str)}
-                if not more or not more.keys() <= names - ranges.keys():
-                    raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}",
-                                     error_loc(error.__traceback__) or user_loc()) from error
-                ranges |= more
+        try:
+            return self._exported(torch.export.Dim)
+        except GraphError:
+            raise
+        except Exception as error:
+            if any(isinstance(size, str) for axes in self.axes.values() for size in axes.values()):
+                with suppress(Exception):
+                    exported, read = self._exported(lambda _: torch.export.Dim.DYNAMIC)
+                    if hasattr(exported, "_guards_code"):
+                        return exported, read
+            raise GraphError(f"torch.export cannot read {type(self.module).__name__}: {error}",
+                             error_loc(error.__traceback__) or user_loc()) from error
 
-    def _exported(self, ranges: Mapping[str, Range]) -> tuple[torch.export.ExportedProgram, Readable]:
-        """`ranges`: of names that may not be just any size."""
+    def _exported(self, dim: Callable[[str], Any]) -> tuple[torch.export.ExportedProgram, Readable]:
+        """`dim`: what torch.export is told of an axis, by its name. A dynamic one may have guards, a Dim may not."""
         dims: dict[str, Any] = {}
-
-        def dim(size: Any) -> Any:
-            if not isinstance(size, str):
-                return size
-            low, high = ranges.get(size, (None, None))
-            return dims.setdefault(size, torch.export.Dim(size, min=low, max=high))
-        shapes = {name: {axis: dim(size) for axis, size in self.axes[name].items()} if name in self.axes
+        shapes = {name: {axis: dims.setdefault(size, dim(size)) if isinstance(size, str) else size
+                         for axis, size in self.axes[name].items()} if name in self.axes
                   else _unnamed(value) for name, value in self._given().items()}
         with WholeLayers():                                 # torch.export wants an entry for each argument
             exported = torch.export.export(self.module, self.args, self.kwargs,
@@ -206,9 +200,13 @@ def _unnamed(value: Any) -> Any:
     return {name: _unnamed(v) for name, v in value.items()} if isinstance(value, dict) else None
 
 
-def _tensor(value: Any) -> Any:
+def _tensor(value: Any, seen: set[int]) -> Any:
     """Numpy's arrays, and tensors that were made in torch.inference_mode, which torch.export does not read, as ordinary
-    tensors."""
+    tensors; one that was seen before as another: modules ask whether two arguments are the same, as calls' are not."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.array(value))
-    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    again = id(value) in seen
+    seen.add(id(value))
+    return value.clone() if again or value.is_inference() else value

@@ -134,10 +134,10 @@ def _bound(program: TorchProgram, arrays: tuple[gc.Array, ...], options: Mapping
     sizes: dict[str, Dim] = {}
     for name, array in given.items():
         _check(program, name, array.type, sizes)
-    for dim, low, high in program.limits:
-        if isinstance(dim, Poly) and dim.names <= sizes.keys():
-            emit("dimension", size=bind(dim, sizes), dtype=gc.i64, low=low, high=high,
-                 what=f"{program.name} was read for {dim}")
+    for limit in program.limits:
+        if isinstance(limit.size, Poly) and limit.size.names <= sizes.keys():
+            emit("dimension", size=bind(limit.size, sizes), dtype=gc.i64, low=limit.low, high=limit.high,
+                 what=f"{program.name} was read for {limit}")
     return given
 
 

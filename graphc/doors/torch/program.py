@@ -72,11 +72,24 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class SizeRule:
+    """`size`, a formula of sizes, is from `low` to `high`. `rule`: what it comes from, if that is not a size alone."""
+    size: Dim
+    low: int
+    high: int | None
+    rule: str = ""
+
+    def __str__(self) -> str:
+        numbers = f"from {self.low} {'on' if self.high is None else f'to {self.high}'}"
+        return f"sizes with {self.rule}: {self.size} {numbers}" if self.rule else f"{self.size}: a size {numbers}"
+
+
+@dataclass(frozen=True)
 class TorchProgram:
     """`inputs`: arrays by name, with dimensions that may be named; `given`: arguments that are no arrays. `constants`:
     arrays of the program itself. `updates`: of buffers, (name in the program, new value). `outputs`: by the names that
     the result has ("" for the only one, "0", "1" … of a tuple). `refused`: what stands against its gradient. `limits`:
-    the least size for which it is right, and the greatest, of dimensions."""
+    of sizes for which it is right."""
     name: str
     inputs: Mapping[str, TensorType]
     steps: tuple[Step, ...]
@@ -86,7 +99,7 @@ class TorchProgram:
     constants: Mapping[str, Any] = field(default_factory=dict)
     updates: tuple[tuple[str, Any], ...] = ()
     refused: tuple[Refusal, ...] = ()
-    limits: tuple[tuple[Dim, int, int | None], ...] = ()
+    limits: tuple[SizeRule, ...] = ()
 
     def used(self) -> tuple[OwnTensor, ...]:
         """The parameters and buffers that a result or an update depends on."""

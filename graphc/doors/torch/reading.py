@@ -1,8 +1,10 @@
 """What is exchanged in PyTorch while a module is read, because torch.export does not say it: that a region is in
-inference mode, that `.data` is a tensor without gradient, that attributes of a module remember something."""
+inference mode, that `.data` is a tensor without gradient, that attributes of a module remember something or that it
+draws random numbers."""
 from __future__ import annotations
 
 import copy
+import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -46,6 +48,7 @@ def watched(module: torch.nn.Module) -> Iterator[Changed]:
     """Gives the attributes of modules that are changed inside, or what these hold, without parameters and buffers.
     Those that were made in inference mode are tensors as others."""
     changed: Changed = []
+    draws = _draws()
     names = {id(part): name for name, part in module.named_modules()}
     before = {name: _contents(value) for name, value in _attributes(module)}
 
@@ -74,6 +77,7 @@ def watched(module: torch.nn.Module) -> Iterator[Changed]:
             (name, None) for name, value in _attributes(module) if name in before and _contents(value) != before[name]))
         stack.callback(look.remove)
         yield changed
+        changed += [(name, None) for name, state in _draws().items() if state != draws[name]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,11 @@ class Itself:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Itself) and self.thing is other.thing
+
+
+def _draws() -> dict[str, Any]:
+    """What random numbers other than PyTorch's go on from."""
+    return {"numpy.random": repr(np.random.get_state(legacy=False)), "random": random.getstate()}
 
 
 def _attributes(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
@@ -113,8 +122,9 @@ def _no_backward(*_: Any, **__: Any) -> None:
 
 
 def check_memory(module: torch.nn.Module, args: Sequence[Any], named: Mapping[str, Any], changed: Changed) -> None:
-    """GraphError if a second call of a module whose attributes have changed gives something else than the first one:
-    what a network remembers is in buffers. Attributes may hold what is only looked at, or made once."""
+    """GraphError if a second call of a module that has changed its attributes, or drawn random numbers, gives something
+    else than the first one: what a network remembers is in buffers. Attributes may hold what is only looked at, or made
+    once."""
     if not changed:
         return
     try:
@@ -132,6 +142,9 @@ def check_memory(module: torch.nn.Module, args: Sequence[Any], named: Mapping[st
     first, second = found
     if len(first) != len(second) or not all(map(_same, first, second)):
         name, loc = changed[0]
+        if name in _draws():
+            raise GraphError(f"the module draws numbers from {name}, and each call would compute with those that it "
+                             "drew when it was read: draw them with torch.rand and others", user_loc())
         raise GraphError(f"the module changes its attribute {name}, and what it computes with it: a network remembers "
                          f"nothing but buffers, as register_buffer makes them", loc)
 

@@ -60,7 +60,7 @@ class Dimension(Op):
     """The scalar `max(size, 0)`: a dimension, or a polynomial over dimensions, as a number.
 
     It stands for what a decomposition divides by while sizes are still names; once bound it folds to a constant.
-    `low` and `high` are the least and the greatest size for which the graph is right, and `what` says of what: a rule
+    `low` and `high` are the least and the greatest size for which the graph is right, and `what` says so: a rule
     that holds whether or not the number is used.
     """
     name: ClassVar[str] = "dimension"
@@ -74,8 +74,7 @@ class Dimension(Op):
     def infer(self) -> TensorType:
         if self.what:
             fits = allowed(self.size - self.low) and (self.high is None or allowed(self.high - self.size))
-            end = "on" if self.high is None else f"to {self.high}"
-            require(fits, f"{self.what}: a size from {self.low} {end}, got {self.size}")
+            require(fits, f"{self.what}, got {self.size}")
         require(self.dtype.kind != "bool", "dimension counts in integers or floats, not in bool")
         require(not isinstance(self.size, int) or holds(self.dtype, max(self.size, 0)),
                 f"dimension: {self.size} is not an {self.dtype}")
