@@ -137,7 +137,7 @@ def test_a_step_of_such_sizes():
 @pytest.mark.parametrize("dynamic, text", [
     (True, 'dynamic= got True: write dynamic={"x": {0: "B"}}'), ({"x": "B"}, "got 'B' for x: write"), ({"x": {0: 5}}, "got 5 for axis 0 of x: write"),
     ({"x": {2: "B"}}, "names axis 2 of x, which has 2 axes"), ({"x": {0: "a b"}}, "got 'a b' for axis 0"), ({"y": {0: "B"}}, "names y; the example arguments are x"),
-    ({"x": {0: Dim.AUTO}}, "for axis 0 of x: write")])
+    ({"x": {0: Dim.AUTO}}, "for axis 0 of x: write"), ({"x": ("B", "B")}, "names axis 1 of x B, which is 2 in the example, and another of 6")])
 def test_mistakes_in_dynamic(dynamic, text):
     with pytest.raises(GraphError) as error:
         gc.from_torch(LARGE, X, dynamic=dynamic)

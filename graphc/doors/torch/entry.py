@@ -145,6 +145,7 @@ def _named_axes(dynamic: Dynamic, given: Mapping[str, Any]) -> Axes:
     if not isinstance(dynamic, Mapping):
         raise GraphError(f"dynamic= got {shown(dynamic)}: {wanted}", user_loc())
     found: dict[str, dict[int, Any]] = {}
+    sizes: dict[str, int] = {}
     for name, axes in dynamic.items():
         if name not in given:
             raise GraphError(f"dynamic= names {name}; the example arguments are {', '.join(given)}", user_loc())
@@ -160,6 +161,10 @@ def _named_axes(dynamic: Dynamic, given: Mapping[str, Any]) -> Axes:
                 raise GraphError(f"dynamic= names axis {shown(axis)} of {name}, which has {rank} axes", user_loc())
             if not (size.isidentifier() if isinstance(size, str) else hasattr(size, "__name__")):
                 raise GraphError(f"dynamic= got {shown(size)} for axis {axis} of {name}: {wanted}", user_loc())
+            known = given[name].shape[axis]
+            if isinstance(size, str) and sizes.setdefault(size, known) != known:
+                raise GraphError(f"dynamic= names axis {axis} of {name} {size}, which is {known} in the example, and "
+                                 f"another of {sizes[size]}: sizes of one name are equal", user_loc())
             found.setdefault(name, {})[axis % rank] = size
     return found
 
