@@ -131,7 +131,7 @@ def _add_chat(chat: argparse.ArgumentParser) -> None:
     chat.add_argument("--top-p", type=float, help="draw from the fewest tokens that have this probability together")
     chat.add_argument("--seed", type=int, default=0)
     chat.add_argument("--store", choices=("f32", "bf16", "f16"), help="make all matrices numbers of this type")
-    chat.set_defaults(command=_command("chat"))
+    chat.set_defaults(command=_command("chat", "graphc.doors.gguf.chat"))      # without a compiler, if code is on disk
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -142,9 +142,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
                         help="what an input of a network is, for example x='f32[1, 784]'")
 
 
-def _command(name: str) -> Callable[..., object]:
+def _command(name: str, module: str = "graphc.cli_commands") -> Callable[..., object]:
     """A function of the commands, whose modules are loaded when it is called."""
-    return lambda *options: getattr(importlib.import_module("graphc.cli_commands"), name)(*options)
+    return lambda *options: getattr(importlib.import_module(module), name)(*options)
 
 
 def _natural(text: str) -> int:

@@ -47,10 +47,6 @@ def demo(options: argparse.Namespace) -> None:
     demo.main(options.epochs, options.out)
 
 
-def chat(options: argparse.Namespace) -> None:
-    importlib.import_module("graphc.doors.gguf.chat").chat(options)     # with layers, which other commands do without
-
-
 def run(options: argparse.Namespace) -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ class CompiledGraph(partial[Any], Shown, Answering):
     As a `partial` of the native entry, without arguments, it is called from C to C: a call costs no Python.
     """
     answers = OF_RUNS
-    graph: Graph
+    making: Callable[[], Graph]
     compilation: Compilation
     executable: Executable
     sizes: Mapping[str, int]
@@ -60,7 +60,12 @@ class CompiledGraph(partial[Any], Shown, Answering):
         def start(build: Build) -> Executable:
             knob = compilation.config.threads
             return Executable(build.program, threads or knob, state, lock, build.error, user_loc, quiet)
-        return with_code(compilation.called, compilation, compilation.load(start))
+        return with_code(lambda: compilation.called, compilation, compilation.load(start))
+
+    @once_property
+    def graph(self) -> Graph:
+        """The graph; where its code was on disk, made when somebody wants to see it."""
+        return self.making()
 
     def __repr__(self) -> str:
         return f"<compiled {self.graph.heading}>"
@@ -134,11 +139,11 @@ class CompiledGraph(partial[Any], Shown, Answering):
         return _unpickled, (text, mine.threads, read, derived, self.compilation.budget, target)
 
 
-def with_code(graph: Graph, compilation: Compilation, executable: Executable,
+def with_code(graph: Callable[[], Graph], compilation: Compilation, executable: Executable,
               sizes: Mapping[str, int] = MappingProxyType({})) -> CompiledGraph:
     """The graph with native code that is there. `sizes`: of its named dimensions, where one program serves all."""
     run = partial.__new__(CompiledGraph, executable.call)
-    run.graph, run.compilation, run.executable, run.sizes = graph, compilation, executable, sizes
+    run.making, run.compilation, run.executable, run.sizes = graph, compilation, executable, sizes
     return run
 
 

@@ -72,15 +72,23 @@ class Generator:
                  state: State | str | os.PathLike[str] | Mapping[str, np.ndarray] | None = None,
                  seed: int | None = None, capacity: int | None = None, threads: int | str = 0,
                  store: StoreOption = None):
-        net, loc = model.net if isinstance(model, Model) else model, user_loc()
+        self._model = model if isinstance(model, Model) else None
+        self._state: State | None = None
+        net, loc = model, user_loc()
+        if isinstance(model, Model):
+            net, self._state = model.bare()
         seed = None if seed is None else integer(seed, "seed", 0, MOST_I64, loc)
         capacity = None if capacity is None else integer(capacity, "capacity", 1, MOST_TOKENS, loc)
         self.root = as_module(net)
-        self.state: State | None = model.state if isinstance(model, Model) else None
         self._source, self._capacity, self._threads = (state, seed), capacity, thread_count(threads, loc=loc)
         self._store = store_choice(store)
         self._sessions: Specialised[list[Session]] = Specialised(lambda plan: [], KEPT_SESSIONS)    # idle ones
         self._last: Session | None = None
+
+    @property
+    def state(self) -> State | None:
+        """What it runs on; None before the first call of a network that came without."""
+        return self._model.state if self._model is not None else self._state
 
     def __call__(self, prompt: Any, steps: int, **options: Any) -> np.ndarray:
         """As `gc.generate`."""
@@ -178,10 +186,10 @@ class Generator:
 
     def _owner(self, needed: Sequence[Entry]) -> State | None:
         """The state that has the parameters `needed`; made when they are first known."""
-        if self.state is None and needed:
+        if self._state is None and needed:
             state, seed = self._source
-            self.state = loaded("graphc.api", "state_for")(network_name(self.root), needed, seed, state)
-        return self.state
+            self._state = loaded("graphc.api", "state_for")(network_name(self.root), needed, seed, state)
+        return self._state
 
 
 formed_methods(Generator)
@@ -191,11 +199,11 @@ def _generator(model: Callable[..., Any] | Model,
                state: str | os.PathLike[str] | Mapping[str, np.ndarray] | None, seed: int | None,
                capacity: int | None, threads: int | str, store: StoreOption) -> Generator:
     """For a network on a `State` the one that was made before."""
-    owner = model.state if isinstance(model, Model) else state
+    net, owner = model.bare() if isinstance(model, Model) else (model, state)
     if not isinstance(owner, State):
         return Generator(model, state=state, seed=seed, capacity=capacity, threads=threads, store=store)
     programs = owner.programs
-    key = "generate", model.net if isinstance(model, Model) else model, capacity, threads, store_choice(store)
+    key = "generate", net, capacity, threads, store_choice(store)
     # what is kept under "generate" are generators
     return cast(Generator, recent(programs, key, lambda: Generator(model, state=owner, capacity=capacity,
                                                                    threads=threads, store=store), KEPT_GENERATORS))

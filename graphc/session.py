@@ -3,6 +3,7 @@ their calls."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ from graphc.nn.network import call, entries, network_name
 from graphc.nn.path import rooted
 from graphc.once import once_property
 from graphc.prompts import grown, padded_size, resized
+from graphc.recalled import Recalled, keep, named, recall_key, recalled
 from graphc.records import dataclass
 from graphc.runtime.lock import StateLock
 from graphc.runtime.memory import round_up
@@ -83,7 +85,7 @@ class ProgramLoader(Protocol):
 
     def native(self, function: GraphFunction) -> Runnable: ...
 
-    def sized(self, function: GraphFunction, bounds: Mapping[str, Bounds]) -> SizedGraph: ...
+    def sized(self, trace: Callable[[], GraphFunction], bounds: Mapping[str, Bounds]) -> SizedGraph: ...
 
 
 class Programs:
@@ -107,7 +109,7 @@ class Programs:
         if self._single:
             return None
         try:
-            return self._loader.sized(self._trace(as_dim(self._name)), self._bounds)
+            return self._loader.sized(partial(self._trace, as_dim(self._name)), self._bounds)
         except GraphError as reason:        # should it be another mistake, the graph of one size has it too
             self.why_not = reason.text
             return None
@@ -146,6 +148,7 @@ class Session:
         self.places: int | None = None
         self.last: Runnable | None = None
         self.lasting = False        # whether programs of a token derive values from what only those of prompts write
+        self.traced = False         # whether the structures are known
 
     def tokens(self, ids: np.ndarray, lengths: np.ndarray, inputs: Mapping[str, np.ndarray],
                knobs: Sequence[np.ndarray], needed: int, seed: int) -> Iterator[np.ndarray]:
@@ -177,28 +180,43 @@ class Session:
         graph, arrays, lock = self._on_arrays(function)
         return make_executable(graph, arrays, lock, self.threads, quiet=True)
 
-    def sized(self, function: GraphFunction, bounds: Mapping[str, Bounds]) -> SizedGraph:
-        """The same for all sizes."""
+    def sized(self, trace: Callable[[], GraphFunction], bounds: Mapping[str, Bounds]) -> SizedGraph:
+        """The same of what `trace` gives, for all sizes. Nothing is traced where an earlier process has done so."""
+        owner = self.owner(())
+        key = recall_key(self.root, self.plan, sorted(bounds.items())) if owner and self.plan.store is None else None
+        known = recalled(key)
+        if known is not None and owner is not None and all(map(owner.holds, known.foreign)):
+            arrays = self._arrays(known.entries, known.own, owner)
+            self.places, self.lasting = known.places, known.lasting
+            return SizedGraph(lambda: trace().graph, bounds, self.threads, arrays, owner.lock, True, key=known.code)
+        function = trace()
         graph, arrays, lock = self._on_arrays(function)
-        return sized_executable(graph, bounds, self.threads, arrays, lock, quiet=True)
+        program = sized_executable(graph, bounds, self.threads, arrays, lock, quiet=True)
+        needed = entries(function)
+        keep(key, Recalled(*named(needed), program.key, tuple(map(_is_own, needed)), self.places, self.lasting))
+        return program
 
     def _on_arrays(self, function: GraphFunction) -> tuple[Graph, list[np.ndarray], StateLock]:
         """The graph as weights are stored, the arrays of its state, and their lock."""
         function, stored = storing(function, self.plan.store)
         needed = entries(function)
         owner = self.owner([e for e in needed if not _is_own(e)])
-        for entry in needed:
-            if _is_own(entry) and entry.name not in self.own:
-                self.own.add(entry, entry.initial(0))
-        arrays = [(self.own if _is_own(e) or owner is None else owner).array(e) for e in needed]
+        arrays = self._arrays(needed, list(map(_is_own, needed)), owner or self.own)
         if stored:
             stored.check(arrays)
         return function.graph, arrays, (owner or self.own).lock
 
+    def _arrays(self, needed: Sequence[Entry], own: Sequence[bool], owner: State) -> list[np.ndarray]:
+        """Those of the owner, and, where `own` says so, of this session."""
+        for entry, is_own in zip(needed, own):
+            if is_own and entry.name not in self.own:
+                self.own.add(entry, entry.initial(0))
+        return [(self.own if is_own else owner).array(entry) for entry, is_own in zip(needed, own)]
+
     @contained
     def _prompted(self, size: Dim) -> GraphFunction:
         """The graph that takes prompts of `size` tokens and gives the first token."""
-        root, plan = self.root, self.plan
+        root, plan, self.traced = self.root, self.plan, True
         with Trace(f"prompt_{network_name(root)}") as trace, rooted(root):
             ids = trace.input(prompt_name(root), plan.ids.with_shape((plan.batch.size, size)))
             lengths = trace.input("lengths", i64[plan.batch.size])
@@ -214,6 +232,8 @@ class Session:
     def _stepped(self, window: Dim) -> GraphFunction:
         """The graph that takes a token and gives the next, looking at the first `window` slots of the caches."""
         root, plan = self.root, self.plan
+        if not self.traced:
+            self._prompted(as_dim("T"))
         with Trace(f"token_{network_name(root)}") as trace, rooted(root):
             ids = trace.input("token", plan.ids)
             slots = None if isinstance(window, int) else trace.input("slots", i64[window])

@@ -19,6 +19,7 @@ from graphc.ir.dims import Dims, evaluate
 from graphc.ir.graph import Graph
 from graphc.ir.open import Bounds, open_graph, size_conditions, tightened
 from graphc.memory.budget import Budget
+from graphc.once import once_property
 from graphc.records import dataclass
 from graphc.runtime.executable import Executable, Resident
 from graphc.runtime.lock import StateLock
@@ -61,10 +62,6 @@ class Opening:
     conditions: Dims
 
 
-def _opened(graph: Graph, bounds: Mapping[str, Bounds]) -> Graph:
-    return open_graph(graph, bounds)[0]
-
-
 class SizedGraph:
     """A graph compiled once, for sizes that come with each call: `at(B=8)` makes no code, only what a call with these
     sizes needs besides. What is made from the state exists once for all sizes.
@@ -72,20 +69,27 @@ class SizedGraph:
     Unsized where the compiler cannot make such a program of the graph (yet).
     """
 
-    def __init__(self, graph: Graph, bounds: Mapping[str, Bounds], threads: int = 0,
+    def __init__(self, graph: Graph | Callable[[], Graph], bounds: Mapping[str, Bounds], threads: int = 0,
                  state: Sequence[np.ndarray] = (), lock: StateLock | None = None, quiet: bool = False,
-                 budget: Budget | None = None):
-        """`state`, `lock`, `quiet`: as of `Executable`. `budget`: of the largest sizes."""
-        self.graph = graph
-        budget = budget and budget.for_sizes(graph.name, graph.dim_names, {n: b.high for n, b in bounds.items()})
-        key = Compilation(graph, budget=budget).key_of("sizes", graph, repr(sorted(bounds.items())))
-        if not self._found(key, budget):
+                 budget: Budget | None = None, key: str = ""):
+        """`state`, `lock`, `quiet`: as of `Executable`. `budget`: of the largest sizes. key: what the disk cache has
+        the program under, where that is known; then `graph` may be what makes it when it is asked for."""
+        self._given = graph
+        if budget is not None:
+            budget = budget.for_sizes(self.graph.name, self.graph.dim_names, {n: b.high for n, b in bounds.items()})
+        self.key = key or Compilation(self.graph, budget=budget).key_of("sizes", self.graph,
+                                                                        repr(sorted(bounds.items())))
+        if not self._found(self.key, budget):
             self._compile(bounds, budget)
             if store := cache.default():
-                store.put(key, *pack(Opening(self.compilation.key, tuple(self.bounds), tuple(self.bounds.values()),
+                store.put(self.key, *pack(Opening(self.compilation.key, tuple(self.bounds), tuple(self.bounds.values()),
                                              self._conditions)))
         self._threads, self._state, self._lock, self._quiet = threads, state, lock, quiet
         self._resident: Resident | None = None
+
+    @once_property
+    def graph(self) -> Graph:
+        return self._given if isinstance(self._given, Graph) else self._given()
 
     def _found(self, key: str, budget: Budget | None) -> bool:
         """Whether the disk cache has all that calls need; then the graph is opened when somebody wants to see it."""
@@ -93,7 +97,7 @@ class SizedGraph:
         if opening is None:
             return False
         self.bounds, self._conditions = dict(zip(opening.names, opening.bounds)), opening.conditions
-        self.compilation = Compilation(partial(_opened, self.graph, self.bounds), budget=budget)
+        self.compilation = Compilation(lambda: open_graph(self.graph, self.bounds)[0], budget=budget)
         if found := self.compilation.found_under(opening.key):
             self.memory = self.compilation.build.memory
         return found
@@ -121,7 +125,7 @@ class SizedGraph:
                               partial(build.error, sizes=sizes), user_loc, self._quiet, resident=self._resident)
         executable = self.compilation.load(start) if self._resident is None else start(self.compilation.build)
         self._resident = executable.resident
-        return with_code(self.graph, self.compilation, executable, sizes)
+        return with_code(lambda: self.graph, self.compilation, executable, sizes)
 
     def release(self) -> None:
         """Gives back the memory that calls have used."""

@@ -82,6 +82,10 @@ class State(Mapping[str, np.ndarray], Pictured):
         self._names[entry.key] = entry.name
         self._arrays[entry.name] = value if mapped else aligned_copy(value)
 
+    def name_owners(self, entries: Sequence[Entry]) -> None:
+        """Says who owns arrays that were known by their names alone."""
+        self._names = {entry.key: entry.name for entry in entries}
+
     def join(self, entries: Sequence[Entry], seed: int, step: object) -> None:
         """Adds what `step` needs and the state has not, fresh; arrays whose owners it knows are shared. What belongs to
         the step alone goes when a further one joins after it has died; a step may join again. GraphError for a name
@@ -240,6 +244,10 @@ class Model:
     step."""
     net: Module
     state: State
+
+    def bare(self) -> tuple[Module, State]:
+        """Both, for whoever changes nothing of the network and asks for arrays by name alone."""
+        return self.net, self.state
 
     def __call__(self, *arrays: object, **named: object) -> None:
         """GraphError: it is no function of arrays before it is compiled."""

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, Self
 from graphc.errors import InternalError
 from graphc.ir.builder import Rewriter
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.ops.constant import Constant
 from graphc.ir.ops.contract import Matmul
 from graphc.ir.ops.control import Scan
 from graphc.ir.ops.elementwise import MUL, Cast
@@ -94,7 +95,8 @@ class ScaleProducts(Pass):
     name: ClassVar[str] = "scale_products"
 
     def run(self, graph: Graph) -> Graph:
-        if not any(v.type.dtype in (i8, u8) for v in graph.state):
+        captured = (v for node in graph.nodes if isinstance(node.op, Constant) for v in node.outputs)
+        if not any(v.type.dtype in (i8, u8) for v in (*graph.state, *captured)):
             return graph
         kinds, found = value_kinds(graph), {}
         for node in graph.nodes:
@@ -110,7 +112,7 @@ def _scaled_axis(node: Node, kinds: Mapping[Value, Kind]) -> int | None:
     if node.op is not MUL or node.outputs[0].type.dtype is not f32 or node.outputs[0].type.rank != 2:
         return None
     codes, scale = _codes_and_scale(node)
-    if codes is None or kinds[codes] is not Kind.LASTING or kinds[scale] is Kind.CHANGING:
+    if codes is None or Kind.CHANGING in (kinds[codes], kinds[scale]):
         return None
     if codes.type.shape != node.outputs[0].type.shape or not codes.type.is_static:
         return None

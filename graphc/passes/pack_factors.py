@@ -148,7 +148,7 @@ def _packed_product(w: Rewriter, node: Node, op: LabelledProduct, label: str, ki
     if _by_halves(node, label, labels[:2]):
         packed = [_halves_in_pairs(w, v, own.index(label)) for v, own in zip(factors, labels)]
     else:
-        packed = [_packed(w, v, own.index(label), kinds[old] is Kind.LASTING)
+        packed = [_packed(w, v, own.index(label), kinds[old] is not Kind.CHANGING)
                   for v, own, old in zip(factors, labels, node.inputs)]
     product, = w.apply(op.replace(dtype=node.outputs[0].type.dtype), packed)
     return product if correction is None else w.add(product, correction)
@@ -179,8 +179,8 @@ def _packed_conv(w: Rewriter, node: Node, op: Conv, kinds: Mapping[Value, Kind],
     image, weights = node.inputs
     few = static_dim(x.type.shape[CHANNEL_AXIS]) <= PACKED_OF[x.type.dtype].numbers
     x = (_channels_in_fours(w, x) if few and not _is_innermost(image, CHANNEL_AXIS)
-         else _packed(w, x, CHANNEL_AXIS, kinds[image] is Kind.LASTING))
-    y, = w.apply(op, (x, _packed(w, kernels, CHANNEL_AXIS, kinds[weights] is Kind.LASTING)))
+         else _packed(w, x, CHANNEL_AXIS, kinds[image] is not Kind.CHANGING))
+    y, = w.apply(op, (x, _packed(w, kernels, CHANNEL_AXIS, kinds[weights] is not Kind.CHANGING)))
     return y if correction is None else w.add(y, correction)
 
 
@@ -220,7 +220,7 @@ def _conv_of_pairs(w: Rewriter, node: Node, op: ConvOp, kinds: Mapping[Value, Ki
     if isinstance(op, ConvWeightGrad):
         packed = [_halves_in_pairs(w, v, BATCH_AXIS) for v in factors]
     else:
-        packed = [_packed(w, v, axis, kinds[old] is Kind.LASTING)
+        packed = [_packed(w, v, axis, kinds[old] is not Kind.CHANGING)
                   for v, axis, old in zip(factors, _summed_axes(op), node.inputs)]
     return w.apply(op.replace(dtype=f32), packed)[0]
 
@@ -327,7 +327,7 @@ def _packing_before(w: Rewriter, node: Node, kinds: Mapping[Value, Kind]) -> tup
     for body in bodies.values():
         for _, chain, i in _packs_of_arguments(body):
             if i + start >= first and (i, chain) not in lifted:
-                v, lasts = w[node.inputs[i + start]], kinds[node.inputs[i + start]] is Kind.LASTING
+                v, lasts = w[node.inputs[i + start]], kinds[node.inputs[i + start]] is not Kind.CHANGING
                 for op in chain:
                     v = _pack(w, v, lasts) if isinstance(op, Pack) else w.apply(op, (v,))[0]
                 lifted[i, chain] = v

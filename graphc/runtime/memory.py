@@ -5,7 +5,7 @@ import math
 import mmap
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -54,22 +54,41 @@ def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     return raw.view(dtype).reshape(sizes)
 
 
+class Copying(Protocol):
+    """What copies rows of bytes that lie apart, some time."""
+
+    def add(self, target: np.ndarray, source: np.ndarray) -> None: ...
+
+
 class SharedBlocks:
     """Memory for many arrays that live about as long: one after the other in blocks of huge pages, since each alone
     would be too small for one, and the system provides, and the CPU finds, a large page as fast as a small one."""
 
-    def __init__(self, nbytes: int = 32 << 20):
-        """`nbytes`: of a block."""
-        self._size, self._rest = nbytes, np.empty(0, np.uint8)
+    def __init__(self, nbytes: int = 32 << 20, later: Copying | None = None):
+        """`nbytes`: of a block. later: what copies rows, some time."""
+        self._size, self._rest, self._later = nbytes, np.empty(0, np.uint8), later
 
     def copy(self, source: np.ndarray) -> np.ndarray:
         """A C-contiguous copy that starts at a multiple of 64 bytes."""
-        if round_up(source.nbytes) > self._rest.size:
-            self._rest = mapped(max(self._size, round_up(source.nbytes)))
-        own, self._rest = np.split(self._rest, [round_up(source.nbytes)])
-        made = own[:source.nbytes].view(source.dtype).reshape(source.shape)
+        made = self._room(source.nbytes).view(source.dtype).reshape(source.shape)
         made[...] = source
         return made
+
+    def rows(self, source: np.ndarray) -> np.ndarray:
+        """The same of u8 [n, bytes], rows of neighbours; of a copy that is made later, where it will be."""
+        made = self._room(source.size).reshape(source.shape)
+        if self._later is not None:
+            self._later.add(made, source)
+        else:           # one element a row, for which numpy has an instruction
+            made.view(f"V{source.shape[1]}")[...] = source.view(f"V{source.shape[1]}")
+        return made
+
+    def _room(self, nbytes: int) -> np.ndarray:
+        size = round_up(nbytes)
+        if size > self._rest.size:
+            self._rest = mapped(max(self._size, size))
+        own, self._rest = self._rest[:nbytes], self._rest[size:]
+        return own
 
 
 def aligned_copy(source: np.ndarray) -> np.ndarray:

@@ -29,13 +29,13 @@ EXPORTS = (
     "gc_parallel", "gc_spin", "gc_lock", "gc_unlock", "gc_transfer", "gc_run", "gc_entry", "gc_call_arrays",
     "gc_call_waiting", "gc_cancel", "gc_pop_frame", "gc_push_frame", "gc_add_frame",
     "gc_drop_frames", "gc_entry_for_sizes", "gc_sizes_row", "gc_data_pointers",
-    "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
+    "gc_copy_runs", "gc_mem_malloc", "gc_mem_calloc", "gc_mem_realloc", "gc_mem_free")
 
 
 @dataclass(frozen=True)
 class Native:
-    """Python's view of the runtime's functions. `run`, `lock`, `transfer` and `call_waiting` let other Python threads
-    go on, the others do not."""
+    """Python's view of the runtime's functions. `run`, `lock`, `transfer`, `call_waiting` and `copy_runs` let other
+    Python threads go on, the others do not."""
     loaded: Loaded
     spin: Callable[[int], None]                         # (rounds)
     run: Callable[[int, int], int]                      # (address of gc_main, context) -> return code
@@ -55,6 +55,7 @@ class Native:
     drop_frames: Callable[[int, int, int], None]        # (list, bytes of arena, of scratch)
     sizes_row: Callable[[Address, int], int]            # (array objects, count) -> number of a row
     addresses: Callable[[Address, int, int], None]      # (array objects, count, where their addresses go)
+    copy_runs: Callable[[int, int], None]               # (rows, count)
 
     def address(self, name: str) -> int:
         return self.loaded.address(name)
@@ -85,7 +86,8 @@ def native() -> Native:
         add_frame=held(ctypes.c_int, pointer, pointer, word)(loaded.address("gc_add_frame")),
         drop_frames=held(None, pointer, word, word)(loaded.address("gc_drop_frames")),
         sizes_row=held(word, pointer, word)(loaded.address("gc_sizes_row")),
-        addresses=held(None, pointer, word, pointer)(loaded.address("gc_data_pointers")))
+        addresses=held(None, pointer, word, pointer)(loaded.address("gc_data_pointers")),
+        copy_runs=free(None, pointer, word)(loaded.address("gc_copy_runs")))
 
 
 _BEGUN: list[Callable[[], bytes]] = []          # what gives the code that `begin` has ordered

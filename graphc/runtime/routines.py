@@ -5,6 +5,7 @@ from graphc.codegen.routines.architecture import architecture_of
 from graphc.codegen.routines.text import module_text
 from graphc.errors import InternalError
 from graphc.runtime.arrays_ir import gc_data_pointers
+from graphc.runtime.copies_ir import gc_copy_runs
 from graphc.runtime.entry_ir import gc_call_arrays, gc_drop_frames, gc_entry, gc_pop_frame, gc_push_frame
 from graphc.runtime.float_control import gc_run
 from graphc.runtime.lock_ir import gc_lock, gc_transfer, gc_unlock
@@ -17,7 +18,7 @@ from graphc.runtime.waiting_ir import gc_add_frame, gc_call_waiting, gc_cancel
 ROUTINES = (
     gc_parallel, gc_spin, gc_lock, gc_unlock, gc_transfer, gc_run, gc_entry, gc_call_arrays, gc_call_waiting, gc_cancel,
     gc_pop_frame, gc_push_frame, gc_add_frame, gc_drop_frames, gc_entry_for_sizes, gc_sizes_row,
-    gc_data_pointers,
+    gc_data_pointers, gc_copy_runs,
     gc_mem_malloc, gc_mem_calloc, gc_mem_realloc, gc_mem_free)
 
 

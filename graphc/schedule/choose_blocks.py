@@ -20,7 +20,7 @@ from graphc.schedule.contraction_schedule import (
     PhaseSchedule, RowsSchedule, TileSchedule, group_sizes, round_up)
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.operand_roles import Tensor
-from graphc.schedule.parallel_rows import MOST_GROUPS, few_together
+from graphc.schedule.parallel_rows import MOST_GROUPS, ROWS_TOGETHER, few_together
 from graphc.schedule.schedule import Schedule
 from graphc.schedule.tile_cost import Agreement
 from graphc.schedule.view import ViewType, contiguous_strides
@@ -44,13 +44,23 @@ def block_product_schedule(p: KernelProblem[BlockProduct]) -> Schedule:
 
 
 def _dots(p: KernelProblem[BlockProduct]) -> Schedule:
-    """Of the product alone: what an epilogue does to a result is little beside it. Its vectors are whole in tiles of
-    whole vectors."""
+    """Of the product alone: what an epilogue does to a result is little beside it."""
     core = p.core
     y, lanes = core.outputs[0].type, p.target.lanes(f32.itemsize)
     out = ViewType(y.dtype, y.shape, contiguous_strides(y.shape))
     schedule = plain_schedule(KernelProblem(core, p.ins[:len(core.inputs)], (out,), p.target))
-    return schedule if schedule.serial else replace(schedule, tile=round_up(schedule.tile, lanes))
+    if schedule.serial:
+        return schedule
+    rows = -(-static_dim(core.inputs[1].type.shape[0]) // (p.gates or ROWS_TOGETHER))
+    return replace(schedule, tile=_even_tile(schedule.tile, rows, lanes, p.target.machine.planned_cores))
+
+
+def _even_tile(tile: int, rows: int, lanes: int, cores: int) -> int:
+    """Of whole vectors, so that an epilogue has them, or a smaller one: by the rows that the busiest core has then."""
+    def busiest(tile: int) -> int:
+        tiles = -(-rows // tile)
+        return (tiles - 1) // cores * tile + (rows - (tiles - 1) * tile if tiles % cores == 1 else tile)
+    return min(round_up(tile, lanes), -(-rows // round_up(-(-rows // tile), cores)), key=busiest)
 
 
 def _form(p: KernelProblem[BlockProduct]) -> Form:

@@ -36,8 +36,9 @@ class CodeCost:
     @property
     def dots_of_codes(self) -> float:
         """Of a vector in dot products, once for all rows of the other factor: also, each scale is converted and spread.
-        """
-        return self.of_code + 2 * self.parts / self._scaled_together
+        Of the shifts, those by whole bytes are loads."""
+        loads = (NIBBLES / 2 - 1) / NIBBLES if self.op.bits == 4 else 0.0
+        return self.of_code - loads + 2 * self.parts / self._scaled_together
 
     @property
     def dots_of_row(self) -> float:

@@ -1,6 +1,8 @@
 """GGUF files: their number types, and the networks that they hold."""
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ import graphc as gc
 from gguf_files import NUMBER, fields_of, from_names_of_transformers, random_blocks, whole, write
 from graphc import GraphError, nn, optim
 from graphc.doors.gguf.blocks import KINDS, Quantised, decoded
-from graphc.doors.gguf.read import GgufTensor
+from graphc.doors.gguf.read import GgufTensor, _Cursor
+from graphc.dsl.trace import Trace
+from graphc.nn.described import description
 from graphc.runtime.memory import SharedBlocks
 from pretrained.folders import arrays_of, config_of, saved
 
@@ -102,6 +106,39 @@ def test_tokens_are_those_of_the_numbers_as_f32(kind, prompt, tmp_path):
     tokens = kept(prompt, 10)
     assert tokens.tolist() == wide(prompt, 10).tolist()
     assert ("block_product" in kept.dump("fused")) and "block_product" not in wide.dump("fused")
+
+
+def test_a_later_process_traces_nothing(tmp_path, monkeypatch):
+    """It finds what the first has kept; a network that was changed is traced, and layers own their arrays when somebody asks for them."""
+    monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path / "cache"))
+    path, traced, found = quantised_file(tmp_path / "m.gguf", "Q4_0"), [], []
+    original = Trace.__enter__
+    monkeypatch.setattr(Trace, "__enter__", lambda self: (traced.append(self.builder.name), original(self))[1])
+    for change in (False, False, True):
+        traced.clear()
+        model = gc.from_gguf(path)
+        if change:
+            model.net.model.layers[0].mlp.activation = "relu"
+        generator = gc.Generator(model, capacity=1024)
+        found.append((generator(IDS[0].tolist(), 6).tolist(), tuple(traced)))
+    assert found[0][0] == found[1][0] != found[2][0]
+    assert len(found[0][1]) == 3 and found[1][1] == () and {"prompt_decoderlanguage", "token_decoderlanguage"} < set(found[2][1])
+    assert "rms_norm" in generator.dump("graph") and set(model.state) == {n for n, _ in model.net.named_parameters()}
+    assert description(model.net) and description(nn.Linear(3) >> (lambda x: x)) is None
+
+
+def test_strings_that_are_read_together():
+    rng, together = np.random.default_rng(0), 0
+    for _ in range(300):
+        letters = [120, 65, 200, 226, 130, 172, *[0] * (rng.random() < 0.2)]
+        parts = [bytes(rng.choice(letters, rng.choice([1, 2, 3, 130])).tolist())
+                 for _ in range(rng.integers(1, 6))]
+        data = np.frombuffer(b"".join(struct.pack("<Q", len(p)) + p for p in parts) + bytes(rng.integers(0, 9)), np.uint8)
+        some, all_ = _Cursor(data), _Cursor(data)
+        found = some._short_strings(len(parts))
+        together += bool(found)
+        assert not found or (found, some.at) == (all_._any_strings(len(parts)), all_.at)
+    assert together > 100
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", pytest.param("Q8_0", marks=pytest.mark.slow)])

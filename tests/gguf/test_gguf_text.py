@@ -42,6 +42,27 @@ def test_pieces_of_sentences():
     assert text.decode(ids) == "abc é"
 
 
+@pytest.mark.parametrize("fields, texts", [
+    (BYTES, ["hello worn 42 hello", "a<|im_start|>hell o", "é h\u0338e", "hello" * 90]),
+    (BYTES | {"tokenizer.ggml.pre": "qwen2"}, ["hello wor", "e\u0301hello", "<|im_end|>\u0338 hello"]),
+    (SENTENCES, ["abc é", "a<s>abc  ab", "bca", ""]), (SENTENCES | {"tokenizer.ggml.add_space_prefix": False}, ["abc ab", " ab"])])
+def test_a_first_text_has_the_tokens_of_any(fields, texts):
+    """Those of a tokenizer that knows only what the text may consist of, if that is little; not where letters are composed first."""
+    more = {"tokens": [f"{i:09}" for i in range(3000)], "token_type": [1] * 3000, "scores": [-20.0] * 3000}
+    fields = fields | {f"tokenizer.ggml.{name}": fields[f"tokenizer.ggml.{name}"] + new for name, new in more.items()
+                       if f"tokenizer.ggml.{name}" in fields}
+    known = ModelText(fields, "a file")
+    oracle, begin = known._of_all, [1] * (fields["tokenizer.ggml.model"] == "llama")
+    oracle.decoder = known._kind.decoder
+    for text in texts:
+        first = ModelText(fields, "a file")
+        assert (known._kind.parts_of(text) is None) == (
+            fields.get("tokenizer.ggml.pre") == "qwen2" and not text.isascii() or len(text) > 400)
+        ids = first.encode(text)
+        assert ids == begin + oracle.encode(text, add_special_tokens=False).ids == first.encode(text)
+        assert first.decode(ids) == oracle.decode(ids, skip_special_tokens=True)
+
+
 def test_conversations():
     text = ModelText(BYTES, "a file")
     ids = text.chat([{"role": "user", "content": "hello"}])

@@ -231,3 +231,13 @@ def test_sections_lie_together_where_memory_is_scattered():
         hole.close()
     test_code_with_data_of_its_own_and_functions_of_others()
     far.close()
+
+
+def test_a_later_process_knows_the_cpu_without_llvm(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHC_CACHE", str(tmp_path))
+    made = host.host.__wrapped__()
+    assert made == host.host() and "fxsr" in made.features and "cpu MHz" not in host._cpu_text()
+    monkeypatch.setattr(host, "llvm", lambda: pytest.fail("LLVM is asked"))
+    assert host.host.__wrapped__() == made
+    (tmp_path / "cpu").write_text("model name\t: another\nprocessor\t: 0\n\nmodel name\t: second\n")
+    assert host._cpu_text(tmp_path / "cpu") == "model name\t: another" and host._cpu_text(tmp_path / "none") == ""

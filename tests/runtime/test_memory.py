@@ -4,7 +4,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.runtime.memory import HUGE_PAGE, LARGE, address, aligned_copy, aligned_empty, mapped, mapped_parts, round_up
+from graphc.runtime.copies import LaterCopies
+from graphc.runtime.memory import (
+    HUGE_PAGE, LARGE, SharedBlocks, address, aligned_copy, aligned_empty, mapped, mapped_parts, round_up)
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 100, 4096, 1 << 20])
@@ -42,6 +44,18 @@ def test_aligned_copy():
     copy = aligned_copy(source)
     np.testing.assert_array_equal(copy, source)
     assert copy.flags.c_contiguous and not np.shares_memory(copy, source)
+
+
+@pytest.mark.parametrize("nbytes", [1, 2, 3, 16, 18, 32])
+def test_rows_that_lie_apart_are_copied_now_or_later(nbytes):
+    source = np.random.default_rng(0).integers(0, 256, (37, 40), np.uint8)[:, 5:5 + nbytes]
+    copies = LaterCopies()
+    now, later = SharedBlocks().rows(source), SharedBlocks(later=copies).rows(source)
+    with copies:
+        pass
+    for made in (now, later):
+        np.testing.assert_array_equal(made, source)
+        assert made.flags.c_contiguous and address(made) % 64 == 0
 
 
 def test_round_up():

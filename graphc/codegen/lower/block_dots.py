@@ -21,13 +21,14 @@ from graphc.schedule.target import AHEAD_BYTES, LINE_BYTES, Target
 
 Place = list[Ix]                    # the index of a row of the numbers
 GROUP_VECTORS = 8                   # vectors of numbers, of bytes of codes that are taken in one trip
+MOST_TOGETHER = 4                   # groups that are taken in one trip
 
 
 @dataclass(frozen=True)
 class BlockDots(ABC):
     """The rows of numbers x [*extents, K], the matrix of codes, views of scales (and minima), and how many lanes are
-    taken. A *group* is what one trip of the loop takes of a row: `blocks` whole blocks, or one of the `parts` of a
-    long one."""
+    taken. A *group* is what fills vectors of a row: `blocks` whole blocks, or one of the `parts` of a long one. A trip
+    of the loop takes the `together` groups whose scales are converted together."""
     f: LoopFunction
     op: BlockProduct
     target: Target
@@ -45,6 +46,11 @@ class BlockDots(ABC):
 
     @property
     def parts(self) -> int:
+        return 1
+
+    @property
+    def together(self) -> int:
+        """Groups of a trip."""
         return 1
 
     @property
@@ -138,23 +144,33 @@ class BlockDots(ABC):
     def of(self, places: list[Place], columns: list[Ix]) -> list[list[Val]]:
         """The products of each of the rows of numbers at `places` with these rows of codes."""
         f, (whole, rest) = self.f, self.trips
-        zero = f.const(0, f32, self.lanes)
-        with f.loop(0, whole, carry=[zero] * (len(places) * len(columns)), name="group") as loop:
-            loop.next(*self._trip(places, columns, loop.index, self.blocks, list(loop.carried)))
+        zero, together = f.const(0, f32, self.lanes), self.together
+        trips, left = divmod(whole, together)
+        with f.loop(0, trips, carry=[zero] * (len(places) * len(columns)), name="trip") as loop:
+            first, sums = loop.index * together, list(loop.carried)
+            scales = [self._scales(n, first, self.blocks, together) for n in columns]
+            self._prefetch(columns, first, together)
+            for i in range(together):
+                own, has_more = [groups[i] for groups in scales], bool(left or rest or i + 1 < together)
+                sums = self._group(places, columns, first + i, self.blocks, own, sums, has_more)
+            loop.next(*sums)
         sums = list(loop.results)
-        if rest:
-            sums = self._trip(places, columns, Ix(whole), rest, sums)
+        for group in range(whole - left, whole + (rest > 0)):
+            blocks = self.blocks if group < whole else rest
+            self._prefetch(columns, Ix(group), 1)
+            own = [self._scales(n, Ix(group), blocks, 1)[0] for n in columns]
+            sums = self._group(places, columns, Ix(group), blocks, own, sums, group + (rest == 0) < whole)
         if self.added:
             sums = self._with_added(places, columns, sums)
         found = [f.reduce(acc, "add") for acc in sums]
         return [found[i:i + len(columns)] for i in range(0, len(found), len(columns))]
 
-    def _trip(self, places: list[Place], columns: list[Ix], group: Ix, blocks: int, sums: list[Val]) -> list[Val]:
-        """The sums and the products of a group: each number is loaded, and each code converted, once."""
+    def _group(self, places: list[Place], columns: list[Ix], group: Ix, blocks: int, scales: list[list[Val]],
+               sums: list[Val], has_more: bool) -> list[Val]:
+        """The sums and the products of a group: each number is loaded, and each code converted, once. `has_more`: rows
+        have codes behind the group."""
         f, fused = self.f, self.target.has_fma
-        self._prefetch(columns, group)
-        codes = [self._codes(n, group, blocks) for n in columns]
-        scales = [self._scales(n, group, blocks) for n in columns]
+        codes = [self._codes(n, group, blocks, has_more) for n in columns]
         for b, run in enumerate(self._runs(blocks)):
             found = [f.const(0, f32, self.lanes)] * len(sums)
             for k in run:
@@ -167,13 +183,13 @@ class BlockDots(ABC):
                 sums[own] = self._scaled(found[own], own_scales[b], sums[own])
         return sums
 
-    def _prefetch(self, columns: list[Ix], group: Ix) -> None:
+    def _prefetch(self, columns: list[Ix], group: Ix, groups: int) -> None:
         """What comes later in these rows and those after them: a row is short, and the hardware alone would fetch too
-        little of so many streams."""
+        little of so many streams. For so many groups, from this one on."""
         f, size = self.f, self.vectors * self.lanes * self.op.bits // 8
         blocks = AHEAD_BYTES // (self.op.block * self.op.bits // 8)
         for n in columns:
-            for at in range(0, size, LINE_BYTES):
+            for at in range(0, groups * size, LINE_BYTES):
                 f.prefetch(self.codes, [n, group * size + (at + AHEAD_BYTES)])
             for view in self.scales:
                 block = group * self.blocks if self.parts == 1 else f.divmod(group, self.parts)[0]
@@ -184,12 +200,12 @@ class BlockDots(ABC):
         return [range(self.vectors)]
 
     @abstractmethod
-    def _codes(self, n: Ix, group: Ix, blocks: int) -> Callable[[int], Val]:
+    def _codes(self, n: Ix, group: Ix, blocks: int, has_more: bool) -> Callable[[int], Val]:
         """What gives vector number k of the codes of a group of row n of the matrix, f32, less `zero`."""
 
     @abstractmethod
-    def _scales(self, n: Ix, group: Ix, blocks: int) -> list[Val]:
-        """Of each of the runs, f32."""
+    def _scales(self, n: Ix, group: Ix, blocks: int, groups: int) -> list[list[Val]]:
+        """Of so many groups, from this one on, that of each of the runs, f32."""
 
     def _scaled(self, found: list[Val], scale: Val, sums: list[Val]) -> list[Val]:
         return [multiply_add(self.f, a, scale, acc, self.target.has_fma) for a, acc in zip(found, sums)]
@@ -232,6 +248,11 @@ class NibbleDots(BlockDots):
     @property
     def parts(self) -> int:
         return max(1, self.words // self.lanes)
+
+    @property
+    def together(self) -> int:
+        """As fill a vector of scales."""
+        return max(1, min(MOST_TOGETHER, self.lanes // self.blocks)) if self.parts == 1 else 1
 
     @property
     def vectors(self) -> int:
@@ -277,26 +298,36 @@ class NibbleDots(BlockDots):
             picked = self.f.shuffle(picked, numbers[other], order)
         return picked
 
-    def _codes(self, n: Ix, group: Ix, blocks: int) -> Callable[[int], Val]:
+    def _codes(self, n: Ix, group: Ix, blocks: int, has_more: bool) -> Callable[[int], Val]:
+        """The first code of a byte, and what lies behind it, is the word that begins there: to load it again costs
+        less than to shift it, as loads wait for none of the units that compute."""
         words = self._words(n, group, blocks)
-        return lambda k: number_in(self.f, words, k, self.op.zero - self.zero, self.target)
 
-    def _words(self, n: Ix, group: Ix, blocks: int) -> Val:
-        """i32."""
+        def code_at(k: int) -> Val:
+            byte, half = divmod(k, 2)
+            again = has_more and byte > 0 and half == 0
+            own, place = (self._words(n, group, blocks, byte), 0) if again else (words, k)
+            return number_in(self.f, own, place, self.op.zero - self.zero, self.target)
+        return code_at
+
+    def _words(self, n: Ix, group: Ix, blocks: int, byte: int = 0) -> Val:
+        """i32, from this byte of each on."""
         f, size = self.f, self.lanes * self.word
         count = size if self.parts > 1 else blocks * self.op.block // 2
-        loaded = f.load(self.codes, [n, group * size], count)
+        loaded = f.load(self.codes, [n, group * size + byte], count)
         padded = self._padded(loaded, range(count), size)
         return f.words(padded) if self.word > 1 else f.cast(padded, i32)
 
-    def _scales(self, n: Ix, group: Ix, blocks: int) -> list[Val]:
+    def _scales(self, n: Ix, group: Ix, blocks: int, groups: int) -> list[list[Val]]:
         """That of each lane's block."""
         f, view = self.f, self.scales[0]
-        if self.blocks == 1:
-            block = f.divmod(group, self.parts)[0] if self.parts > 1 else group
-            return [f.splat(f.cast(f.load(view, [n, block]), f32), self.lanes)]
-        parts = f.cast(f.load(view, [n, group * self.blocks], blocks), f32)
-        return [self._padded(parts, [lane // self.words for lane in range(blocks * self.words)], self.lanes)]
+        if groups * blocks == 1:
+            block = f.divmod(group, self.parts)[0] if self.parts > 1 else group * self.blocks
+            return [[f.splat(f.cast(f.load(view, [n, block]), f32), self.lanes)]]
+        parts = f.cast(f.load(view, [n, group * self.blocks], groups * blocks), f32)
+        lanes = range(blocks * self.words)
+        return [[self._padded(parts, [i * blocks + lane // self.words for lane in lanes], self.lanes)]
+                for i in range(groups)]
 
 
 class ByteDots(BlockDots):
@@ -318,17 +349,17 @@ class ByteDots(BlockDots):
     def _runs(self, blocks: int) -> list[range]:
         return [range(b * self.in_block, (b + 1) * self.in_block) for b in range(blocks)]
 
-    def _codes(self, n: Ix, group: Ix, blocks: int) -> Callable[[int], Val]:
+    def _codes(self, n: Ix, group: Ix, blocks: int, has_more: bool) -> Callable[[int], Val]:
         f, start = self.f, group * (self.blocks * self.op.block)
         return lambda k: f.cast(f.cast(f.load(self.codes, [n, start + k * self.lanes], self.lanes), i32), f32)
 
-    def _scales(self, n: Ix, group: Ix, blocks: int) -> list[Val]:
-        """That of each block in all lanes, f32; converted together, if they are not f32."""
+    def _scales(self, n: Ix, group: Ix, blocks: int, groups: int) -> list[list[Val]]:
+        """That of each block in all lanes, f32; converted together, if they are not f32. Of one group."""
         f, view, first = self.f, self.scales[0], group * self.blocks
         if view.dtype is f32 or blocks == 1:
-            return [f.splat(f.cast(f.load(view, [n, first + b]), f32), self.lanes) for b in range(blocks)]
+            return [[f.splat(f.cast(f.load(view, [n, first + b]), f32), self.lanes) for b in range(blocks)]]
         parts = f.cast(f.load(view, [n, first], blocks), f32)
-        return [f.splat(f.extract(parts, b), self.lanes) for b in range(blocks)]
+        return [[f.splat(f.extract(parts, b), self.lanes) for b in range(blocks)]]
 
 
 def block_dots(f: LoopFunction, op: BlockProduct, target: Target, lanes: int, views: Sequence[View]) -> BlockDots:

@@ -52,7 +52,7 @@ class NumberKind:
 
 
 def decoded(tensor: GgufTensor, memory: SharedBlocks) -> np.ndarray | Quantised:
-    """An array of the file: mapped, if it has whole numbers, else in `memory`."""
+    """An array of the file: mapped, if it has whole numbers, else in `memory`, there perhaps later."""
     kind = KINDS[tensor.kind]
     if kind.read is None:
         assert kind.dtype is not None
@@ -62,14 +62,14 @@ def decoded(tensor: GgufTensor, memory: SharedBlocks) -> np.ndarray | Quantised:
     return Quantised(codes, scale, minimum[0] if minimum else None, kind.least)
 
 
-def _bytes(blocks: np.ndarray, at: int, memory: SharedBlocks) -> np.ndarray:
-    """Those of each block from place `at` on, u8: copied as one element each, for which numpy has one instruction."""
-    part = blocks[:, at:]
-    return memory.copy(part.view(f"V{part.shape[1]}")).view(np.uint8)
-
-
 def _halves(blocks: np.ndarray, at: int) -> np.ndarray:
     return blocks[:, at:at + 2].view(np.float16)
+
+
+def _split(blocks: np.ndarray, halves: int, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
+    """The codes, u8, which stand behind so many f16 numbers; and these."""
+    return memory.rows(blocks[:, 2 * halves:]), *(memory.rows(blocks[:, 2 * i:2 * i + 2]).view(np.float16)
+                                                  for i in range(halves))
 
 
 def _nibbles(packed: np.ndarray) -> np.ndarray:
@@ -78,16 +78,16 @@ def _nibbles(packed: np.ndarray) -> np.ndarray:
 
 
 def _q8_0(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
-    return _bytes(blocks, 2, memory).view(np.int8), memory.copy(_halves(blocks, 0))
+    codes, scale = _split(blocks, 1, memory)
+    return codes.view(np.int8), scale
 
 
 def _q4_0(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
-    return _bytes(blocks, 2, memory), memory.copy(_halves(blocks, 0))
+    return _split(blocks, 1, memory)
 
 
 def _q4_1(blocks: np.ndarray, memory: SharedBlocks) -> tuple[np.ndarray, ...]:
-    both = np.ascontiguousarray(blocks[:, :4].view(np.uint32)).view(np.float16)     # blocks are looked at once for both
-    return _bytes(blocks, 4, memory), *(memory.copy(both[:, i]) for i in range(2))
+    return _split(blocks, 2, memory)
 
 
 def _k_scales(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,9 +22,12 @@ from graphc.errors import GraphError
 from graphc.extra import missing
 from graphc.given import shown
 from graphc.ir.types import BY_NAME, DType, bf16, f16, f32, i64, of_numpy
+from graphc.nn.entry import Entry
+from graphc.nn.module import Module
 from graphc.nn.network import entries, trace_network
 from graphc.once import once_property
-from graphc.records import dataclass
+from graphc.recalled import Recalled, keep, named, recall_key, recalled
+from graphc.runtime.copies import LaterCopies
 from graphc.runtime.memory import SharedBlocks
 from graphc.state import Model, State
 
@@ -33,12 +36,36 @@ if TYPE_CHECKING:
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 STORES = (f32, bf16, f16)
+INFINITE = np.uint16(0x7C00)            # the exponent of an f16 that is infinite or no number
 
 
-@dataclass(frozen=True)
 class GgufModel(Model):
     """A language model and the file that it is from."""
     file: GgufFile
+
+    def __init__(self, net: DecoderLanguage, arrays: State, file: GgufFile, traced: bool):
+        """traced: whether layers have parameters, of which the state knows the owners."""
+        vars(self).update(file=file, _bare=(net, arrays), _traced=traced)
+
+    def bare(self) -> tuple[Module, State]:
+        net, arrays = vars(self)["_bare"]
+        return net, arrays
+
+    @once_property
+    def net(self) -> Module:                # a field of others, given when asked for
+        return self._owned()[0]
+
+    @once_property
+    def state(self) -> State:
+        return self._owned()[1]
+
+    def _owned(self) -> tuple[Module, State]:
+        """With parameters in the layers, and owners of the arrays: somebody may do something with them now."""
+        net, arrays = self.bare()
+        if not vars(self)["_traced"]:
+            arrays.name_owners(_entries(net))
+            vars(self)["_traced"] = True
+        return net, arrays
 
     @once_property
     def text(self) -> ModelText:
@@ -77,37 +104,64 @@ def from_gguf(path: str | os.PathLike[str], *, store: DType | str | None = None)
 @contained
 def _loaded(path: Path, store: DType | None) -> GgufModel:
     file = read_gguf(path, {number: (kind.elements, kind.nbytes) for number, kind in KINDS.items()})
-    shape = gguf_shape(file)
-    names = _names(file)
-    net = DecoderLanguage(shape, tied="output.weight" not in file.tensors)
-    arrays: dict[str, np.ndarray] = {}
-    layers, memory = dict(matrices(net)), SharedBlocks()
-    for ours, theirs in names.items():
-        array = _checked(decoded(file.tensors[theirs], memory), theirs, path)
-        if ours not in layers:
-            arrays[ours] = array.whole() if isinstance(array, Quantised) else array
-        elif isinstance(array, Quantised) and store is None:
-            layers[ours].stored, parts = _blocks(array)
-            arrays |= {f"{ours}.{part}": a for part, a in parts.items()}
-        else:
-            whole = array.whole() if isinstance(array, Quantised) else array
-            arrays[ours] = whole if store is None else _rounded(whole, store, theirs, path)
-            layers[ours].stored = WholeStorage(_float_type(arrays[ours]))
-    function = trace_network(net, input_ids=i64["B", "T"])
-    needed = entries(function)
-    if unused := sorted(arrays.keys() - {e.name for e in needed}):
-        raise GraphError(f"{path} has {names.get(unused[0], unused[0])}, for which the network has no place",
-                         user_loc())
-    return GgufModel(net, State.create(needed, None, arrays, str(path), mapped=True), file)
+    names, copies = _names(file), LaterCopies()
+    memory = SharedBlocks(later=copies if store is None else None)
+    found = {theirs: decoded(file.tensors[theirs], memory) for theirs in names.values() if store is None}
+    with copies:                        # made while Python is busy with the network
+        net = DecoderLanguage(gguf_shape(file), tied="output.weight" not in file.tensors)
+        arrays: dict[str, np.ndarray] = {}
+        layers = dict(matrices(net))
+        for ours, theirs in names.items():
+            array = found[theirs] if theirs in found else decoded(file.tensors[theirs], memory)
+            if isinstance(array, Quantised) and ours in layers and store is None:
+                layers[ours].stored, parts = _blocks(array)
+                arrays |= {f"{ours}.{part}": a for part, a in parts.items()}
+                continue
+            if isinstance(array, Quantised):
+                copies.finish()
+            whole = _whole(array, theirs, path)
+            if ours not in layers:
+                arrays[ours] = whole
+            else:
+                arrays[ours] = whole if store is None else _rounded(whole, store, theirs, path)
+                layers[ours].stored = WholeStorage(_float_type(arrays[ours]))
+        key = recall_key(net, "entries")
+        known = recalled(key)
+        needed = known.entries if known else _entries(net)
+        if known is None:
+            keep(key, Recalled(*named(needed)))
+        if unused := sorted(arrays.keys() - {e.name for e in needed}):
+            raise GraphError(f"{path} has {names.get(unused[0], unused[0])}, for which the network has no place",
+                             user_loc())
+    for name, array in found.items():
+        _check_finite(array, name, path)
+    return GgufModel(net, State.create(needed, None, arrays, str(path), mapped=True), file, known is None)
 
 
-def _checked(array: np.ndarray | Quantised, name: str, path: Path) -> np.ndarray | Quantised:
-    """The array. GraphError if integers have a scale that is not finite: products that add up a block before they
-    multiply by it would give infinities where the numbers give NaN."""
+def _entries(net: Module) -> tuple[Entry, ...]:
+    """The arrays that the network needs."""
+    return entries(trace_network(net, input_ids=i64["B", "T"]))
+
+
+def _whole(array: np.ndarray | Quantised, name: str, path: Path) -> np.ndarray:
+    """The numbers of the array."""
+    _check_finite(array, name, path)
+    return array.whole() if isinstance(array, Quantised) else array
+
+
+def _check_finite(array: np.ndarray | Quantised, name: str, path: Path) -> None:
+    """GraphError if integers have a scale that is not finite: products that add up a block before they multiply by it
+    would give infinities where the numbers give NaN."""
     parts = (array.scale, array.minimum) if isinstance(array, Quantised) else ()
-    if not all(part is None or np.isfinite(part).all() for part in parts):
+    if not all(part is None or _is_finite(part) for part in parts):
         raise GraphError(f"{path} is damaged: {name} has blocks with a scale or minimum that is not finite", user_loc())
-    return array
+
+
+def _is_finite(part: np.ndarray) -> bool:
+    """Of f16 by its bits, which takes a third of the time."""
+    if part.dtype == np.float16:
+        return bool(((part.view(np.uint16) & INFINITE) != INFINITE).all())
+    return bool(np.isfinite(part).all())
 
 
 def _rounded(whole: np.ndarray, store: DType, name: str, path: Path) -> np.ndarray:
