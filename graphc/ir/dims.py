@@ -86,16 +86,19 @@ class Poly(NoNumber):
 
     def _plus(self, number: int) -> Poly:
         """The number is the last term, if there is one."""
-        *rest, (monomial, c) = self.terms
-        if monomial:
-            return _known((*self.terms, ((), number)))
-        return _known((*rest, ((), c + number)) if c + number else tuple(rest))
+        kept: dict[int, Poly] = self.__dict__.setdefault("shifted", {})
+        found = kept.get(number)
+        if found is None:
+            *rest, (monomial, c) = self.terms
+            found = kept[number] = _known((*self.terms, ((), number)) if monomial else
+                                          (*rest, ((), c + number)) if c + number else tuple(rest))
+        return found
 
-    def __neg__(self) -> Dim:
-        return self * -1
+    def __neg__(self) -> Poly:
+        return self._times(-1)
 
     def __sub__(self, other: Dim) -> Dim:
-        return self + other * -1
+        return _sum(self, other._times(-1)) if isinstance(other, Poly) else self + other * -1
 
     def __rsub__(self, other: int) -> Dim:
         return self * -1 + other
@@ -107,7 +110,7 @@ class Poly(NoNumber):
             if isinstance(other, (float, np.floating)):
                 raise unknown(f"{self} * {other}")
             return NotImplemented
-        return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
+        return _product(self, other) if isinstance(other, Poly) else self._times(int(other)) if other else 0
 
     __rmul__ = __mul__
 
@@ -375,6 +378,7 @@ def _decided(difference: Dim, text: str) -> bool:
     raise unknown(f"whether {text}")
 
 
+@lru_cache(maxsize=CACHED)
 def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
     """The quotient rounded down: what divides exactly apart from the rest."""
     if divisor <= 0:
@@ -393,6 +397,11 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
 def _sum(a: Poly, b: Poly) -> Dim:
     """a + b: proofs add the same ones again and again."""
     return Poly.of((*a.terms, *b.terms))
+
+
+@lru_cache(maxsize=CACHED)
+def _product(a: Poly, b: Poly) -> Dim:
+    return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in a.terms for n, d in b.terms])
 
 
 def _terms(dim: Dim) -> list[Term]:

@@ -23,7 +23,7 @@ from graphc.errors import InternalError
 
 Definition = Callable[[BodyEmitter, list[Ix]], str]
 DIVISIONS = {"quotient": "udiv", "remainder": "urem"}       # of what is not negative
-MOST_REDUCED = 24                   # addresses in a loop around others: it may be short, and their steps count then
+MOST_REDUCED = 24                   # addresses in a loop: with fewer it may be short, and their steps count then
 LOOP = "!llvm.loop !5"              # all loops are as they shall be, and say the same
 
 
@@ -170,7 +170,7 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
         else:
             nexts = _copies(b, s, [start + k * s.step for k in range(copies)], carried)
         following = b.emit(f"add nsw {b.ix} {index}, {copies * s.step}")
-        if b.nests > nests and b.nests - nests + _addresses(scope) > MOST_REDUCED:
+        if b.nests - nests + _addresses(scope) > MOST_REDUCED:
             following = b.emit(_opaque(b, following))
         if every and not chunk:
             leave_if_cancelled(b)
@@ -200,10 +200,10 @@ def _rolled(b: BodyEmitter, s: For, lo: Ix, hi: Ix, copies: int, values: list[st
 
 
 def _opaque(b: BodyEmitter, index: str) -> str:
-    """The next index of a loop around others with many addresses, in a form of which LLVM's strength reduction makes
-    nothing. It would take each address of the loops inside for one of this loop too, in time that grows faster than
-    their number, and win next to nothing: all that an address owes to an outer loop is computed in that loop already.
-    No code comes of it."""
+    """The next index of a loop with many addresses, in a form of which LLVM's strength reduction makes nothing. It
+    would take each address of the loops inside for one of this loop too, in time that grows faster than their number,
+    and win next to nothing: all that an address owes to an outer loop is computed in that loop already, and in an
+    innermost one the units have so much else to do that a step of an index is hidden. No code comes of it."""
     return f"call {b.ix} @llvm.expect.{b.ix}({b.ix} {index}, {b.ix} {index})"
 
 

@@ -247,7 +247,11 @@ def _call(c: Checker, s: Call) -> None:
 
 def _declares_sizes(f: FunctionIR) -> bool:
     """Whether callers look only at the sizes of some view, not at what is touched of it."""
-    return any(isinstance(view.root.size, Poly) or view.root.size < ELEMENTS for view in f.views)
+    return any(map(_declares_size, f.views))
+
+
+def _declares_size(view: View) -> bool:
+    return isinstance(view.root.size, Poly) or view.root.size < ELEMENTS
 
 
 def _argument(c: Checker, s: Call, symbol: Sym, ix: Ix) -> None:
@@ -264,7 +268,8 @@ def _view_argument(c: Checker, s: Call, given: View, wanted: View) -> None:
     integers does."""
     root, (low, high) = given.root, wanted.span()
     fits = (0 in wanted.shape
-            or at_least(given.start + low, root.low, c.facts)
+            or _declares_size(wanted)
+            and at_least(given.start + low, root.low, c.facts)
             and at_most(given.start + high, root.low + root.size - 1, c.facts))
     if not fits:
         _CallReach(c, s, given).check(*c.reaches.of(s.callee, wanted.root))
