@@ -16,6 +16,7 @@ from graphc.ir.types import DType, TensorType, bool_, f32
 from graphc.records import dataclass
 from graphc.schedule.attention_support import is_whole
 from graphc.schedule.attention_tiles import ForwardProblem, gradient_ranking
+from graphc.schedule.choose_attention import QUERY_BLOCK
 from graphc.schedule.choose_contraction import contraction_schedule, form_cycles
 from graphc.schedule.choose_nest import cluster_schedule
 from graphc.schedule.cost import Candidate, Ranking, ranked
@@ -31,7 +32,8 @@ Terms = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Typical numbers of heads, queries, keys, features and values. mask: its shape, for each head or for all."""
+    """Typical numbers of heads, queries, keys, features and values. mask: its shape, for each head or for all. hides:
+    values are taken for 0 where it hides them."""
     heads: int
     queries: int
     keys: int
@@ -39,9 +41,10 @@ class Sizes:
     values: int
     dtype: DType
     mask: TensorType | None = None
+    hides: bool = False
 
     @staticmethod
-    def of(types: Sequence[TensorType]) -> Sizes:
+    def of(types: Sequence[TensorType], hides: bool = False) -> Sizes:
         q, k, v, *rest = types
         heads = max([prod(map(typical, t.shape[:-2])) for t in (q, k, v)])
         (queries, features), (keys, values) = (tuple(map(typical, t.shape[-2:])) for t in (q, v))
@@ -49,7 +52,7 @@ class Sizes:
         if rest and len(rest) in (1, 4):
             each = heads if prod(map(typical, rest[0].shape[:-2])) > 1 else 1
             mask = TensorType(rest[0].dtype, (each, *map(typical, rest[0].shape[-2:])))
-        return Sizes(heads, queries, keys, features, values, q.dtype if q.dtype.bits >= 32 else f32, mask)
+        return Sizes(heads, queries, keys, features, values, q.dtype if q.dtype.bits >= 32 else f32, mask, hides)
 
     @property
     def scores(self) -> TensorType:
@@ -82,7 +85,8 @@ def _together(op: AttentionOp, types: Sequence[TensorType], target: Target) -> R
 
 def attention_forms(op: AttentionOp, types: Sequence[TensorType], target: Target) -> Ranking[str]:
     """Both forms, the chosen one first: of equals the one that holds no scores."""
-    return _forms(op.causal, isinstance(op, AttentionGrad), op.factors is not None, Sizes.of(types), target)
+    hides = isinstance(op, Attention) and op.hides_values
+    return _forms(op.causal, isinstance(op, AttentionGrad), op.factors is not None, Sizes.of(types, hides), target)
 
 
 @lru_cache(maxsize=256)
@@ -102,7 +106,15 @@ def _forward_whole(s: Sizes, causal: bool, target: Target) -> Terms:
     problem = ForwardProblem(target, lanes, s.heads, s.queries, s.keys, s.features, s.values, causal, True, False)
     best = problem.ranking.best
     panels = s.heads * -(-s.queries // (best.schedule.vectors * lanes))
-    return (*_shared(best, panels, causal, target), *_reads(s, 1, panels, target))
+    copied = (("hidden values", _copies(s, lanes, target) / min(target.machine.planned_cores, panels)),) * s.hides
+    return (*_shared(best, panels, causal, target), *_reads(s, 1, panels, target), *copied)
+
+
+def _copies(s: Sizes, lanes: int, target: Target) -> float:
+    """Of each block of keys for each block of queries: the values, which stay in L2, with 0 for those that are hidden.
+    """
+    blocks = s.heads * -(-s.queries // QUERY_BLOCK)
+    return blocks * s.keys * -(-s.values // lanes) * 2 / target.machine.loads_per_cycle
 
 
 def _gradient_whole(s: Sizes, causal: bool, target: Target) -> Terms:
@@ -143,8 +155,18 @@ def _forward_parts(s: Sizes, target: Target) -> Terms:
         x = b.where(mask, x, b.constant(-1.0, s.dtype)) if s.mask.dtype == bool_ else b.add(x, mask)
     e = b.exp(b.sub(x, b.max(x, axes=(2,), keepdims=True)))
     softmax = b.finish([b.div(e, b.sum(e, axes=(2,), keepdims=True))])
+    copied = (("hidden values", _nest(_hiding(s, s.mask), target)),) if s.hides and s.mask and s.queries > 1 else ()
     return (("scores", _product(s, (s.queries, s.keys, s.features), "b", target)), ("softmax", _nest(softmax, target)),
-            ("values", _product(s, (s.queries, s.values, s.keys), "", target)))
+            ("values", _product(s, (s.queries, s.values, s.keys), "", target)), *copied)
+
+
+def _hiding(s: Sizes, mask: TensorType) -> Graph:
+    """The kernel that stores the values with 0 where they are hidden. One query reads them as they are computed."""
+    b = Builder("hiding")
+    heads, _, keys = mask.shape
+    seen = b.input("seen", TensorType(bool_, (heads, keys, 1)))
+    values = b.input("values", TensorType(s.dtype, (s.heads, s.keys, s.values)))
+    return b.finish([b.where(seen, values, b.constant(0.0, s.dtype))])
 
 
 def _gradient_parts(s: Sizes, target: Target) -> Terms:

@@ -55,6 +55,7 @@ def sum_blocks(problem: TiledProblem, a: PackingMode, b: PackingMode, packed: in
         limit = min(MATRIX_STEPS, context.elements(machine.l2_bytes // 2) // max(1, packed))
     elif a is PackingMode.ONCE or a is PackingMode.PER_TILE and not own:
         limit = min(limit, context.elements(machine.l1_bytes // 4) // problem.mr)
+    limit = max(1, limit)
     for split in range(first_split(problem, a, b), len(sizes)):
         inner = prod(sizes[split + 1:])
         if inner <= limit or split == len(sizes) - 1:

@@ -201,3 +201,18 @@ def test_what_is_rewritten():
     assert "factors=bf16" in texts[0] and not any("factors" in t for t in texts[1:]) and gc.parse(texts[0])
     with pytest.raises(gc.GraphError, match="factors are rounded to bf16, or not, got f16"):
         Attention(factors=gc.f16).infer(gc.f32[2, 3], gc.f32[2, 3], gc.f32[2, 3])
+
+
+# by rows and by columns, whole register tiles and not; results of queries that see nothing
+@pytest.mark.parametrize("factors", [None, pytest.param(bf16, marks=pairs)], ids=str)
+def test_hidden_values_are_zero_whatever_they_are(factors):
+    op = Attention(factors=factors, hides_values=True)
+    for queries, keys, values in ((6, 200, 40), (100, 75, 7)):
+        (q, k, v), seen = drawn((3,), queries, keys, 12, values), np.random.default_rng(1).random((3, 1, keys)) < 0.6
+        seen[2] = False
+        v[~seen[:, 0]] = np.nan
+        wanted, found = op.reference(q, k, v, seen)[0], run(op, (q, k, v, seen), host_target())[0]
+        assert np.isfinite(found).all() and not found[2].any()
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=4 * HALF if factors else 1e-5)
+    with pytest.raises(gc.GraphError, match="the same for all queries"):
+        compiled(op, (q, k, v, np.ones((100, 75), bool)))

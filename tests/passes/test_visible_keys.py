@@ -9,7 +9,7 @@ import graphc as gc
 LONG = 2 << 10
 
 
-def decode(queries: int = 1, heads: int = 4, size: int = 64):
+def decode(queries: int | str = 1, heads: int = 4, size: int = 64):
     """Few queries, many keys, of which a mask hides some."""
     @gc.graph
     def f(q: gc.f32[2, heads, queries, size], k: gc.f32[2, heads, LONG, size], v: gc.f32[2, heads, LONG, size],
@@ -27,20 +27,20 @@ def arrays(queries: int = 1, heads: int = 4, size: int = 64):
                                                                                 np.where(hidden, 0, v), seen)
 
 
-@pytest.mark.parametrize("queries", [1, 2, 16])
+@pytest.mark.parametrize("queries", [1, 2, 16, "T"])
 def test_hidden_keys_do_not_count_though_they_are_read_as_they_are(queries):
-    wild, tame = arrays(queries)
+    wild, tame = arrays(5 if queries == "T" else queries)
     run = gc.compile(decode(queries))
     found, expected = run(*wild), run(*tame)
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(found, expected)
 
 
-def test_one_query_stores_neither_keys_nor_values_again():
-    """All that is stored is a number for each key."""
-    for queries, few in ((1, True), (4, False)):
+def test_few_queries_store_neither_keys_nor_values_again():
+    """Nor do few: all that is stored is a number for each key, if that."""
+    for queries in (1, 4):
         run = gc.compile(decode(queries))
-        assert (run.memory.arena < 2 * 4 * LONG * 64 * 4 // 8) == few
+        assert run.memory.arena < 2 * 4 * LONG * 64 * 4 // 8
 
 
 def test_gradients_of_hidden_keys_stay_zero():

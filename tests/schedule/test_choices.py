@@ -67,6 +67,16 @@ def test_every_field_of_the_machine_changes_a_choice_or_a_cost(field):
     assert any(seen(other) != seen(target) for other in others)
 
 
+@pytest.mark.parametrize("target", (AVX2, AVX512_AMX), ids=lambda t: t.name)
+def test_caches_of_any_size_have_schedules(target):
+    """A 64th of each cache, in which not one column of a tile fits, and next to none."""
+    machine = target.machine
+    for part in (64, 4096):
+        caches = {f.name: getattr(machine, f.name) // part for f in fields(Machine) if f.name.endswith(("l1_bytes", "l2_bytes", "l3_bytes"))}
+        small = replace(target, machine=replace(machine, **caches))
+        assert len(caches) == 3 and all(ranking.best.total > 0 for _, ranking in (*rankings(small), *forms(small)))
+
+
 def test_the_first_of_equals_is_chosen():
     """Of candidates that the model cannot tell apart; one that costs more than the tolerance is not."""
     def named(**costs: float) -> str:

@@ -90,17 +90,23 @@ class Attention(AttentionOp):
     scores [..., Tq]).
 
     A bool mask is true where a query may look, a float mask is added. What a query may not look at has no part in its
-    result, whatever the scores are. Beside a bool mask a query that may look nowhere gives 0, and so does one all of
+    result, whatever the scores are. `hides_values`: nor whatever the values are, under a bool mask that is the same for
+    all queries, [..., 1, Tk]. Beside a bool mask a query that may look nowhere gives 0, and so does one all of
     whose scores are -1e30 or lower (-inf, say). Without one, a query all of whose scores are -inf gives NaN, as softmax
     does. The second result is what the gradient needs to rebuild the probabilities.
     """
     name: ClassVar[str] = "attention"
+    hides_values: bool = False
 
     def infer(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> tuple[TensorType, ...]:
         scores = self.check(q, k, v, *mask)
+        require(not self.hides_values or bool(mask) and mask[0].dtype == bool_ and mask[0].shape[-2:-1] == (1,),
+                "attention hides values under a bool mask that is the same for all queries")
         return q.with_shape((*scores[:-1], v.shape[-1])), q.with_shape(scores[:-1])
 
     def reference(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None) -> Arrays:
+        if self.hides_values and mask is not None:
+            v = np.where(np.swapaxes(mask, -1, -2), v, v.dtype.type(0))
         s, seen = self._scores(q, k, mask)
         with np.errstate(all="ignore"):
             top = np.maximum(np.max(s, axis=-1, keepdims=True, initial=-np.inf), np.finfo(s.dtype).min)
@@ -136,6 +142,7 @@ class Attention(AttentionOp):
             return tuple(full(b, value, t)
                          for value, t in zip((0, -np.inf),
                                              self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
+        v = self._shown(b, v, mask)
         seen = self.seen(b, q, k, mask)
         s = self.scores(b, q, k, mask, seen)
         last = (s.type.rank - 1,)
@@ -155,8 +162,16 @@ class Attention(AttentionOp):
         if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
             return NotImplemented
         q, k, v, *mask = ins
+        v = self._shown(b, v, *mask)
         grad = AttentionGrad(self.scale, self.causal, self.factors)
         return (*b.apply(grad, (q, k, v, *mask, *outs, only_gradient(gs[:1]))), None)[:len(ins)]
+
+    def _shown(self, b: OpBuilder, v: Value, mask: Value | None = None) -> Value:
+        """The values, 0 where they are hidden."""
+        if not self.hides_values or mask is None:
+            return v
+        *lead, _, keys = mask.type.shape
+        return b.where(b.reshape(mask, shape=(*lead, keys, 1)), v, b.constant(0, v.type.dtype))
 
     def cost(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Cost:
         scores = self.check(q, k, v, *mask)

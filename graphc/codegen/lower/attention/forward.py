@@ -54,20 +54,21 @@ def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: S
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=b.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
         block = _alternating(f, block, b.column_blocks) if b.causal else block
-        head = _head(b, number, lead, ins, (out, lse))
+        head = replace(_head(b, number, lead, ins, (out, lse)), hides_values=r.op.hides_values)
         kind = _ForwardBlock if s.by_rows is None else _BlockOfRows
         kind(b, r.op.factor(q.shape) / LN2, head, block * s.columns).run()
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The matrices of one batch entry, its logsumexp, and its mask."""
+    """The matrices of one batch entry, its logsumexp, and its mask. hides_values: as of the operator."""
     q: View
     k: View
     v: View
     out: View
     lse: View
     mask: Mask | None
+    hides_values: bool = False
 
 
 def _head(b: Blocks, number: Ix, lead: Dims, ins: Sequence[View], outs: Sequence[View]) -> _Head:
@@ -104,7 +105,7 @@ class _ForwardBlock:
         self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
         factors = ForwardRows if b.s.by_rows is not None else ForwardPairs if b.in_pairs else ForwardFactors
         self.factors = factors(b, self.k, self.v, ForwardScratch(
-            self.first, self.queries, self.sums, self.scores, self.scales))
+            self.first, self.queries, self.sums, self.scores, self.scales), head.mask if head.hides_values else None)
 
     def _sums(self) -> View:
         """[panel][value][query]"""

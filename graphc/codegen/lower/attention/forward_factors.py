@@ -7,11 +7,13 @@ from typing import NamedTuple
 from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, queries_left, sub_panel
+from graphc.codegen.lower.attention.mask import Mask
 from graphc.codegen.lower.attention.pairs import (
     halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, turned_rows)
 from graphc.codegen.lower.contraction.micro_kernel import multiply_add
 from graphc.ir.dims import static_dim
 from graphc.ir.types import bf16x2
+from graphc.schedule.contraction_schedule import round_up
 
 
 class ForwardScratch(NamedTuple):
@@ -25,16 +27,27 @@ class ForwardScratch(NamedTuple):
 
 
 class ForwardFactors:
-    """Read where they are. k, v: of all keys."""
+    """Read where they are, but for values of which some are hidden: a block at a time, these are copied as zeros, the
+    others as they are. k, v: of all keys; hiding: the mask that hides values."""
 
-    def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch):
-        self.b, self.k, self.v, self.scratch = b, k, v, scratch
+    def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch, hiding: Mask | None = None):
+        self.b, self.k, self.v, self.scratch, self.hiding = b, k, v, scratch, hiding
+        if hiding is not None:
+            width = round_up(static_dim(v.shape[1]), b.s.lanes)
+            memory = b.f.scratch("shown", b.dtype, (b.s.rows, width))
+            self.shown = b.f.reinterpret(memory, (b.s.rows, v.shape[1]), (width, 1))
 
     def of_queries(self, panels: Ix | int) -> None:
         """Prepares so many panels of queries."""
 
     def of_keys(self, key: Ix) -> None:
         """Prepares the block of keys from `key` on."""
+        if self.hiding is not None:
+            self.hiding.show(self.v, key, self.b.f.min_(self.b.s.rows, self.b.rows - key), self.shown)
+
+    def values_from(self, key: Ix) -> tuple[View, Ix]:
+        """What has the values of the block of keys from `key` on, and from which of its rows on."""
+        return (self.v, key) if self.hiding is None else (self.shown, Ix())
 
     def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
         """Scores of `count` keys from `key` on, the first of the block, for a panel of queries."""
@@ -43,8 +56,9 @@ class ForwardFactors:
 
     def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
         """Rescales the sums of a panel, and adds the values times the probabilities that stand for the scores."""
-        turned = self.b.f.reinterpret(self.v, self.v.shape[::-1], self.v.strides[::-1])
-        product(self.b, RowRange(turned.view_at([0, key]), as_ix(self.v.shape[1])), self.scratch.scores, count,
+        values, first = self.values_from(key)
+        turned = self.b.f.reinterpret(values, values.shape[::-1], values.strides[::-1])
+        product(self.b, RowRange(turned.view_at([0, first]), as_ix(self.v.shape[1])), self.scratch.scores, count,
                 sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
 
 
@@ -67,9 +81,9 @@ class ForwardRows(ForwardFactors):
         """For so many queries from panel and row `at` on, the values at `places`."""
         f, lanes, (panel, first), fused = self.b.f, self.b.s.lanes, at, self.b.target.has_fma
         masks = [f.tail_mask(static_dim(self.v.shape[1]) - place, lanes) for place in places]
-        zero = f.const(0, self.b.dtype, lanes)
+        zero, (memory, row) = f.const(0, self.b.dtype, lanes), self.values_from(key)
         with f.loop(0, count, carry=[zero] * (rows * len(places))) as loop:
-            values = [f.load(self.v, [key + loop.index, place], lanes, mask) for place, mask in zip(places, masks)]
+            values = [f.load(memory, [row + loop.index, place], lanes, mask) for place, mask in zip(places, masks)]
             sums, totals = list[Val](), iter(loop.carried)
             for i in range(rows):
                 factor = f.splat(f.load(self.scratch.scores, [loop.index, first + i]), lanes)
@@ -86,8 +100,8 @@ class ForwardRows(ForwardFactors):
 class ForwardPairs(ForwardFactors):
     """Paired along features for the scores, along keys for the sums."""
 
-    def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch):
-        super().__init__(b, k, v, scratch)
+    def __init__(self, b: Blocks, k: View, v: View, scratch: ForwardScratch, hiding: Mask | None = None):
+        super().__init__(b, k, v, scratch, hiding)
         features, width, rows = static_dim(k.shape[1]), static_dim(v.shape[1]), b.block_rows
         self.steps = -(-features // 2)
         self.queries = b.f.scratch("query_pairs", bf16x2, (b.panels, self.steps, b.s.nr))
@@ -102,9 +116,10 @@ class ForwardPairs(ForwardFactors):
                       sub_panel(self.queries, loop.index))
 
     def of_keys(self, key: Ix) -> None:
+        super().of_keys(key)
         count = self.b.f.min_(self.b.s.rows, self.b.rows - key)
         pair_features(self.b, self.k, key, count, self.keys)
-        pair_rows(self.b, self.v, key, count, self.values)
+        pair_rows(self.b, *self.values_from(key), count, self.values)
         if self.turned_values is not None:
             turn_pairs(self.b, self.values, halved(self.b.f, count), self.turned_values)
 

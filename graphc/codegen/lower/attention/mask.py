@@ -32,11 +32,22 @@ class Mask:
         else:
             self._own_of_queries(scores, query, key, count)
 
+    def show(self, source: View, key: Ix, count: Ix, target: View) -> None:
+        """Rows of `count` keys from `key` on, 0 for those that are hidden from all queries."""
+        f, lanes = self.f, self.b.s.lanes
+        with f.loop(0, count) as loop:
+            seen = f.gt(f.splat(self._of_key(key + loop.index), lanes), 0.5)
+            vector_run(f, Ix(source.shape[1]), lanes, lambda j, n, mask: f.store(target, [loop.index, j], f.select(
+                seen, f.load(source, [key + loop.index, j], n, mask), f.const(0, self.b.dtype, n)), mask))
+
+    def _of_key(self, key: Ix) -> Val:
+        """The number of a key, for all queries."""
+        return self._number(self.f.load(self.view, [0, Ix() if self.view.shape[1] == 1 else key]))
+
     def _same_for_queries(self, scores: View, key: Ix, count: Ix) -> None:
         f, s = self.f, self.b.s
         with f.loop(0, count) as loop:
-            place = Ix() if self.view.shape[1] == 1 else key + loop.index
-            number = f.splat(self._number(f.load(self.view, [0, place])), s.lanes)
+            number = f.splat(self._of_key(key + loop.index), s.lanes)
             for u in range(0, s.nr, s.lanes):
                 self._change(scores, loop.index, u, number)
 
