@@ -21,10 +21,10 @@ class AttentionSchedule(Schedule):
     the gradient: the keys of a head are dealt to so many `parts`, each with sums of its own for the gradient of the
     queries: `partials` elements in all, behind `deltas` elements, a number for each query and what aligns the sums.
     any_length: the number of keys comes with the call; sums over a query's keys are made so that their bits do not
-    depend on how many there are beyond those that it sees. narrow: where the number of columns comes with the call, the
-    schedule of no more than fit into one of its blocks. brief: by micro-kernels of little code. by_rows: sums are
-    vectors of values, of so many columns and vectors at a time; None: they are vectors of columns. ranking: the
-    candidates among which this one was chosen.
+    depend on how many there are beyond those that it sees. fewer: where the number of columns comes with the call,
+    (mr, vectors) of the register tiles of the last columns, which would fill a part of the others, narrow ones first.
+    brief: by micro-kernels of little code. by_rows: sums are vectors of values, of so many columns and vectors at a
+    time; None: they are vectors of columns. ranking: the candidates among which this one was chosen.
     """
     columns: int
     rows: int
@@ -39,7 +39,7 @@ class AttentionSchedule(Schedule):
     itemsize: int = 4
     alone: int = 0
     any_length: bool = False
-    narrow: AttentionSchedule | None = None
+    fewer: tuple[tuple[int, int], ...] = ()
     brief: bool = False
     by_rows: tuple[int, int] | None = None
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
@@ -65,6 +65,5 @@ class AttentionSchedule(Schedule):
         parts = f", {self.parts} parts, shared scratch {self.shared_bytes} B" if self.partials != 0 else ""
         where = ", serial" if self.serial else f", serial up to {self.alone}" if self.alone else ""
         where += ", far" if self.far else ""
-        if self.narrow is not None:
-            where += f", up to {self.narrow.columns} columns: tile {self.narrow.tile}"
+        where += "".join([f", tile {mr}×{vectors * self.lanes} of few columns" for mr, vectors in self.fewer])
         return f"attention(blocks {self.rows}×{self.columns}, tile {self.tile}{parts}{where})"

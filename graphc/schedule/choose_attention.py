@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from math import prod
 
 from graphc.ir.dims import Dim, Poly, static_dim, typical, upper
@@ -21,8 +20,7 @@ KEY_BLOCK = 72
 MATRIX_KEYS = 128               # of a block where matrix registers multiply: sums are stored and loaded for each
 GRADIENT_KEYS = (128, 64)       # columns: the first that gives tiles enough, as each block of keys passes over all sums
 GRADIENT_QUERIES = 96
-NARROW_PANELS = 3               # vectors of few columns, at most
-WORTH = 1.05                    # how much faster a schedule for these must be
+WORTH = 1.05                    # how much faster register tiles for few columns must be
 
 
 def attention_schedule(p: KernelProblem[Attention]) -> AttentionSchedule:
@@ -75,29 +73,30 @@ def _forward(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target
     if not isinstance(q.shape[-2], Poly):
         return s
 
-    def cycles(count: int, s: AttentionSchedule) -> float:
-        return replace(problem, queries=count).cycles(ForwardTiles(s.mr, s.vectors, s.by_rows))
-    value_tile = replace(problem, queries=lanes).value_tile(1) if reads_rows else None
-    return replace(s, narrow=_narrow(s, target, (values,), matrices, cycles, value_tile), brief=True)
+    def cycles(count: int, tile: tuple[int, int]) -> float:
+        return replace(problem, queries=count).cycles(ForwardTiles(*tile, s.by_rows))
+    return replace(s, fewer=_fewer(s, target, () if s.by_rows else (values,), matrices, cycles), brief=True)
 
 
-def _narrow(s: AttentionSchedule, target: Target, widths: Sequence[int], matrices: bool,
-            cycles: Callable[[int, AttentionSchedule], float],
-            by_rows: tuple[int, int] | None = None) -> AttentionSchedule | None:
-    """For few columns, with register tiles of one vector: of wider ones they would fill a part. For as many columns as
-    it saves most for, if that is worth its code, by what so many cost (`cycles`). by_rows: its own. Blocks have the
-    same rows, so that sums are those of the other schedule. Of the heights those come first that divide the features,
-    so that these need no kernels of their own, if they keep the units busy. Matrix registers take the same rows: they
-    add up so many terms at once, from the first row of a tile on."""
-    rows = min(target.tile_rows(1), target.machine.address_rows)
+def _fewer(s: AttentionSchedule, target: Target, widths: Sequence[int], matrices: bool,
+           cycles: Callable[[int, tuple[int, int]], float]) -> tuple[tuple[int, int], ...]:
+    """For the last columns, register tiles of half as many vectors each: of wider ones these would fill a part. Those
+    that are worth their code, by what as many columns cost (`cycles`). Of the heights those come first that divide the
+    `widths` of what they go through, so that these need no kernels of their own, if they keep the units busy. Matrix
+    registers take the same rows: they add up so many terms at once, from the first row of a tile on."""
     busy, code = target.machine.busy_sums, target.machine.handover_cycles / 2
-    mr = s.mr if matrices else max((n for n in range(1, rows + 1) if s.rows % n == 0),
-                                   key=lambda n: (n >= busy and all(width % n == 0 for width in widths), n))
-    few = replace(s, mr=mr, vectors=1, brief=True, by_rows=by_rows)
-    counts = [n * s.lanes for n in range(1, NARROW_PANELS + 1) if n % s.vectors and n * s.lanes < s.columns]
-    saved = [cycles(n, s) / (WORTH * cycles(n, few) + code) for n in counts]
-    most = max(range(len(counts) + 1), key=lambda n: prod(saved[:n]))
-    return replace(few, columns=counts[most - 1]) if most else None
+
+    def rows(vectors: int) -> int:
+        most = min(target.tile_rows(vectors), target.machine.address_rows)
+        return max((n for n in range(1, most + 1) if s.rows % n == 0),
+                   key=lambda n: (n * vectors >= busy and all(width % n == 0 for width in widths), n))
+    kept, vectors = [(s.mr, s.vectors)], s.vectors // 2
+    while vectors:
+        tile, count = (s.mr if matrices else rows(vectors), vectors), vectors * s.lanes
+        if cycles(count, kept[0]) > WORTH * cycles(count, tile) + code:
+            kept.insert(0, tile)
+        vectors //= 2
+    return tuple(kept[:-1])
 
 
 def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Target,
@@ -131,14 +130,14 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
     far = usual_queries * (features + values + round_up(features, nr)) * itemsize > target.machine.l2_bytes
     deltas = round_up(heads * queries * itemsize, ALIGNMENT) // itemsize
 
-    def cycles(count: int, s: AttentionSchedule) -> float:
-        return gradient_cycles(target, lanes, usual_heads * usual_queries, count, (features, values), causal,
-                               (s.mr, s.vectors))
-    few = partial(_narrow, target=target, widths=(features, values), matrices=matrices, cycles=cycles)
-    narrow = few(s) if isinstance(keys, Poly) else None
-    rows = max(s.sum_rows(0), narrow.sum_rows(0) if narrow is not None else 0) + queries
-    s = replace(s, parts=parts, deltas=deltas, partials=heads * parts * rows * round_up(features, nr), far=far)
-    return s if narrow is None else replace(s, narrow=few(s))
+    partials = heads * parts * s.sum_rows(queries) * round_up(features, nr)
+    s = replace(s, parts=parts, deltas=deltas, partials=partials, far=far)
+    if not isinstance(keys, Poly):
+        return s
+
+    def cycles(count: int, tile: tuple[int, int]) -> float:
+        return gradient_cycles(target, lanes, usual_heads * usual_queries, count, (features, values), causal, tile)
+    return replace(s, fewer=_fewer(s, target, (features, values), matrices, cycles), brief=True)
 
 
 def _block(columns: Dim, most_columns: int, rows: Dim, most_rows: int, mr: int, nr: int) -> tuple[int, int]:

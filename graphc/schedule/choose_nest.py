@@ -133,7 +133,6 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...], inner: tuple[
     return loops, grid_ranking(loops)
 
 
-
 def _may_run_across(facts: NestFacts, vector: int) -> bool:
     """Whether reductions whose results no inner value reads may be taken row by row, along contiguous kept dims, too:
     the narrow matrices of a stack are read as fast column by column."""

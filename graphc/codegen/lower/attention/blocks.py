@@ -5,7 +5,9 @@ unpacked, with any strides, and the last block of rows needs no mask.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
@@ -42,8 +44,7 @@ def larger(f: LoopFunction, a: Val, b: Val) -> Val:
 @dataclass(frozen=True)
 class Blocks:
     """The function, its schedule, and how many columns and rows the scores have. in_pairs: factors of products are
-    pairs of bf16; matrices: which matrix registers multiply; score_row: elements from one row of scores to the next,
-    the same in all regimes."""
+    pairs of bf16; matrices: which matrix registers multiply."""
     f: LoopFunction
     s: AttentionSchedule
     target: Target
@@ -54,7 +55,6 @@ class Blocks:
     serial: bool | Val = False      # all on the caller
     in_pairs: bool = False
     matrices: bool = False
-    score_row: int = 0
 
     @property
     def panels(self) -> int:
@@ -69,11 +69,26 @@ class Blocks:
         """Register tiles of such a block that are filled: all, unless blocks may be much longer than what there is."""
         return self.panels if isinstance(self.columns, int) else self.panels_from(column)
 
+    def made(self, column: Ix, panel: Ix | int) -> Ix | int:
+        """Columns of a register tile that are computed, in a block that starts at this column: those that are left, in
+        whole register tiles of the last columns."""
+        f, lanes, widths = self.f, self.s.lanes, [*[vectors for _, vectors in self.s.fewer], self.s.vectors]
+        if len(widths) == 1:
+            return self.s.nr
+        left = f.divmod(self.columns - column - as_ix(panel) * self.s.nr + (lanes - 1), lanes)[0]
+        return sum([f.min_(f.max_(left - a, 0), 1) * (b - a) for a, b in pairwise(widths)], Ix(widths[0])) * lanes
+
+    def columns_made(self, column: Ix) -> Ix | int:
+        """The same of the whole block."""
+        last = self.panels_made(column) - 1
+        return last * self.s.nr + self.made(column, last)
+
     @property
     def block_rows(self) -> int:
         """Rows of a block of scores, with room for a register tile from any of them on and for whole vectors."""
         together = round_up(self.s.rows, TOGETHER) if self.s.any_length else 0
-        return round_up(max(self.s.rows + self.s.mr - 1, together), self.s.lanes)
+        most = max([self.s.mr, *[mr for mr, _ in self.s.fewer]])
+        return round_up(max(self.s.rows + most - 1, together), self.s.lanes)
 
     @property
     def column_blocks(self) -> Dim:
@@ -95,7 +110,7 @@ def blocks_of(r: KernelRequest[AttentionSchedule, AttentionOp], f: LoopFunction,
     serial = at_most(f, op.cost(*(v.type for v in r.node.inputs)).flops, s.alone) if s.alone else s.serial
     pairs = op.factors is not None
     return Blocks(f, s, r.target, r.outs[0].dtype, columns, rows, op.causal, serial, pairs,
-                  pairs and r.target.multiplies_matrices(bf16.name), s.nr)
+                  pairs and r.target.multiplies_matrices(bf16.name))
 
 
 def queries_left(b: Blocks, first: Ix, panel: Ix) -> Ix:
@@ -103,15 +118,27 @@ def queries_left(b: Blocks, first: Ix, panel: Ix) -> Ix:
     return b.f.min_(b.columns - first - panel * b.s.nr, b.s.nr)
 
 
-def fits_better(b: Blocks, narrow: AttentionSchedule) -> Val:
-    """Whether the columns fit into one block of `narrow`, and it computes fewer than the block's own schedule: register
-    tiles of one vector where those of more would be filled in part."""
-    f, s = b.f, b.s
-    few = f.le(f.value(b.columns), narrow.columns)
-    if s.vectors == narrow.vectors:
-        return few
-    filled = f.divmod(b.columns + as_ix(s.lanes - 1), s.lanes)[0]
-    return f.and_(few, f.gt(f.value(f.divmod(filled, s.vectors)[1]), 0))
+def by_width(b: Blocks, made: Ix | int) -> Iterator[Blocks]:
+    """Opens a branch for each number of columns of a register tile that may be made, with register tiles of these."""
+    f, s, fewer = b.f, b.s, b.s.fewer
+    if not fewer:
+        yield b
+        return
+    mr, vectors = fewer[0]
+    with f.if_(f.le(f.value(as_ix(made)), vectors * s.lanes)):
+        yield replace(b, s=replace(s, mr=mr, vectors=vectors, fewer=()))
+    with f.else_():
+        yield from by_width(replace(b, s=replace(s, fewer=fewer[1:])), made)
+
+
+def vectors_of(b: Blocks, made: Ix | int) -> Iterator[Sequence[Ix | int]]:
+    """The columns of a register tile that are made, as vectors: all together, or one after the other where their number
+    comes with the call."""
+    if isinstance(made, int):
+        yield range(0, made, b.s.lanes)
+        return
+    with b.f.loop(0, made, b.s.lanes) as across:
+        yield [across.index]
 
 
 def matrix(f: LoopFunction, view: View, number: Ix, lead: Dims) -> View:
@@ -138,15 +165,16 @@ def copy_rows(b: Blocks, source: View, first: Ix, target: View) -> None:
         i = loop.index
         vector_run(f, Ix(features), lanes,
                    lambda j, n, mask: f.store(target, [i, j], f.load(source, [first + i, j], n, mask)))
-    with f.loop(here, b.panels_made(first) * b.s.nr) as loop, f.loop(0, target.shape[1], lanes) as across:
+    with f.loop(here, b.columns_made(first)) as loop, f.loop(0, target.shape[1], lanes) as across:
         f.store(target, [loop.index, across.index], zero)
 
 
-def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor: float, count: Ix | int) -> None:
-    """The block of rows from `first` on, times `factor`, as `count` panels; `source` has whole vectors of features."""
+def turn(b: Blocks, source: View, first: Ix, features: int, panels: View, factor: float, column: Ix) -> None:
+    """The rows from `first` on of the block that starts at `column`, times `factor`, as panels; `source` has whole
+    vectors of features."""
     f, lanes = b.f, b.s.lanes
-    with (f.loop(0, count) as panel, f.loop(0, round_up(features, lanes), lanes) as across,
-          f.loop(0, b.s.nr, lanes) as u):
+    with (f.loop(0, b.panels_made(column)) as panel, f.loop(0, round_up(features, lanes), lanes) as across,
+          f.loop(0, b.made(column, panel.index), lanes) as u):
         row = first + panel.index * b.s.nr + u.index
         _turn_square(b, source.view_at([row, across.index], (1,), (1,)), source.strides[0],
                      panels.view_at([panel.index, across.index, u.index], (1,), (1,)), panels.strides[1], factor)

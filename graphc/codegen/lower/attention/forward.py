@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from math import inf, prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, fits_better, in_groups, larger, matrix, queries_left,
-    store_rows, turn, turn_back, whole_rows)
+    TOGETHER, Blocks, blocks_of, copy_rows, fetch_ahead, in_groups, larger, matrix, queries_left, store_rows, turn,
+    turn_back, whole_rows)
 from graphc.codegen.lower.attention.forward_factors import (
     ForwardFactors, ForwardPairs, ForwardRows, ForwardScratch)
 from graphc.codegen.lower.attention.mask import Mask, lowest
@@ -36,20 +35,7 @@ def lower_attention(r: KernelRequest[AttentionSchedule, Attention]) -> LoopFunct
     """A function of the views q, k, v, the mask if there is one, the output and the logsumexp."""
     f, ins, outs = function(r)
     b = blocks_of(r, f, ins[0].shape[-2], ins[1].shape[-2])
-    if b.s.narrow is None:
-        _attention(r, b, ins, outs)
-        return f
-    with f.if_(fits_better(b, b.s.narrow)):
-        _attention(r, replace(b, s=b.s.narrow), ins, outs)
-    with f.else_():
-        _attention(r, b, ins, outs)
-    return f
-
-
-def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: Sequence[View],
-               outs: Sequence[View]) -> None:
-    """All blocks of queries."""
-    f, s, q, (out, lse) = b.f, b.s, ins[0], outs
+    s, q, (out, lse) = b.s, ins[0], outs
     lead = out.shape[:-2]
     with f.parallel(prod(lead) * b.column_blocks, "queries", serial=b.serial) as t:
         number, block = f.divmod(t, b.column_blocks)
@@ -57,6 +43,7 @@ def _attention(r: KernelRequest[AttentionSchedule, Attention], b: Blocks, ins: S
         head = replace(_head(b, number, lead, ins, (out, lse)), hides_values=r.op.hides_values)
         kind = _ForwardBlock if s.by_rows is None else _BlockOfRows
         kind(b, r.op.factor(q.shape) / LN2, head, block * s.columns).run()
+    return f
 
 
 @dataclass(frozen=True)
@@ -100,7 +87,7 @@ class _ForwardBlock:
         self.q, self.k, self.v, self.out, self.lse = head.q, head.k, head.v, head.out, head.lse
         self.features, self.values = static_dim(self.q.shape[1]), static_dim(self.v.shape[1])
         self.queries, self.sums = b.panel_scratch("queries", self.features), self._sums()
-        self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.score_row))
+        self.scores = b.f.scratch("scores", b.dtype, (b.block_rows, b.s.nr))
         self.top, self.total = (b.f.scratch(n, b.dtype, (b.panels, b.s.nr)) for n in ("top", "total"))
         self.scales = b.f.scratch("scales", b.dtype, (b.s.nr,))
         factors = ForwardRows if b.s.by_rows is not None else ForwardPairs if b.in_pairs else ForwardFactors
@@ -119,7 +106,7 @@ class _ForwardBlock:
         if rows is not None and not in_place[0]:
             copy_rows(b, self.q, self.first, rows)
             queries = rows, Ix()
-        turn(b, *queries, self.features, self.queries, self.factor, b.panels_made(self.first))
+        turn(b, *queries, self.features, self.queries, self.factor, self.first)
         self.factors.of_queries(b.panels_made(self.first))
         self._start()
         seen, panels = self._seen(), b.panels_from(self.first)
@@ -149,9 +136,13 @@ class _ForwardBlock:
             for u in range(0, s.nr, s.lanes):
                 f.store(self.top, [panel.index, u], f.const(self.least, self.b.dtype, s.lanes))
                 f.store(self.total, [panel.index, u], f.const(0, self.b.dtype, s.lanes))
-            with f.loop(0, self.sums.shape[1]) as row:
+            with f.loop(0, self._sum_rows(panel.index)) as row:
                 for u in range(0, static_dim(self.sums.shape[2]), s.lanes):
                     f.store(self.sums, [panel.index, row.index, u], f.const(0, self.b.dtype, s.lanes))
+
+    def _sum_rows(self, panel: Ix) -> Ix | Dim:
+        """Rows of a panel's sums that are added to."""
+        return self.sums.shape[1]
 
     def _first_panel(self, key: Ix) -> Ix:
         """The first panel of which a query sees the key."""
@@ -164,13 +155,14 @@ class _ForwardBlock:
         b, f = self.b, self.f
         query = self.first + panel * b.s.nr
         count = f.min_(b.s.rows, b.rows - key, query + b.s.nr - key) if b.causal else f.min_(b.s.rows, b.rows - key)
-        self.factors.multiply(key, count, panel)
+        made = b.made(self.first, panel)
+        self.factors.multiply(key, count, panel, made)
         if self.mask is not None:
             self.mask.apply(self.scores, query, key, count)
         if b.causal:
             hide(b, self.scores, query, key, count, self.unseen)
-        self._probabilities(panel, self._filled(count) if b.s.any_length else count)
-        self.factors.add_values(key, count, panel)
+        self._probabilities(panel, self._filled(count) if b.s.any_length else count, made)
+        self.factors.add_values(key, count, panel, made)
 
     def _filled(self, count: Ix) -> Ix:
         """Rows of whole groups, those behind the keys with scores of which the exponentials are 0: in which order the
@@ -182,8 +174,9 @@ class _ForwardBlock:
                 f.store(self.scores, [loop.index, u], f.const(-inf, self.b.dtype, s.lanes))
         return whole
 
-    def _probabilities(self, panel: Ix, count: Ix) -> None:
-        """Scores become 2^(score - maximum); `scales` rescale sums so far to the new maximum."""
+    def _probabilities(self, panel: Ix, count: Ix, made: Ix | int) -> None:
+        """Scores become 2^(score - maximum); `scales` rescale sums so far to the new maximum. Of columns that are not
+        made there are others' scores, of which nothing is used."""
         f, s = self.f, self.b.s
         places = range(0, s.nr, s.lanes)
         before = [f.load(self.top, [panel, u], s.lanes) for u in places]
@@ -192,7 +185,7 @@ class _ForwardBlock:
         for u, t, scale in zip(places, top, scales):
             f.store(self.top, [panel, u], t)
             f.store(self.scales, [u], scale)
-        with f.loop(0, s.nr, s.lanes) as across:
+        with f.loop(0, made, s.lanes) as across:
             at = across.index
             total, scale = f.load(self.total, [panel, at], s.lanes), f.load(self.scales, [at], s.lanes)
             f.store(self.total, [panel, at], f.add(f.mul(total, scale), self._powers(panel, at, count)))
@@ -212,14 +205,14 @@ class _ForwardBlock:
         return [larger(f, x, y) for x, y in zip(tops, tops[len(before):])]
 
     def _powers(self, panel: Ix, u: Ix, count: Ix) -> Val:
-        """Those of the queries from `u` of the panel on; their sum. By a function where there are regimes: it is much
-        code."""
+        """Those of the queries from `u` of the panel on; their sum. By a function where sizes come with the call: it is
+        much code, which attention of other forms has, too."""
         b, f, lanes = self.b, self.f, self.b.s.lanes
         if not b.s.any_length:
             top = f.load(self.top, [panel, u], lanes)
             return _powers(f, b.target, self.scores, lambda key: [key, u], top, count)
         added, (groups, _) = f.scratch("added", b.dtype, (lanes,)), f.divmod(count, TOGETHER)
-        f.call(_powers_of_groups(b.dtype, lanes, b.score_row, b.target), [
+        f.call(_powers_of_groups(b.dtype, lanes, b.s.nr, b.target), [
             self.scores.view_at([0, u], (1,), (1,)), self.top.view_at([panel, u], (1,), (1,)), added, groups])
         return f.load(added, [0], lanes)
 
@@ -259,6 +252,9 @@ class _BlockOfRows(_ForwardBlock):
         """[panel][query][value]"""
         s = self.b.s
         return self.f.scratch("row_sums", self.b.dtype, (self.b.panels, s.nr, round_up(self.values, s.lanes)))
+
+    def _sum_rows(self, panel: Ix) -> Ix | Dim:
+        return self.b.made(self.first, panel)
 
     def _stores_in_place(self) -> bool:
         return True

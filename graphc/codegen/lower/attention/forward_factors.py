@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from graphc.codegen.loops.builder import Val, View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.attention.blocks import Blocks, RowRange, product, queries_left, sub_panel
+from graphc.codegen.lower.attention.blocks import Blocks, RowRange, by_width, product, queries_left, sub_panel
 from graphc.codegen.lower.attention.mask import Mask
 from graphc.codegen.lower.attention.pairs import (
     halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, turned_rows)
@@ -49,23 +49,25 @@ class ForwardFactors:
         """What has the values of the block of keys from `key` on, and from which of its rows on."""
         return (self.v, key) if self.hiding is None else (self.shown, Ix())
 
-    def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
-        """Scores of `count` keys from `key` on, the first of the block, for a panel of queries."""
-        product(self.b, RowRange(self.k, count, first=key), sub_panel(self.scratch.queries, panel),
-                static_dim(self.k.shape[1]), self.scratch.scores)
+    def multiply(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
+        """Scores of `count` keys from `key` on, the first of the block, for the queries of a panel that are made."""
+        for b in by_width(self.b, made):
+            product(b, RowRange(self.k, count, first=key), sub_panel(self.scratch.queries, panel),
+                    static_dim(self.k.shape[1]), self.scratch.scores)
 
-    def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
+    def add_values(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
         """Rescales the sums of a panel, and adds the values times the probabilities that stand for the scores."""
         values, first = self.values_from(key)
         turned = self.b.f.reinterpret(values, values.shape[::-1], values.strides[::-1])
-        product(self.b, RowRange(turned.view_at([0, first]), as_ix(self.v.shape[1])), self.scratch.scores, count,
-                sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
+        for b in by_width(self.b, made):
+            product(b, RowRange(turned.view_at([0, first]), as_ix(self.v.shape[1])), self.scratch.scores, count,
+                    sub_panel(self.scratch.sums, panel), factors=self.scratch.scales)
 
 
 class ForwardRows(ForwardFactors):
     """Sums of values by rows: a vector is of values, a factor one query's probability. `sums`: [panel][query][value]"""
 
-    def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
+    def add_values(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
         """Several queries at once, of which the last may be none. All of them take some columns before others: the
         block's rows of these stay in L1."""
         f, lanes, (rows, vectors) = self.b.f, self.b.s.lanes, self.b.s.by_rows or (1, 1)
@@ -123,20 +125,23 @@ class ForwardPairs(ForwardFactors):
         if self.turned_values is not None:
             turn_pairs(self.b, self.values, halved(self.b.f, count), self.turned_values)
 
-    def multiply(self, key: Ix, count: Ix, panel: Ix) -> None:
-        product(self.b, RowRange(self.keys, count), sub_panel(self.queries, panel), self.steps, self.scratch.scores)
+    def multiply(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
+        for b in by_width(self.b, made):
+            product(b, RowRange(self.keys, count), sub_panel(self.queries, panel), self.steps, self.scratch.scores)
 
-    def add_values(self, key: Ix, count: Ix, panel: Ix) -> None:
+    def add_values(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
         f, values = self.b.f, self.values
         pair_rows(self.b, self.scratch.scores, Ix(), count, self.probabilities)
         sums, width = sub_panel(self.scratch.sums, panel), as_ix(self.v.shape[1])
         if self.turned_values is not None:
             self._rescale(sums, width)
-            return product(self.b, RowRange(self.turned_values, width), self.probabilities, halved(f, count), sums,
-                           add=1)
+            for b in by_width(self.b, made):
+                product(b, RowRange(self.turned_values, width), self.probabilities, halved(f, count), sums, add=1)
+            return
         turned = f.reinterpret(values, values.shape[::-1], values.strides[::-1])
-        product(self.b, RowRange(turned, width), self.probabilities, halved(f, count), sums,
-                factors=self.scratch.scales)
+        for b in by_width(self.b, made):
+            product(b, RowRange(turned, width), self.probabilities, halved(f, count), sums,
+                    factors=self.scratch.scales)
 
     def _rescale(self, sums: View, width: Ix) -> None:
         f, lanes = self.b.f, self.b.s.lanes

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from math import prod
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.attention.blocks import (
-    Blocks, Steps, blocks_of, copy_rows, fetch_ahead, fits_better, in_groups, matrix, store_rows, turn, turn_back)
+    Blocks, Steps, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, store_rows, turn, turn_back, vectors_of)
 from graphc.codegen.lower.attention.gradient_factors import (
     GradientFactors, GradientPairs, GradientScratch, QueryBlock)
 from graphc.codegen.lower.attention.powers import LN2, exp2
@@ -46,13 +45,7 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule, AttentionGrad]) -> 
     deltas = shared.view_at([0], (prod(lead), b.rows), (b.rows, 1))
     sums = shared.view_at([s.deltas], (s.partials,), (1,))
     _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
-    if s.narrow is None:
-        _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
-        return f
-    with f.if_(fits_better(b, s.narrow)):
-        _gradients(replace(b, s=s.narrow), op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
-    with f.else_():
-        _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
+    _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
     return f
 
 
@@ -168,7 +161,7 @@ class _GradientBlock:
         for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factors.of_panels),
                                              (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
-            turn(b, rows, Ix(), static_dim(source.shape[1]), panels, factor, b.panels_made(self.first))
+            turn(b, rows, Ix(), static_dim(source.shape[1]), panels, factor, self.first)
         self.factors.of_keys(b.panels_made(self.first))
         self._clear(self.dk)
         self._clear(self.dv)
@@ -209,13 +202,16 @@ class _GradientBlock:
         b, f, query, count, unit = self.b, self.f, at.query, at.count, self.factors.unit
         key = self.first + panel * b.s.nr
         start = f.min_(f.divmod(f.max_(key - query, 0), unit)[0] * unit, count) if b.causal else Ix()
-        self.factors.multiply(at, panel, start)
-        self._gradients(self.p, self.factors.ds_of(panel), query, key, start, count)
-        self.factors.add_to_keys(at, panel, start)
+        made = b.made(self.first, panel)
+        self.factors.multiply(at, panel, start, made)
+        for places in vectors_of(b, made):
+            self._gradients(self.p, self.factors.ds_of(panel), places, query, key, start, count)
+        self.factors.add_to_keys(at, panel, start, made)
 
-    def _gradients(self, p: View, ds: View, query: Ix, key: Ix, start: Ix, count: Ix) -> None:
+    def _gradients(self, p: View, ds: View, places: Sequence[Ix | int], query: Ix, key: Ix, start: Ix,
+                   count: Ix) -> None:
         """p = 2^(score - lse), ds = p (ds - delta) for the rows from `start` up to `count`, where p holds scores and
-        ds holds dout · v.
+        ds holds dout · v: of some vectors of keys.
         """
         b, f, s = self.b, self.f, self.b.s
         # the first query that sees all keys of the panel
@@ -223,7 +219,7 @@ class _GradientBlock:
 
         def rows(numbers: Sequence[Ix], hidden: bool) -> None:
             tops = [f.mul(f.load(self.of.lse, [query + i]), 1 / LN2) for i in numbers]
-            cells = [(i, u, top) for i, top in zip(numbers, tops) for u in range(0, s.nr, s.lanes)]
+            cells = [(i, u, top) for i, top in zip(numbers, tops) for u in places]
             powers = exp2(f, b.target, [f.sub(f.load(p, [i, u], s.lanes), top) for i, u, top in cells])
             for (i, u, _), power in zip(cells, powers):
                 power = self._seen(power, query + i, key + u)
@@ -235,7 +231,7 @@ class _GradientBlock:
         if b.causal:
             with f.loop(start, clear) as loop:
                 rows([loop.index], True)
-        for first, stop, step in in_groups(f, clear, count, max(1, TOGETHER // s.vectors)):
+        for first, stop, step in in_groups(f, clear, count, max(1, TOGETHER // len(places))):
             with f.loop(first, stop, step) as loop:
                 rows([loop.index + i for i in range(step)], False)
 

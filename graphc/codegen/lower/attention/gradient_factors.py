@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from graphc.codegen.loops.builder import View
 from graphc.codegen.loops.index import Ix, as_ix
-from graphc.codegen.lower.attention.blocks import Blocks, RowRange, Steps, product, sub_panel
+from graphc.codegen.lower.attention.blocks import Blocks, RowRange, Steps, by_width, product, sub_panel
 from graphc.codegen.lower.attention.pairs import (
     halved, pair_features, pair_rows, pairs_of_features, pairs_of_rows, turn_pairs, turned_rows)
 from graphc.ir.dims import static_dim, static_shape
@@ -56,25 +56,27 @@ class GradientFactors:
     def of_queries(self, at: QueryBlock) -> None:
         """Prepares a block of queries."""
 
-    def multiply(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
-        """Rows of a panel's scores into p and of dout · v into ds, from row `start` on."""
-        for rows, panels, target in ((self.q, self.scratch.keys, self.scratch.p),
-                                     (self.dout, self.scratch.values, self.ds_of(panel))):
-            product(self.b, RowRange(rows, at.count, at.query, start), sub_panel(panels, panel),
-                    static_dim(rows.shape[1]), target)
+    def multiply(self, at: QueryBlock, panel: Ix, start: Ix, made: Ix | int) -> None:
+        """Rows of a panel's scores into p and of dout · v into ds, from row `start` on, for the keys that are made."""
+        for b in by_width(self.b, made):
+            for rows, panels, target in ((self.q, self.scratch.keys, self.scratch.p),
+                                         (self.dout, self.scratch.values, self.ds_of(panel))):
+                product(b, RowRange(rows, at.count, at.query, start), sub_panel(panels, panel),
+                        static_dim(rows.shape[1]), target)
 
     def ds_of(self, panel: Ix) -> View:
         """The columns of a panel."""
         b, ds = self.b, self.scratch.ds
         return ds.view_at([0, panel * b.s.nr], (b.block_rows, b.s.nr), ds.strides)
 
-    def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
+    def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix, made: Ix | int) -> None:
         """dv += p^T dout and dk += ds^T q, of the rows from `start` on."""
-        for rows, weights, sums in ((self.dout, self.scratch.p, self.scratch.dv),
-                                    (self.q, self.ds_of(panel), self.scratch.dk)):
-            turned = self.b.f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, at.query + start])
-            product(self.b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), at.count - start,
-                    sub_panel(sums, panel), add=1)
+        for b in by_width(self.b, made):
+            for rows, weights, sums in ((self.dout, self.scratch.p, self.scratch.dv),
+                                        (self.q, self.ds_of(panel), self.scratch.dk)):
+                turned = b.f.reinterpret(rows, rows.shape[::-1], rows.strides[::-1]).view_at([0, at.query + start])
+                product(b, RowRange(turned, as_ix(rows.shape[1])), weights.view_at([start, 0]), at.count - start,
+                        sub_panel(sums, panel), add=1)
 
     def add_to_queries(self, at: QueryBlock, keys: Ix, steps: Steps, dq: View, add: Ix) -> None:
         """The rows of dq (+)= ds k, over `steps` of the block's `keys`."""
@@ -130,13 +132,14 @@ class GradientPairs(GradientFactors):
             if self.b.matrices:
                 turn_pairs(self.b, turned, halved(self.b.f, at.count), columns)
 
-    def multiply(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
-        for rows, panels, target in ((self.q_rows, self.keys, self.scratch.p),
-                                     (self.dout_rows, self.values, self.ds_of(panel))):
-            product(self.b, RowRange(rows, at.count, start=start), sub_panel(panels, panel),
-                    static_dim(panels.shape[1]), target)
+    def multiply(self, at: QueryBlock, panel: Ix, start: Ix, made: Ix | int) -> None:
+        for b in by_width(self.b, made):
+            for rows, panels, target in ((self.q_rows, self.keys, self.scratch.p),
+                                         (self.dout_rows, self.values, self.ds_of(panel))):
+                product(b, RowRange(rows, at.count, start=start), sub_panel(panels, panel),
+                        static_dim(panels.shape[1]), target)
 
-    def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix) -> None:
+    def add_to_keys(self, at: QueryBlock, panel: Ix, start: Ix, made: Ix | int) -> None:
         f, left = self.b.f, at.count - start
         first = f.divmod(start, 2)[0]
         steps = f.min_(halved(f, left), self.q_turned.shape[0] - first)         # the latter for the verifier
@@ -144,8 +147,9 @@ class GradientPairs(GradientFactors):
                 (self.dout_columns, self.dout.shape[1], self.scratch.p, self.p, self.scratch.dv),
                 (self.q_columns, self.q.shape[1], self.ds_of(panel), self.ds, self.scratch.dk)):
             pair_rows(self.b, weights, start, left, pairs)
-            product(self.b, RowRange(columns.view_at([0, first]), as_ix(width)), pairs, steps, sub_panel(sums, panel),
-                    add=1)
+            for b in by_width(self.b, made):
+                product(b, RowRange(columns.view_at([0, first]), as_ix(width)), pairs, steps, sub_panel(sums, panel),
+                        add=1)
 
     def add_to_queries(self, at: QueryBlock, keys: Ix, steps: Steps, dq: View, add: Ix) -> None:
         b, f, s = self.b, self.b.f, self.b.s
