@@ -86,13 +86,10 @@ class Poly(NoNumber):
 
     def _plus(self, number: int) -> Poly:
         """The number is the last term, if there is one."""
-        kept: dict[int, Poly] = self.__dict__.setdefault("shifted", {})
-        found = kept.get(number)
-        if found is None:
-            *rest, (monomial, c) = self.terms
-            found = kept[number] = _known((*self.terms, ((), number)) if monomial else
-                                          (*rest, ((), c + number)) if c + number else tuple(rest))
-        return found
+        *rest, (monomial, c) = self.terms
+        if monomial:
+            return _known((*self.terms, ((), number)))
+        return _known((*rest, ((), c + number)) if c + number else tuple(rest))
 
     def __neg__(self) -> Poly:
         return self._times(-1)
@@ -110,7 +107,7 @@ class Poly(NoNumber):
             if isinstance(other, (float, np.floating)):
                 raise unknown(f"{self} * {other}")
             return NotImplemented
-        return _product(self, other) if isinstance(other, Poly) else self._times(int(other)) if other else 0
+        return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in _terms(self) for n, d in _terms(other)])
 
     __rmul__ = __mul__
 
@@ -397,11 +394,6 @@ def _rounded_quotient(dim: Poly, divisor: int) -> Dim | None:
 def _sum(a: Poly, b: Poly) -> Dim:
     """a + b: proofs add the same ones again and again."""
     return Poly.of((*a.terms, *b.terms))
-
-
-@lru_cache(maxsize=CACHED)
-def _product(a: Poly, b: Poly) -> Dim:
-    return Poly.of([(tuple(sorted(m + n)), c * d) for m, c in a.terms for n, d in b.terms])
 
 
 def _terms(dim: Dim) -> list[Term]:
