@@ -137,7 +137,7 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
 
     def cycles(count: int, tile: tuple[int, int]) -> float:
         return gradient_cycles(target, lanes, usual_heads * usual_queries, count, (features, values), causal, tile)
-    return replace(s, fewer=_fewer(s, target, (features, values), matrices, cycles), brief=True)
+    return replace(s, fewer=_fewer(s, target, (features, values), matrices, cycles))
 
 
 def _block(columns: Dim, most_columns: int, rows: Dim, most_rows: int, mr: int, nr: int) -> tuple[int, int]:

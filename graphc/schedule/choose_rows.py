@@ -13,16 +13,12 @@ from graphc.schedule.contraction_context import ContractionContext
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import (
     MatrixSchedule, PhaseSchedule, RowsSchedule, TileSchedule, round_up)
-from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.open_phase import at_typical, known
 from graphc.schedule.tile_cost import Agreement, TiledProblem, schedule_cycles
-from graphc.schedule.tile_sizes import can_share, row_shares
 
 FEW_ROWS = 8                    # at most, of the regime in which a micro-tile has all rows
-SOME_ROWS = 48                  # for which that of some is chosen, and the shares of that of many
 # of the other regimes: the most rows that it is meant for, and how many of them it is chosen for
-REGIMES = ((96, SOME_ROWS), (0, 1024))
-SHARES = (1, 1.5, 2, 3)         # tiles for each planned core that are tried where rows are some
+REGIMES = ((96, 48), (0, 1024))
 WORTH = 1.05                    # how much faster a regime must be
 Regime = tuple[int, TileSchedule, tuple[int, ...]]      # the most it takes (0: any), and for which numbers it is tried
 
@@ -61,23 +57,9 @@ class _OpenProduct:
         few = self._few_rows(agreed if free[1] else replace(agreed, packed=False))      # few rows repay no packing
         regimes: list[Regime] = [(few.blocking.mr, few, (1, FEW_ROWS))]
         regimes += [(most, _undivided(self.tiles(rows, agreed), rows, most), (rows,)) for most, rows in REGIMES]
-        regimes[-1] = (0, self._for_some(regimes[-1][1], *[rows for _, rows in REGIMES]), ())
         if free[0] and any(s.a is PackingMode.ONCE for _, s, _ in regimes):
             return usual            # panels of rows are as high as micro-tiles, which the regimes have of their own
         return self._worth(regimes)
-
-    def _for_some(self, s: TileSchedule, rows: int, many: int) -> TileSchedule:
-        """A schedule chosen for many rows, with the shares and the order of tiles by which so many cost least, where
-        that is the same to many: some rows then seldom need loops of their own."""
-        problem = self._problem(rows, s)
-        if s.b is PackingMode.PER_TILE or not can_share(problem, s.transposed_store):
-            return s
-        shares = dict.fromkeys([s.blocking.shares, *[row_shares(problem, s.blocking.nc, n) for n in SHARES]])
-        tried = [replace(s, blocking=replace(s.blocking, shares=each), by_rows=by_rows)
-                 for each in shares for by_rows in (s.by_rows, not s.by_rows)]
-        most = TOLERANCE * self._cycles(many, s)
-        return min((each for each in tried if self._cycles(many, each) <= most),
-                   key=lambda each: self._cycles(rows, each))
 
     def by_columns(self, usual: TileSchedule) -> PhaseSchedule:
         """Fewer columns than a micro-tile has leave vectors of it without work: regimes of half as many vectors each.
@@ -110,12 +92,10 @@ class _OpenProduct:
 
     def _cycles(self, count: int, s: TileSchedule) -> float:
         """What the schedule costs with so many rows or columns."""
-        return schedule_cycles(self._problem(count, s), s)
-
-    def _problem(self, count: int, s: TileSchedule) -> TiledProblem:
         matrices = isinstance(s, MatrixSchedule)
         agreed = Agreement(s.blocking.kc, s.vectors, 0 if matrices else s.blocking.mr)
-        return TiledProblem(self._sized(count), self.context, self.gates, self.p, agreed, matrices)
+        problem = TiledProblem(self._sized(count), self.context, self.gates, self.p, agreed, matrices)
+        return schedule_cycles(problem, s)
 
     def _few_rows(self, agreed: Agreement) -> TileSchedule:
         """Of as many rows as the registers have room for."""

@@ -29,7 +29,6 @@ from graphc.schedule.tile_sizes import (
     first_split,
     first_use_tile,
     linear_from,
-    can_share,
     row_shares,
     shared_tile,
     splits_of,
@@ -257,10 +256,7 @@ def _tiling(problem: TiledProblem, family: TileFamily, by_rows: bool) -> Tiling:
     if down is None or len(sizes) == 1:
         mc = even_rows(problem, mc, family.nc.count(problem.n_sizes), by_rows)
         down = Cut(0, mc) if down else None
-    # twice as many tiles as cores, unless each of them then reads columns again from beyond L2
-    shared = can_share(problem, down) and PER_TILE not in family.b
-    shares = row_shares(problem, family.nc, 2 if problem.holds_columns else 1) if shared else None
-    return Tiling(mc, family.nc, by_rows, down, shares=shares)
+    return Tiling(mc, family.nc, by_rows, down, shares=row_shares(problem, family.nc, down, family.b))
 
 
 # --- what follows from a draft ----------------------------------------------------------------------------------------

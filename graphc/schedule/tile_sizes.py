@@ -1,8 +1,9 @@
 """Sizes of the blocks of a tiled contraction, as policy and the sizes of caches have it."""
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
-from math import ceil, prod, sqrt
+from math import prod, sqrt
 
 from graphc.ir.dims import Dim
 from graphc.schedule.blocking import Cut, PackingMode, RowShares
@@ -99,18 +100,18 @@ def deep_tile(problem: TiledProblem) -> tuple[int, Cut]:
     return rows, column_cut(problem.n_sizes, DEEP_SUMS / rows, problem.nr, least=problem.n_split)
 
 
-def can_share(problem: TiledProblem, down: Cut | None) -> bool:
-    """Whether rows are divided evenly: their number is not known, and they are divided in no other way."""
-    p = problem.form
-    return not (isinstance(p.extent(p.m), int) or down or problem.matrices or problem.gates)
-
-
-def row_shares(problem: TiledProblem, columns: Cut, each: float) -> RowShares | None:
-    """Tiles of these columns that keep the planned cores busy when rows are few, so many for a core. None where there
-    are as many side by side."""
-    machine, side_by_side = problem.machine, problem.batch * columns.count(problem.n_sizes)
-    tiles = ceil(machine.planned_cores * each / side_by_side)
-    if tiles < 2:
+def row_shares(problem: TiledProblem, columns: Cut, down: Cut | None,
+               modes: Collection[PackingMode]) -> RowShares | None:
+    """Where the number of rows is not known, the tiles of these columns that keep the planned cores busy when rows are
+    few: twice as many as cores, unless each of them then reads columns again from beyond L2. None where there are
+    enough side by side, or each tile packs columns for itself, and where shares of rows are chosen otherwise.
+    """
+    p, machine = problem.form, problem.machine
+    side_by_side = problem.batch * columns.count(problem.n_sizes)
+    wanted = machine.planned_cores * (2 if problem.holds_columns else 1)
+    tiles = -(-wanted // side_by_side)
+    otherwise = down or problem.matrices or problem.gates or PackingMode.PER_TILE in modes
+    if isinstance(p.extent(p.m), int) or otherwise or tiles < 2:
         return None
     panel = 2 * problem.k * problem.mr * columns.length(problem.n_sizes)
     return RowShares(tiles, -(-machine.small_product_flops // panel))

@@ -126,7 +126,7 @@ def by_width(b: Blocks, made: Ix | int) -> Iterator[Blocks]:
         return
     mr, vectors = fewer[0]
     with f.if_(f.le(f.value(as_ix(made)), vectors * s.lanes)):
-        yield replace(b, s=replace(s, mr=mr, vectors=vectors, fewer=()))
+        yield replace(b, s=replace(s, mr=mr, vectors=vectors, fewer=(), brief=True))
     with f.else_():
         yield from by_width(replace(b, s=replace(s, fewer=fewer[1:])), made)
 

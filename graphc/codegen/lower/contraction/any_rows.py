@@ -24,19 +24,19 @@ SHARING_ROWS = 4                # of each part of more: vectors of columns come 
 
 
 def call_for_rows(f: LoopFunction, shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
-                  steps: Ix | int, brief: bool = False) -> None:
+                  steps: Ix | int) -> None:
     """c (+)= a b over `steps` steps of k: of a whole micro-tile where so many rows are left, else of all that are, at
     least one. Offsets of rows that are not even are those of rows that are left, the last one's repeated. For the last
     rows nothing is prefetched: where rows are few the next panel has no others to wait for, and where they are many the
     last ones would fetch little of it."""
     if shape.mr == 1:
-        return call_micro_kernel(f, shape, a, b, c, steps, brief)
+        return call_micro_kernel(f, shape, a, b, c, steps)
     spec, arguments = _last_rows(shape, left, a, b, c, steps)
     call_last = partial(f.call, any_rows_kernel(spec), [*arguments, left])
     if upper(left) < shape.mr:
         return call_last()
     with f.if_(f.ge(f.value(left), shape.mr)):
-        call_micro_kernel(f, shape, a, b, c, steps, brief)
+        call_micro_kernel(f, shape, a, b, c, steps)
     with f.else_():
         call_last()
 

@@ -21,7 +21,6 @@ from graphc.schedule.register_tiles import APART_SUMS
 from graphc.schedule.target import LINE_BYTES
 
 ANY = ELEMENTS << 8             # extent of a view whose size only the caller knows
-HIDING = 2                      # times the sums that keep the units busy
 Taps = Sequence[tuple[int, Dim]]
 
 
@@ -83,12 +82,6 @@ class MicroTileShape:
     fused: bool = True
     busy: int = Machine().busy_sums
 
-    @property
-    def hides_jumps(self) -> bool:
-        """Whether the sums of a step take so long that it may be a trip of its own: of fewer, jumps cost some per cent.
-        """
-        return self.mr * self.vectors >= HIDING * self.busy
-
 
 @dataclass(frozen=True)
 class MicroKernelSpec:
@@ -119,8 +112,7 @@ class MicroKernelSpec:
     def in_brief(self) -> MicroKernelSpec:
         """The same with little code, if its sums are as many as units work on at once: then a trip of one step hides
         its jump."""
-        hides = self.shape.mr * self.shape.vectors >= self.shape.busy
-        return replace(self, brief=hides and not self.a.taps and not self.b.prefetch_lines)
+        return replace(self, brief=self.shape.mr * self.shape.vectors >= self.shape.busy and not self.a.taps)
 
 
 @dataclass(frozen=True)

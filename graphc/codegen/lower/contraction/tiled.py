@@ -113,15 +113,13 @@ class TiledContraction(TiledPhase):
                     self.multiply(block, at, rows, columns, c)
 
     def multiply(self, block: SumBlock, at: MicroTile, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> None:
-        """One call of a micro-kernel. Of rows whose number comes with the call any number may be left. Programs of such
-        sizes have more micro-kernels than others: of little code, where these have many sums."""
+        """One call of a micro-kernel. Of rows whose number comes with the call any number may be left."""
         f, s = self.f, self.schedule
         shape = MicroTileShape(at.mr, s.vectors, s.lanes, self.fused, s.busy)
-        brief = self.phase.is_open and shape.hides_jumps
         if s.any_edge:
-            call_for_rows(f, shape, block.tile.rows - at.row, a, b, c, block.k.length, brief)
+            call_for_rows(f, shape, block.tile.rows - at.row, a, b, c, block.k.length)
         else:
-            call_micro_kernel(f, shape, a, b, c, block.k.length, brief)
+            call_micro_kernel(f, shape, a, b, c, block.k.length)
 
     def add_partials(self) -> None:
         with self.f.parallel(self.grid.count, "add") as t:

@@ -152,7 +152,7 @@ class _Winograd:
                 columns = replace(columns, next=f.divmod(row, s.mr)[0] * share + self.next_panel)
             c = replace(sums, memory=sums.memory.view_at([row * s.width], (1,)))
             if self.any_rows:
-                call_for_rows(f, shape, count - row, a, columns, c, steps, brief=shape.hides_jumps)
+                call_for_rows(f, shape, count - row, a, columns, c, steps)
             else:
                 call_micro_kernel(f, shape, a, columns, c, steps)
 
