@@ -45,7 +45,7 @@ ROWS_OF_MATRICES = (128, 256, 64)       # of tiles by matrix registers, and thei
 COLUMNS_OF_MATRICES = (128, 256, 512)
 LINES_OF_MATRICES = 16          # of packed columns every 16 steps of two registers of rows, at most
 BROADCAST_RUN = 32              # steps along which rows must be linear to be read unpacked
-PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most
+PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most, where L2 may have kept them
 UNPACKED, ONCE, PER_TILE, BY_FIRST_USE, TAPS = PackingMode
 
 
@@ -314,13 +314,14 @@ def _matrix_schedule(problem: TiledProblem, draft: TileDraft) -> MatrixSchedule:
 
 def _prefetch_lines(problem: TiledProblem, tiling: Tiling) -> int:
     """For each micro-tile: all those of a panel together prefetch the next panel, if that is little beside their
-    arithmetic. Where rows come with the call there may be fewer of them than the usual number: as many lines as ever,
-    by the same micro-kernel for all numbers."""
+    arithmetic, or beside the wait for what L2 cannot have kept. Where rows come with the call there may be fewer of
+    them than the usual number: as many lines as ever, by the same micro-kernel for all numbers."""
     panels = -(-min(tiling.mc, problem.m) // problem.mr)
     lines = -(-problem.nr * STEPS // (panels * problem.context.elements(LINE_BYTES)))
-    if lines > PREFETCH_LINES:
+    known = isinstance(problem.form.extent(problem.form.m), int)
+    if lines > PREFETCH_LINES and (problem.holds_columns or not known):
         return 0
-    return lines if isinstance(problem.form.extent(problem.form.m), int) else PREFETCH_LINES
+    return lines if known else PREFETCH_LINES
 
 
 def _edge_rows(problem: TiledProblem) -> int:
