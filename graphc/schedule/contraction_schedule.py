@@ -38,6 +38,7 @@ class TileSchedule(PhaseSchedule):
     by_lines: in a tile, a panel of rows passes by all columns before the next one does: results are then stored, and
         what the epilogue reads is read, in longer runs.
     prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
+    last_lines: the same of one with fewer rows than others have, of any number.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
     any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows.
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
@@ -53,6 +54,7 @@ class TileSchedule(PhaseSchedule):
     transposed_store: Cut | None = None
     by_rows: bool = False
     prefetch_lines: int = 0
+    last_lines: int = 0
     edge_mr: int = 0
     packed_in_runs: bool = False
     any_edge: bool = False

@@ -100,7 +100,8 @@ class ColumnsPackedOnce(PackedColumns):
 
     @property
     def layout(self) -> ColumnLayout:
-        return ColumnLayout(self.packer.width, prefetch_lines=self.c.schedule.prefetch_lines)
+        s = self.c.schedule
+        return ColumnLayout(self.packer.width, prefetch_lines=s.prefetch_lines, last_lines=s.last_lines)
 
     @property
     def _memory(self) -> View:
@@ -148,8 +149,8 @@ class ColumnsPackedOnce(PackedColumns):
             yield panel
             return
         mr, nr = s.blocking.mr, s.blocking.nr
-        distance = self._next_panel(block, at) * nr
-        yield replace(panel, next=c.f.product(c.f.divmod(at.row, mr)[0], block.share) + distance)
+        number, distance = c.f.divmod(at.row, mr)[0], self._next_panel(block, at) * nr
+        yield replace(panel, next=c.f.product(number, block.share) + distance, row=at.row)
 
     def _next_panel(self, block: SumBlock, at: MicroTile) -> Ix:
         """Steps from a panel of a block to that which the thread reads next. Behind the last block of the sum lies the

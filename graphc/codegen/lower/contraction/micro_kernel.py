@@ -65,11 +65,13 @@ class ColumnLayout:
 
     step: elements between two steps of k.
     masked: only some of the columns may be read.
-    prefetch_lines: cache lines of b that are prefetched every STEPS steps.
+    prefetch_lines: cache lines of b that are prefetched every STEPS steps. last_lines: the same by a kernel for the
+        last rows, of any number.
     """
     step: Dim
     masked: bool = False
     prefetch_lines: int = 0
+    last_lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,13 @@ class RowPanel:
 @dataclass(frozen=True)
 class ColumnPanel:
     """NR columns of b from some step of k on. count: how many may be read, if masked; next: what is prefetched, from
-    `memory` on.
+    `memory` on; row: the first row of the micro-tile, in its tile, where last rows may be alone there.
     """
     memory: View
     layout: ColumnLayout
     count: Ix | None = None
     next: Ix | None = None
+    row: Ix | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: Co
 def spec_of(shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> MicroKernelSpec:
     """The micro-kernel for such operands."""
     types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
-    return MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None, ends=c.last is not None)
+    layout = replace(b.layout, last_lines=0)
+    return MicroKernelSpec(types, shape, a.layout, layout, scaled=c.factors is not None, ends=c.last is not None)
 
 
 def arguments_of(a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int) -> list[View | Ix]:
@@ -307,7 +311,7 @@ class _MicroKernel:
         f = self.f
         each, rest = divmod(self.spec.b.prefetch_lines, STEPS)
         if each > 1 and not rest:
-            with f.loop(0, self.steps, carry=sums, unroll=STEPS) as loop:
+            with f.loop(0, self.steps, carry=sums, unroll=None if self.spec.brief else STEPS) as loop:
                 self._prefetch(ahead, loop.index, each)
                 loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
             return loop.results
