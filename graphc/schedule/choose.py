@@ -84,7 +84,8 @@ def _packed_as(schedule: ContractionSchedule, packed: DType) -> ContractionSched
     def phase(p: PhaseSchedule) -> PhaseSchedule:
         if not isinstance(p, TileSchedule) or schedule.prepacked_role != "b":
             return p
-        return replace(p, prefetch_lines=-(-p.prefetch_lines * packed.itemsize // schedule.dtype.itemsize))
+        lines = [-(-n * packed.itemsize // schedule.dtype.itemsize) for n in (p.prefetch_lines, p.last_lines)]
+        return replace(p, prefetch_lines=lines[0], last_lines=lines[1])
     return replace(schedule, packed_dtype=packed, phases=tuple(phase(p) for p in schedule.phases))
 
 

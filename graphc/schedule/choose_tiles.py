@@ -45,7 +45,7 @@ ROWS_OF_MATRICES = (128, 256, 64)       # of tiles by matrix registers, and thei
 COLUMNS_OF_MATRICES = (128, 256, 512)
 LINES_OF_MATRICES = 16          # of packed columns every 16 steps of two registers of rows, at most
 BROADCAST_RUN = 32              # steps along which rows must be linear to be read unpacked
-PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most
+PREFETCH_LINES = 4              # of packed columns every STEPS steps, at most, where L2 may have kept them
 UNPACKED, ONCE, PER_TILE, BY_FIRST_USE, TAPS = PackingMode
 
 
@@ -278,6 +278,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
     p = problem.form
     splits: Dim = tiling.splits
     ragged = p.extent(p.m) % problem.mr != 0 and not isinstance(p.extent(p.m), int)
+    any_edge = ragged and tiling.down is None and (draft.a is UNPACKED or problem.m <= problem.mr)
     blocks, part = draft.kc.count(group_sizes(p, p.k)), 0
     if not isinstance(blocks, int) and tiling.splits > 1:
         part = -(-draft.kc.count(problem.k_sizes) // tiling.splits)
@@ -291,10 +292,11 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         transposed_store=tiling.down,
         by_rows=tiling.by_rows,
         prefetch_lines=_prefetch_lines(problem, tiling) if far else 0,
+        last_lines=_lines_of_panel(problem) if far and any_edge and not problem.holds_columns else 0,
         edge_mr=0 if tiling.down or ragged else _edge_rows(problem),
         packed_in_runs=(draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS
                         and isinstance(p.extent(p.n), int)),
-        any_edge=ragged and tiling.down is None and (draft.a is UNPACKED or problem.m <= problem.mr),
+        any_edge=any_edge,
         part_blocks=part,
         by_lines=tiling.by_lines,
         busy=problem.machine.busy_sums,
@@ -314,13 +316,18 @@ def _matrix_schedule(problem: TiledProblem, draft: TileDraft) -> MatrixSchedule:
 
 def _prefetch_lines(problem: TiledProblem, tiling: Tiling) -> int:
     """For each micro-tile: all those of a panel together prefetch the next panel, if that is little beside their
-    arithmetic. Where rows come with the call there may be fewer of them than the usual number: as many lines as ever,
-    by the same micro-kernel for all numbers."""
+    arithmetic, or beside the wait for what L2 cannot have kept. Where rows come with the call there may be fewer of
+    them than the usual number: as many lines as ever, by the same micro-kernel for all numbers."""
     panels = -(-min(tiling.mc, problem.m) // problem.mr)
-    lines = -(-problem.nr * STEPS // (panels * problem.context.elements(LINE_BYTES)))
-    if lines > PREFETCH_LINES:
+    lines = -(-_lines_of_panel(problem) // panels)
+    if lines > PREFETCH_LINES and problem.holds_columns:
         return 0
     return lines if isinstance(problem.form.extent(problem.form.m), int) else PREFETCH_LINES
+
+
+def _lines_of_panel(problem: TiledProblem) -> int:
+    """In STEPS steps."""
+    return -(-problem.nr * STEPS // problem.context.elements(LINE_BYTES))
 
 
 def _edge_rows(problem: TiledProblem) -> int:

@@ -21,7 +21,6 @@ from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.winograd_schedule import FewTiles, WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 
 ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
-PREFETCH_LINES = 8              # of weights every STEPS channels, at most: a block of few tiles would do little else
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_TILES = 48              # tiles that it transforms at a time
@@ -95,7 +94,8 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
     kept = _bytes(x.dtype, points, features, channels) <= target.machine.l2_bytes // 2
     s = WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
                          points, channels, panels < pieces, x.dtype,
-                         0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)))
+                         0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)),
+                         0 if kept else _prefetch_lines(width * x.dtype.itemsize, 1))
     return s if isinstance(count, int) else replace(s, few=_few_tiles(s, pieces, target))
 
 
@@ -140,10 +140,9 @@ def _few_cycles(s: WinogradSchedule, few: FewTiles, tiles: int, pieces: int, tar
 
 def _prefetch_lines(row_bytes: int, register_tiles: int) -> int:
     """For each register tile: those of a block together prefetch the next panel of weights, which have so many bytes
-    for each channel, if that is little beside their arithmetic. Else the first tile of each panel would wait for
-    memory, which would have nothing to do while the others compute."""
-    lines = -(-row_bytes * STEPS // (register_tiles * LINE_BYTES))
-    return lines if lines <= PREFETCH_LINES else 0
+    for each channel. Else the first tile of each panel would wait for memory, which would have nothing to do while the
+    others compute."""
+    return -(-row_bytes * STEPS // (register_tiles * LINE_BYTES))
 
 
 def _bytes(dtype: DType, points: int, tiles: int, channels: int) -> int:

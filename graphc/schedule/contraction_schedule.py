@@ -37,12 +37,11 @@ class TileSchedule(PhaseSchedule):
     by_rows: consecutive tiles share their rows; otherwise they share their columns.
     by_lines: in a tile, a panel of rows passes by all columns before the next one does: results are then stored, and
         what the epilogue reads is read, in longer runs.
-    prefetch_lines: cache lines of the next panel of packed b that a micro-tile prefetches every STEPS steps.
+    prefetch_lines, last_lines: lines of the next panel of packed b prefetched every STEPS steps, and by last rows.
     edge_mr: rows of the last micro-tile; 0 if it has as many as the others (rows past the last one are padded).
     any_edge: the number of rows is known when the kernel runs: there is a micro-kernel for each number of last rows.
     part_blocks: of a sum whose length is not known, the blocks of a part; 0: as `splits` says.
-    packed_in_runs: b is packed once, a few steps of k for all tiles at a time, in the order of memory, instead of tile
-        after tile.
+    packed_in_runs: b is packed once, a few steps of k for all tiles at a time, as memory has it, not tile after tile.
     busy: vectors of sums that keep the units busy. ranking: the candidates among which this one was chosen.
     """
     blocking: Blocking
@@ -53,6 +52,7 @@ class TileSchedule(PhaseSchedule):
     transposed_store: Cut | None = None
     by_rows: bool = False
     prefetch_lines: int = 0
+    last_lines: int = 0
     edge_mr: int = 0
     packed_in_runs: bool = False
     any_edge: bool = False

@@ -34,8 +34,9 @@ class WinogradSchedule(ProductSchedule):
     It transforms its tiles, multiplies them at each point by register tiles of mr rows × vectors of columns, `sums`
     channels at a time, and transforms the products back. shared: transformed tiles lie in shared scratch, made before
     all tasks, because several groups read them. prefetch_lines: cache lines of the next panel of weights that a
-    register tile prefetches every STEPS channels. few: where the number of tiles comes with the call, how few of them
-    are divided, ascending; tasks then transform their tiles themselves.
+    register tile prefetches every STEPS channels; last_lines: the same of the last rows, of any number. few: where the
+    number of tiles comes with the call, how few of them are divided, ascending; tasks then transform their tiles
+    themselves.
     """
     mr: int
     vectors: int
@@ -50,6 +51,7 @@ class WinogradSchedule(ProductSchedule):
     shared: bool
     dtype: DType
     prefetch_lines: int = 0
+    last_lines: int = 0
     few: tuple[FewTiles, ...] = ()
 
     def of_few(self, tiles: FewTiles, features: int, count: Dim) -> WinogradSchedule:

@@ -7,6 +7,7 @@ import pytest
 
 import graphc as gc
 from graphc import nn
+from graphc.api import traced
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.lower import lower
 from graphc.codegen.lower.contraction.micro_kernel import (
@@ -14,6 +15,7 @@ from graphc.codegen.lower.contraction.micro_kernel import (
 from graphc.codegen.lower.request import KernelRequest
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
+from graphc.ir.open import open_graph
 from graphc.ir.types import f32
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.contraction_schedule import STEPS
@@ -86,6 +88,31 @@ def test_register_tiles_ask_for_the_next_panel_of_packed_columns_that_are_not_in
     assert ("_ahead" in text) == asks
 
 
+@pytest.mark.parametrize("columns, k, asks", [(512, 4608, True), (256, 128, False)])
+def test_few_rows_ask_step_by_step_for_weights_that_l2_cannot_hold(columns, k, asks):
+    """As many lines as steps have; of the last panel of a tile for the next part of the sum in the first one."""
+    b = Builder()
+    b.matmul(b.input("x", f32[4, k]), b.input("w", f32[k, columns]))
+    ins = ViewType(f32, (4, k), (k, 1)), ViewType(f32, (k, columns), (1, k))
+    outs = ViewType(f32, (4, columns), (columns, 1)),
+    schedule = schedule_node(b.nodes[0], ins, outs, AVX512, (False, True))
+    text = print_function(lower(KernelRequest(b.nodes[0], ins, outs, schedule, AVX512)))
+    tiles, = schedule.phases
+    nr, steps = tiles.blocking.nr, tiles.blocking.kc.length((k,))
+    assert (f"_ahead{nr * STEPS // 16}(" in text) == asks
+    last = tiles.width(schedule.form.phases[0]) // nr - 1
+    further, back = (k * (last + 1) - steps) * nr, (k * last - steps) * nr
+    assert bool(re.search(rf"min\*{further}.* - {back}\)", text)) == asks
+
+
+def test_last_rows_ask_for_such_weights_where_they_are_the_only_ones():
+    """As many rows as come with the call; not behind others, which have asked for the next panel."""
+    graph = traced(nn.Conv2d(128, 3, stride=2, padding=1), False, {"x": gc.f32["B", 256, 4, 4]}).graph
+    loops = Compilation(open_graph(graph, {})[0], target=AVX512).text("loops")
+    calls = re.findall(r"(if v\d+|else):\s+call any_\w*_b64(_ahead16)?\(", loops)
+    assert ("else", "_ahead16") not in calls and ("else", "") in calls and any(ahead for _, ahead in calls)
+
+
 def test_gates_ask_for_what_is_added_to_their_sums():
     """For each row of a register tile, before its sums, a line of each vector of columns; nobody else in the kernel
     asks for anything.
@@ -119,6 +146,8 @@ def kernel(a: RowLayout, b: ColumnLayout) -> str:
 def test_the_micro_kernel_asks_line_after_line():
     text = kernel(RowLayout(1, scattered=True), ColumnLayout(16, prefetch_lines=3))
     assert text.count("to L2") == 3 and text.count("fma") == 12
+    many = kernel(RowLayout(1, scattered=True), ColumnLayout(16, prefetch_lines=8))
+    assert many.count("to L2") == 2 and many.count("fma") == 12
 
 
 def test_the_micro_kernel_packs_what_it_reads():

@@ -172,7 +172,7 @@ def test_prefetched_weights(monkeypatch):
     graph = graph.finish([graph.apply(WinogradConv2d(4, 130, SAME), (graph.input("x", f32[x.shape]), u))[0]])
     found = {}
     for lines in (8, 0):
-        monkeypatch.setattr(choose_winograd, "PREFETCH_LINES", lines)
+        monkeypatch.setattr(choose_winograd, "_prefetch_lines", lambda row, tiles, lines=lines: lines)
         run = CompiledGraph(graph, state=[w])
         assert ("prefetch" in run.dump("planned")) == (lines > 0)
         found[lines] = run(x).tobytes()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
 from graphc.codegen.loops.index import ELEMENTS, Ix, as_ix
@@ -26,19 +26,36 @@ SHARING_ROWS = 4                # of each part of more: vectors of columns come 
 def call_for_rows(f: LoopFunction, shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
                   steps: Ix | int) -> None:
     """c (+)= a b over `steps` steps of k: of a whole micro-tile where so many rows are left, else of all that are, at
-    least one. Offsets of rows that are not even are those of rows that are left, the last one's repeated. For the last
-    rows nothing is prefetched: where rows are few the next panel has no others to wait for, and where they are many the
-    last ones would fetch little of it."""
+    least one. Offsets of rows that are not even are those of rows that are left, the last one's repeated. Last rows
+    prefetch all of the next panel where they are the only ones and L2 cannot have kept it, else nothing: where they are
+    one panel of many they would fetch little of it."""
     if shape.mr == 1:
         return call_micro_kernel(f, shape, a, b, c, steps)
-    spec, arguments = _last_rows(shape, left, a, b, c, steps)
-    call_last = partial(f.call, any_rows_kernel(spec), [*arguments, left])
     if upper(left) < shape.mr:
-        return call_last()
+        return _call_for_last(f, shape, left, a, b, c, steps)
     with f.if_(f.ge(f.value(left), shape.mr)):
         call_micro_kernel(f, shape, a, b, c, steps)
     with f.else_():
-        call_last()
+        _call_for_last(f, shape, left, a, b, c, steps)
+
+
+def _call_for_last(f: LoopFunction, shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums,
+                   steps: Ix | int) -> None:
+    """By a kernel that prefetches, or by one that does not."""
+    def call(lines: int) -> None:
+        spec, arguments = _last_rows(shape, left, a, _prefetching(b, lines), c, steps)
+        f.call(any_rows_kernel(spec), [*arguments, left])
+    lines = b.layout.last_lines
+    if not lines or b.row is None or b.row == 0:
+        return call(lines)
+    with f.if_(f.eq(f.value(b.row), 0)):
+        call(lines)
+    with f.else_():
+        call(0)
+
+
+def _prefetching(b: ColumnPanel, lines: int) -> ColumnPanel:
+    return replace(b, layout=replace(b.layout, prefetch_lines=lines), next=b.next if lines else None)
 
 
 def _last_rows(shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int,
@@ -52,7 +69,6 @@ def _last_rows(shape: MicroTileShape, left: Ix, a: RowPanel, b: ColumnPanel, c: 
         a = _ending(a, left - 1)
     if _repeats(shape) and c.bounded:
         c = replace(c, last=(left - 1) * c.row_step)
-    b = replace(b, layout=replace(b.layout, prefetch_lines=0), next=None)
     return spec_of(shape, a, b, c), arguments_of(a, b, c, steps)
 
 
@@ -112,14 +128,17 @@ class _Operands:
         self.b = ColumnPanel(b, spec.b, count)
         last = f.param("last_of_c", 0, ELEMENTS) if spec.ends else None
         self.c = MicroTileSums(c, row_step, accumulate, factors, last=last)
+        self.ahead = f.param("ahead", -ELEMENTS, ELEMENTS) if spec.b.prefetch_lines else None
         self.count = f.param("count", 1, most)
 
     def multiply(self, first: int, rows: int, repeats: bool, ends: bool) -> None:
-        """So many rows from a first one on. repeats: by the kernel that takes fewer, too; ends: there are as many."""
+        """So many rows from a first one on. repeats: by the kernel that takes fewer, too; ends: there are as many. The
+        first ones prefetch."""
         a, c = self._rows_of_a(first, rows, repeats, ends), self._rows_of_c(first, rows, repeats, ends)
-        spec = spec_of(replace(self.spec.shape, mr=rows), a, self.b, c)
+        b = _prefetching(replace(self.b, next=self.ahead), 0 if first else self.spec.b.prefetch_lines)
+        spec = spec_of(replace(self.spec.shape, mr=rows), a, b, c)
         spec = replace(spec, brief=not a.layout.taps) if repeats else spec.in_brief     # it waits for its sums
-        self.f.call(micro_kernel(spec), arguments_of(a, self.b, c, self.steps))
+        self.f.call(micro_kernel(spec), arguments_of(a, b, c, self.steps))
 
     def _rows_of_a(self, first: int, rows: int, repeats: bool, ends: bool) -> RowPanel:
         a, layout = self.a, self.a.layout

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.codegen.loops.builder import View
-from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index import Ix, as_ix
 from graphc.codegen.lower.contraction.micro_kernel import ColumnLayout, ColumnPanel
 from graphc.codegen.lower.contraction.pack_columns import ColumnPacker, ColumnPanels, column_packer
 from graphc.codegen.lower.contraction.prefetch import PackedRun
@@ -100,7 +100,8 @@ class ColumnsPackedOnce(PackedColumns):
 
     @property
     def layout(self) -> ColumnLayout:
-        return ColumnLayout(self.packer.width, prefetch_lines=self.c.schedule.prefetch_lines)
+        s = self.c.schedule
+        return ColumnLayout(self.packer.width, prefetch_lines=s.prefetch_lines, last_lines=s.last_lines)
 
     @property
     def _memory(self) -> View:
@@ -142,16 +143,27 @@ class ColumnsPackedOnce(PackedColumns):
         return c.f.divmod(panel, c.grid.whole_panels)[0] if s.prefetch_lines else Ix()
 
     def cases(self, panel: ColumnPanel, block: SumBlock, at: MicroTile, whole: bool) -> Iterator[ColumnPanel]:
-        """Prefetches of the next panel of the tile; of a single panel the next block of the sum, or of all the first of
-        the next tile.
-        """
+        """Prefetches of the next panel of the tile; of the last panel the next block of the sum."""
         c, s = self.c, self.c.schedule
         if not s.prefetch_lines:
             yield panel
             return
         mr, nr = s.blocking.mr, s.blocking.nr
-        distance = (block.k.length if s.width(c.phase) == nr else c.k) * nr
-        yield replace(panel, next=c.f.product(c.f.divmod(at.row, mr)[0], block.share) + distance)
+        number, distance = c.f.divmod(at.row, mr)[0], self._next_panel(block, at) * nr
+        yield replace(panel, next=c.f.product(number, block.share) + distance, row=at.row)
+
+    def _next_panel(self, block: SumBlock, at: MicroTile) -> Ix:
+        """Steps from a panel of a block to that which the thread reads next. Behind the last block of the sum lies the
+        next panel, and behind the last panel of a tile the next tile."""
+        c, f, nr = self.c, self.c.f, self.c.schedule.blocking.nr
+        width = c.schedule.width(c.phase)
+        if width == nr:
+            return block.k.length
+        if not isinstance(width, int) or not isinstance(c.k, int) or c.schedule.blocking.kc.count(c.k_sizes) == 1:
+            return as_ix(c.k)
+        last = width // nr - 1
+        on = f.min_(last - f.divmod(at.column, nr)[0], 1)        # 0: the last panel
+        return f.product(on, c.k * (last + 1) - block.k.length) + block.k.length - c.k * last
 
 
 class ColumnsPackedPerTile(PackedColumns):

@@ -65,11 +65,13 @@ class ColumnLayout:
 
     step: elements between two steps of k.
     masked: only some of the columns may be read.
-    prefetch_lines: cache lines of b that are prefetched every STEPS steps.
+    prefetch_lines: cache lines of b that are prefetched every STEPS steps. last_lines: the same by a kernel for the
+        last rows, of any number.
     """
     step: Dim
     masked: bool = False
     prefetch_lines: int = 0
+    last_lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,13 @@ class RowPanel:
 @dataclass(frozen=True)
 class ColumnPanel:
     """NR columns of b from some step of k on. count: how many may be read, if masked; next: what is prefetched, from
-    `memory` on.
+    `memory` on; row: the first row of the micro-tile, in its tile, where last rows may be alone there.
     """
     memory: View
     layout: ColumnLayout
     count: Ix | None = None
     next: Ix | None = None
+    row: Ix | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ def call_micro_kernel(f: LoopFunction, shape: MicroTileShape, a: RowPanel, b: Co
 def spec_of(shape: MicroTileShape, a: RowPanel, b: ColumnPanel, c: MicroTileSums) -> MicroKernelSpec:
     """The micro-kernel for such operands."""
     types = ProductTypes(a.memory.dtype, b.memory.dtype, c.memory.dtype)
-    return MicroKernelSpec(types, shape, a.layout, b.layout, scaled=c.factors is not None, ends=c.last is not None)
+    layout = replace(b.layout, last_lines=0)
+    return MicroKernelSpec(types, shape, a.layout, layout, scaled=c.factors is not None, ends=c.last is not None)
 
 
 def arguments_of(a: RowPanel, b: ColumnPanel, c: MicroTileSums, steps: Ix | int) -> list[View | Ix]:
@@ -270,7 +274,7 @@ class _MicroKernel:
         return sums
 
     def _even_steps(self, sums: Sequence[Val]) -> Sequence[Val]:
-        ahead = self.f.param("ahead", 0, ELEMENTS) if self.spec.b.prefetch_lines else None
+        ahead = self.f.param("ahead", -ELEMENTS, ELEMENTS) if self.spec.b.prefetch_lines else None
         if self.spec.types.c.is_int and len(sums) <= APART_SUMS:
             return self._steps_apart(ahead, sums)
         if ahead is not None:
@@ -284,7 +288,7 @@ class _MicroKernel:
         groups, _ = f.divmod(self.steps, STEPS)
         with f.loop(0, groups * STEPS, STEPS, carry=[*sums] * STEPS) as loop:
             if ahead is not None:
-                self._prefetch(ahead, f.divmod(loop.index, STEPS)[0])
+                self._prefetch(ahead, f.divmod(loop.index, STEPS)[0], self.spec.b.prefetch_lines)
             parts = [loop.carried[i * count:(i + 1) * count] for i in range(STEPS)]
             loop.next(*[new for i, own in enumerate(parts)
                         for new in self._step(loop.index + i, self._rows_at(loop.index + i), own)])
@@ -293,20 +297,26 @@ class _MicroKernel:
             total = [f.add(a, b) for a, b in zip(total, loop.results[i * count:(i + 1) * count])]
         return self._steps(groups * STEPS, self.steps, total, None)
 
-    def _prefetch(self, ahead: Ix, group: Ix) -> None:
+    def _prefetch(self, ahead: Ix, group: Ix, lines: int) -> None:
         """The lines of b from `ahead` on that come with a group of steps."""
-        lines, line = self.spec.b.prefetch_lines, LINE_BYTES // self.b.dtype.itemsize
+        line = LINE_BYTES // self.b.dtype.itemsize
         for i in range(lines):
             self.f.prefetch(self.b, [ahead + (group * lines + i) * line], level=2)
 
     def _prefetching_steps(self, ahead: Ix, sums: Sequence[Val]) -> Sequence[Val]:
         """STEPS at a time, and with them, one after the other, the lines of b from `ahead` on: a burst of requests
-        would keep loads waiting. Each group of steps is a loop of its own: written out, it takes many times the code
-        and no less time.
+        would keep loads waiting, and so many lines come step by step. Each group of steps is a loop of its own: written
+        out, it takes many times the code and no less time.
         """
         f = self.f
+        each, rest = divmod(self.spec.b.prefetch_lines, STEPS)
+        if each > 1 and not rest:
+            with f.loop(0, self.steps, carry=sums, unroll=None if self.spec.brief else STEPS) as loop:
+                self._prefetch(ahead, loop.index, each)
+                loop.next(*self._step(loop.index, self._rows_at(loop.index), loop.carried))
+            return loop.results
         with f.loop(0, self.steps, STEPS, carry=sums) as loop:
-            self._prefetch(ahead, f.divmod(loop.index, STEPS)[0])
+            self._prefetch(ahead, f.divmod(loop.index, STEPS)[0], self.spec.b.prefetch_lines)
             end = f.min_(loop.index + STEPS, self.steps)
             loop.next(*self._steps(loop.index, end, loop.carried, None))
         return loop.results

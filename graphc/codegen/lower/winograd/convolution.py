@@ -133,7 +133,8 @@ class _Winograd:
             with f.loop(0, features, s.nr) as across:
                 panel, _ = f.divmod(group * s.width + across.index, s.nr)
                 columns = ColumnPanel(self.u.view_at([point.index, panel, part.index, 0], (1,), (1,)),
-                                      ColumnLayout(s.nr, prefetch_lines=s.prefetch_lines))
+                                      ColumnLayout(s.nr, prefetch_lines=s.prefetch_lines, last_lines=s.last_lines),
+                                      next=self.next_panel(across.index) if s.prefetch_lines else None)
                 source = image.view_at([point.index * s.plane + part.index], (1,))
                 target = sums.view_at([point.index * s.sum_plane + across.index], (1,))
                 self.column_products(self.rows(block), source, columns, MicroTileSums(target, s.width, add), steps)
@@ -148,20 +149,21 @@ class _Winograd:
         with f.loop(0, count, s.mr) as loop:
             row = loop.index
             a = RowPanel(image.view_at([row * s.row], (1,)), layout, offsets)
-            if s.prefetch_lines:
-                columns = replace(columns, next=f.divmod(row, s.mr)[0] * share + self.next_panel)
+            b = columns if columns.next is None else replace(
+                columns, next=f.divmod(row, s.mr)[0] * share + columns.next, row=row)
             c = replace(sums, memory=sums.memory.view_at([row * s.width], (1,)))
             if self.any_rows:
-                call_for_rows(f, shape, count - row, a, columns, c, steps)
+                call_for_rows(f, shape, count - row, a, b, c, steps)
             else:
-                call_micro_kernel(f, shape, a, columns, c, steps)
+                call_micro_kernel(f, shape, a, b, c, steps)
 
-    @property
-    def next_panel(self) -> int:
-        """Elements from one panel of weights to that which follows it in a group: the next features, or else channels,
-        or else point."""
-        s, (point, panel, *_) = self.s, static_shape(self.u.strides)
-        return panel if s.panels > 1 else s.sums * s.nr if s.sums < s.channels else point
+    def next_panel(self, feature: Ix) -> Ix:
+        """Elements from the panel of weights of a feature of a group to that which is read next: of the next features,
+        or after the last ones of the first ones for the next channels, or else point."""
+        f, s, (point, panel, *_) = self.f, self.s, static_shape(self.u.strides)
+        on = f.min_(s.panels - 1 - f.divmod(feature, s.nr)[0], 1)           # 0: the last ones
+        back = (s.sums * s.nr if s.sums < s.channels else point) - (s.panels - 1) * panel
+        return on * (panel - back) + back
 
     # ---- and back
 
