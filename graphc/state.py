@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from graphc.dsl.context import user_loc
-from graphc.dsl.form import formed_methods
+from graphc.dsl.form import formed, formed_methods
 from graphc.errors import GraphError
 from graphc.ir.dims import Sizes
 from graphc.ir.shown import Pictured
@@ -245,6 +245,7 @@ class Model:
     net: Module
     state: State
 
+    @formed
     def bare(self) -> tuple[Module, State]:
         """Both, for whoever changes nothing of the network and asks for arrays by name alone."""
         return self.net, self.state
