@@ -25,9 +25,7 @@ Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
 Place = TypeVar("Place", Value, Use)    # what has a map
 
-# elements of a row into which crossing reductions are accumulated; of longer ones so many rows are worth it, as each
-# tile has a row of accumulators, which is written and read again
-CROSS_LIMIT, CROSS_ROWS = 1 << 11, 32
+CROSS_LIMIT = 1 << 13           # elements of a row into which crossing reductions are accumulated
 
 
 class Misfit(Exception):
@@ -147,29 +145,27 @@ class Space:
             if set(gone) == set(reduced):
                 self.reductions |= {node}
             else:
-                lies = next((d for dims in reversed(source) for d in reversed(dims)), None)
-                self._cross(node, gone, mine, reduced, lies in gone)
+                self._cross(node, gone, mine, reduced)
         keep = node.op.keepdims
         self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep
                                            or i not in axes)
         if keep:
             self.ghosts[node.outputs[0]] = tuple(dims if i in axes else () for i, dims in enumerate(source))
 
-    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int], reduced: tuple[int, ...], along: bool) -> None:
+    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int], reduced: tuple[int, ...]) -> None:
         """A reduction over all the dims that are not `reduced`; or one that makes crossing those of which nobody has
-        read a result yet. along: it reduces the innermost dim, so that what crosses it is added row by row."""
+        read a result yet.
+        """
         whole = set(self.extents)
         if self.running is not None:
             raise Misfit("the steps of a recurrence are not rows whose sums cross")
         if set(gone) | set(reduced) != whole or set(gone) & set(reduced):
             raise Misfit("they reduce different axes")
-        swaps = self.crossed is None and not self.read and mine == whole and along
-        row, rows = (typical(self.size(dims)) for dims in ((gone, reduced) if swaps else (reduced, gone)))
-        if mine == whole and row > CROSS_LIMIT and rows < CROSS_ROWS:
-            raise Misfit(f"they reduce different axes, and {rows} rows are added to one of {row} elements")
-        if swaps:
+        if self.crossed is None and not self.read and mine == whole and typical(self.size(gone)) <= CROSS_LIMIT:
             self.crossed, self.crossing = reduced, self.reductions
             self.reduced, self.reductions = gone, frozenset((node,))
+        elif mine == whole and typical(self.size(reduced)) > CROSS_LIMIT:
+            raise Misfit(f"they reduce different axes, of which neither has at most {CROSS_LIMIT} elements")
         else:
             self.crossed = gone
             self.crossing |= {node}

@@ -9,11 +9,9 @@ import pytest
 
 import graphc as gc
 from graphc.ir import contraction as C
-from graphc.ir.builder import Builder
 from graphc.ir.dims import size_name
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, bool_, f32
-from graphc.passes.fuse import Fuse
 from graphc.schedule import attention_forms, choose_contraction
 from graphc.schedule.attention_forms import PARTS, WHOLE, is_kept
 from graphc.schedule.choose import schedule_node
@@ -174,16 +172,3 @@ def test_the_chosen_form_of_attention_is_not_slower_than_the_other(mode, queries
         runs[form] = gc.compile(given, threads=1)
         runs[form](q, k, k)
     assert fastest(runs, (q, k, k), 20) <= 1.35
-
-
-def test_sums_that_cross_are_added_row_by_row_whichever_is_written_first():
-    """Columns of far rows are read neither by the one nor by the other; a few long rows of sums would be written and read again."""
-    for m, n, kernels in ((300, 700, 1), (8191, 8193, 1), (12, 9000, 2)):
-        for axes in ((0, 1), (1, 0)):
-            b = Builder("two")
-            y = b.tanh(b.input("x", TensorType(f32, (m, n))))
-            nodes = Fuse().run(b.finish([b.sum(y, axes=(axis,)) for axis in axes])).nodes
-            assert len(nodes) == kernels, (m, n, axes)
-            if kernels == 1:
-                s = schedule_node(nodes[0], [view(m, n)], [view(n if axis == 0 else m) for axis in axes], AVX2)
-                assert (s.outer, s.inner, s.vector) == ((0,), (1,), 1), (m, n, axes, str(s))
