@@ -3,7 +3,7 @@ order of loops."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, log2, prod
+from math import log2, prod
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
@@ -14,11 +14,9 @@ from graphc.ir.types import f32
 from graphc.records import dataclass
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, stages_evaluating
-from graphc.schedule.nest_grid import STATE_CYCLES
 from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import LINE_BYTES, Target
-from graphc.schedule.tile_cost import PIECE_LOSS
 from graphc.schedule.view import ViewType
 
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
@@ -62,12 +60,11 @@ class NestFacts:
     def _element_cycles(self, lanes: int, nbytes: int) -> float:
         """Arithmetic of so many lanes at once, and traffic with the shared cache: what a nest reads was mostly written
         by other cores."""
-        self.traffic_cycles = nbytes / self.target.machine.l3_bytes_per_cycle
-        return self.flops * self.target.machine.vector_op_cycles / lanes + self.traffic_cycles
-
-    def empty_lanes(self, vector: int, lanes: int) -> float:
-        """The part of the vectors of a row of columns that is behind its end, and moves nothing."""
-        return 1 - self.extents[vector] / (ceil(self.extents[vector] / lanes) * lanes)
+        machine = self.target.machine
+        return (
+            self.flops * machine.vector_op_cycles / lanes
+            + nbytes / machine.l3_bytes_per_cycle
+        )
 
     def best_vector(self) -> int:
         """The dim along which most traffic is contiguous; a reduced one when equal, then the larger."""
@@ -154,30 +151,6 @@ class NestFacts:
         loops = stages.count if self.size(outer) > 1 else 0
         folds = sum(1 if isinstance(n.op, Sum) else EXTREMUM_OPS for n in sums)
         return log2(width) * folds + ROW_CYCLES * loops + single * self.target.machine.vector_op_cycles
-
-    def crossing_cycles(self, vector: int, inner: tuple[int, ...]) -> float:
-        """Of a row that is added to a row of accumulators, beside its elements: the last vector of each line is as dear
-        as a whole one, each sum waits for that of the row before by way of memory, and accumulators that half of L1
-        does not hold come from L2."""
-        machine, width, line = self.target.machine, self.target.lanes(f32.itemsize), self.extents[vector]
-        elements, filled = self.size(inner), line / (ceil(line / width) * width)
-        held = len(self.nest.wide) * f32.itemsize * elements
-        moved = 2 * held / machine.l2_bytes_per_cycle if held > machine.l1_bytes // 2 else 0.0
-        empty = (1 / filled - 1) * (self.element_cycles - self.traffic_cycles)
-        row = elements * (self.element_cycles + empty) + moved + ROW_CYCLES
-        return max(row, STATE_CYCLES) - elements * self.element_cycles
-
-    def piece_cycles(self, vector: int, inner: tuple[int, ...], lanes: int) -> float:
-        """Of sums along rows for a vector of columns, beside their elements: what is fetched in vain behind each piece
-        of a row that comes from beyond L2."""
-        machine = self.target.machine
-        if not self.nest.reductions or vector in inner or self.nest.running >= 0 or lanes >= self.extents[vector]:
-            return 0.0
-        far = 0
-        for strides, size in self.rows[:len(self.rows) - len(self.outs)]:
-            nbytes = size * self.size(d for d, s in enumerate(strides) if s)
-            far += abs(strides[vector]) == 1 and nbytes > machine.l2_bytes
-        return far * self.size(inner) * PIECE_LOSS / machine.l3_bytes_per_cycle
 
     def turned_cycles(self, vector: int) -> float:
         """Of an element of all inputs that are transposed in registers, as others along the vectors are their
