@@ -2,17 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import field, replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from graphc.assemble import build_of
 from graphc.build import Build
-from graphc.codegen.llvm.ahead import Ahead
 from graphc.codegen.llvm.parts import emit_program
-from graphc.codegen.llvm.workers import Parts, parts_begun
+from graphc.codegen.llvm.workers import expected, parts_begun
 from graphc.codegen.loops.reach import Reaches
 from graphc.codegen.loops.verify import verify as verify_loops
 from graphc.codegen.program import build_program
@@ -98,8 +95,6 @@ class Tools:
     budget: Budget | None = None
     shards: Shards | None = None
     made: dict[Callable[..., Any], Any] = field(default_factory=dict)     # what each step gave
-    parts: Parts | None = None      # where code is made: what is compiled, and what of it ahead of the rest
-    ahead: Ahead | None = None
 
     @staticmethod
     def of(target: Target, config: Config, timed: bool, is_open: bool, budget: Budget | None,
@@ -142,12 +137,10 @@ def stage_of(graph: Graph, tools: Tools, kind: type[S]) -> S:
 
 
 def built(graph: Graph, tools: Tools) -> Build:
-    """The last stage. Where a core is idle, the runtime that it needs is compiled meanwhile, and what the first kernels
-    call while others are lowered."""
-    with parts_begun(tools.target, spare_cores) as parts:
+    """The last stage. The runtime that it needs is compiled meanwhile, where a core is idle."""
+    with expected():
         begin(spare_cores)
-        ahead = Ahead(tools.target, tools.config.flush_subnormals, partial(parts.begin, more=True))
-        return stage_of(graph, replace(tools, parts=parts, ahead=ahead), Build)
+        return stage_of(graph, tools, Build)
 
 
 def simplify(declared: Declared, tools: Tools) -> Simplified:
@@ -196,7 +189,7 @@ def plan(declared: Declared, fused: FusedGraphs, tools: Tools) -> ProgramPlan:
     if tools.budget is not None:
         def anew(graph: Graph, stand: Mapping[Value, list[Value]]) -> ProgramPlan:
             return placed(replace(fused, main=graph), tools, fused, stand)
-        memory = lower(declared, planned, replace(tools, ahead=None)).memory    # what threads need is known then
+        memory = lower(declared, planned, tools).memory         # what threads need besides is known then
         search = BudgetSearch(fused.main, planned, memory, tools.budget, tools.target, anew)
         planned = tools.passes.timed("budget", search.run)
     return planned
@@ -222,7 +215,7 @@ def placed(fused: FusedGraphs, tools: Tools, before: FusedGraphs | None = None,
 
 def lower(declared: Declared, planned: ProgramPlan, tools: Tools) -> Lowered:
     program = tools.passes.timed("lower", build_program, planned.main, tools.target, tools.config.check_nan,
-                                 planned.prepare, planned.packed, tools.timed, tools.ahead and tools.ahead.add)
+                                 planned.prepare, planned.packed, tools.timed)
     derived = DerivedState.of(declared.graph, planned)
     memory = Memory.of(planned, thread_scratch(program), declared.graph.state, derived.kept_bytes)
     check_reach(declared.graph, memory, tools.target)
@@ -254,22 +247,18 @@ def check_reach(graph: Graph, memory: Memory, target: Target) -> None:
 
 
 def emit(lowered: Lowered, tools: Tools) -> Emitted:
-    loops, flush = lowered.program, tools.config.flush_subnormals
-    ahead = tools.ahead or Ahead(tools.target, flush)
-    for f in loops.kernels:                             # where that was not done when they were made
-        ahead.add(f)
-    parts, sizes = tools.passes.timed("llvm text", emit_program, list(loops.kernels), loops.main, tools.target,
-                                      loops.prepare, flush, ahead.outside)
-    return Emitted(loops, tools.target, flush, sizes, (*ahead.texts, *parts))
+    loops = lowered.program
+    text, sizes, parts = tools.passes.timed("llvm text", emit_program, list(loops.kernels), loops.main, tools.target,
+                                            loops.prepare, tools.config.flush_subnormals)
+    return Emitted(text, tools.target, sizes, parts)
 
 
 def assemble(declared: Declared, fused: FusedGraphs, planned: ProgramPlan, lowered: Lowered, emitted: Emitted,
              tools: Tools) -> Build:
-    with nullcontext(tools.parts) if tools.parts else parts_begun(tools.target, spare_cores) as parts:
-        parts.begin(emitted.parts)
+    with parts_begun(emitted.parts, tools.target, spare_cores) as finished:
         prove_plan(planned, tools)
         prove(lowered, tools)
-        objects = tools.passes.timed("llvm", parts.finished, emitted.parts)
+        objects = tools.passes.timed("llvm", finished)
     return build_of(declared.graph, fused, planned, lowered, emitted, objects, tools.timed)
 
 

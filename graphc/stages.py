@@ -10,7 +10,7 @@ from dataclasses import field
 from typing import Protocol
 
 from graphc.codegen.llvm import jit
-from graphc.codegen.llvm.emit import scratch_bytes, written
+from graphc.codegen.llvm.emit import scratch_bytes
 from graphc.codegen.loops.builder import LoopFunction
 from graphc.codegen.loops.printer import print_function
 from graphc.codegen.program import LoopProgram
@@ -20,7 +20,6 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.printer import print_graph
 from graphc.memory.derived_state import DerivedState
 from graphc.memory.usage import Memory
-from graphc.once import once_property
 from graphc.passes.precompute import Split
 from graphc.records import dataclass
 from graphc.schedule.target import Target
@@ -69,19 +68,11 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The program as LLVM IR: in the parts that are compiled one by one, and as one text for those who ask."""
-    program: LoopProgram
+    """The program as LLVM IR, and the parts that are compiled one by one."""
+    llvm: str
     target: Target
-    flush: bool
     sizes: Dims                     # what the code needs of sizes that come with the call, in the order of its table
     parts: tuple[str, ...]          # `gc_main` is in the last
-
-    @once_property
-    def llvm(self) -> str:
-        if len(self.parts) == 1:
-            return self.parts[0]
-        p = self.program
-        return written(p.kernels, p.main, self.target, p.prepare, self.flush).text()
 
     def text(self) -> str:
         return self.llvm

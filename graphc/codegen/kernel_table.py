@@ -28,11 +28,10 @@ NAMED_OPERATORS = 4                 # of a cluster that its kernel is called aft
 
 
 class KernelTable:
-    """The functions that were asked for, each lowered once and numbered in this order: equal kernels share one. `made`:
-    is told each."""
+    """The functions that were asked for, each lowered once and numbered in this order: equal kernels share one."""
 
-    def __init__(self, target: Target, made: Callable[[LoopFunction], None] | None = None):
-        self.target, self._tell = target, made
+    def __init__(self, target: Target):
+        self.target = target
         self._made: dict[tuple[Hashable, ...], LoopFunction] = {}
 
     @property
@@ -70,8 +69,6 @@ class KernelTable:
         """The function of the key. It has a numbered name: no libm symbol, and kernels are told apart."""
         if key not in self._made:
             self._made[key] = make(f"k{len(self._made)}_{name}")
-            if self._tell is not None:
-                self._tell(self._made[key])
         return self._made[key]
 
 

@@ -1,7 +1,7 @@
 """From a planned graph to loop functions: one function per distinct kernel, and `main`, which calls them in order."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -34,14 +34,14 @@ class LoopProgram:
 
 def build_program(plan: Plan, target: Target, check_nan: bool = False, prepare: Plan | None = None,
                   packed: Packed | None = None,
-                  timed: bool = False, made: Callable[[LoopFunction], None] | None = None) -> LoopProgram:
+                  timed: bool = False) -> LoopProgram:
     """Lowers every node of the plans. Pure: equal plans give equal programs. `check_nan`: a kernel that makes a NaN is
     a failure.
 
     `prepare` is the plan of what is derived from state; `packed` what is packed after that. `timed`: an instrumented
-    build. `made`: is told each kernel as soon as it is lowered.
+    build.
     """
-    kernels, main = KernelTable(target, made), LoopFunction("main")
+    kernels, main = KernelTable(target), LoopFunction("main")
     calls = KernelCalls(kernels, main, check_nan, timed)
     call_graph(calls, PlanMemory(main, plan))
     preparation, preparing = None, list[Site]()

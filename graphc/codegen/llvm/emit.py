@@ -4,8 +4,7 @@ Text and not llvmlite.ir, which costs 15 µs an instruction.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import field
+from collections.abc import Iterable, Mapping, Sequence
 
 from graphc.codegen import abi
 from graphc.codegen.llvm import subnormals
@@ -14,7 +13,7 @@ from graphc.codegen.llvm.body import BodyEmitter
 from graphc.codegen.llvm.checks import finish_main
 from graphc.codegen.llvm.control import run
 from graphc.codegen.llvm.math import conversion_text, libm_repair_text, math_text
-from graphc.codegen.llvm.share import Stand, shared
+from graphc.codegen.llvm.share import shared
 from graphc.codegen.llvm.types import REGISTER, function_symbol, mangled
 from graphc.codegen.loops.loop_ir import FunctionIR, Root
 from graphc.codegen.patience import Looks
@@ -22,7 +21,6 @@ from graphc.codegen.scratch_layout import callers_first, scratch_layout
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
 from graphc.ir.types import DType, bf16
-from graphc.records import dataclass
 from graphc.schedule.target import Target
 
 MONOTONIC = 1                       # the number of the clock on Linux
@@ -43,20 +41,11 @@ def emit_for_sizes(functions: Sequence[FunctionIR], main: FunctionIR | None, tar
     return module.text(), module.sizes
 
 
-@dataclass(frozen=True)
-class Outside:
-    """What other modules of a program have: the `functions`, what is called in the place of each, and the heads of
-    these, by symbol."""
-    functions: Set[FunctionIR] = frozenset()
-    stands: Mapping[str, Stand] = field(default_factory=dict)
-    heads: Mapping[str, str] = field(default_factory=dict)
-
-
 def written(functions: Sequence[FunctionIR], main: FunctionIR | None, target: Target,
-            prepare: FunctionIR | None = None, flush: bool = False, outside: Outside | None = None) -> ModuleText:
-    """The module with the texts of all functions that are not `outside`, those of one form as one function. flush:
-    subnormal numbers are taken for 0, where the CPU has a mode for it."""
-    module = ModuleText(functions, _entries(main, prepare), target, flush, outside)
+            prepare: FunctionIR | None = None, flush: bool = False) -> ModuleText:
+    """The module with the texts of all functions, those of one form as one function. flush: subnormal numbers are taken
+    for 0, where the CPU has a mode for it."""
+    module = ModuleText(functions, _entries(main, prepare), target, flush)
     module.write()
     return module
 
@@ -76,12 +65,10 @@ class ModuleText:
     """Collects the texts of a module: functions, outlined tiles, the mathematical functions that they use."""
 
     def __init__(self, functions: Sequence[FunctionIR], entries: dict[FunctionIR, str], target: Target,
-                 flush: bool = False, outside: Outside | None = None) -> None:
-        """Functions are internal in a module with entries, or of which others are told."""
+                 flush: bool = False) -> None:
         self.entries: Mapping[FunctionIR, str] = entries
         self.flushes = flush and subnormals.has_mode(target)
-        self.target, self.outside = target, outside or Outside()
-        self._linkage = "internal " if entries or outside else ""
+        self.target = target
         self.functions = callers_first([*entries, *functions])
         self.offsets: Mapping[Root, Dim]
         self.offsets, self.scratch_bytes = scratch_layout(self.functions)
@@ -96,24 +83,8 @@ class ModuleText:
         if len(set(names)) != len(names):
             raise InternalError(f"functions of equal name: {sorted(n for n in names if names.count(n) > 1)}", "llvm")
         for f in self.functions:
-            if f not in self.outside.functions:
-                self._function(f)
-        self.share()
-
-    def write_apart(self, f: FunctionIR) -> bool:
-        """The text of a function that is not of a program yet; not if it reads sizes, whose table the program has."""
-        texts, sizes = len(self.texts), dict(self._slots)
-        self._function(f)
-        if len(self._slots) > len(sizes):
-            self._slots = sizes
-            del self.texts[texts:]
-        return len(self.texts) > texts
-
-    def share(self) -> dict[str, Stand]:
-        """Makes functions of one form one function; what stands for each."""
-        stands = dict(self.outside.stands)
-        self.texts = shared(self.texts, f"i{self.target.pointer_bits}", stands)
-        return stands
+            self._function(f)
+        self.texts = shared(self.texts, f"i{self.target.pointer_bits}")
 
     def text(self) -> str:
         """The whole module."""
@@ -143,7 +114,8 @@ class ModuleText:
         arguments = body.start_function(f)
         run(body, f.body)
         body.line("ret void")
-        self.texts.append(body.text(f"define {self._linkage}void {function_symbol(f.name)}({arguments}) #0"))
+        linkage = "internal " if self.entries else ""
+        self.texts.append(body.text(f"define {linkage}void {function_symbol(f.name)}({arguments}) #0"))
 
     def size_slot(self, size: Dim) -> int:
         """The place of a size in the table."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from graphc.codegen.abi import MAIN
-from graphc.codegen.llvm.emit import ModuleText, Outside, written
+from graphc.codegen.llvm.emit import ModuleText, written
 from graphc.codegen.loops.loop_ir import FunctionIR
 from graphc.errors import InternalError
 from graphc.ir.dims import Dim
@@ -29,16 +29,15 @@ NAME = re.compile(r'@(?:"[^"]+"|[-\w$.]+)')
 CALL = re.compile(r'^  call void (@"[^"]+")\((.*)\)$', re.MULTILINE)
 
 
-def emit_program(functions: Sequence[FunctionIR], main: FunctionIR, target: Target, prepare: FunctionIR | None = None,
-                 flush: bool = False, outside: Outside | None = None) -> tuple[tuple[str, ...], tuple[Dim, ...]]:
-    """The texts of the parts that are compiled one by one, but for what is `outside`, `gc_main` in the last: the whole
-    text where it is small or not of x86-64. And what the table of sizes must hold."""
-    module = written(functions, main, target, prepare, flush, outside)
-    if not module.outside.functions:
-        text = module.text()
-        if len(text) < WORTH_CHARACTERS or not is_cut(target):
-            return (text,), module.sizes
-    return Cutter(module).parts(), module.sizes
+def emit_program(functions: Sequence[FunctionIR], main: FunctionIR, target: Target,
+                 prepare: FunctionIR | None = None,
+                 flush: bool = False) -> tuple[str, tuple[Dim, ...], tuple[str, ...]]:
+    """What `emit_for_sizes` gives, and the texts of the parts that are compiled one by one, `gc_main` in the last:
+    the whole text where it is small or not of x86-64."""
+    module = written(functions, main, target, prepare, flush)
+    text = module.text()
+    is_one = len(text) < WORTH_CHARACTERS or not is_cut(target)
+    return text, module.sizes, (text,) if is_one else Cutter(module).parts()
 
 
 def is_cut(target: Target) -> bool:
@@ -50,8 +49,7 @@ Symbols = dict[str, None]           # in order
 
 
 class Cutter:
-    """A module's functions and helpers by symbol: their `texts` and what these use, in the module or `outside`.
-    `heads`: of functions alone."""
+    """A module's functions and helpers by symbol: their `texts` and what these use. `heads`: of functions alone."""
 
     def __init__(self, module: ModuleText) -> None:
         self.module = module
@@ -59,17 +57,15 @@ class Cutter:
         self.heads: dict[str, str] = {}
         entries = []
         for text in module.texts:
-            internal, head, symbol = defined(text)
+            internal, head, symbol = _defined(text)
             self.texts[symbol], self.heads[symbol] = text, head
             if not internal:
                 entries.append(symbol)
         self.uses: dict[str, list[str]] = {}
-        self.outside: dict[str, list[str]] = {}
         mentions: Counter[str] = Counter()
         for symbol, text in self.texts.items():
             named = Counter(NAME.findall(text))
             self.uses[symbol] = [name for name in named if name in self.texts and name != symbol]
-            self.outside[symbol] = [name for name in named if name in module.outside.heads]
             mentions.update({name: named[name] for name in self.uses[symbol]})
         self._write_constants(mentions)
         kernels = {name for entry in entries for name in self.uses[entry]}
@@ -124,27 +120,20 @@ class Cutter:
 
     def _text(self, part: Symbols, outside: Symbols, seen: Collection[str]) -> str:
         """A module of these. `seen`: what other parts use; it is hidden from all else."""
-        texts = [hidden(text) if symbol in seen else text
+        texts = [DEFINE.sub(r"define hidden \2 {", text, count=1) if symbol in seen else text
                  for symbol, text in self.texts.items() if symbol in part and symbol in self.heads]
-        heads = [self.heads.get(name) or self.module.outside.heads[name] for name in outside]
         return self.module.part([text for symbol, text in self.module.helpers.items() if symbol in part],
-                                [*texts, *[f"declare hidden {head}\n" for head in heads]])
+                                [*texts, *[f"declare hidden {self.heads[name]}\n" for name in outside]])
 
     def _outside(self, part: Symbols) -> Symbols:
         """What a part uses and has not."""
-        return {name: None for symbol in part for name in (*self.uses[symbol], *self.outside[symbol])
-                if name not in part}
+        return {name: None for symbol in part for name in self.uses[symbol] if name not in part}
 
     def _size(self, symbols: Iterable[str]) -> int:
         return sum([len(self.texts[symbol]) for symbol in symbols])
 
 
-def hidden(text: str) -> str:
-    """A function that other parts call, and nothing else."""
-    return DEFINE.sub(r"define hidden \2 {", text, count=1)
-
-
-def defined(text: str) -> tuple[str, str, str]:
+def _defined(text: str) -> tuple[str, str, str]:
     """The linkage, head and symbol of a function."""
     found = DEFINE.search(text)
     if found is None:

@@ -42,12 +42,11 @@ def frame_alloca(size: int) -> str:
     return f"alloca [{max(WORD, size)} x i8], align 64"
 
 
-def shared(texts: Sequence[str], index: str, stands: dict[str, Stand] | None = None) -> list[str]:
-    """The texts of a module's functions, those of one form as one function. `index`: LLVM's type of indices. `stands`:
-    for functions of other modules; those for functions of this one are added."""
+def shared(texts: Sequence[str], index: str) -> list[str]:
+    """The texts of a module's functions, those of one form as one function. `index`: LLVM's type of indices."""
     functions = {head[1]: _Function(head, text) for text in texts if (head := HEAD.match(text))}
     frames = {f"@{note[3]}": int(note[2]) for text in texts for note in FRAME.finditer(text)}
-    sharing = _Sharing(index, frames, {} if stands is None else stands)
+    sharing = _Sharing(index, frames)
     for level in _levels(functions):
         sharing.share(level)
     found = [sharing.texts.get(head[1]) if (head := HEAD.match(text)) else sharing.rewritten(text) for text in texts]
@@ -79,7 +78,7 @@ def _levels(functions: Mapping[str, _Function]) -> list[list[_Function]]:
 
 
 @dataclass(frozen=True)
-class Stand:
+class _Stand:
     """The function that stands for another, and the numbers that it is given for it."""
     symbol: str
     numbers: tuple[str, ...]
@@ -89,8 +88,9 @@ class _Sharing:
     """What was found so far: `stands` for functions, and the `texts` of those that stay. `frames`: bytes of the frame
     of each outlined body."""
 
-    def __init__(self, index: str, frames: Mapping[str, int], stands: dict[str, Stand]) -> None:
-        self.index, self.frames, self.stands = index, frames, stands
+    def __init__(self, index: str, frames: Mapping[str, int]) -> None:
+        self.index, self.frames = index, frames
+        self.stands: dict[str, _Stand] = {}
         self.texts: dict[str, str] = {}
 
     def share(self, functions: Iterable[_Function]) -> None:
@@ -117,7 +117,7 @@ class _Sharing:
         given |= {f"{names[column]}.magic": tuple(map(_magic, column))
                   for column, number in zip(columns, form.numbers) if number.is_multiplied and column in names}
         for k, (f, _) in enumerate(group):
-            self.stands[f.symbol] = Stand(first.symbol, tuple([column[k] for column in given.values()]))
+            self.stands[f.symbol] = _Stand(first.symbol, tuple([column[k] for column in given.values()]))
         body = form.with_names([names.get(column) for column in columns])
         others = "".join([f"; also {f.symbol[1:]}\n" for f, _ in group[1:]])
         self.texts[first.symbol] = others + self._head(first, list(given)) + body

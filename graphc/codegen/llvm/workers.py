@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from _thread import start_new_thread
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -37,64 +37,37 @@ INTERPRETER = re.compile(r"(python|pypy)[\d.]*t?\Z")
 
 def compile_parts(texts: Sequence[str], target: Target, wanted: Callable[[], int]) -> tuple[bytes, ...]:
     """The object code of each part of a program. `wanted`: how many workers may take part now."""
-    with parts_begun(target, wanted) as parts:
-        parts.begin(texts)
-        return parts.finished(texts)
+    with parts_begun(texts, target, wanted) as finished:
+        return finished()
 
 
 @contextmanager
-def parts_begun(target: Target, wanted: Callable[[], int]) -> Iterator[Parts]:
-    """The parts of a program, of which workers do some as soon as they are known. Workers that run stay meanwhile."""
-    parts = Parts(target, wanted)
-    WORKERS.programs.add(id(parts))
+def parts_begun(texts: Sequence[str], target: Target,
+                wanted: Callable[[], int]) -> Iterator[Callable[[], tuple[bytes, ...]]]:
+    """The same, of which workers do some meanwhile: gives a function that does what is left, and waits for them.
+    Workers and this process begin with the largest: one that is begun last would be waited for."""
+    if len(texts) == 1:
+        yield lambda: (jit.compile_object(texts[0], target),)
+        return
+    ordered = sorted(texts, key=len, reverse=True)
+    jobs = {text: CompileJob(text, jit.machine_of(target)) for text in ordered}
+    asked: list[int] = []
+
+    def ask() -> None:
+        """Workers begin as soon as there are cores for them, once for each program."""
+        if not asked and (count := min(wanted(), len(texts) - 1)) > 0:
+            asked.append(count)
+            WORKERS.start(count)
+            for job in reversed(jobs.values()):
+                WORKERS.jobs.put(job)
+    WORKERS.programs.add(id(jobs))
     try:
-        yield parts
+        ask()
+        yield lambda: _finished(texts, jobs, target, ask)
     finally:                                        # also after Ctrl-C no worker begins another of them
-        for job in parts.jobs.values():
+        for job in jobs.values():
             job.take()
-        WORKERS.programs.discard(id(parts))
-
-
-class Parts:
-    """The parts of a program. `wanted`: how many workers may take part now."""
-
-    def __init__(self, target: Target, wanted: Callable[[], int]) -> None:
-        self.target, self.wanted = target, wanted
-        self.jobs: dict[str, CompileJob] = {}
-        self._waiting: list[CompileJob] = []        # for a core with nothing to do
-
-    def begin(self, texts: Sequence[str], more: bool = False) -> None:
-        """These are known. Workers begin with the smallest, as this process does with the largest: one that is begun
-        last would be waited for. `more`: others will be."""
-        for text in sorted(texts, key=len):
-            if text not in self.jobs:
-                self.jobs[text] = CompileJob(text, jit.machine_of(self.target))
-                self._waiting.append(self.jobs[text])
-        self._ask(more)
-
-    def _ask(self, more: bool = False) -> None:
-        """Workers begin as soon as there are cores for them, or one runs already; not for the last part."""
-        most = len(self.jobs) - (not more)
-        if self._waiting and most > 0:
-            if (count := min(self.wanted(), most)) > 0:
-                WORKERS.start(count)
-            if count > 0 or WORKERS.running:
-                for job in self._waiting:
-                    WORKERS.jobs.put(job)
-                self._waiting = []
-
-    def finished(self, texts: Sequence[str]) -> tuple[bytes, ...]:
-        """The object code of these, which are known: does what is left, and waits for the workers."""
-        made, last = dict[str, bytes](), min(self.jobs, key=len)
-        for text, job in sorted(self.jobs.items(), key=lambda each: len(each[0]), reverse=True):
-            if text is not last:
-                self._ask()
-            if job.take():
-                made[text] = jit.compile_object(text, self.target)
-        for text, job in self.jobs.items():
-            if text not in made:
-                made[text] = job.wait() or jit.compile_object(text, self.target)
-        return tuple([made[text] for text in texts])
+        WORKERS.programs.discard(id(jobs))
 
 
 def begun(text: str, target: Target, wanted: Callable[[], int]) -> Callable[[], bytes]:
@@ -116,6 +89,20 @@ def expected() -> Iterator[None]:
         yield
     finally:
         WORKERS.programs.discard(id(program))
+
+
+def _finished(texts: Sequence[str], jobs: Mapping[str, CompileJob], target: Target,
+              ask: Callable[[], None]) -> tuple[bytes, ...]:
+    made, last = dict[str, bytes](), min(jobs, key=len)
+    for text, job in jobs.items():
+        if text is not last:
+            ask()
+        if job.take():
+            made[text] = jit.compile_object(text, target)
+    for text, job in jobs.items():
+        if text not in made:
+            made[text] = job.wait() or jit.compile_object(text, target)
+    return tuple([made[text] for text in texts])
 
 
 class CompileJob:
