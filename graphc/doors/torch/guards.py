@@ -29,7 +29,8 @@ compute_elementwise_output_logical_to_physical_perm compute_elementwise_output_s
 is_channels_last_contiguous_3d is_contiguous is_non_overlapping_and_dense make_contiguous_strides_for should_swap
 """.split())
 LEAST, GREATEST = ("Min", "min", "sym_min"), ("Max", "max", "sym_max")
-NUMBERS: Calls = {"IntInfinity": lambda: inf, **dict.fromkeys(LEAST, np.minimum), **dict.fromkeys(GREATEST, np.maximum)}
+NUMBERS: Calls = {"IntInfinity": lambda: inf, **dict.fromkeys(LEAST, lambda *n: reduce(np.minimum, n)),
+                  **dict.fromkeys(GREATEST, lambda *n: reduce(np.maximum, n))}
 SIZES: Calls = {**dict.fromkeys(LEAST, smallest), **dict.fromkeys(GREATEST, largest)}
 OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
