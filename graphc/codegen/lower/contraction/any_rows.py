@@ -118,7 +118,7 @@ class _Operands:
         a, b, c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
         factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
         kept = f.view("kept", types.a, (ANY,), (1,)) if layout.packs else None
-        self.steps, row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, ELEMENTS)
+        self.steps, row_step = f.param("k", 0, ELEMENTS), f.param("row_step", 0, ELEMENTS)
         accumulate = 0 if spec.scaled else f.param("add", 0, 1)
         rows = range(spec.shape.mr)
         names = ["first", "distance"] if layout.even else [f"row{i}" for i in rows] if layout.scattered else []

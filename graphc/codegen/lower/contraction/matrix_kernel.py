@@ -94,7 +94,7 @@ class _MatrixKernel:
         self.f = f = LoopFunction(spec.name, noalias=True)
         self.spec, self.types = spec, (spec.types.a, spec.types.b)
         self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in spec.types.named)
-        self.steps, self.rows = f.param("k", 0, 1 << 32, LANES), f.param("rows", 0, 1 << 32)
+        self.steps, self.rows = f.param("k", 0, ELEMENTS, LANES), f.param("rows", 0, ELEMENTS)
         self.accumulate, self.first = f.param("add", 0, 1), f.param("first", 0, ELEMENTS)
         self.rest = f.param("rest", 1, LANES - 1) if spec.has_tail else Ix()
         self.ahead = f.param("ahead", 0, ELEMENTS) if spec.ahead else Ix()

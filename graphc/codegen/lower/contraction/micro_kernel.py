@@ -221,7 +221,7 @@ class _MicroKernel:
         f, shape, types = LoopFunction(spec.name, noalias=True), spec.shape, spec.types
         self.f, self.spec, self.shape = f, spec, shape
         self.a, self.b, self.c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
-        self.steps, self.row_step = f.param("k", 0, 1 << 32), f.param("row_step", 0, ELEMENTS)
+        self.steps, self.row_step = f.param("k", 0, ELEMENTS), f.param("row_step", 0, ELEMENTS)
         self.factors = f.view("factors", types.c, (ANY,), (1,)) if spec.scaled else None
         add = f.const(True, bool_) if spec.scaled else f.cast(f.value(f.param("add", 0, 1)), bool_)
         self.accumulate = f.splat(add, shape.lanes)

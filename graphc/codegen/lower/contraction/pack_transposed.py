@@ -92,7 +92,7 @@ class _Packing:
     def __init__(self, name: str, form: PackedForm, least: int) -> None:
         self.f = f = LoopFunction(f"pack_{name}_{form.name}", noalias=True)
         self.b, self.y = f.view("b", form.source, (ANY,), (1,)), f.view("y", form.target, (ANY,), (1,))
-        self.count = f.param("count", least, 1 << 32)
+        self.count = f.param("count", least, ELEMENTS)
         self.distance, self.last = f.param("distance", 0, ELEMENTS), f.param("last", 0, ELEMENTS)
         names = ("first", "step", "final") if form.even else [f"row{i}" for i in range(form.lanes)]
         given = [f.param(each, 0, ELEMENTS) for each in names]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
-from graphc.codegen.loops.index import Ix
+from graphc.codegen.loops.index import ELEMENTS, Ix
 from graphc.codegen.lower.contraction.micro_kernel import ANY, ProductTypes, load_as, multiply_add
 from graphc.codegen.lower.ranges import vector_run
 from graphc.ir.types import bool_
@@ -44,8 +44,8 @@ def stream_kernel(spec: StreamKernelSpec) -> LoopFunction:
     """
     f, types = LoopFunction(spec.name, noalias=True), spec.types
     a, b, c = (f.view(name, dtype, (ANY,), (1,)) for name, dtype in types.named)
-    k, columns, accumulate = f.param("k", 0, 1 << 32), f.param("columns", 0, spec.width), f.param("add", 0, 1)
-    rows = [f.param(f"row{i}", 0, 1 << 34) for i in range(spec.mr)]
+    k, columns, accumulate = f.param("k", 0, ELEMENTS), f.param("columns", 0, spec.width), f.param("add", 0, 1)
+    rows = [f.param(f"row{i}", 0, ELEMENTS) for i in range(spec.mr)]
     part = f.scratch("part", types.c, (spec.mr * spec.width,))
     zero = f.const(0, types.c, spec.lanes)
     with f.loop(0, spec.mr * spec.width, spec.lanes) as loop:
