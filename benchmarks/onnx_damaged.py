@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ def _mutate_message(message: Any, random: np.random.Generator) -> None:
     if field.is_repeated:
         at, kind = int(random.integers(len(value))), int(random.integers(0, 3))
         if field.message_type is None and kind == 2:
-            value[at] = _other(value[at], fields, random)
+            with suppress(ValueError):      # a field of 32 bits does not take it
+                value[at] = _other(value[at], fields, random)
         elif kind == 1:
             value.extend([value[at]])
         else:

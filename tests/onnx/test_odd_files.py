@@ -44,8 +44,8 @@ def looped(*nodes, inputs=("i", "c_in", "v"), carried="w"):
     return model([node("Loop", "M c x", "y", body=body)], [("x", [2])], [("y", [2])], {"M": np.array(3), "c": np.array(True)})
 
 
-def functions(*bodies):
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("l", 1)]
+def functions(*bodies, version=20):
+    opsets = [helper.make_opsetid("", version), helper.make_opsetid("l", 1)]
     made = [helper.make_function("l", "F", ["x"], [result], nodes, opsets) for result, nodes in bodies]
     return model([node("F", "x", "y", domain="l")], [("x", [2])], [("y", [2])], functions=made, domains=["l"])
 
@@ -72,6 +72,10 @@ MODELS = {
     "no opset": changed(lambda m: m.ClearField("opset_import")),
     "opset 99": changed(lambda m: setattr(m.opset_import[0], "version", 99)),
     "opset -1": changed(lambda m: setattr(m.opset_import[0], "version", -1)),
+    "opset 99 of a second domain": changed(lambda m: m.opset_import.append(helper.make_opsetid("ai.onnx.ml", 99))),
+    "opset -1 of an own domain": changed(lambda m: m.opset_import.append(helper.make_opsetid("l", -1))),
+    "opset 2^40 of an own domain": changed(lambda m: m.opset_import.append(helper.make_opsetid("l", 1 << 40))),
+    "a function of opset 99": functions(("b", [node("Relu", "x", "b")]), version=99),
     "weights of type 99": base(data_type=99), "weights of no type": base(data_type=0),
     "weights that are strings": base(data_type=TensorProto.STRING),
     "weights of another size": changed(lambda m: m.graph.initializer[0].dims.append(2)),

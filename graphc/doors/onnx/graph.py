@@ -165,7 +165,7 @@ class GraphReader:
     def function(self, proto: FunctionProto, defaults: Iterable[AttributeProto] = ()) -> ModelFunction:
         """`defaults`: of attributes, beside those that the function has itself."""
         graph = ModelGraph(text(proto.name), _names(proto.input), _names(proto.output), self.nodes(proto.node), {})
-        return ModelFunction(graph, versions(proto.opset_import),
+        return ModelFunction(graph, versions(proto.opset_import, f"{self.model.name}: function {text(proto.name)}"),
                              {a.name: self._attribute(a) for a in (*defaults, *proto.attribute_proto)})
 
     def _attribute(self, attribute: AttributeProto) -> Any:

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, ModelProto, TensorProto, defs, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, OperatorSetIdProto, TensorProto, defs, helper, numpy_helper
 
 from graphc.doors.onnx.known import Known, Unsupported, dtype_named
 from graphc.doors.onnx.narrow import NARROW, Narrow, held
@@ -20,6 +20,8 @@ from graphc.records import dataclass
 
 MAPPED = 1 << 16                    # bytes from which a tensor beside the file is mapped rather than read
 DOMAINS = ("", "ai.onnx")           # names of the main one
+NEWEST = {"": defs.onnx_opset_version, "ai.onnx.ml": defs.onnx_ml_opset_version}
+MOST_VERSION = (1 << 31) - 1        # of other domains: what onnx can ask for
 PACKED: Mapping[str, int] = {"int4": 2, "uint4": 2, "float4_e2m1fn": 2, "int2": 4, "uint2": 4}      # so many in a byte
 
 
@@ -117,18 +119,21 @@ def _parsed(data: bytes, what: str) -> ModelProto:
 def _model(proto: ModelProto, name: str, folder: Path | None) -> OnnxModel:
     if not proto.HasField("graph") or not proto.graph.output:
         raise GraphError(f"{name}: no ONNX model, or a damaged one: it has no graph with outputs")
-    opsets = versions(proto.opset_import)
+    opsets = versions(proto.opset_import, name)
     if not opsets:
         raise GraphError(f"{name} does not say of which opset it is")
-    newest = defs.onnx_opset_version()
-    if not 1 <= opsets.get("", newest) <= newest:
-        raise GraphError(f"{name} is of opset {opsets['']}; the package onnx that is installed knows 1 to {newest}")
     return OnnxModel(proto, name, folder, opsets)
 
 
-def versions(imports: object) -> dict[str, int]:
-    """The opset of each domain."""
-    return {domain_of(entry.domain): entry.version for entry in imports}      # type: ignore[attr-defined]
+def versions(imports: Iterable[OperatorSetIdProto], name: str) -> dict[str, int]:
+    """The opset of each domain that a model or function imports. GraphError for one that nobody knows."""
+    found = {domain_of(entry.domain): entry.version for entry in imports}
+    for domain, version in found.items():
+        newest = NEWEST[domain]() if domain in NEWEST else MOST_VERSION
+        if not 1 <= version <= newest:
+            raise GraphError(f"{name} is of opset {version}{f' of {domain}' if domain else ''}; the package onnx that "
+                             f"is installed knows 1 to {newest}")
+    return found
 
 
 def domain_of(domain: str) -> str:
