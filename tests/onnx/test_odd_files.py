@@ -109,6 +109,8 @@ MODELS = {
     "zero points of another type": one("DequantizeLinear", "x s z", kind="i8", numbers={"s": np.float32(1), "z": np.uint8(3)}),
     "more zero points than scales": one("QuantizeLinear", "x s z", numbers={"s": np.float32(1), "z": np.uint8([1, 2, 3])}),
     "another width": one("BitCast", to=7),
+    "weights without a name": model([helper.make_node("Constant", [], [], value=helper.make_tensor(
+        "t", TensorProto.FLOAT, [2, 2], [1, 2, 3, 4]))], [("x", [2, 2])], [("y", [2, 2])]),
     "gates that do not fit": model([node("LSTM", "x w r", "y", hidden_size=4)], [("x", [3, 1, 2])], [("y", NOTHING)],
                                    {"w": np.ones((1, 16, 2), "f"), "r": np.ones((1, 12, 4), "f")})}
 

@@ -150,7 +150,9 @@ class GraphReader:
         """A Constant of several axes is what an initializer is: some exporters write weights so, and bodies have them
         so. Shape arithmetic has one axis at most."""
         value = node.attributes.get("value")
-        if node.key != "Constant" or not isinstance(value, Known) or value.numbers.ndim < 2 or value.numbers.size < 2:
+        if node.key != "Constant" or not node.outputs or not isinstance(value, Known):
+            return node
+        if value.numbers.ndim < 2 or value.numbers.size < 2:
             return node
         named = replace(value, name=self._fresh(node.outputs[0]))
         return replace(node, attributes={**node.attributes, "value": named})
