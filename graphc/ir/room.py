@@ -9,11 +9,12 @@ MOST_TOGETHER = 1 << 62             # bytes of all arrays of a program, whose su
 
 
 def check_room(what: str, t: TensorType, loc: Loc | None = None) -> None:
-    """GraphError if no machine has room for `what`, an array of this type; of named sizes nothing is known yet."""
+    """GraphError if no machine has room for `what`, an array of this type; of named sizes nothing is known yet. One
+    without elements is as large as if axes of length 0 had length 1: numpy asks so, too."""
     nbytes = t.dtype.itemsize
     for d in t.shape:
         if d.__class__ is int:
-            nbytes *= d
+            nbytes *= d or 1
     if nbytes > ROOM:
         raise GraphError(f"{what} is {t}, which is larger than any memory", loc)
 

@@ -218,6 +218,7 @@ def test_numbers_keep_their_bits(value):
 def test_what_no_machine_can_run_is_the_users_mistake():
     for text, message in (
             ("graph g(x: f32[1099511627776, 1099511627776]) { return x }", "larger than any memory"),
+            ("graph g(x: f32[4611686018427387905, 0, 5]) { %0 = neg(x) : f32[4611686018427387905, 0, 5] return %0 }", "larger than any memory"),
             ("graph g(x: f32[3]) { %0 = fused(x) {body={graph b(x: f32[3]) { return (x,) }}} : f32[3] return %0 }", "fused is made when compiling")):
         with pytest.raises(GraphError, match=message):
             gc.compile(parse(text))
