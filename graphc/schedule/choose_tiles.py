@@ -18,6 +18,7 @@ from graphc.schedule.contraction_context import ContractionContext, even
 from graphc.schedule.contraction_form import Phase
 from graphc.schedule.contraction_schedule import MAX_TAPS, STEPS, MatrixSchedule, TileSchedule, group_sizes
 from graphc.schedule.cost import Candidate, Ranking, ranked
+from graphc.schedule.machine import Machine
 from graphc.schedule.matrix_registers import fit_matrices, matrix_column_modes, matrix_row_modes
 from graphc.schedule.target import LINE_BYTES, MATRIX_LANES
 from graphc.schedule.tile_cost import Agreement, TileCost, TiledProblem, Tiling
@@ -279,6 +280,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
     splits: Dim = tiling.splits
     ragged = p.extent(p.m) % problem.mr != 0 and not isinstance(p.extent(p.m), int)
     any_edge = ragged and tiling.down is None and (draft.a is UNPACKED or problem.m <= problem.mr)
+    alone = any_edge and not problem.holds_columns and _repays_alone(problem.machine)
     blocks, part = draft.kc.count(group_sizes(p, p.k)), 0
     if not isinstance(blocks, int) and tiling.splits > 1:
         part = -(-draft.kc.count(problem.k_sizes) // tiling.splits)
@@ -292,7 +294,7 @@ def _finished(problem: TiledProblem, draft: TileDraft) -> TileSchedule:
         transposed_store=tiling.down,
         by_rows=tiling.by_rows,
         prefetch_lines=_prefetch_lines(problem, tiling) if far else 0,
-        last_lines=_lines_of_panel(problem) if far and any_edge and not problem.holds_columns else 0,
+        last_lines=_lines_of_panel(problem) if far and alone else 0,
         edge_mr=0 if tiling.down or ragged else _edge_rows(problem),
         packed_in_runs=(draft.b is ONCE and problem.holds_columns and problem.packing is ColumnPacking.PANELS
                         and isinstance(p.extent(p.n), int)),
@@ -319,10 +321,18 @@ def _prefetch_lines(problem: TiledProblem, tiling: Tiling) -> int:
     arithmetic, or beside the wait for what L2 cannot have kept. Where rows come with the call there may be fewer of
     them than the usual number: as many lines as ever, by the same micro-kernel for all numbers."""
     panels = -(-min(tiling.mc, problem.m) // problem.mr)
+    if panels == 1 and not _repays_alone(problem.machine):
+        return 0
     lines = -(-_lines_of_panel(problem) // panels)
     if lines > PREFETCH_LINES and problem.holds_columns:
         return 0
     return lines if isinstance(problem.form.extent(problem.form.m), int) else PREFETCH_LINES
+
+
+def _repays_alone(machine: Machine) -> bool:
+    """Whether rows that are the only ones of a panel gain by prefetching the next: these wait for nothing else, and the
+    hardware sees them read line after line. What that leaves of the wait must be more than a prefetch of each takes."""
+    return machine.stream_wait_cycles > machine.stream_prefetch_cycles
 
 
 def _lines_of_panel(problem: TiledProblem) -> int:

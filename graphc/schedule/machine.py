@@ -49,6 +49,10 @@ class Machine:
         matrix_setup_cycles: shapes of matrix registers set and given back, and the stores of the results beside their
             sums.
         recompute_ops: vector operations that take as long as it takes to store a value and to load it again.
+        stream_prefetch_cycles: what a software prefetch of a line of columns takes of L2's time where few rows read one
+            line after the other.
+        stream_wait_cycles: how much longer such a line takes where the hardware alone prefetches, of weights as they
+            mostly lie in L3.
     Documented (vendors' optimization manuals; the sizes of caches are the host's own where the operating system tells
     them):
         fma_latency: cycles from a fused multiply-add to one that needs its result.
@@ -90,6 +94,8 @@ class Machine:
     matrix_setup_cycles: float = 300.0
     matrix_dot_cycles: int = 16
     recompute_ops: int = 4
+    stream_prefetch_cycles: float = 0.5
+    stream_wait_cycles: float = 1.0
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     l3_bytes: int = 16 << 20

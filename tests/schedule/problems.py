@@ -91,6 +91,7 @@ def schedules(target: Target) -> Iterator[tuple[str, Schedule]]:
         for name, problem in PRODUCTS.items():
             yield f"pairs, {name}", product(*problem, target, factors=(bf16x2, bf16x2))
     yield "stored weights, unpacked", product(64, 512, 784, False, False, target, (1, 784))
+    yield "stored weights, packed, few rows", product(5, 3072, 1024, False, True, target, (1, 1024))
     for name, n in nodes():
         views = [[view(*v.type.shape, dtype=v.type.dtype) for v in values] for values in (n.inputs, n.outputs)]
         yield name, schedule_node(n, *views, target)
