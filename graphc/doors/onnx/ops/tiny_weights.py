@@ -13,6 +13,7 @@ from graphc.ir.types import f32
 FACTOR = 2.0 ** 23                  # makes a normal number of every f32 but 0
 MOST = 2.0 ** -48                   # of weights that get it
 NORMAL = 0x800000                   # the bits of the least normal number
+SMALL = np.float32(MOST).view(np.uint32)
 
 
 def normal_weights(call: Call, x: Array, w: Array, along: int, of: int) -> tuple[Array, Array]:
@@ -37,10 +38,17 @@ def normal_weights(call: Call, x: Array, w: Array, along: int, of: int) -> tuple
 
 
 def _has_tiny(w: np.ndarray, of: int) -> bool:
-    """Whether there is an input all of whose weights are small, some below the least normal number but not 0."""
-    bits = np.ascontiguousarray(w).view(np.uint32) & 0x7fffffff
-    tiny = bits - np.uint32(1) < NORMAL - 1
-    if not tiny.any():
+    """Whether there is an input all of whose weights are small, some below the least normal number but not 0. Mostly
+    one weight of an input tells that it is not such: the others are not read then, which may still be in a file."""
+    if not w.size:
         return False
-    axes = tuple(a for a in range(w.ndim) if a != of)
-    return bool((tiny.any(axes) & (bits.max(axes) <= np.float32(MOST).view(np.uint32))).any())
+    first = w[tuple([slice(None) if a == of else 0 for a in range(w.ndim)])]
+    bits = _magnitudes(np.moveaxis(w, of, 0)[_magnitudes(first) <= SMALL])
+    axes = tuple(range(1, w.ndim))
+    tiny = bits - np.uint32(1) < NORMAL - 1
+    return bool((tiny.any(axes) & (bits.max(axes, initial=0) <= SMALL)).any())
+
+
+def _magnitudes(w: np.ndarray) -> np.ndarray:
+    """The bits of the absolute values: greater for greater ones."""
+    return np.ascontiguousarray(w).view(np.uint32) & 0x7fffffff
