@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import graphc as gc
+from graphc.compiler import Compilation
 from graphc.dsl.attention import attend
+from graphc.schedule.target import AVX2, AVX512
 
 LONG = 2 << 10
 
@@ -116,3 +118,19 @@ def test_what_others_read_stays():
     out, values = run(q, k, v, seen)
     np.testing.assert_array_equal(values, shown)
     np.testing.assert_allclose(out, f(q, k, v, seen)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [AVX2, AVX512], ids=lambda t: t.name)
+def test_a_result_that_was_traced_by_itself_shares_scores_with_the_gradient(target):
+    """Scores, values, and the other four products of the gradient."""
+    given = (gc.f32[5, 7, 6, 80], *[gc.f32[5, 7, 1707, 80]] * 2)
+
+    @gc.graph
+    def total(q: given[0], k: given[1], v: given[2]):
+        return gc.sum(gc.square(gc.attention(q, k, v)))
+
+    @gc.graph
+    def both(q: given[0], k: given[1], v: given[2]):
+        return gc.attention(q, k, v), *gc.grad(total, wrt=("q", "k", "v"))(q, k, v)
+    names = [node.op.name for node in Compilation(both.graph, target).simplified.nodes]
+    assert "attention" not in names and names.count("matmul") == 6
