@@ -49,6 +49,7 @@ def simplification(target: Target) -> tuple[Pass, ...]:
         ComputeStored(),                # before all that joins operators or takes them apart: each rounds its result
         GatherOneHot(),                 # before decompose, which takes one_hot apart
         RecognizeAttention(keep),       # before decompose, which takes softmax apart; after dce: no dead readers
+        EliminateCommonSubexpressions(),    # before decompose, which asks of attention what gradient is beside it
         VisibleKeys(),                  # before decompose, which takes attention apart
         Decompose(keep),                # before the rest: composites hide equal and constant parts
         *SIMPLIFY,

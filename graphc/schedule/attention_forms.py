@@ -24,6 +24,7 @@ from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
 WHOLE, PARTS = "one kernel", "in parts"
+SHARED = ("scores", "hidden values")    # what attention and its gradient in parts both read
 ROUND_OPS = 4                   # vector operations of a rounded factor
 ROWS_LOSS = 1.25                # how many times as long as those of long runs bytes of some rows side by side take
 
@@ -33,7 +34,7 @@ Terms = tuple[tuple[str, float], ...]
 @dataclass(frozen=True)
 class Sizes:
     """Typical numbers of heads, queries, keys, features and values. mask: its shape, for each head or for all. hides:
-    values are taken for 0 where it hides them."""
+    keys and values are taken for 0 where it hides them."""
     heads: int
     queries: int
     keys: int
@@ -72,12 +73,13 @@ def is_kept(op: Op, types: Sequence[TensorType], beside: Op | None = None, *, ta
 def _together(op: AttentionOp, types: Sequence[TensorType], target: Target) -> Ranking[tuple[str, str]]:
     """The forms of attention and of its gradient on the same operands: those in parts read the same scores."""
     operands = types[:-3] if isinstance(op, AttentionGrad) else types
-    attention = Attention(op.scale, op.causal, op.factors)
+    attributes = op.scale, op.causal, op.factors, op.hides_values
+    attention, gradient = Attention(*attributes), AttentionGrad(*attributes)
     out, lse = attention.infer(*operands)
-    gradient, given = AttentionGrad(op.scale, op.causal, op.factors), (*operands, out, lse, out)
+    given = (*operands, out, lse, out)
     forward, backward = attention_forms(attention, operands, target), attention_forms(gradient, given, target)
     candidates = [Candidate(f"{a.name}, gradient {b.name}", (a.schedule, b.schedule), (*a.terms, *[
-        term for term in b.terms if not (term[0] == "scores" and a.schedule == b.schedule == PARTS)]))
+        term for term in b.terms if not (term[0] in SHARED and a.schedule == b.schedule == PARTS)]))
         for a, b in product(forward.candidates, backward.candidates)
         if b.schedule == PARTS or is_whole(gradient, given)]
     return ranked(candidates)
@@ -85,8 +87,8 @@ def _together(op: AttentionOp, types: Sequence[TensorType], target: Target) -> R
 
 def attention_forms(op: AttentionOp, types: Sequence[TensorType], target: Target) -> Ranking[str]:
     """Both forms, the chosen one first: of equals the one that holds no scores."""
-    hides = isinstance(op, Attention) and op.hides_values
-    return _forms(op.causal, isinstance(op, AttentionGrad), op.factors is not None, Sizes.of(types, hides), target)
+    sizes = Sizes.of(types, op.hides_values)
+    return _forms(op.causal, isinstance(op, AttentionGrad), op.factors is not None, sizes, target)
 
 
 @lru_cache(maxsize=256)
@@ -155,18 +157,20 @@ def _forward_parts(s: Sizes, target: Target) -> Terms:
         x = b.where(mask, x, b.constant(-1.0, s.dtype)) if s.mask.dtype == bool_ else b.add(x, mask)
     e = b.exp(b.sub(x, b.max(x, axes=(2,), keepdims=True)))
     softmax = b.finish([b.div(e, b.sum(e, axes=(2,), keepdims=True))])
-    copied = (("hidden values", _nest(_hiding(s, s.mask), target)),) if s.hides and s.mask and s.queries > 1 else ()
+    copied = (("hidden values", _nest(_hiding(s, s.mask, s.values), target)),) * (
+        s.hides and s.queries > 1) if s.mask else ()
     return (("scores", _product(s, (s.queries, s.keys, s.features), "b", target)), ("softmax", _nest(softmax, target)),
             ("values", _product(s, (s.queries, s.values, s.keys), "", target)), *copied)
 
 
-def _hiding(s: Sizes, mask: TensorType) -> Graph:
-    """The kernel that stores the values with 0 where they are hidden. One query reads them as they are computed."""
+def _hiding(s: Sizes, mask: TensorType, width: int) -> Graph:
+    """The kernel that stores keys or values, so wide, with 0 where they are hidden. One query reads values as they are
+    computed."""
     b = Builder("hiding")
     heads, _, keys = mask.shape
     seen = b.input("seen", TensorType(bool_, (heads, keys, 1)))
-    values = b.input("values", TensorType(s.dtype, (s.heads, s.keys, s.values)))
-    return b.finish([b.where(seen, values, b.constant(0.0, s.dtype))])
+    rows = b.input("rows", TensorType(s.dtype, (s.heads, s.keys, width)))
+    return b.finish([b.where(seen, rows, b.constant(0.0, s.dtype))])
 
 
 def _gradient_parts(s: Sizes, target: Target) -> Terms:
@@ -179,7 +183,15 @@ def _gradient_parts(s: Sizes, target: Target) -> Terms:
     products = {"scores": ((q, k, d), "b"), "of probabilities": ((q, k, v), "b"), "dq": ((q, d, k), ""),
                 "dk": ((k, d, q), "a"), "dv": ((k, v, q), "a")}
     return (*[(name, _product(s, sizes, turned, target)) for name, (sizes, turned) in products.items()],
-            ("softmax", _nest(nest, target)))
+            ("softmax", _nest(nest, target)), *_hidden_of_gradient(s, target))
+
+
+def _hidden_of_gradient(s: Sizes, target: Target) -> Terms:
+    """Values, which attention reads, too; keys; and the gradients of both."""
+    if not s.hides or s.mask is None:
+        return ()
+    keys, values = (_nest(_hiding(s, s.mask, width), target) for width in (s.features, s.values))
+    return ("hidden values", values), ("hidden keys", keys), ("hidden gradients", keys + values)
 
 
 def _rounding(s: Sizes, target: Target) -> Terms:

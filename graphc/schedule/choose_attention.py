@@ -121,6 +121,8 @@ def _gradient(q: ViewType, k: ViewType, v: ViewType, causal: bool, target: Targe
         serial=False,
         itemsize=itemsize,
         any_length=isinstance(keys, Poly),
+        # several steps of many rows at a time do not fit the registers
+        brief=mr > target.machine.easy_rows,
         ranking=ranking,
     )
     parts = 1

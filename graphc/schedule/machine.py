@@ -118,6 +118,11 @@ class Machine:
         return self.fma_latency * self.fma_per_cycle
 
     @property
+    def easy_rows(self) -> int:
+        """Rows of a register tile whose addresses leave general registers to spare, also for several steps at once."""
+        return self.address_rows - 2
+
+    @property
     def remote_byte_cycles(self) -> float:
         """Of a byte that another core has written."""
         return self.remote_line_cycles / LINE

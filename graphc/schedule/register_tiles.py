@@ -32,7 +32,7 @@ def register_tile(
     def rank(shape: tuple[int, int]) -> tuple[float, ...]:
         mr, v = shape
         left = not padded and not multiple and m % mr > 0, -n % (v * context.lanes)
-        panels = -(-m // mr) if not multiple and m <= _easy_rows(context.target) else 0
+        panels = -(-m // mr) if not multiple and m <= context.machine.easy_rows else 0
         rows = round_up(m, mr) if multiple else m
         cycles = register_cycles(rows, n, context, k, padded, shape) * m / rows
         cycles *= _own_kernels(shape) if multiple else 1
@@ -74,12 +74,7 @@ def _tile_shapes(target: Target, gates: int) -> tuple[tuple[int, int], ...]:
 @cache
 def _most_sums(target: Target) -> int:
     """Vectors of sums in the register tiles of large products."""
-    return max(mr * v for mr, v in _tile_shapes(target, 0) if 2 <= v <= 4 and mr <= _easy_rows(target))
-
-
-def _easy_rows(target: Target) -> int:
-    """Rows whose addresses leave general registers to spare."""
-    return target.machine.address_rows - 2
+    return max(mr * v for mr, v in _tile_shapes(target, 0) if 2 <= v <= 4 and mr <= target.machine.easy_rows)
 
 
 def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded: bool, shape: tuple[int, int]) -> float:
@@ -105,7 +100,7 @@ def register_cycles(m: int, n: int, context: ContractionContext, k: int, padded:
     whole, rest = divmod(m, mr)
     down = whole * step(mr) + (step(mr if padded else rest) if rest else 0)
     rare = min(m, n) >= 48 and (
-        mr * v < _most_sums(context.target) or not 2 <= v <= 4 or mr > _easy_rows(context.target)
+        mr * v < _most_sums(context.target) or not 2 <= v <= 4 or mr > context.machine.easy_rows
     )
     return down * -(-n // columns) * (RARE_LOSS if rare else 1)
 

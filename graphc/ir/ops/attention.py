@@ -24,11 +24,13 @@ class AttentionOp(Composite):
     """Attributes shared by attention and its gradient. `scale` None: 1 / sqrt(D). `causal`: query i sees keys j <= i
     (as torch, also for Tq != Tk). `factors`: the type to which the factors of all products are rounded, where
     it is not their own; sums and softmax keep that of the operands. In the scores queries are rounded as they are read
-    by powers of 2, times `scale` / ln 2."""
+    by powers of 2, times `scale` / ln 2. `hides_values`: what a bool mask that is the same for all queries,
+    [..., 1, Tk], hides has no part in the results, whatever keys and values are, and its gradients are 0."""
     has_kernel: ClassVar[bool] = True
     scale: float | None = None
     causal: bool = False
     factors: DType | None = None
+    hides_values: bool = False
 
     def factor(self, q_shape: Dims) -> float:
         if self.scale is not None:
@@ -56,7 +58,21 @@ class AttentionOp(Composite):
                     f"the mask of attention is bool (true: attend) or {q.dtype} (added to the scores), got {m.dtype}")
             require(broadcast_shapes(m.shape, scores) == scores,
                     f"the mask of attention {shape_text(m.shape)} does not broadcast to {shape_text(scores)}")
+        require(not self.hides_values or bool(mask) and mask[0].dtype == bool_ and mask[0].shape[-2:-1] == (1,),
+                "attention hides values under a bool mask that is the same for all queries")
         return scores
+
+    def shown(self, b: OpBuilder, x: Value, mask: Value | None = None) -> Value:
+        """Keys, values or their gradients, 0 where they are hidden."""
+        if not self.hides_values or mask is None:
+            return x
+        *lead, _, keys = mask.type.shape
+        return b.where(b.reshape(mask, shape=(*lead, keys, 1)), x, b.constant(0, x.type.dtype))
+
+    def shown_array(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """The same of an array."""
+        hides = self.hides_values and mask is not None
+        return np.where(np.swapaxes(mask, -1, -2), x, x.dtype.type(0)) if hides and mask is not None else x
 
     def seen(self, b: OpBuilder, q: Value, k: Value, mask: Value | None) -> Value | None:
         """Where a query may look, bool, broadcasting to [..., Tq, Tk]; None: everywhere."""
@@ -90,23 +106,18 @@ class Attention(AttentionOp):
     scores [..., Tq]).
 
     A bool mask is true where a query may look, a float mask is added. What a query may not look at has no part in its
-    result, whatever the scores are. `hides_values`: nor whatever the values are, under a bool mask that is the same for
-    all queries, [..., 1, Tk]. Beside a bool mask a query that may look nowhere gives 0, and so does one all of
+    result, whatever the scores are. Beside a bool mask a query that may look nowhere gives 0, and so does one all of
     whose scores are -1e30 or lower (-inf, say). Without one, a query all of whose scores are -inf gives NaN, as softmax
     does. The second result is what the gradient needs to rebuild the probabilities.
     """
     name: ClassVar[str] = "attention"
-    hides_values: bool = False
 
     def infer(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> tuple[TensorType, ...]:
         scores = self.check(q, k, v, *mask)
-        require(not self.hides_values or bool(mask) and mask[0].dtype == bool_ and mask[0].shape[-2:-1] == (1,),
-                "attention hides values under a bool mask that is the same for all queries")
         return q.with_shape((*scores[:-1], v.shape[-1])), q.with_shape(scores[:-1])
 
     def reference(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None) -> Arrays:
-        if self.hides_values and mask is not None:
-            v = np.where(np.swapaxes(mask, -1, -2), v, v.dtype.type(0))
+        v = self.shown_array(v, mask)
         s, seen = self._scores(q, k, mask)
         with np.errstate(all="ignore"):
             top = np.maximum(np.max(s, axis=-1, keepdims=True, initial=-np.inf), np.finfo(s.dtype).min)
@@ -142,7 +153,7 @@ class Attention(AttentionOp):
             return tuple(full(b, value, t)
                          for value, t in zip((0, -np.inf),
                                              self.infer(*(x.type for x in (q, k, v, mask) if x is not None))))
-        v = self._shown(b, v, mask)
+        v = self.shown(b, v, mask)
         seen = self.seen(b, q, k, mask)
         s = self.scores(b, q, k, mask, seen)
         last = (s.type.rank - 1,)
@@ -161,17 +172,8 @@ class Attention(AttentionOp):
         gradient of the logsumexp itself, takes the decomposition's gradient."""
         if gs[1] is not None or (len(ins) == 4 and ins[3].type.dtype != bool_):
             return NotImplemented
-        q, k, v, *mask = ins
-        v = self._shown(b, v, *mask)
-        grad = AttentionGrad(self.scale, self.causal, self.factors)
-        return (*b.apply(grad, (q, k, v, *mask, *outs, only_gradient(gs[:1]))), None)[:len(ins)]
-
-    def _shown(self, b: OpBuilder, v: Value, mask: Value | None = None) -> Value:
-        """The values, 0 where they are hidden."""
-        if not self.hides_values or mask is None:
-            return v
-        *lead, _, keys = mask.type.shape
-        return b.where(b.reshape(mask, shape=(*lead, keys, 1)), v, b.constant(0, v.type.dtype))
+        grad = AttentionGrad(self.scale, self.causal, self.factors, self.hides_values)
+        return (*b.apply(grad, (*ins, *outs, only_gradient(gs[:1]))), None)[:len(ins)]
 
     def cost(self, q: TensorType, k: TensorType, v: TensorType, *mask: TensorType) -> Cost:
         scores = self.check(q, k, v, *mask)
@@ -189,7 +191,7 @@ class AttentionGrad(AttentionOp):
         require(len(ins) in (6, 7),
                 f"attention_grad takes q, k, v, a mask or none, out, logsumexp, dout; got {len(ins)} operands")
         q, k, v = ins[:3]
-        out, lse = Attention(self.scale, self.causal, self.factors).infer(*ins[:-3])
+        out, lse = Attention(self.scale, self.causal, self.factors, self.hides_values).infer(*ins[:-3])
         require(ins[-3:] == (out, lse, out), f"attention_grad: out, logsumexp and dout must be {out}, {lse} and {out}")
         return q, k, v
 
@@ -199,12 +201,14 @@ class AttentionGrad(AttentionOp):
         s, seen = Attention(self.scale, self.causal, self.factors)._scores(q, k, mask)
         with np.errstate(over="ignore"):
             p = np.where(seen, np.exp(s - lse[..., None]), 0)
+        k, v = (self.shown_array(x, mask) for x in (k, v))
         delta, (q, k, v, rows) = np.sum(g * out, axis=-1, keepdims=True), map(self.rounded_array, (q, k, v, g))
         ds = self.rounded_array(p * (np.matmul(rows, np.swapaxes(v, -1, -2)) - delta))
         factor, p = self.factor(q.shape), self.rounded_array(p)
         grads = (np.matmul(ds, k) * factor, np.matmul(np.swapaxes(ds, -1, -2), q) * factor,
                  np.matmul(np.swapaxes(p, -1, -2), rows))
-        return tuple(_summed_to(x.shape, d).astype(x.dtype) for x, d in zip((q, k, v), grads))
+        dq, *others = (_summed_to(x.shape, d).astype(x.dtype) for x, d in zip((q, k, v), grads))
+        return (dq, *[self.shown_array(x, mask) for x in others])
 
     def decompose(self, b: OpBuilder, q: Value, k: Value, v: Value, *rest: Value) -> Values:
         mask = rest[0] if len(rest) == 4 else None
@@ -213,13 +217,15 @@ class AttentionGrad(AttentionOp):
         s = self.scores(b, q, k, mask, seen)
         column = b.reshape(lse, shape=(*lse.type.shape, 1))
         p = _where_seen(b, mask, seen, b.exp(b.sub(s, column)))
+        k, v = (self.shown(b, x, mask) for x in (k, v))
         factors = [self.rounded(b, x) for x in (q, k, v, g)]
         dp = b.matmul(factors[3], _swapped(b, factors[2]))
         delta = b.sum(b.mul(g, out), axes=(g.type.rank - 1,), keepdims=True)
         ds = self.rounded(b, b.mul(b.mul(p, b.sub(dp, delta)), self.factor(q.type.shape)))
         grads = (b.matmul(ds, factors[1]), b.matmul(_swapped(b, ds), factors[0]),
                  b.matmul(_swapped(b, self.rounded(b, p)), factors[3]))
-        return tuple(_summed(b, x.type.shape, d) for x, d in zip((q, k, v), grads))
+        dq, *others = (_summed(b, x.type.shape, d) for x, d in zip((q, k, v), grads))
+        return (dq, *[self.shown(b, x, mask) for x in others])
 
     def cost(self, *ins: TensorType) -> Cost:
         q, k, v = ins[:3]

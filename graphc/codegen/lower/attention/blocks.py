@@ -28,6 +28,7 @@ from graphc.schedule.target import LINE_BYTES, MATRIX_LANES, Target
 
 
 TOGETHER = 6            # keys whose exponentials are computed together
+TILES_AHEAD = 2         # register tiles from one whose rows are read to one whose rows are prefetched
 
 
 def in_groups(f: LoopFunction, start: Ix, stop: Ix, size: int) -> tuple[tuple[Ix, Ix, int], ...]:
@@ -233,11 +234,12 @@ Steps = Ix | int | Callable[[Ix], Ix]
 
 
 def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, add: Ix | int = 0,
-            factors: View | None = None) -> None:
+            factors: View | None = None, ahead: bool = False) -> None:
     """target[i, x] = (add ? target[i, x] : 0) + sum over k < steps of row i [k] * panel[k, x], for the rows i.
     With `factors`, target[i, x] * factors[x] + the sum.
 
-    Rows are computed in whole register tiles. `steps` may depend on the first row of a register tile.
+    Rows are computed in whole register tiles. `steps` may depend on the first row of a register tile. ahead: rows are
+    prefetched, those of a register tile while one before is computed.
     """
     f, a = b.f, rows.matrix
     if b.matrices and a.dtype.is_packed and a.strides[1] == 1 and factors is None:
@@ -250,8 +252,17 @@ def product(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, 
             offsets = tuple([f.min_(rows.first + (down.index + i), a.shape[0] - 1) * a.strides[0] for i in range(mr)])
             sums = MicroTileSums(target.view_at([down.index, 0], (1,), (1,)), target.strides[0], add, factors)
             count = steps(down.index) if callable(steps) else steps
+            if ahead:
+                _fetch_rows(f, a, rows.first + (down.index + TILES_AHEAD * mr), mr)
             call_micro_kernel(f, shape, RowPanel(memory, layout, offsets), columns, sums, count,
                               brief=b.s.brief)
+
+
+def _fetch_rows(f: LoopFunction, a: View, first: Ix, count: int) -> None:
+    """Prefetches so many rows, which lie along memory."""
+    for i in range(count):
+        for column in range(0, static_dim(a.shape[1]) if a.strides[1] == 1 else 0, LINE_BYTES // a.dtype.itemsize):
+            f.prefetch(a, [first + i, column], level=2)
 
 
 def _matrix_products(b: Blocks, rows: RowRange, panel: View, steps: Steps, target: View, add: Ix | int) -> None:

@@ -50,10 +50,11 @@ class ForwardFactors:
         return (self.v, key) if self.hiding is None else (self.shown, Ix())
 
     def multiply(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
-        """Scores of `count` keys from `key` on, the first of the block, for the queries of a panel that are made."""
+        """Scores of `count` keys from `key` on, the first of the block, for the queries of a panel that are made. Keys
+        of more panels are fetched by block."""
         for b in by_width(self.b, made):
             product(b, RowRange(self.k, count, first=key), sub_panel(self.scratch.queries, panel),
-                    static_dim(self.k.shape[1]), self.scratch.scores)
+                    static_dim(self.k.shape[1]), self.scratch.scores, ahead=b.s.far and b.panels == 1)
 
     def add_values(self, key: Ix, count: Ix, panel: Ix, made: Ix | int) -> None:
         """Rescales the sums of a panel, and adds the values times the probabilities that stand for the scores."""

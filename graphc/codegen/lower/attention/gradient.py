@@ -19,11 +19,12 @@ from graphc.codegen.lower.attention.blocks import (
     Blocks, Steps, blocks_of, copy_rows, fetch_ahead, in_groups, matrix, store_rows, turn, turn_back, vectors_of)
 from graphc.codegen.lower.attention.gradient_factors import (
     GradientFactors, GradientPairs, GradientScratch, QueryBlock)
+from graphc.codegen.lower.attention.mask import Mask
 from graphc.codegen.lower.attention.powers import LN2, exp2
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
 from graphc.codegen.lower.rows import function, unflattened
-from graphc.ir.ops.attention import AttentionGrad
+from graphc.ir.ops.attention import MASKED, AttentionGrad
 from graphc.ir.dims import Dims, ceil_div, static_dim
 from graphc.ir.types import i32
 from graphc.schedule.attention_schedule import AttentionSchedule
@@ -45,19 +46,21 @@ def lower_attention_grad(r: KernelRequest[AttentionSchedule, AttentionGrad]) -> 
     deltas = shared.view_at([0], (prod(lead), b.rows), (b.rows, 1))
     sums = shared.view_at([s.deltas], (s.partials,), (1,))
     _compute_deltas(b, inputs[-3], inputs[-1], lead, deltas)
-    _gradients(b, op.factor(dq.shape), inputs, (dq, dk, dv), deltas, sums)
+    _gradients(b, op, inputs, (dq, dk, dv), deltas, sums)
     return f
 
 
-def _gradients(b: Blocks, factor: float, inputs: Sequence[View], outs: Sequence[View], deltas: View,
+def _gradients(b: Blocks, op: AttentionGrad, inputs: Sequence[View], outs: Sequence[View], deltas: View,
                partials: View) -> None:
     """All blocks of keys, then what they give for the queries."""
     f, s, (dq, dk, dv), lead = b.f, b.s, outs, outs[0].shape[:-2]
+    factor = op.factor(dq.shape)
     share, heads, sums = ceil_div(b.column_blocks, s.parts), prod(lead), _Sums(b, static_dim(dq.shape[-1]), partials)
     with f.parallel(heads * s.parts, "keys", serial=b.serial) as t:
         # large heads one by one: threads share their queries in L3
         number, part = f.divmod(t, heads)[::-1] if s.far else f.divmod(t, s.parts)
-        of = _GradientHead(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas)
+        of = _GradientHead(b, number, lead, (*inputs[:3], *inputs[-2:], dk, dv), inputs[3:-3], deltas,
+                           op.hides_values)
         own, first = sums.of(number * s.parts + part), part * share
         if b.causal:
             sums.clear(own, f.min_(first * s.columns, b.rows))
@@ -93,10 +96,10 @@ def _query_rows(b: Blocks, lead: Dims, name: str) -> Iterator[tuple[Ix, Ix]]:
 
 
 class _GradientHead:
-    """The matrices of one batch entry."""
+    """The matrices of one batch entry. hides: whether its mask hides keys and values, `hiding`."""
 
     def __init__(self, b: Blocks, number: Ix, lead: Dims, views: Sequence[View], masks: Sequence[View],
-                 deltas: View):
+                 deltas: View, hides: bool):
         f = b.f
         q, k, v, lse, dout, dk, dv = views
         self.q, self.k, self.v, self.dout, self.dk, self.dv = (matrix(f, x, number, lead)
@@ -104,6 +107,7 @@ class _GradientHead:
         self.lse = lse.view_at([*unflattened(f, number, lead), 0], lse.shape[-1:], lse.strides[-1:])
         self.deltas = deltas.view_at([number, 0], (b.rows,), (1,))
         self.mask = next((matrix(f, x, number, lead) for x in masks), None)
+        self.hiding = Mask(b, self.mask, MASKED) if hides and self.mask is not None else None
 
 
 class _Sums:
@@ -161,6 +165,7 @@ class _GradientBlock:
         for source, rows, panels, factor in ((of.k, self.k_rows, self.keys, self.factors.of_panels),
                                              (of.v, self.rows, self.values, 1.0)):
             copy_rows(b, source, self.first, rows)
+            self._hide(rows)
             turn(b, rows, Ix(), static_dim(source.shape[1]), panels, factor, self.first)
         self.factors.of_keys(b.panels_made(self.first))
         self._clear(self.dk)
@@ -171,7 +176,13 @@ class _GradientBlock:
                                               (self.dv, 1.0, self.width, of.dv)):
             with f.loop(0, b.panels_made(self.first)) as loop:
                 turn_back(b, panels, loop.index, width, self.rows, Ix(), factor)
+            self._hide(self.rows)
             store_rows(b, self.rows, self.first, target)
+
+    def _hide(self, rows: View) -> None:
+        """Of keys and values, and of their gradients, what the mask hides is 0."""
+        if self.of.hiding is not None:
+            self.of.hiding.clear(rows, self.first, self.f.min_(self.b.s.columns, self.b.columns - self.first))
 
     def _clear(self, panels: View) -> None:
         f, s = self.f, self.b.s

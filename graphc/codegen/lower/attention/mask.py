@@ -40,6 +40,14 @@ class Mask:
             vector_run(f, Ix(source.shape[1]), lanes, lambda j, n, mask: f.store(target, [loop.index, j], f.select(
                 seen, f.load(source, [key + loop.index, j], n, mask), f.const(0, self.b.dtype, n)), mask))
 
+    def clear(self, rows: View, key: Ix, count: Ix) -> None:
+        """Of the rows of `count` keys from `key` on those that are hidden from all queries become 0, in whole vectors.
+        """
+        f, lanes = self.f, self.b.s.lanes
+        with f.loop(0, count) as loop, f.if_(f.le(self._of_key(key + loop.index), 0.5)):
+            with f.loop(0, rows.shape[1], lanes) as across:
+                f.store(rows, [loop.index, across.index], f.const(0, self.b.dtype, lanes))
+
     def _of_key(self, key: Ix) -> Val:
         """The number of a key, for all queries."""
         return self._number(self.f.load(self.view, [0, Ix() if self.view.shape[1] == 1 else key]))
