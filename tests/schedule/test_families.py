@@ -9,9 +9,11 @@ import pytest
 
 import graphc as gc
 from graphc.ir import contraction as C
+from graphc.ir.builder import Builder
 from graphc.ir.dims import size_name
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, bool_, f32
+from graphc.passes.fuse import Fuse
 from graphc.schedule import attention_forms, choose_contraction
 from graphc.schedule.attention_forms import PARTS, WHOLE, is_kept
 from graphc.schedule.choose import schedule_node
@@ -175,3 +177,22 @@ def test_the_chosen_form_of_attention_is_not_slower_than_the_other(mode, queries
         runs[form] = gc.compile(given, threads=1)
         runs[form](q, k, k)
     assert fastest(runs, (q, k, k), 20) <= 1.35
+
+
+def test_sums_that_cross_are_added_row_by_row_whichever_is_written_first():
+    """Columns of far rows are read neither by the one nor by the other."""
+    for m, n in (300, 700), (500, 8193):
+        for axes in ((0, 1), (1, 0)):
+            b = Builder("two")
+            y = b.tanh(b.input("x", TensorType(f32, (m, n))))
+            nodes = Fuse().run(b.finish([b.sum(y, axes=(axis,)) for axis in axes])).nodes
+            s = schedule_node(nodes[0], [view(m, n)], [view(n if axis == 0 else m) for axis in axes], AVX2)
+            assert len(nodes) == 1 and (s.outer, s.inner, s.vector) == ((0,), (1,), 1), (m, n, axes, str(s))
+
+
+def test_sums_that_cross_are_one_kernel_where_that_costs_less():
+    """A few long rows of sums would be written and read again, and rows of a few numbers wait for each other."""
+    for m, n, kernels in (3000, 700, 1), (3000, 33, 2), (12, 9000, 2), (12, 500, 1), (64, 60_000, 2), (500, 9000, 1):
+        b = Builder("two")
+        x = b.input("x", TensorType(f32, (m, n)))
+        assert len(Fuse().run(b.finish([b.sum(x, axes=(axis,)) for axis in (0, 1)])).nodes) == kernels, (m, n)
