@@ -12,6 +12,7 @@ from graphc.ir.ops.reduce import ArgExtremum, Sum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.records import dataclass
+from graphc.schedule.column_cost import crossing_sources, lost_bytes
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, stages_evaluating
 from graphc.schedule.nest_grid import STATE_CYCLES
@@ -23,7 +24,6 @@ from graphc.schedule.view import ViewType
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
 FAR_BYTES = 256                 # of columns whose rows lie far apart, each piece of which is waited for
 FAR_PIECE_CYCLES = 130          # for such a piece, however short it is
-COLUMN_LOSS = 128               # bytes that are fetched in vain behind a piece of a row, at most as many as it has
 MASKED_STATE_CYCLES = 30        # until a masked vector that was stored is loaded: from L1, as the store hands none over
 SEEN_ROWS = 48                  # side by side, of which the hardware sees the next pieces coming
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
@@ -164,22 +164,13 @@ class NestFacts:
         elements, filled = self.size(inner), line / (ceil(line / width) * width)
         held = len(self.nest.wide) * f32.itemsize * elements
         moved = 2 * held / machine.l2_bytes_per_cycle if held > machine.l1_bytes // 2 else 0.0
-        early = self._early()
+        early = crossing_sources(self.nest)
         own = sum(map(flops_of, early)) * machine.vector_op_cycles / width
         operations = 2 * len(self.nest.wide) + self._shared_loads(vector, early)
         more = elements * ((1 / filled - 1) * own + operations * machine.vector_op_cycles / width / filled)
         more += moved + ROW_CYCLES
         waits = STATE_CYCLES if filled == 1 else MASKED_STATE_CYCLES
         return more + max(0.0, waits - more - elements * own)
-
-    def _early(self) -> set[Node]:
-        """What crossing sums are made from, and these."""
-        found, read = set(self.nest.crossing), {v for n in self.nest.crossing for v in n.inputs}
-        for node in reversed(self.nest.body.nodes):
-            if read.intersection(node.outputs):
-                found.add(node)
-                read.update(node.inputs)
-        return found
 
     def _shared_loads(self, vector: int, early: Collection[Node]) -> int:
         """Of vectors that all rows of crossing sums read."""
@@ -197,16 +188,9 @@ class NestFacts:
                 for strides, size in self.rows[:len(self.rows) - len(self.outs)]]
         missed = min(1.0, 2 * sum(nbytes for _, _, nbytes in rows) / machine.l3_bytes)
         byte = (1 - missed) / machine.l3_bytes_per_cycle + missed / machine.memory_bytes_per_cycle
-        lost = sum(self._lost_bytes(vector, lanes, size) for lies, size, nbytes in rows
+        lost = sum(lost_bytes(self.extents[vector], lanes, size) for lies, size, nbytes in rows
                    if lies and nbytes > machine.l2_bytes)
         return lost * self.size(inner) * byte
-
-    def _lost_bytes(self, vector: int, lanes: int, size: int) -> float:
-        """Behind a piece of a row, in the mean of all: as much as a piece has, and no more than is between two."""
-        pieces, rest = divmod(self.extents[vector], lanes)
-        parts = [lanes] * pieces + [rest] * bool(rest)
-        return sum(min(COLUMN_LOSS, max(n * size, LINE_BYTES), (self.extents[vector] - n) * size)
-                   for n in parts) / len(parts)
 
     def turned_cycles(self, vector: int) -> float:
         """Of an element of all inputs that are transposed in registers, as others along the vectors are their
