@@ -16,6 +16,7 @@ from graphc.ir.ops.constant import Constant, Dimension, Iota
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import normalize_axis
 from graphc.passes.cluster import Cluster, column_refusal, in_graph_order, shape_refusal
+from graphc.passes.crossing import crossing_refusal
 from graphc.passes.fuse_emit import emit
 from graphc.passes.pipeline import Pass
 from graphc.passes.rematerialize import repeated
@@ -250,7 +251,7 @@ class Fusion:
         except Misfit as error:
             return str(error)
         why = (shape_refusal(space, node) or column_refusal(c, space, node) or self._growth(c, space, node)
-               or self._stages(c, space, node))
+               or self._stages(c, space, node) or crossing_refusal(c, space, node, self.machine))
         if not why:
             c.space = space
         return why
@@ -276,7 +277,7 @@ class Fusion:
         why = why or shape_refusal(full, node)
         for part in (home, other):
             why = why or self._growth(part, full, node, both=(home, other))
-        why = why or self._stages(merged, full, node)
+        why = why or self._stages(merged, full, node) or crossing_refusal(merged, full, node, self.machine)
         if not why:
             home.space, home.post, home.nodes = full, merged.post, merged.nodes
             home.flops += other.flops

@@ -1,5 +1,5 @@
-"""Products of a few numbers in loops become sums of elementwise products, which are fused with what is around them: the
-tiles and packed operands of a kernel for products would cost more than the product."""
+"""Products of a few numbers in loops, and products without reuse, become sums of elementwise products, which are fused
+with what is around them: the tiles and packed operands of a kernel for products would cost more than the product."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from graphc.ir.types import TensorType
 from graphc.passes.pipeline import Pass
 from graphc.records import dataclass
 from graphc.schedule.choose import schedule_node
-from graphc.schedule.contraction_schedule import ContractionSchedule, StreamSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import ContractionSchedule, LaneSchedule, StreamSchedule, TileSchedule
 from graphc.schedule.machine import Machine
 from graphc.schedule.nest_schedule import NestSchedule
 from graphc.schedule.schedule import Schedule
@@ -36,7 +36,7 @@ Labels = Sequence[str]
 @dataclass(frozen=True)
 class SpellProducts(Pass):
     """In the bodies of loops, matmul and einsum are spelled out where the cycles of a loop nest are fewer than those of
-    the best kernel for products, both by their schedules for dense operands.
+    the best kernel for products, both by their schedules for dense operands. Elsewhere products without reuse.
 
     Needs static sizes; what can be moved out of loops has been. Gives broadcasts, products and sums.
     Stands before fusion, which takes these into its loop nests; after all passes that know products.
@@ -44,6 +44,7 @@ class SpellProducts(Pass):
     target: Target
     name: ClassVar[str] = "spell_products"
     known: dict[tuple[Op, tuple[TensorType, ...]], bool] = field(default_factory=dict, compare=False, repr=False)
+    plain: dict[tuple[Op, tuple[TensorType, ...]], bool] = field(default_factory=dict, compare=False, repr=False)
 
     def run(self, graph: Graph) -> Graph:
         """Loops of this graph; those of its bodies have been seen to before. And products that a loop nest need not
@@ -66,10 +67,13 @@ class SpellProducts(Pass):
 
     def _streams(self, graph: Graph) -> dict[Node, LabelledProduct]:
         """Products that use each element of an operand once, which is computed element by element for them alone: a
-        loop nest with both never stores it."""
+        loop nest with both never stores it. And products without reuse."""
         readers, results, found = users(graph), set(graph.results), dict[Node, LabelledProduct]()
         for node in graph.nodes:
             if not isinstance(node.op, LabelledProduct):
+                continue
+            if self._is_plain(node, node.op):
+                found[node] = node.op
                 continue
             for v in node.inputs:
                 alone = (v.node is not None and isinstance(v.node.op, Elementwise) and readers[v] == [node]
@@ -79,6 +83,24 @@ class SpellProducts(Pass):
                         and self._is_cheaper(node, node.op, x, y, self.target, self._alone(v.node))):
                     found[node] = node.op
         return found
+
+    def _is_plain(self, node: Node, op: LabelledProduct) -> bool:
+        """Whether a loop nest is cheaper for a product of which tiles in registers use nothing twice: without sums, of
+        two operands element by element, or of matrices by vectors whose elements are gathered as lanes."""
+        x, y = (v.type for v in node.inputs)
+        points = _points(op, x, y, node.outputs[0].type)
+        if not points or (op, (x, y)) in self.plain:
+            return points > 0 and self.plain[op, (x, y)]
+        sizes = [typical(t.size) for t in (x, y, node.outputs[0].type)]
+        bare = points == sizes[2] or sizes[0] == sizes[1] == points
+        plain = bare or points in sizes and _gathers(_whole(node, self.target))
+        moved = sum(n * t.dtype.itemsize for n, t in zip(sizes, (x, y, node.outputs[0].type)))
+        machine = self.target.machine
+        # the model of nests counts all that a product reads and writes for each of its terms
+        twice = points * 3 * x.dtype.itemsize - moved
+        saved = twice / machine.l3_bytes_per_cycle / machine.planned_cores
+        self.plain[op, (x, y)] = plain and self._is_cheaper(node, op, x, y, self.target, saved)
+        return self.plain[op, (x, y)]
 
     def _alone(self, node: Node) -> float:
         """Cycles of an elementwise operator's own kernel, for dense operands."""
@@ -121,15 +143,34 @@ class SpellProducts(Pass):
     def _is_cheaper(node: Node, op: LabelledProduct, x: TensorType, y: TensorType, target: Target,
                     saved: float = 0.0) -> bool:
         """By the cycles of both kernels for dense operands; saved: those of other kernels that are not needed then."""
-        dense = [ViewType(t.dtype, t.shape, contiguous_strides(t.shape)) for t in (x, y, node.outputs[0].type)]
-        whole = schedule_node(node, dense[:2], dense[2:], target)
+        dense, whole = _dense(node), _whole(node, target)
         left, right, order, kept = _axes(op, x, y)
         ins = [_expanded(view, labels, order) for view, labels in zip(dense, (left, right))]
         b = Builder("body")
         a, c = (b.input(f"x{k}", TensorType(v.dtype, v.shape)) for k, v in enumerate(ins))
         cluster = Node(Fused(b.finish([_summed(b, a, c, kept)])), (a, c), (node.outputs[0].type,), None, "")
         nest = schedule_node(cluster, ins, dense[2:], target)
-        return _cycles(nest) + _folding(nest, node) < _cycles(whole) + _calls(whole, target.machine) + saved
+        folding = _folding(nest, node) if any(n != 1 for v in ins for n in v.shape[kept:]) else 0.0
+        return _cycles(nest) + folding < _cycles(whole) + _calls(whole, target.machine) + saved
+
+
+def _dense(node: Node) -> list[ViewType]:
+    """The operands and the result as they lie where nothing else is known."""
+    return [ViewType(v.type.dtype, v.type.shape, contiguous_strides(v.type.shape))
+            for v in (*node.inputs, *node.outputs)]
+
+
+def _whole(node: Node, target: Target) -> Schedule:
+    """The best kernel for products."""
+    dense = _dense(node)
+    return schedule_node(node, dense[:2], dense[2:], target)
+
+
+def _gathers(s: Schedule) -> bool:
+    """Whether lanes are elements that lie apart in an operand."""
+    return isinstance(s, ContractionSchedule) and any(
+        isinstance(lanes, LaneSchedule) and t.strides[lanes.dim] not in (0, 1) and not lanes.packs(p, t)
+        for p, lanes in zip(s.form.phases, s.phases) for t in (p.a, p.b))
 
 
 def _near(target: Target) -> Target:

@@ -11,7 +11,6 @@ from graphc.ir.op import Op
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.schedule.cost import Ranking
-from graphc.schedule.iteration_space import CROSS_LIMIT
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import (
     AFTER, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
@@ -24,7 +23,6 @@ from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import LINE_BYTES, Target
 from graphc.schedule.view import ViewType
 
-MIN_ACROSS = 32                 # elements of a row, and rows, from which sums across rows are taken row by row
 ROWS_AHEAD = 16                 # that are asked for where squares of far rows are turned
 COLUMN_STEP_CYCLES = 2          # of one row in a loop that reads columns
 
@@ -43,13 +41,13 @@ def cluster_schedule(body: Graph, ins: tuple[ViewType, ...], outs: tuple[ViewTyp
         return NestSchedule(outer=nest.kept, inner=tuple(sorted(nest.reduced)))
     facts = NestFacts(nest, ins, outs, target)
     vector = facts.best_vector()
-    across = _runs_across(facts, vector)
-    if across:
-        nest = crosswise(nest)
-        facts = NestFacts(nest, ins, outs, target)
-    found = [_ranked(facts, *order) for order in _orders(facts, vector)]
-    found += [_ranked(facts, *order) for order in _other_lines(facts, vector)]
-    loops, ranking = min(found, key=lambda one: one[1].best.total)
+    found = [(facts, *_ranked(facts, *order)) for order in _orders(facts, vector)]
+    found += [(facts, *_ranked(facts, *order)) for order in _other_lines(facts, vector)]
+    if _may_run_across(facts, vector):
+        rows = NestFacts(crosswise(nest), ins, outs, target)
+        found += [(rows, *_ranked(rows, *order)) for order in _orders(rows, vector)]
+    facts, loops, ranking = min(found, key=lambda one: one[2].best.total)
+    across, nest = facts.nest is not nest, facts.nest
     vector, outer, inner, stages, lanes = loops.vector, loops.outer, loops.inner, loops.stages, loops.lanes
     grid, along = ranking.best.schedule, vector >= 0 and vector == nest.running
     stream = () if along else facts.streamed(vector, lanes, len(inner) > 1 and inner[0] == vector)
@@ -119,8 +117,11 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...], inner: tuple[
     element += facts.turned_cycles(vector) if turned else 0.0
     if nest.reduced and not nest.crossing and nest.running < 0:
         element += facts.across_cycles(vector, outer, inner, square)
+    element -= facts.traffic_cycles * facts.empty_lanes(vector, lanes) if columns > 1 else 0.0
     row = element * max(1, evaluate(nest.size(inner), values)) * columns * steps    # of padding, none
     row += facts.row_cycles(vector, outer, inner, lanes, stages) if lanes > 1 else 0.0
+    row += facts.crossing_cycles(vector, inner) if nest.crossing and vector >= 0 else 0.0
+    row += facts.piece_cycles(vector, inner, lanes) if columns > 1 else 0.0
     if along:
         steps = ceil(steps / lanes)
         row += steps * facts.joined_lanes_cycles
@@ -132,20 +133,16 @@ def _ranked(facts: NestFacts, vector: int, outer: tuple[int, ...], inner: tuple[
     return loops, grid_ranking(loops)
 
 
-def _runs_across(facts: NestFacts, vector: int) -> bool:
-    """Whether reductions whose results no inner value reads are best taken row by row, along contiguous kept dims:
-    inputs that L2 holds are read as fast column by column, and so are the narrow matrices of a stack."""
+def _may_run_across(facts: NestFacts, vector: int) -> bool:
+    """Whether reductions whose results no inner value reads may be taken row by row, along contiguous kept dims, too:
+    the narrow matrices of a stack are read as fast column by column."""
     nest, kept = facts.nest, facts.nest.kept
     if not nest.reductions or nest.crossing or nest.running >= 0 or vector not in kept:
         return False
     steps = [facts.step(d) for d in nest.reduced]
     if max(map(facts.step, kept)) > max(steps) and min(steps) < facts.target.machine.prefetch_reach_bytes:
         return False
-    if stages_of(nest, nest.reduced).count > 1:
-        return False
-    size, rows = facts.size(kept), facts.size(nest.reduced)
-    traffic = sum(view_bytes(t) for t in facts.ins)
-    return MIN_ACROSS <= size <= CROSS_LIMIT and rows >= MIN_ACROSS and traffic > facts.target.machine.l2_bytes // 2
+    return stages_of(nest, nest.reduced).count == 1
 
 
 def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequence[int], vector: int, lanes: int,
@@ -173,7 +170,7 @@ def _fetch(facts: NestFacts, stages: Stages, outer: Sequence[int], inner: Sequen
 
 
 def _far_columns(facts: NestFacts, line: int, down: int) -> bool:
-    """Whether inputs larger than half of L2 lie along one dim, and neighbours along the other far apart."""
+    """Whether inputs larger than L2 lie along one dim, and neighbours along the other far apart."""
     if line < 0:
         return False
     views = dict(zip(facts.nest.body.inputs, facts.ins))
@@ -182,7 +179,7 @@ def _far_columns(facts: NestFacts, line: int, down: int) -> bool:
     return any(
         s[line] == 1
         and typical(s[down]) * t.dtype.itemsize >= machine.prefetch_reach_bytes
-        and view_bytes(t) > machine.l2_bytes // 2
+        and view_bytes(t) > machine.l2_bytes
         for s, t in found
     )
 

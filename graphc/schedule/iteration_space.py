@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from graphc.errors import InternalError
-from graphc.ir.dims import Dim, exact_quotient, typical
+from graphc.ir.dims import Dim, exact_quotient
 from graphc.ir.graph import Graph, Node, NodeOf, Value
 from graphc.ir.op import Op
 from graphc.ir.ops import constant, elementwise, embedding_gradients, random, reduce, scan_ops, shape
@@ -24,8 +24,6 @@ from graphc.ir.ops.packed import PackFour, PackPair
 Map = tuple[tuple[int, ...], ...]
 Use = tuple[Node, int]                  # operand number k of a node
 Place = TypeVar("Place", Value, Use)    # what has a map
-
-CROSS_LIMIT = 1 << 13           # elements of a row into which crossing reductions are accumulated
 
 
 class Misfit(Exception):
@@ -145,27 +143,25 @@ class Space:
             if set(gone) == set(reduced):
                 self.reductions |= {node}
             else:
-                self._cross(node, gone, mine, reduced)
+                lies = next((d for dims in reversed(source) for d in reversed(dims)), None)
+                self._cross(node, gone, mine, reduced, lies in gone)
         keep = node.op.keepdims
         self.maps[node.outputs[0]] = tuple(() if i in axes else dims for i, dims in enumerate(source) if keep
                                            or i not in axes)
         if keep:
             self.ghosts[node.outputs[0]] = tuple(dims if i in axes else () for i, dims in enumerate(source))
 
-    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int], reduced: tuple[int, ...]) -> None:
+    def _cross(self, node: Node, gone: tuple[int, ...], mine: set[int], reduced: tuple[int, ...], along: bool) -> None:
         """A reduction over all the dims that are not `reduced`; or one that makes crossing those of which nobody has
-        read a result yet.
-        """
+        read a result yet. along: it reduces the innermost dim, so that what crosses it is added row by row."""
         whole = set(self.extents)
         if self.running is not None:
             raise Misfit("the steps of a recurrence are not rows whose sums cross")
         if set(gone) | set(reduced) != whole or set(gone) & set(reduced):
             raise Misfit("they reduce different axes")
-        if self.crossed is None and not self.read and mine == whole and typical(self.size(gone)) <= CROSS_LIMIT:
+        if self.crossed is None and not self.read and mine == whole and along:
             self.crossed, self.crossing = reduced, self.reductions
             self.reduced, self.reductions = gone, frozenset((node,))
-        elif mine == whole and typical(self.size(reduced)) > CROSS_LIMIT:
-            raise Misfit(f"they reduce different axes, of which neither has at most {CROSS_LIMIT} elements")
         else:
             self.crossed = gone
             self.crossing |= {node}

@@ -2,8 +2,8 @@
 order of loops."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import log2, prod
+from collections.abc import Collection, Iterable, Sequence
+from math import ceil, log2, prod
 
 from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
@@ -12,8 +12,10 @@ from graphc.ir.ops.reduce import ArgExtremum, Sum
 from graphc.ir.ops.scan_ops import LinearScan
 from graphc.ir.types import f32
 from graphc.records import dataclass
+from graphc.schedule.column_cost import crossing_sources, lost_bytes
 from graphc.schedule.cost import TOLERANCE
 from graphc.schedule.loop_nest import Nest, Stages, leaf_of, stages_evaluating
+from graphc.schedule.nest_grid import STATE_CYCLES
 from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import LINE_BYTES, Target
@@ -22,6 +24,7 @@ from graphc.schedule.view import ViewType
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
 FAR_BYTES = 256                 # of columns whose rows lie far apart, each piece of which is waited for
 FAR_PIECE_CYCLES = 130          # for such a piece, however short it is
+MASKED_STATE_CYCLES = 30        # until a masked vector that was stored is loaded: from L1, as the store hands none over
 SEEN_ROWS = 48                  # side by side, of which the hardware sees the next pieces coming
 MATH_FLOPS = 8                  # from which an operator is a mathematical function
 MAY_BE_LARGER = 8               # times its typical size: how large an output is prepared to be
@@ -60,11 +63,12 @@ class NestFacts:
     def _element_cycles(self, lanes: int, nbytes: int) -> float:
         """Arithmetic of so many lanes at once, and traffic with the shared cache: what a nest reads was mostly written
         by other cores."""
-        machine = self.target.machine
-        return (
-            self.flops * machine.vector_op_cycles / lanes
-            + nbytes / machine.l3_bytes_per_cycle
-        )
+        self.traffic_cycles = nbytes / self.target.machine.l3_bytes_per_cycle
+        return self.flops * self.target.machine.vector_op_cycles / lanes + self.traffic_cycles
+
+    def empty_lanes(self, vector: int, lanes: int) -> float:
+        """The part of the vectors of a row of columns that is behind its end, and moves nothing."""
+        return 1 - self.extents[vector] / (ceil(self.extents[vector] / lanes) * lanes)
 
     def best_vector(self) -> int:
         """The dim along which most traffic is contiguous; a reduced one when equal, then the larger."""
@@ -151,6 +155,42 @@ class NestFacts:
         loops = stages.count if self.size(outer) > 1 else 0
         folds = sum(1 if isinstance(n.op, Sum) else EXTREMUM_OPS for n in sums)
         return log2(width) * folds + ROW_CYCLES * loops + single * self.target.machine.vector_op_cycles
+
+    def crossing_cycles(self, vector: int, inner: tuple[int, ...]) -> float:
+        """Of a row that is added to a row of accumulators, beside its elements: these are loaded and stored, and so is
+        what all rows share; the last vector of each line is as dear as a whole one, each sum waits for that of the row
+        before by way of memory, and accumulators that half of L1 does not hold come from L2."""
+        machine, width, line = self.target.machine, self.target.lanes(f32.itemsize), self.extents[vector]
+        elements, filled = self.size(inner), line / (ceil(line / width) * width)
+        held = len(self.nest.wide) * f32.itemsize * elements
+        moved = 2 * held / machine.l2_bytes_per_cycle if held > machine.l1_bytes // 2 else 0.0
+        early = crossing_sources(self.nest)
+        own = sum(map(flops_of, early)) * machine.vector_op_cycles / width
+        operations = 2 * len(self.nest.wide) + self._shared_loads(vector, early)
+        more = elements * ((1 / filled - 1) * own + operations * machine.vector_op_cycles / width / filled)
+        more += moved + ROW_CYCLES
+        waits = STATE_CYCLES if filled == 1 else MASKED_STATE_CYCLES
+        return more + max(0.0, waits - more - elements * own)
+
+    def _shared_loads(self, vector: int, early: Collection[Node]) -> int:
+        """Of vectors that all rows of crossing sums read."""
+        uses = [use for use in self.nest.leaves if leaf_of(use) in self.nest.body.inputs]
+        return sum(node in early and bool(strides[vector]) and not any(strides[d] for d in self.nest.crossed)
+                   for (node, _), (strides, _) in zip(uses, self.rows))
+
+    def piece_cycles(self, vector: int, inner: tuple[int, ...], lanes: int) -> float:
+        """Of sums along rows for a vector of columns, beside their elements: what is fetched in vain behind each piece
+        of a row that comes from beyond L2, in part from memory, as half of L3 has what other kernels need."""
+        machine = self.target.machine
+        if not self.nest.reductions or vector in inner or self.nest.running >= 0 or lanes >= self.extents[vector]:
+            return 0.0
+        rows = [(abs(strides[vector]) == 1, size, size * self.size(d for d, s in enumerate(strides) if s))
+                for strides, size in self.rows[:len(self.rows) - len(self.outs)]]
+        missed = min(1.0, 2 * sum(nbytes for _, _, nbytes in rows) / machine.l3_bytes)
+        byte = (1 - missed) / machine.l3_bytes_per_cycle + missed / machine.memory_bytes_per_cycle
+        lost = sum(lost_bytes(self.extents[vector], lanes, size) for lies, size, nbytes in rows
+                   if lies and nbytes > machine.l2_bytes)
+        return lost * self.size(inner) * byte
 
     def turned_cycles(self, vector: int) -> float:
         """Of an element of all inputs that are transposed in registers, as others along the vectors are their

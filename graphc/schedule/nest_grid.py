@@ -130,7 +130,8 @@ def _candidates(loops: Loops) -> Iterator[Candidate[Grid]]:
     """Those on one thread first: of equals, the one without others."""
     if loops.nest.crossing:
         yield _serial(loops, _crossing(loops, loops.rows))
-        yield _parallel("rows", loops, _crossing(loops, _crossing_tile(loops)))
+        for tile in _crossing_tiles(loops):
+            yield _parallel("rows", loops, _crossing(loops, tile))
     elif loops.nest.running >= 0:
         yield from _recurrences(loops)
     elif loops.inner[0] == loops.vector and len(loops.inner) > 1:
@@ -318,11 +319,15 @@ def _with_far_stores(candidate: Candidate[Grid], loops: Loops) -> Candidate[Grid
     return replace(candidate, terms=(*candidate.terms, ("far stores", cycles / cores)))
 
 
-def _crossing_tile(loops: Loops) -> int:
-    """Tiles are long where each has a row of accumulators, which are added up afterwards."""
+def _crossing_tiles(loops: Loops) -> list[int]:
+    """Tiles are long where each has a row of accumulators, which are added up afterwards; or as long as cores have even
+    shares of few."""
     least = CROSS_ROWS if loops.nest.is_open else 1
     cycles = loops.machine.long_tile_cycles if loops.nest.wide else loops.tile
-    return max(least, round(cycles / loops.row), ceil(loops.rows / MAX_TILES))
+    first = max(least, round(cycles / loops.row), ceil(loops.rows / MAX_TILES))
+    shares = loops.machine.planned_cores, 2 * loops.machine.planned_cores, loops.machine.planned_tiles
+    others = [max(least, ceil(loops.rows / n)) for n in shares] if loops.nest.wide else []
+    return list(dict.fromkeys([first, *[n for n in others if n > first]]))
 
 
 def _crossing(loops: Loops, tile: int) -> Grid:

@@ -16,8 +16,9 @@ from graphc.passes.fuse import Fuse
 from graphc.schedule import choose_nest, nest_facts, nest_grid
 from graphc.schedule.target import AVX2, Target
 
-TINY_NUMBERS = {nest_grid: {"LANE_SUMS": 4}, nest_facts: {"INNER_ELEMENTS": 16}, choose_nest: {"MIN_ACROSS": 4}}
-TINY = replace(AVX2, machine=replace(AVX2.machine, handover_ns=0.0, long_tile_ns=24.0))
+TINY_NUMBERS = {nest_grid: {"LANE_SUMS": 4},
+                nest_facts: {"INNER_ELEMENTS": 16, "STATE_CYCLES": 0, "MASKED_STATE_CYCLES": 0}}
+TINY = replace(AVX2, machine=replace(AVX2.machine, handover_ns=0.0, long_tile_ns=24.0, l2_bytes=256))
 
 
 @pytest.fixture(params=["usual", "tiny"])

@@ -94,3 +94,39 @@ def test_gradients():
     def f(x: gc.f64[3, 3], y: gc.f64[STEPS, 3, 3]):
         return loss(x, y)
     gc.check_gradients(f)
+
+
+PLAIN = (("bhqk,bkhd->bqhd", dict(b=14, d=1, h=79, k=9, q=108)), ("bmk,bkn->bmn", dict(b=50, m=100, k=9, n=1)), ("m,n->mn", dict(m=1000, n=800)),
+         ("bmk,bkn->bmn", dict(b=50, m=100, k=1, n=50)), ("bi,bi->b", dict(b=5000, i=40)))
+
+
+@pytest.mark.parametrize("equation, sizes", PLAIN, ids=str)
+def test_products_without_reuse_are_loop_nests(equation, sizes):
+    assert not list(products(Compilation(einsum(equation, sizes).graph).fused))
+
+
+@pytest.mark.parametrize("equation, sizes", [("mk,kn->mn", dict(m=1, k=300, n=200)), ("bmk,bkn->bmn", dict(b=40, m=30, k=20, n=16)),
+                                             ("bhqk,bkhd->bqhd", dict(b=14, d=1, h=79, k=40, q=108))], ids=str)
+def test_those_with_rows_to_share_or_long_sums_are_products(equation, sizes):
+    assert list(products(Compilation(einsum(equation, sizes).graph).fused))
+
+
+@pytest.mark.parametrize("equation", ["bhqk,bkhd->bqhd", "bqhd,bkhd->bhqk", "bhqd,hbkd->qkbh", "hbqk,bkhd->dqhb"])
+def test_sizes_of_one_at_any_place(equation):
+    """One sum, one row or one column in a batch, the result in any order, as numpy has it."""
+    rng = np.random.default_rng(1)
+    for ones in ("d", "k", "q", "dk", "dq", "qk", "h", "bd", ""):
+        for small in (2, 3, 9, 17):
+            sizes = {c: 1 if c in ones else n for c, n in dict(b=3, h=19, q=21, k=small, d=small).items()}
+            f = einsum(equation, sizes)
+            arrays = [rng.standard_normal([sizes[c] for c in labels]).astype(np.float32) for labels in equation.split("->")[0].split(",")]
+            assert np.allclose(gc.compile(f, threads=1)(*arrays), np.einsum(equation, *arrays), atol=1e-4), (ones, small)
+
+
+def einsum(equation, sizes):
+    left, right = ([sizes[c] for c in labels] for labels in equation.split("->")[0].split(","))
+
+    @gc.graph
+    def f(x: gc.f32[tuple(left)], y: gc.f32[tuple(right)]):
+        return gc.einsum(equation, x, y)
+    return f

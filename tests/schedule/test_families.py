@@ -9,16 +9,20 @@ import pytest
 
 import graphc as gc
 from graphc.ir import contraction as C
+from graphc.ir.builder import Builder
 from graphc.ir.dims import size_name
 from graphc.ir.ops.attention import Attention, AttentionGrad
 from graphc.ir.types import TensorType, bool_, f32
+from graphc.passes.fuse import Fuse
 from graphc.schedule import attention_forms, choose_contraction
 from graphc.schedule.attention_forms import PARTS, WHOLE, is_kept
+from graphc.schedule.choose import schedule_node
 from graphc.schedule.choose_contraction import contraction_schedule
 from graphc.schedule.contraction_schedule import DotSchedule, StreamSchedule, TileSchedule
 from graphc.schedule.cost import TOLERANCE, Candidate, ranked
 from graphc.schedule.target import AVX2, AVX512, NEON
 from graphc.schedule.view import contiguous_strides
+from tests.schedule.problems import node, view
 
 LEAP = 2.0                      # of the predicted cycles of a unit of work, from a shape to the next, at most
 LENGTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 700, 2048, 2049)
@@ -62,6 +66,26 @@ def test_products_of_few_rows(name, target):
         each = s.phases[0].ranking.best.total / (heads * m * n * k)
         assert before is None or each < LEAP * before, (sizes, str(s), each / before)
         before = each
+
+
+@pytest.mark.parametrize("target", (AVX2, AVX512, NEON), ids=lambda t: t.name)
+def test_sums_across_rows(target):
+    """Row by row or column by column, whichever costs less: no number of rows, of columns or of bytes tells where one
+    becomes the other."""
+    chosen = set()
+    for walk in ([(m, 8000) for m in (20, 31, 32, 33, 64, 65, 300)],
+                 [(60_000, n) for n in (24, 31, 32, 33, 64, 65, 100, 101)],
+                 [(300, n) for n in (512, 1024, 2048, 4096, 8191, 8192, 8193, 16_384)],
+                 [(m, 256) for m in (500, 512, 513, 1024, 1025, 4000, 16_000)]):
+        before = None
+        for m, n in walk:
+            x = TensorType(f32, (m, n))
+            s = schedule_node(node(lambda b, x: b.sum(x, axes=(0,)), x), [view(m, n)], [view(n)], target)
+            chosen.add(s.crosswise)
+            each = s.ranking.best.total / (m * n)
+            assert before is None or max(each / before, before / each) < LEAP, (m, n, str(s), each / before)
+            before = each
+    assert chosen == {True, False}
 
 
 QUERIES = (1, 3, 4, 8, 11, 12, 16, 17, 33, 512)
@@ -153,3 +177,22 @@ def test_the_chosen_form_of_attention_is_not_slower_than_the_other(mode, queries
         runs[form] = gc.compile(given, threads=1)
         runs[form](q, k, k)
     assert fastest(runs, (q, k, k), 20) <= 1.35
+
+
+def test_sums_that_cross_are_added_row_by_row_whichever_is_written_first():
+    """Columns of far rows are read neither by the one nor by the other."""
+    for m, n in (300, 700), (500, 8193):
+        for axes in ((0, 1), (1, 0)):
+            b = Builder("two")
+            y = b.tanh(b.input("x", TensorType(f32, (m, n))))
+            nodes = Fuse().run(b.finish([b.sum(y, axes=(axis,)) for axis in axes])).nodes
+            s = schedule_node(nodes[0], [view(m, n)], [view(n if axis == 0 else m) for axis in axes], AVX2)
+            assert len(nodes) == 1 and (s.outer, s.inner, s.vector) == ((0,), (1,), 1), (m, n, axes, str(s))
+
+
+def test_sums_that_cross_are_one_kernel_where_that_costs_less():
+    """A few long rows of sums would be written and read again, and rows of a few numbers wait for each other."""
+    for m, n, kernels in (3000, 700, 1), (3000, 33, 2), (12, 9000, 2), (12, 500, 1), (64, 60_000, 2), (500, 9000, 1):
+        b = Builder("two")
+        x = b.input("x", TensorType(f32, (m, n)))
+        assert len(Fuse().run(b.finish([b.sum(x, axes=(axis,)) for axis in (0, 1)])).nodes) == kernels, (m, n)
