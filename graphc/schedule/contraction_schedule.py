@@ -293,6 +293,7 @@ class ContractionSchedule(ProductSchedule):
         `packed_dtype` (None: `dtype`).
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
     operands: inputs that are no epilogue's; more than two where columns are codes with scales.
+    fetches: before the sums of a micro-tile, what its epilogue reads and writes is prefetched.
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
@@ -307,6 +308,7 @@ class ContractionSchedule(ProductSchedule):
     gates: int = 0
     packed_dtype: DType | None = None
     operands: int = OPERANDS
+    fetches: bool = False
 
     @property
     def rankings(self) -> tuple[Ranking[object], ...]:
@@ -330,6 +332,7 @@ class ContractionSchedule(ProductSchedule):
         head += "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
         scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch != 0 else ""
         scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
+        scratch += "; fetches results" if self.fetches else ""
         return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
 
 
