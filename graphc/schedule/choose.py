@@ -78,10 +78,8 @@ def _fetches(p: KernelProblem[Op], schedule: ContractionSchedule) -> bool:
               for s in (phase.regimes if isinstance(phase, RowsSchedule) else (phase,))]
     if not p.has_epilogue or p.gates or not any(type(s) is TileSchedule for s in phases):
         return False
-    machine, views = p.target.machine, (*p.ins[OPERANDS:], *p.outs)
-    nbytes = sum([typical(product_of(v.shape)) * v.dtype.itemsize for v in views])
-    waits = max(0, nbytes - machine.l2_bytes) * machine.remote_line_cycles
-    return waits > nbytes * machine.scalar_element_cycles
+    views = (*p.ins[OPERANDS:], *p.outs)
+    return p.target.machine.is_worth_fetching(sum([typical(product_of(v.shape)) * v.dtype.itemsize for v in views]))
 
 
 def _together(p: KernelProblem[Op]) -> int:

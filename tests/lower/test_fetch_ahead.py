@@ -16,6 +16,7 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.open import open_graph
+from graphc.ir.ops.winograd import WinogradWeightGrad
 from graphc.ir.types import f32
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.contraction_schedule import STEPS
@@ -180,3 +181,15 @@ def test_epilogues_ask_with_the_last_part_of_their_sums():
     loops = Compilation(gc.compile(f).graph, target=AVX512).text("loops")
     kernel = next(k for k in loops.split("\n\n") if "prefetch out0" in k)
     assert re.search(r"if v\d+:\n[^\n]* = min[^\n]*\n\s+for [^\n]*\n\s+prefetch in2", kernel[:kernel.index("call tile")])
+
+
+@pytest.mark.parametrize("side, asks", [(56, True), (12, False)])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_winograd_tiles_ask_for_the_next_ones_of_images_that_l2_cannot_hold(side, asks, channels_last):
+    """One line for each 16 channels of each new pixel of a tile; not of planes, whose lines hold pixels of several."""
+    b = Builder()
+    x, g = (b.input(n, f32[4, 64, side, side]) for n in "xg")
+    b.apply(WinogradWeightGrad(4, ((1, 1), (1, 1))), (x, g))
+    text = lowered(b.nodes[-1], {4: (0, 2, 3, 1)} if channels_last else None)
+    found = re.findall(r"prefetch (\w+)\[", text)
+    assert found == (["in0"] * 4 + ["in1"] * 4 if asks and channels_last else [])
