@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphc.errors import InternalError
+from graphc.ir.dims import product_of, typical
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
@@ -27,11 +28,12 @@ from graphc.schedule.choose_plain import plain_schedule
 from graphc.schedule.choose_scatter import scatter_schedule
 from graphc.schedule.choose_sort import sort_schedule
 from graphc.schedule.choose_winograd import gradient_schedule, weights_schedule, winograd_schedule
-from graphc.schedule.contraction_schedule import ContractionSchedule, PhaseSchedule, TileSchedule
+from graphc.schedule.contraction_schedule import (
+    ContractionSchedule, PhaseSchedule, RowsSchedule, TileSchedule)
 from graphc.schedule.kernel_families import CONTRACTIONS, MOVES, NESTS, ROWS, SCATTERS, SORTS
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import nest_of_epilogue
-from graphc.schedule.schedule import Schedule
+from graphc.schedule.schedule import OPERANDS, Schedule
 from graphc.schedule.target import Target
 from graphc.schedule.view import ViewType, contiguous_strides
 
@@ -63,8 +65,21 @@ def _contraction(p: KernelProblem[Op]) -> ContractionSchedule:
     dtype = inner.outputs[0].type.dtype
     schedule = contraction_schedule(contraction, a.shape, a.strides, b.shape, b.strides, strides, dtype, p.target,
                                     p.has_epilogue, (fixed_a, fixed_b), p.gates, (a.dtype, b.dtype), _together(p))
+    schedule = replace(schedule, fetches=_fetches(p, schedule))
     packed = dtype if schedule.prepacked is None else (a, b)[schedule.prepacked].dtype
     return schedule if packed is dtype else _packed_as(schedule, packed)
+
+
+def _fetches(p: KernelProblem[Op], schedule: ContractionSchedule) -> bool:
+    """Whether prefetching a line that an epilogue reads or writes takes less than waiting for it where L2 has not kept
+    it. Of gates there is another rule; without an epilogue stores do not wait; and micro-tiles of matrix registers are
+    so few that it would come in bursts."""
+    phases = [s for phase in schedule.phases
+              for s in (phase.regimes if isinstance(phase, RowsSchedule) else (phase,))]
+    if not p.has_epilogue or p.gates or not any(type(s) is TileSchedule for s in phases):
+        return False
+    views = (*p.ins[OPERANDS:], *p.outs)
+    return p.target.machine.is_worth_fetching(sum([typical(product_of(v.shape)) * v.dtype.itemsize for v in views]))
 
 
 def _together(p: KernelProblem[Op]) -> int:

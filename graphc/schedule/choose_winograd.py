@@ -18,12 +18,14 @@ from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import LINE_BYTES, Target
+from graphc.schedule.view import ViewType
 from graphc.schedule.winograd_schedule import FewTiles, WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 
 ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
 SUMS = 512                      # channels in a block of the sum: a panel of weights stays in L1, or streams from L2
 GRADIENT_BLOCK = 64             # channels and features of a task of the gradient towards kernels: its sums stay in L2
 GRADIENT_TILES = 48              # tiles that it transforms at a time
+AHEAD = 2                       # tiles whose transforms take about as long as memory takes to answer
 FURTHER = 4                     # times as many tiles have, perhaps, a division of their own
 COUNTS = 8                      # numbers of tiles, about, that are counted with, from none to the most of a division
 WORTH = 1.1                     # how much faster few tiles must be that are divided otherwise
@@ -95,8 +97,15 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
     s = WinogradSchedule(mr, vectors, lanes, block, panels, sums, ceil_div(count, block), -(-pieces // panels),
                          points, channels, panels < pieces, x.dtype,
                          0 if kept else _prefetch_lines(width * x.dtype.itemsize, -(-block // mr)),
-                         0 if kept else _prefetch_lines(width * x.dtype.itemsize, 1))
+                         0 if kept else _prefetch_lines(width * x.dtype.itemsize, 1), ahead=_ahead(target, x))
     return s if isinstance(count, int) else replace(s, few=_few_tiles(s, pieces, target))
+
+
+def _ahead(target: Target, *images: ViewType) -> int:
+    """How many tiles ahead of their transform those of images are prefetched, which the hardware does not foresee: the
+    rows of a tile are in as many pages."""
+    nbytes = sum([typical(product_of(v.shape)) * v.dtype.itemsize for v in images])
+    return AHEAD if target.machine.is_worth_fetching(nbytes) else 0
 
 
 def _few_tiles(s: WinogradSchedule, pieces: int, target: Target) -> tuple[FewTiles, ...]:
@@ -189,7 +198,8 @@ def gradient_schedule(p: KernelProblem[WinogradWeightGrad]) -> WinogradGradSched
     share = _share(blocks, parts if isinstance(blocks, int) else _most_parts(c, most, target))
     kernels = prod(static_shape(outs[0].shape))
     return WinogradGradSchedule(mr, vectors, lanes, rows, channels, features, blocks, share, points, kernels, x.dtype,
-                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, op.shards, ranking)
+                                4 * kernels * x.dtype.itemsize > target.machine.l3_bytes, op.shards,
+                                _ahead(target, x, dy), ranking)
 
 
 def _share(blocks: Dim, parts: int) -> Dim:

@@ -282,17 +282,16 @@ class LoopSchedule(PhaseSchedule):
 
 @dataclass(frozen=True)
 class ContractionSchedule(ProductSchedule):
-    """How a contraction runs: its normal form, a schedule for each phase, and the layout of its shared scratch (in
-    elements of `dtype`, that of the sums).
+    """How a contraction runs: normal form, a schedule for each phase, layout of its shared scratch (in `dtype`).
 
     copies[i]: offset of the padded copy of operand i (after the swap), or None.
-    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies, one
-        after the other.
+    packed_a, packed_b, partials: offsets for each phase, or None. All phases use the same memory after the copies.
     prepacked: the operand (0: a, 1: b, before the swap) that is packed before the kernel runs, because it does not
         change in a loop around the kernel, or between calls. It has memory of its own, `packed_size` elements of type
         `packed_dtype` (None: `dtype`).
     gates: number of equal slices in which the epilogue reads the columns; n is (vectors of units, gates, lanes).
-    operands: inputs that are no epilogue's; more than two where columns are codes with scales.
+    operands: inputs that are no epilogue's, more than two with codes and scales. fetches: what the epilogue of a
+        micro-tile reads and writes is prefetched before its sums.
     """
     form: Form
     phases: tuple[PhaseSchedule, ...]
@@ -307,6 +306,7 @@ class ContractionSchedule(ProductSchedule):
     gates: int = 0
     packed_dtype: DType | None = None
     operands: int = OPERANDS
+    fetches: bool = False
 
     @property
     def rankings(self) -> tuple[Ranking[object], ...]:
@@ -330,7 +330,7 @@ class ContractionSchedule(ProductSchedule):
         head += "".join(f"padded copy of {n}; " for n, c in zip("ab", self.copies) if c is not None)
         scratch = f"; shared scratch {self.shared_scratch}" if self.shared_scratch != 0 else ""
         scratch += f"; {'ab'[self.prepacked]} packed before the loop" if self.prepacked is not None else ""
-        return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}"
+        return f"{head}{' | '.join(map(str, self.phases)) or 'nothing'}{scratch}{'; fetches results' * self.fetches}"
 
 
 def column_packing(p: Phase[Dim], lanes: int) -> ColumnPacking:

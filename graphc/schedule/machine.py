@@ -132,6 +132,10 @@ class Machine:
         """Of a byte of operands that were there before the call."""
         return WEIGHTS_IN_L3 / self.l3_bytes_per_cycle + (1 - WEIGHTS_IN_L3) / self.memory_bytes_per_cycle
 
+    def is_worth_fetching(self, nbytes: int) -> bool:
+        """Whether asking for each line of so many bytes takes less than waiting for those that L2 has not kept."""
+        return max(0, nbytes - self.l2_bytes) * self.remote_line_cycles > nbytes * self.scalar_element_cycles
+
     @property
     def reload_ops(self) -> int:
         """Operations on vectors of 64 bytes that take as long as it takes to write one to memory, which reads its line

@@ -36,7 +36,7 @@ class WinogradSchedule(ProductSchedule):
     all tasks, because several groups read them. prefetch_lines: cache lines of the next panel of weights that a
     register tile prefetches every STEPS channels; last_lines: the same of the last rows, of any number. few: where the
     number of tiles comes with the call, how few of them are divided, ascending; tasks then transform their tiles
-    themselves.
+    themselves. ahead: how many tiles before it is transformed a tile is prefetched, if it is and their number is known.
     """
     mr: int
     vectors: int
@@ -53,6 +53,7 @@ class WinogradSchedule(ProductSchedule):
     prefetch_lines: int = 0
     last_lines: int = 0
     few: tuple[FewTiles, ...] = ()
+    ahead: int = 0
 
     def of_few(self, tiles: FewTiles, features: int, count: Dim) -> WinogradSchedule:
         """That of so few tiles, `count` of them."""
@@ -96,6 +97,7 @@ class WinogradSchedule(ProductSchedule):
     def __str__(self) -> str:
         shared = f"; shared scratch {self.shared_bytes} B" if self.shared else ""
         prefetch = f", prefetch {self.prefetch_lines}" if self.prefetch_lines else ""
+        prefetch += f", fetches {self.ahead} ahead" if self.ahead else ""
         few = "".join(f", {tiles.rows} × {tiles.panels * self.nr} up to {tiles.most} tiles" for tiles in self.few)
         return (f"winograd {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.blocks} blocks of {self.rows} tiles × {self.groups} groups of {self.width} features{few}, "
@@ -119,7 +121,8 @@ class WinogradGradSchedule(ProductSchedule):
     of mr channels × vectors of features. A task has `share` blocks of tiles; where these are not all, its kernels
     (`kernels` numbers) are added to those of the others in order. stream: kernels go past the caches, where no epilogue
     takes them. shards: of so many, each of `blocks` blocks of tiles, a task makes the kernels one after the other, all
-    parts of them, and adds them while they are in the caches. ranking: the blocks and parts among which one was chosen.
+    parts of them, and adds them while they are in the caches. ahead: how many tiles before it is transformed a tile is
+    prefetched, if it is. ranking: the blocks and parts among which one was chosen.
     """
     mr: int
     vectors: int
@@ -134,6 +137,7 @@ class WinogradGradSchedule(ProductSchedule):
     dtype: DType
     stream: bool = False
     shards: int = 1
+    ahead: int = 0
     ranking: Ranking[object] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -174,7 +178,8 @@ class WinogradGradSchedule(ProductSchedule):
     def __str__(self) -> str:
         parts = f", split {self.splits}; shared scratch {self.shared_bytes} B" if self.splits != 1 else ""
         stream = ", streamed" if self.stream else ""
+        ahead = f", fetches {self.ahead} ahead" if self.ahead else ""
         shards = f" of each of {self.shards} shards, {self.parts} parts" if self.shards > 1 else ""
         return (f"winograd gradient {self.points} points, {self.mr}×{self.nr} (lanes {self.lanes}), "
                 f"{self.channels} channels × {self.features} features, "
-                f"{self.blocks} blocks of {self.rows} tiles{shards}{stream}{parts}")
+                f"{self.blocks} blocks of {self.rows} tiles{shards}{stream}{ahead}{parts}")

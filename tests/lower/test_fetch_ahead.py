@@ -16,10 +16,11 @@ from graphc.codegen.lower.request import KernelRequest
 from graphc.compiler import Compilation
 from graphc.ir.builder import Builder
 from graphc.ir.open import open_graph
+from graphc.ir.ops.winograd import WinogradWeightGrad
 from graphc.ir.types import f32
 from graphc.schedule.choose import schedule_node
 from graphc.schedule.contraction_schedule import STEPS
-from graphc.schedule.target import AVX2, AVX512
+from graphc.schedule.target import AVX2, AVX512, AVX512_AMX
 from graphc.schedule.view import ViewType, contiguous_strides
 
 
@@ -157,3 +158,38 @@ def test_the_micro_kernel_packs_what_it_reads():
                        text)
     assert [(int(row), int(at or 0)) for _, row, _, _, at, _ in pairs] == [(i, i) for i in range(6)]
     assert all(loaded == stored and k == place for loaded, _, k, place, _, stored in pairs)
+
+
+@pytest.mark.parametrize("rows, target, asks", [(4096, AVX512, True), (64, AVX512, False), (4096, AVX512_AMX, False)])
+def test_epilogues_ask_for_what_they_read_and_write_where_l2_cannot_hold_it(rows, target, asks):
+    """Before the sums of a register tile, once for each line of its rows: of the residual, of the results, and half as
+    often of those that are rounded to bf16; not of the bias, which is the same for all rows."""
+    @gc.graph
+    def f(x: gc.bf16[rows, 256], w: gc.bf16[256, 512], bias: gc.f32[512], r: gc.f32[rows, 512]):
+        y = gc.relu(gc.matmul(x, w, dtype=gc.f32) + bias + r)
+        return y, y.astype(gc.bf16)
+    loops = Compilation(gc.compile(f, compute="bf16").graph, target=target).text("loops")
+    kernel = next(k for k in loops.split("\n\n") if "prefetch" in k and "max" in k) if asks else loops
+    found = re.findall(r"prefetch (\w+)\[", kernel)
+    assert sorted(found) == ["in3"] * 4 + ["out0"] * 4 + ["out1"] * 2 if asks else "out0" not in found
+
+
+def test_epilogues_ask_with_the_last_part_of_their_sums():
+    @gc.graph
+    def f(x: gc.f32[2048, 8192], w: gc.f32[8192, 1024], r: gc.f32[2048, 1024]):
+        return gc.relu(x @ w + r)
+    loops = Compilation(gc.compile(f).graph, target=AVX512).text("loops")
+    kernel = next(k for k in loops.split("\n\n") if "prefetch out0" in k)
+    assert re.search(r"if v\d+:\n[^\n]* = min[^\n]*\n\s+for [^\n]*\n\s+prefetch in2", kernel[:kernel.index("call tile")])
+
+
+@pytest.mark.parametrize("side, asks", [(56, True), (12, False)])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_winograd_tiles_ask_for_the_next_ones_of_images_that_l2_cannot_hold(side, asks, channels_last):
+    """One line for each 16 channels of each new pixel of a tile; not of planes, whose lines hold pixels of several."""
+    b = Builder()
+    x, g = (b.input(n, f32[4, 64, side, side]) for n in "xg")
+    b.apply(WinogradWeightGrad(4, ((1, 1), (1, 1))), (x, g))
+    text = lowered(b.nodes[-1], {4: (0, 2, 3, 1)} if channels_last else None)
+    found = re.findall(r"prefetch (\w+)\[", text)
+    assert found == (["in0"] * 4 + ["in1"] * 4 if asks and channels_last else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from math import lcm
 
 from graphc.codegen.loops.builder import LoopFunction, Val, View
@@ -94,8 +94,21 @@ class BlockedAccumulators(Accumulators):
     """
 
     def targets(self, block: SumBlock, at: MicroTile) -> Iterator[tuple[MicroTileSums, bool]]:
-        self.c.sweep.prefetch(block.tile, at.row, at.mr, at.column, self.c.schedule.vectors)
+        self._prefetch(block, at)
         yield MicroTileSums(self._micro_tile(at), self.sums.shape[1], block.accumulate), False
+
+    def _prefetch(self, block: SumBlock, at: MicroTile) -> None:
+        """What the sweep reads and writes, with the last block of the sums; of gates with each."""
+        c, contraction = self.c, self.c.contraction
+        if contraction.fetches and not c.schedule.is_split:
+            with self._with_last(block):
+                c.sweep.prefetch(block.tile, at.row, at.mr, at.column, c.schedule.vectors)
+        elif contraction.gates:
+            c.sweep.prefetch(block.tile, at.row, at.mr, at.column, c.schedule.vectors)
+
+    def _with_last(self, block: SumBlock) -> AbstractContextManager[object]:
+        """What is written here runs with the last block only."""
+        return self.f.if_(block.is_last) if block.is_last is not None else nullcontext()
 
     def _micro_tile(self, at: MicroTile) -> View:
         return self.sums.view_at([at.row, at.column], (1,), (1,))
@@ -104,7 +117,7 @@ class BlockedAccumulators(Accumulators):
         return sums_in(self.f, self.sums)
 
     def finish_micro_tile(self, block: SumBlock, at: MicroTile) -> None:
-        with self.f.if_(block.is_last) if block.is_last is not None else nullcontext():
+        with self._with_last(block):
             self._finish_columns(block.tile, at)
 
     def _finish_columns(self, tile: ContractionTile, at: MicroTile) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from graphc.codegen.loops.builder import Ix, LoopFunction
 from graphc.codegen.loops.loop_ir import Val
 from graphc.codegen.lower.body import Env, NestBody, Point
+from graphc.codegen.lower.contraction.outputs import begins_line
 from graphc.codegen.lower.request import KernelRequest
 from graphc.errors import InternalError
 from graphc.ir.dims import Dims, product_of, static_dim
@@ -39,10 +40,11 @@ def plain_epilogue_of(r: KernelRequest[Schedule, Op]) -> "Epilogue | None":
 
 
 class Epilogue:
-    """Called with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`."""
+    """Called with finished sums: evaluates the body at the element `index`, lanes along output axis `axis`. merged:
+    some axes are taken as one, the last."""
 
     def __init__(self, body: Graph, inner: Node, ins: tuple[ViewType, ...]):
-        self.body, self.inner = body, inner
+        self.body, self.inner, self.merged = body, inner, False
         self.nest = nest_of_epilogue(body, inner.outputs, tuple(n for n in body.nodes if n is not inner), ins)
 
     def run_together(self, strides: Dims) -> "Epilogue | None":
@@ -55,6 +57,7 @@ class Epilogue:
         leaves = {key: (*s[:-last], s[-1]) for key, s in n.leaves.items()}
         counters = {key: (*s[:-last], s[-1]) for key, s in n.counters.items()}
         merged = copy(self)
+        merged.merged = True
         extents = (*n.extents[:-last], product_of(n.extents[-last:]))
         merged.nest = replace(n, extents=extents, leaves=leaves, counters=counters)
         return merged
@@ -66,6 +69,11 @@ class Epilogue:
     def exact(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
               axis: int) -> list[Val]:
         return self._values([_before_rounding(v) for v in self.body.outputs], f, sums, index, lanes, mask, axis)
+
+    def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int, column: int = 0) -> None:
+        """Prefetches the lines that are read beside the sum at `index`, which is `column` behind the first one of its
+        row: where lines begin, of operands that have other lines for other rows."""
+        _prefetch(f, self.nest, index, axis, column, self.merged)
 
     def _values(self, wanted: Sequence[Value], f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int,
                 mask: Val | None, axis: int) -> list[Val]:
@@ -86,6 +94,18 @@ def _environment(f: LoopFunction, nest: Nest, index: Sequence[Ix], lanes: int, m
     return Env(body, Point(dict(enumerate(index)), lanes, mask))
 
 
+def _prefetch(f: LoopFunction, nest: Nest, index: Sequence[Ix], axis: int, column: int = 0,
+              merged: bool = False) -> None:
+    """merged: rows are on the axis, too."""
+    env, seen = _environment(f, nest, index, 1, None, axis), set()
+    for (node, k), strides in nest.leaves.items():
+        v = leaf_of((node, k))
+        differs_by_row = any(step for d, step in enumerate(strides) if d != axis or merged)
+        if v in env.body.inputs and (v, strides) not in seen and differs_by_row and begins_line(v.type.dtype, column):
+            seen.add((v, strides))
+            f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
+
+
 class GateEpilogue:
     """The same for an epilogue that slices the sums: called with those of all gates and the `index` of a unit, lanes
     along the last axis.
@@ -102,13 +122,7 @@ class GateEpilogue:
         """Prefetches the lines that it reads beside the sums of one gate, whose columns `index` counts, where these are
         other lines for each row.
         """
-        env, seen = _environment(f, self.whole, index, 1, None, axis), set()
-        for (node, k), strides in self.whole.leaves.items():
-            v = leaf_of((node, k))
-            differs_by_row = any(step for d, step in enumerate(strides) if d != axis)
-            if v in env.body.inputs and (v, strides) not in seen and differs_by_row:
-                seen.add((v, strides))
-                f.prefetch(*env.body.address(env.body.inputs[v], strides, env.at), level=2)
+        _prefetch(f, self.whole, index, axis)
 
     def __call__(self, f: LoopFunction, sums: Sequence[Val], index: Sequence[Ix], lanes: int, mask: Val | None,
                  axis: int) -> list[Val]:

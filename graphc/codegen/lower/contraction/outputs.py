@@ -13,6 +13,7 @@ from graphc.ir.dims import Dim, Dims, product_of
 from graphc.ir.types import DType
 from graphc.records import dataclass
 from graphc.schedule.contraction_form import Phase
+from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import contiguous_strides
 
 
@@ -26,6 +27,9 @@ class EpilogueFunction(Protocol):
     def exact(self, f: LoopFunction, sums: Val, index: Sequence[Ix], lanes: int, mask: Val | None,
               axis: int) -> list[Val]:
         """The same before results are rounded to fewer bits, where that is the last step."""
+
+    def prefetch(self, f: LoopFunction, index: Sequence[Ix], axis: int, column: int = 0) -> None:
+        """What it reads beside the sum at `index`, which is `column` behind the first of its row."""
 
     def run_together(self, strides: Dims) -> "EpilogueFunction | None":
         """The same with as many last axes as there are strides taken as one; None unless they have these strides, or
@@ -70,6 +74,19 @@ class Outputs:
         axis = self._axis(last)
         at = self.index_of(index)
         self._store_at(at, axis, self.epilogue(self.f, sums, at, lanes, mask, axis), mask)
+
+    def prefetch(self, index: Index, last: int, columns: range) -> None:
+        """The lines that are read and written beside the sums `columns` behind `index` along dim `last`; what lies
+        otherwise is not far from one sum to the next."""
+        axis = self.vector_axis(last)
+        if self.epilogue is None or axis is None:
+            return
+        for column in columns:
+            at = self.index_of(index | {last: index[last] + column})
+            self.epilogue.prefetch(self.f, at, axis, column)
+            for out in self.views:
+                if begins_line(out.dtype, column):
+                    self.f.prefetch(out, at, level=2)
 
     def store_several(self, indices: Sequence[Index], last: int, sums: Sequence[Val], mask: Val | None) -> None:
         """The same of several vectors, in order. Their results are rounded to fewer bits together: where an instruction
@@ -149,6 +166,11 @@ class Outputs:
             for i, (_, dim, step, start) in enumerate(parts):
                 original[dim] = positions[i] * step + start
         return [sum((original.get(dim, Ix()) * c for c, dim in m.terms), Ix(m.offset)) for m in self.axes]
+
+
+def begins_line(dtype: DType, column: int) -> bool:
+    """Whether the element `column` behind one that begins a line of the caches does so, too."""
+    return column * dtype.itemsize % LINE_BYTES == 0
 
 
 def cast_together(f: LoopFunction, values: Sequence[Val], dtype: DType) -> list[Val]:

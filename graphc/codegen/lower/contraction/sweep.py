@@ -85,7 +85,15 @@ class Sweep:
                              lambda i, lanes, mask: f.load(transposed_sums, [at, i], lanes, mask))
 
     def prefetch(self, tile: OutputTile, row: Ix, rows: int, column: Ix, vectors: int) -> None:
-        """Before the sums of a micro-tile: what storing them reads, if that is far away."""
+        """Before the sums of a micro-tile: what storing them reads and writes, which arrives while they are computed.
+        The hardware's prefetchers see single lines in rows that are far apart."""
+        f, p, columns = self.f, self.phase, tile.columns
+        if columns.split != len(columns.dims) - 1:
+            return
+        with f.loop(0, f.min_(rows, tile.rows - row)) as loop:
+            index = tile.batch | unflatten(f, tile.row + row + loop.index, p.m, p.sizes) | columns.first
+            index[columns.dims[-1]] = columns.start + column
+            self.outputs.prefetch(index, columns.dims[-1], range(0, vectors * self.lanes, self.lanes))
 
     def _store_line(self, index: Index, line: Range, source: Line) -> None:
         """Sums along a range of row or column dims; `index` has the others."""

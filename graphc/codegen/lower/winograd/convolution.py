@@ -20,7 +20,7 @@ from graphc.codegen.lower.contraction.micro_kernel import (
 from graphc.codegen.lower.contraction.outputs import along
 from graphc.codegen.lower.ranges import vector_run
 from graphc.codegen.lower.request import KernelRequest
-from graphc.codegen.lower.winograd.tiles import CHANNEL, Tiles, whole_vectors
+from graphc.codegen.lower.winograd.tiles import CHANNEL, Channels, Tiles, whole_vectors
 from graphc.codegen.lower.winograd.transform import TransformSpec, transform_kernel
 from graphc.ir.dims import static_shape
 from graphc.ir.ops.winograd import WinogradConv2d, grid
@@ -120,6 +120,8 @@ class _Winograd:
         """mr tiles from `first + row` on; the last tile of all is repeated behind it."""
         f, s = self.f, self.s
         with f.loop(0, s.mr) as loop:
+            if s.ahead:
+                self.image.prefetch(first + row + loop.index + s.ahead, Channels(Ix(), Ix(s.channels), s.channels))
             tile = f.min_(first + row + loop.index, self.image.count - 1)
             self.image.transform_all(tile, s.channels, target.view_at([(row + loop.index) * s.row], (1,)), s.plane)
 

@@ -119,6 +119,9 @@ class _WeightGrad:
             count = f.min_(s.rows, tiles - start)
             start = shard * tiles + start
             with f.loop(0, count) as tile:
+                if s.ahead:
+                    self.image.prefetch(start + tile.index + s.ahead, task.channels)
+                    self.result.prefetch(start + tile.index + s.ahead, task.features)
                 self.image.transform(start + tile.index, task.channels,
                                      image.view_at([tile.index * s.channel_row], (1,)), s.image_plane)
                 self.result.transform(start + tile.index, task.features,

@@ -15,6 +15,7 @@ from graphc.ir.dims import Dim, typical
 from graphc.ir.size_proofs import is_nonnegative
 from graphc.records import dataclass
 from graphc.schedule.contraction_schedule import round_up
+from graphc.schedule.target import LINE_BYTES
 from graphc.schedule.view import ViewType
 
 CHANNEL = 1                         # axis of an image
@@ -74,6 +75,20 @@ class Tiles:
                        target, plane, ragged)
         with f.else_():
             self._transform_copy(n, corner, channels, target, plane)
+
+    def prefetch(self, tile: Ix, channels: Channels) -> None:
+        """The pixels that a tile does not share with those before it, or the last tile; nothing where neighbours in
+        memory are not channels, whose lines hold those of several tiles."""
+        f, m, sizes = self.f, self.spec.m, self.image.shape[2:]
+        if self.image.strides[CHANNEL] != 1:
+            return
+        n, *corner = self.position(f.min_(tile, self.count - 1))
+        with f.loop(0, m) as down, f.loop(0, m) as across:
+            shared = self.side - m
+            at = [f.max_(f.min_(i * m - before + shared + step.index, size - 1), 0)
+                  for i, before, step, size in zip(corner, self.before, (down, across), sizes)]
+            for channel in range(0, channels.most, LINE_BYTES // self.spec.dtype.itemsize):
+                f.prefetch(self.image, [n, channels.first + channel, *at], level=2)
 
     def transform_all(self, tile: Ix, channels: int, target: View, plane: int) -> None:
         """The same of all channels, by a function: loops for few tiles and for many share it, and all convolutions of
