@@ -129,10 +129,10 @@ def versions(imports: Iterable[OperatorSetIdProto], name: str) -> dict[str, int]
     """The opset of each domain that a model or function imports. GraphError for one that nobody knows."""
     found = {domain_of(entry.domain): entry.version for entry in imports}
     for domain, version in found.items():
-        newest = NEWEST[domain]() if domain in NEWEST else MOST_VERSION
-        if not 1 <= version <= newest:
+        least, newest = (1, NEWEST[domain]()) if domain in NEWEST else (0, MOST_VERSION)
+        if not least <= version <= newest:
             raise GraphError(f"{name} is of opset {version}{f' of {domain}' if domain else ''}; the package onnx that "
-                             f"is installed knows 1 to {newest}")
+                             f"is installed knows {least} to {newest}")
     return found
 
 
