@@ -42,7 +42,8 @@ def _added_cycles(c: Cluster, row: int, rows: int, machine: Machine) -> float:
         added += nbytes / machine.l2_bytes_per_cycle
     waits = MASKED_STATE_CYCLES if row % LANES else STATE_CYCLES
     tile = _tile_rows(row, rows, element, machine)
-    return max(added, waits / row - element) + nbytes / tile * _byte_cycles(f32.itemsize * row * rows / tile, machine)
+    moved = machine.shared_byte_cycles(f32.itemsize * row * rows / tile)
+    return max(added, waits / row - element) + nbytes / tile * moved
 
 
 def _tile_rows(row: int, rows: int, element: float, machine: Machine) -> float:
@@ -69,11 +70,5 @@ def _saved_cycles(c: Cluster, node: Node, elements: int, machine: Machine) -> fl
         elif typical(v.type.size) == elements:
             leaves.add(v)
     read = sum(v.type.dtype.itemsize for v in leaves) or size
-    again = read * _byte_cycles(read * elements, machine) + flops * machine.vector_op_cycles / LANES
-    return min(again, MOVES * size * _byte_cycles(MOVES * size * elements, machine)) if flops else again
-
-
-def _byte_cycles(nbytes: float, machine: Machine) -> float:
-    """Of one of so many bytes, which others of a network share L3 with."""
-    missed = min(1.0, 2 * nbytes / machine.l3_bytes)
-    return (1 - missed) / machine.l3_bytes_per_cycle + missed / machine.memory_bytes_per_cycle
+    again = read * machine.shared_byte_cycles(read * elements) + flops * machine.vector_op_cycles / LANES
+    return min(again, MOVES * size * machine.shared_byte_cycles(MOVES * size * elements)) if flops else again

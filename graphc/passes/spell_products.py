@@ -89,8 +89,10 @@ class SpellProducts(Pass):
         two operands element by element, or of matrices by vectors whose elements are gathered as lanes."""
         x, y = (v.type for v in node.inputs)
         points = _points(op, x, y, node.outputs[0].type)
-        if not points or (op, (x, y)) in self.plain:
-            return points > 0 and self.plain[op, (x, y)]
+        if not points:
+            return False
+        if (op, (x, y)) in self.plain:
+            return self.plain[op, (x, y)]
         sizes = [typical(t.size) for t in (x, y, node.outputs[0].type)]
         bare = points == sizes[2] or sizes[0] == sizes[1] == points
         plain = bare or points in sizes and _gathers(_whole(node, self.target))

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from graphc.errors import InternalError
-from graphc.ir.dims import product_of, typical
 from graphc.ir.graph import Node
 from graphc.ir.op import Op
 from graphc.ir.ops.attention import Attention, AttentionGrad
@@ -35,7 +34,7 @@ from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import nest_of_epilogue
 from graphc.schedule.schedule import OPERANDS, Schedule
 from graphc.schedule.target import Target
-from graphc.schedule.view import ViewType, contiguous_strides
+from graphc.schedule.view import ViewType, contiguous_strides, view_bytes
 
 Chooser = Callable[[KernelProblem[Any]], Schedule]
 
@@ -79,7 +78,7 @@ def _fetches(p: KernelProblem[Op], schedule: ContractionSchedule) -> bool:
     if not p.has_epilogue or p.gates or not any(type(s) is TileSchedule for s in phases):
         return False
     views = (*p.ins[OPERANDS:], *p.outs)
-    return p.target.machine.is_worth_fetching(sum([typical(product_of(v.shape)) * v.dtype.itemsize for v in views]))
+    return p.target.machine.is_worth_fetching(sum(map(view_bytes, views)))
 
 
 def _together(p: KernelProblem[Op]) -> int:

@@ -14,14 +14,14 @@ from graphc.schedule.cost import Ranking
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.loop_nest import (
     AFTER, ROW_END, Nest, Stages, crosswise, leaf_of, nest_of, producer, stages_of, written_in)
-from graphc.schedule.nest_facts import NestFacts, flops_of, view_bytes
+from graphc.schedule.nest_facts import NestFacts, flops_of
 from graphc.schedule.nest_grid import Grid, Loops, grid_ranking
 from graphc.schedule.nest_schedule import Fetch, NestSchedule
 from graphc.schedule.open_sizes import alone, busy_sizes
 from graphc.schedule.schedule import InplacePairs
 from graphc.schedule.single_op import cluster_of
 from graphc.schedule.target import LINE_BYTES, Target
-from graphc.schedule.view import ViewType
+from graphc.schedule.view import ViewType, view_bytes
 
 ROWS_AHEAD = 16                 # that are asked for where squares of far rows are turned
 COLUMN_STEP_CYCLES = 2          # of one row in a loop that reads columns

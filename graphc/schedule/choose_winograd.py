@@ -18,7 +18,7 @@ from graphc.schedule.cost import Candidate, ranked
 from graphc.schedule.kernel_problem import KernelProblem
 from graphc.schedule.register_tiles import register_tile
 from graphc.schedule.target import LINE_BYTES, Target
-from graphc.schedule.view import ViewType
+from graphc.schedule.view import ViewType, view_bytes
 from graphc.schedule.winograd_schedule import FewTiles, WeightsSchedule, WinogradGradSchedule, WinogradSchedule
 
 ROWS = 24                       # tiles per block: the reuse count of each transformed weight once it is in registers
@@ -104,8 +104,7 @@ def winograd_schedule(p: KernelProblem[WinogradConv2d]) -> WinogradSchedule:
 def _ahead(target: Target, *images: ViewType) -> int:
     """How many tiles ahead of their transform those of images are prefetched, which the hardware does not foresee: the
     rows of a tile are in as many pages."""
-    nbytes = sum([typical(product_of(v.shape)) * v.dtype.itemsize for v in images])
-    return AHEAD if target.machine.is_worth_fetching(nbytes) else 0
+    return AHEAD if target.machine.is_worth_fetching(sum(map(view_bytes, images))) else 0
 
 
 def _few_tiles(s: WinogradSchedule, pieces: int, target: Target) -> tuple[FewTiles, ...]:

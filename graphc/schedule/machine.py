@@ -132,6 +132,11 @@ class Machine:
         """Of a byte of operands that were there before the call."""
         return WEIGHTS_IN_L3 / self.l3_bytes_per_cycle + (1 - WEIGHTS_IN_L3) / self.memory_bytes_per_cycle
 
+    def shared_byte_cycles(self, nbytes: float) -> float:
+        """Of a byte of so many that kernels read or leave, in part from memory: half of L3 has what others need."""
+        missed = min(1.0, 2 * nbytes / self.l3_bytes)
+        return (1 - missed) / self.l3_bytes_per_cycle + missed / self.memory_bytes_per_cycle
+
     def is_worth_fetching(self, nbytes: int) -> bool:
         """Whether asking for each line of so many bytes takes less than waiting for those that L2 has not kept."""
         return max(0, nbytes - self.l2_bytes) * self.remote_line_cycles > nbytes * self.scalar_element_cycles

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from math import ceil, log2, prod
 
-from graphc.ir.dims import typical
 from graphc.ir.graph import Node, Value
 from graphc.ir.ops.elementwise import Elementwise
 from graphc.ir.ops.reduce import ArgExtremum, Sum
@@ -19,7 +18,7 @@ from graphc.schedule.nest_grid import STATE_CYCLES
 from graphc.schedule.nest_schedule import last_lanes
 from graphc.schedule.open_sizes import typical_sizes
 from graphc.schedule.target import LINE_BYTES, Target
-from graphc.schedule.view import ViewType
+from graphc.schedule.view import ViewType, view_bytes
 
 MANY_FLOPS = 64                 # mathematical functions of more than this together fill the registers with one vector
 FAR_BYTES = 256                 # of columns whose rows lie far apart, each piece of which is waited for
@@ -48,7 +47,9 @@ class NestFacts:
         self.extents = typical_sizes(self.nest.extents)
         self.flops = sum(flops_of(n) for n in body.nodes)
         lanes, nbytes = self.target.lanes(f32.itemsize), sum(t.dtype.itemsize for t in (*self.ins, *self.outs))
-        self.element_cycles, self.scalar_cycles = (self._element_cycles(n, nbytes) for n in (lanes, 1))
+        # with the shared cache: what a nest reads was mostly written by other cores
+        self.traffic_cycles = nbytes / self.target.machine.l3_bytes_per_cycle
+        self.element_cycles, self.scalar_cycles = (self._element_cycles(n) for n in (lanes, 1))
         views = dict(zip(body.inputs, self.ins))
         self.rows = [(typical_sizes(s), views[leaf_of(u)].dtype.itemsize) for u, s in self.nest.leaves.items()
                      if leaf_of(u) in views]
@@ -60,10 +61,8 @@ class NestFacts:
     def size(self, dims: Iterable[int]) -> int:
         return prod(self.extents[d] for d in dims)
 
-    def _element_cycles(self, lanes: int, nbytes: int) -> float:
-        """Arithmetic of so many lanes at once, and traffic with the shared cache: what a nest reads was mostly written
-        by other cores."""
-        self.traffic_cycles = nbytes / self.target.machine.l3_bytes_per_cycle
+    def _element_cycles(self, lanes: int) -> float:
+        """Arithmetic of so many lanes at once, and traffic."""
         return self.flops * self.target.machine.vector_op_cycles / lanes + self.traffic_cycles
 
     def empty_lanes(self, vector: int, lanes: int) -> float:
@@ -180,14 +179,13 @@ class NestFacts:
 
     def piece_cycles(self, vector: int, inner: tuple[int, ...], lanes: int) -> float:
         """Of sums along rows for a vector of columns, beside their elements: what is fetched in vain behind each piece
-        of a row that comes from beyond L2, in part from memory, as half of L3 has what other kernels need."""
+        of a row that comes from beyond L2."""
         machine = self.target.machine
         if not self.nest.reductions or vector in inner or self.nest.running >= 0 or lanes >= self.extents[vector]:
             return 0.0
         rows = [(abs(strides[vector]) == 1, size, size * self.size(d for d, s in enumerate(strides) if s))
                 for strides, size in self.rows[:len(self.rows) - len(self.outs)]]
-        missed = min(1.0, 2 * sum(nbytes for _, _, nbytes in rows) / machine.l3_bytes)
-        byte = (1 - missed) / machine.l3_bytes_per_cycle + missed / machine.memory_bytes_per_cycle
+        byte = machine.shared_byte_cycles(sum(nbytes for _, _, nbytes in rows))
         lost = sum(lost_bytes(self.extents[vector], lanes, size) for lies, size, nbytes in rows
                    if lies and nbytes > machine.l2_bytes)
         return lost * self.size(inner) * byte
@@ -392,7 +390,3 @@ def flops_of(node: Node) -> int:
     """Arithmetic of one element of a body node."""
     counts = isinstance(node.op, (Elementwise, LinearScan)) or node.op.is_generator or node.op.is_reduction
     return node.op.element_flops if counts else 0
-
-
-def view_bytes(t: ViewType) -> int:
-    return typical(prod(n for n, s in zip(t.shape, t.strides) if s != 0)) * t.dtype.itemsize

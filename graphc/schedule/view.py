@@ -3,7 +3,7 @@ from __future__ import annotations
 
 
 from graphc.errors import Unsized
-from graphc.ir.dims import Dim, Dims, Poly, exact_quotient
+from graphc.ir.dims import Dim, Dims, Poly, exact_quotient, product_of, typical
 from graphc.ir.size_proofs import sign_of
 from graphc.ir.types import DType
 from graphc.records import dataclass
@@ -23,6 +23,11 @@ class ViewType:
     def __str__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
         return text if self.is_contiguous else f"{text} strides ({', '.join(map(str, self.strides))})"
+
+
+def view_bytes(t: ViewType) -> int:
+    """Of the elements that there are, of the typical size: none is counted again along an axis of stride 0."""
+    return typical(product_of(tuple([n for n, s in zip(t.shape, t.strides) if s != 0]))) * t.dtype.itemsize
 
 
 def contiguous_strides(shape: Dims, order: tuple[int, ...] | None = None) -> Dims:
